@@ -1,0 +1,126 @@
+//! The one shape of an error: what was tried, what the system said, and a hint where the user can do something.
+
+use std::fmt;
+use std::io;
+
+/// The result of anything that can end a tool.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an error means for the exit status. The number is the tool's business: see [`crate::tool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line is wrong.
+    Usage,
+    /// The tool could not do what it was asked.
+    Failed,
+    /// PROGRAM exists and cannot be executed: 126 in env(1) and its relatives.
+    NotExecutable,
+    /// PROGRAM does not exist: 127 in env(1) and its relatives.
+    NotFound,
+}
+
+/// An error on its way to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What it means for the exit status.
+    pub kind: Kind,
+    /// What was tried and what the system said, without the tool's name.
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// The tool could not do what it was asked.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Failed, message: message.into(), hint: None }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, message: message.into(), hint: None }
+    }
+
+    /// The system refused: `what: No such file or directory`.
+    pub fn system(what: impl fmt::Display, error: &io::Error) -> Self {
+        Self::failed(format!("{what}: {}", strerror(error)))
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts the option or step that was under way in front: `--bind /a /b: cannot open /a: …`.
+    #[must_use]
+    pub fn within(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The lines that the user sees, each ended by a newline. Control characters are escaped, so that a path
+    /// cannot forge a second line or speak to the terminal.
+    pub fn lines(&self, tool: &str) -> String {
+        let mut lines = format!("{tool}: {}\n", printable(&self.message));
+        if let Some(hint) = &self.hint {
+            lines.push_str(&format!("{tool}: hint: {}\n", printable(hint)));
+        }
+        lines
+    }
+}
+
+/// Turns a system call's error into an [`Error`] that says what was tried.
+pub trait Context<T> {
+    /// `what` names the step: `cannot open /a`. It is evaluated only on failure.
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| Error::system(what(), &error))
+    }
+}
+
+/// What strerror(3) says, without the ` (os error 2)` that the standard library adds.
+pub fn strerror(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if error.raw_os_error().is_some() => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
+/// The text with every control character escaped.
+pub fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_cannot_forge_a_second_line() {
+        let error = Error::failed("cannot open /a\nsrt-ns: all is well\x1b[2J");
+        assert_eq!(error.lines("srt-mount"), "srt-mount: cannot open /a\\nsrt-ns: all is well\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn a_hint_is_a_line_of_its_own() {
+        let error = Error::failed("no").within("--bind /a /b").hint("do this");
+        assert_eq!(error.lines("t"), "t: --bind /a /b: no\nt: hint: do this\n");
+    }
+
+    #[test]
+    fn the_errno_is_said_in_words_alone() {
+        let error = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(strerror(&error), "No such file or directory");
+        assert_eq!(strerror(&io::Error::other("x (os error 2)")), "x (os error 2)");
+    }
+}

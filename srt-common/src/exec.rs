@@ -1,0 +1,138 @@
+//! The last step of a stage: become the next program.
+
+use crate::{Context, Error, Kind, Result, sys};
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Named without a slash, these are looked for beside the running tool before PATH is searched.
+const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
+
+/// argv and the environment in the form that execve(2) takes.
+#[derive(Debug)]
+pub struct Program {
+    name: OsString,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+}
+
+impl Program {
+    /// PROGRAM and its arguments, with this process's environment.
+    ///
+    /// # Errors
+    /// A usage error for an empty list or a NUL byte; neither can come from argv.
+    pub fn new(words: &[OsString]) -> Result<Self> {
+        let name = words.first().ok_or_else(|| Error::usage("PROGRAM is missing"))?.clone();
+        let c_string =
+            |bytes: Vec<u8>| CString::new(bytes).map_err(|_| Error::usage("NUL byte in an argument"));
+        let argv = words.iter().map(|word| c_string(word.as_bytes().to_vec())).collect::<Result<_>>()?;
+        Ok(Self { name, argv, envp: sys::environment() })
+    }
+
+    /// PROGRAM as the user wrote it.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Sets one environment variable of the program.
+    ///
+    /// # Errors
+    /// A NUL byte in `value`.
+    pub fn set_env(&mut self, key: &str, value: &OsStr) -> Result<()> {
+        let prefix = format!("{key}=");
+        let mut pair = prefix.clone().into_bytes();
+        pair.extend(value.as_bytes());
+        let pair = CString::new(pair).map_err(|_| Error::failed(format!("{key}: NUL byte")))?;
+        self.envp.retain(|other| !other.as_bytes().starts_with(prefix.as_bytes()));
+        self.envp.push(pair);
+        Ok(())
+    }
+
+    /// The paths at which PROGRAM may be, in the order in which they are tried: itself if it has a slash; else
+    /// the running tool's directory for a stage, then each directory of PATH as execvp(3) does.
+    pub fn candidates(&self) -> Vec<PathBuf> {
+        if self.name.as_bytes().contains(&b'/') {
+            return vec![PathBuf::from(&self.name)];
+        }
+        if self.name.is_empty() {
+            return vec![];
+        }
+        // PATH is not trusted for a stage: its first directory may be one that the last command could write.
+        let beside = self.is_stage().then(|| beside(&self.name)).flatten();
+        let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
+        beside
+            .into_iter()
+            .chain(std::env::split_paths(&path).map(|directory| directory.join(&self.name)))
+            .collect()
+    }
+
+    /// Whether PROGRAM is a stage named without a slash.
+    pub fn is_stage(&self) -> bool {
+        STAGES.iter().any(|stage| self.name == *stage)
+    }
+
+    /// Becomes the first candidate that can be run. Returns only on failure.
+    pub fn exec(&self) -> Error {
+        let mut refused = None;
+        for path in self.candidates() {
+            let error = self.exec_path(&path);
+            match error.raw_os_error() {
+                // As execvp(3): go on looking, but remember what was there and could not be run.
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                Some(libc::EACCES) => refused = Some(error),
+                _ => return self.failure(&error),
+            }
+        }
+        self.failure(&refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+
+    /// Becomes the file at `path`. Returns only the error.
+    pub fn exec_path(&self, path: &Path) -> io::Error {
+        let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else {
+            return io::Error::from_raw_os_error(libc::EINVAL);
+        };
+        if let Err(error) = sys::default_sigpipe() {
+            return error;
+        }
+        let error = sys::execve(&c_path, &self.argv, &self.envp);
+        if error.raw_os_error() != Some(libc::ENOEXEC) {
+            return error;
+        }
+        // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
+        let mut argv = vec![c"/bin/sh".to_owned(), c_path];
+        argv.extend(self.argv.iter().skip(1).cloned());
+        sys::execve(c"/bin/sh", &argv, &self.envp)
+    }
+
+    /// Becomes the file that `fd` is open on. Returns only the error.
+    pub fn exec_fd(&self, fd: impl std::os::fd::AsRawFd) -> io::Error {
+        match sys::default_sigpipe() {
+            Ok(()) => sys::execve_fd(fd.as_raw_fd(), &self.argv, &self.envp),
+            Err(error) => error,
+        }
+    }
+
+    /// What a failed exec means: 127 if PROGRAM is not there, 126 if it is.
+    pub fn failure(&self, error: &io::Error) -> Error {
+        let kind = match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => Kind::NotFound,
+            _ => Kind::NotExecutable,
+        };
+        Error { kind, ..Error::system(format!("cannot run {}", self.name.display()), error) }
+    }
+}
+
+/// The path of `name` in the directory of the running tool. `None` where /proc is not mounted.
+pub fn beside(name: &OsStr) -> Option<PathBuf> {
+    Some(std::env::current_exe().ok()?.parent()?.join(name))
+}
+
+/// The path of `name` in the directory of the running tool, for what cannot be had elsewhere.
+///
+/// # Errors
+/// When /proc/self/exe cannot be read.
+pub fn require_beside(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context(|| "cannot read /proc/self/exe")?;
+    Ok(own.parent().unwrap_or(Path::new("/")).join(name))
+}

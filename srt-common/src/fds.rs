@@ -1,0 +1,87 @@
+//! Which descriptors the next program gets: 0, 1, 2 and those that the user named.
+
+use crate::sys;
+use crate::{Context, Error, Result};
+use std::os::fd::RawFd;
+
+/// The descriptors that `--keep-fd` names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept(Vec<RawFd>);
+
+impl Kept {
+    /// Checks that every descriptor is open.
+    ///
+    /// # Errors
+    /// A usage error that names the one that is not.
+    pub fn new(mut fds: Vec<RawFd>) -> Result<Self> {
+        fds.sort_unstable();
+        fds.dedup();
+        if let Some(fd) = fds.iter().find(|&&fd| sys::fd_flags(fd).is_err()) {
+            return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
+        }
+        Ok(Self(fds))
+    }
+
+    /// The descriptors from 3 up, in order.
+    pub fn numbers(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.0.iter().copied().filter(|&fd| fd > 2)
+    }
+
+    /// Lets the next exec close every descriptor but 0, 1, 2 and these.
+    ///
+    /// # Errors
+    /// What close_range(2) says (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
+    pub fn alone_survive_exec(&self) -> Result<()> {
+        self.gaps(|first, last| sys::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
+        for fd in self.numbers() {
+            sys::set_cloexec(fd, false).context(|| format!("--keep-fd {fd}"))?;
+        }
+        Ok(())
+    }
+
+    /// Closes every descriptor from 3 up but these and `also`, now.
+    ///
+    /// # Errors
+    /// What close_range(2) says.
+    pub fn close_others(&self, also: &[RawFd]) -> Result<()> {
+        let mut all = Self(self.0.iter().chain(also).copied().collect());
+        all.0.sort_unstable();
+        all.0.dedup();
+        all.gaps(|first, last| sys::close_range(first, last, 0))
+    }
+
+    /// Calls `each` with every stretch of numbers from 3 up that holds none of these.
+    fn gaps(&self, each: impl Fn(u32, u32) -> std::io::Result<()>) -> Result<()> {
+        let mut first = 3;
+        for fd in self.numbers().filter_map(|fd| u32::try_from(fd).ok()) {
+            if first < fd {
+                each(first, fd - 1).context(|| "close_range")?;
+            }
+            first = fd + 1;
+        }
+        each(first, u32::MAX).context(|| "close_range")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn the_gaps_leave_out_what_is_kept() {
+        let seen = RefCell::new(vec![]);
+        let collect = |first, last| {
+            seen.borrow_mut().push((first, last));
+            Ok(())
+        };
+        Kept(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
+        assert_eq!(seen.into_inner(), [(4, 4), (7, 8), (10, u32::MAX)]);
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_named() {
+        let error = Kept::new(vec![0, 1_000_000]).expect_err("not open");
+        assert!(error.message.contains("--keep-fd 1000000"), "{}", error.message);
+    }
+}

@@ -1,0 +1,16 @@
+//! What at least two of the srt tools share, and that carries no policy: how an error looks, exit status, the
+//! split at `--`, descriptors, exec, the dropping of privileges. Mounts, namespaces, BPF and proxies stay in
+//! their tool.
+
+#![deny(unsafe_code)]
+
+pub mod args;
+pub mod error;
+pub mod exec;
+pub mod fds;
+pub mod privileges;
+pub mod status;
+pub mod sys;
+pub mod tool;
+
+pub use error::{Context, Error, Kind, Result};

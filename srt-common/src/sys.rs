@@ -1,0 +1,248 @@
+//! System calls that more than one tool makes, each behind a safe function.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::RawFd;
+
+/// -1 is an error in errno; anything else is the answer.
+///
+/// # Errors
+/// errno.
+pub fn cerr(result: impl Into<i64>) -> io::Result<i64> {
+    match result.into() {
+        -1 => Err(io::Error::last_os_error()),
+        answer => Ok(answer),
+    }
+}
+
+/// The same for calls that answer with a small number.
+fn cerr_int(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// fcntl(2) F_GETFD: fails with EBADF when `fd` is not open.
+///
+/// # Errors
+/// errno.
+pub fn fd_flags(fd: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFD takes no pointer.
+    cerr_int(unsafe { libc::fcntl(fd, libc::F_GETFD) })
+}
+
+/// Whether the next exec closes `fd`.
+///
+/// # Errors
+/// errno.
+pub fn set_cloexec(fd: RawFd, on: bool) -> io::Result<()> {
+    let flags = fd_flags(fd)? & !libc::FD_CLOEXEC | if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: F_SETFD takes an integer.
+    cerr_int(unsafe { libc::fcntl(fd, libc::F_SETFD, flags) }).map(drop)
+}
+
+/// close_range(2), of `first` to `last`. By number: musl has no wrapper.
+///
+/// # Errors
+/// errno.
+pub fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: three integers. That no owned descriptor is in the range is the caller's business: at an exec or
+    // in a fresh child there is none that is used again.
+    cerr(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// write(2) until all is written.
+///
+/// # Errors
+/// errno, EINTR excepted.
+pub fn write_all(fd: RawFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // SAFETY: the pointer and the length are those of `bytes`.
+        match cerr(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64) {
+            Ok(count) => bytes = bytes.get(count as usize..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// getauxval(3) AT_SECURE: the kernel gave this process privileges that its caller does not have.
+pub fn secure_exec() -> bool {
+    // SAFETY: an integer in, an integer out.
+    (unsafe { libc::getauxval(libc::AT_SECURE) }) != 0
+}
+
+/// uname(2): the kernel's release.
+///
+/// # Errors
+/// errno.
+pub fn kernel_release() -> io::Result<String> {
+    let mut name = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: a pointer to a utsname that lives through the call.
+    cerr_int(unsafe { libc::uname(name.as_mut_ptr()) })?;
+    // SAFETY: all-zero bytes are a valid utsname, and uname has filled it.
+    let name = unsafe { name.assume_init() };
+    // SAFETY: the kernel ends every field with a NUL.
+    let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
+    Ok(release.to_string_lossy().into_owned())
+}
+
+/// prctl(2) PR_SET_NO_NEW_PRIVS.
+///
+/// # Errors
+/// errno.
+pub fn set_no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// prctl(2) PR_GET_NO_NEW_PRIVS.
+///
+/// # Errors
+/// errno.
+pub fn no_new_privs() -> io::Result<bool> {
+    prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).map(|set| set == 1)
+}
+
+/// prctl(2) with integer arguments; the unused ones are 0, as the newer options demand.
+///
+/// # Errors
+/// errno.
+pub fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -> io::Result<libc::c_int> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: only options whose arguments are integers come here.
+    cerr_int(unsafe { libc::prctl(option, second, third, none, none) })
+}
+
+/// capabilities(7), by number.
+pub const CAP_SETPCAP: u32 = 8;
+
+/// The three sets of capget(2), a bit per capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What the kernel asks.
+    pub effective: u64,
+    /// What can be made effective.
+    pub permitted: u64,
+    /// What an exec can keep.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: 64 capabilities in two halves.
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// capget(2) of this thread.
+///
+/// # Errors
+/// errno.
+pub fn capabilities() -> io::Result<Capabilities> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 reads one header and writes two data.
+    cerr(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    let join = |half: fn(&CapData) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: join(|d| d.effective),
+        permitted: join(|d| d.permitted),
+        inheritable: join(|d| d.inheritable),
+    })
+}
+
+/// capset(2) of this thread.
+///
+/// # Errors
+/// errno.
+pub fn set_capabilities(sets: Capabilities) -> io::Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads one header and two data.
+    cerr(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// prctl(2) PR_CAPBSET_DROP of every capability that the kernel knows (EINVAL tells the end).
+///
+/// # Errors
+/// errno, EPERM without CAP_SETPCAP.
+pub fn empty_bounding_set() -> io::Result<()> {
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => break,
+            result => result.map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+/// SIGPIPE back to its default: Rust's runtime ignores it, and an ignored signal stays ignored through exec.
+///
+/// # Errors
+/// errno.
+pub fn default_sigpipe() -> io::Result<()> {
+    // SAFETY: SIG_DFL is no function that could be unsafe to run.
+    let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if previous == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// environ(7) as it came, entries without `=` and repeated ones included, which `std::env` would not give.
+pub fn environment() -> Vec<CString> {
+    unsafe extern "C" {
+        static mut environ: *const *const libc::c_char;
+    }
+    let mut all = Vec::new();
+    // SAFETY: one thread, and nothing in these tools calls setenv(3).
+    let mut entry = unsafe { environ };
+    while !entry.is_null() {
+        // SAFETY: environ is an array of pointers that ends with NULL, which `break` below does not pass.
+        let string = unsafe { *entry };
+        if string.is_null() {
+            break;
+        }
+        // SAFETY: an entry before the NULL is a C string.
+        all.push(unsafe { CStr::from_ptr(string) }.to_owned());
+        // SAFETY: the entry was not the NULL at the end, so there is another behind it.
+        entry = unsafe { entry.add(1) };
+    }
+    all
+}
+
+/// A NULL-terminated array of pointers to C strings, as execve(2) wants it.
+fn pointers(strings: &[impl AsRef<CStr>]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ref().as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// execve(2). Returns only the error.
+pub fn execve(path: &CStr, argv: &[impl AsRef<CStr>], envp: &[impl AsRef<CStr>]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: a C string and two NULL-terminated arrays of C strings, alive through the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// execveat(2) with AT_EMPTY_PATH: runs the file that `fd` is open on. Returns only the error.
+pub fn execve_fd(fd: RawFd, argv: &[impl AsRef<CStr>], envp: &[impl AsRef<CStr>]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
+    unsafe {
+        libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH)
+    };
+    io::Error::last_os_error()
+}
