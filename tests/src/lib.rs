@@ -1,0 +1,383 @@
+//! What the tests share: the tools where any user can run them, root and an ordinary user, scratch directories,
+//! and runs with a deadline.
+//!
+//! A test is written once and run as root and as an ordinary user with [`both!`], since the kernel treats them
+//! differently. What the kernel or the machine cannot do is skipped aloud with [`skip!`]; under `SRT_MUST_RUN=1`
+//! a skip is a failure.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The ordinary user's uid and gid. No entry in /etc/passwd is needed.
+pub const USER: u32 = 1000;
+
+/// How long anything may take before a test calls it stuck.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Who runs a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// uid 0 with all capabilities.
+    Root,
+    /// uid 1000 with none.
+    User,
+}
+
+impl Who {
+    /// The uid that commands run with.
+    pub fn uid(self) -> u32 {
+        if self == Self::Root { 0 } else { USER }
+    }
+
+    /// A command that this user runs: directly, or through setpriv(1). A tool's bare name (`srt-ns`) is the
+    /// tool under test; anything else is found as usual.
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let program = program.as_ref();
+        let name = program.to_string_lossy();
+        let program = if name.starts_with("srt-") && !name.contains('/') {
+            tool(&name).into_os_string()
+        } else {
+            program.to_os_string()
+        };
+        let mut command = match self {
+            Self::Root => Command::new(program),
+            Self::User => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=1000", "--regid=1000", "--clear-groups", "--"]).arg(program);
+                command
+            }
+        };
+        command
+            .current_dir("/")
+            .env("PATH", path_with_tools())
+            .env("HOME", "/nonexistent")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A new directory that belongs to this user, mode 0755, reachable for everybody.
+    pub fn scratch(self) -> Scratch {
+        let dir = tempfile::Builder::new().prefix("srt-").tempdir_in("/tmp").expect("a scratch directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        chown(dir.path(), Some(self.uid()), Some(self.uid())).expect("chown");
+        Scratch { dir, who: self }
+    }
+}
+
+/// A directory that goes away with the test.
+#[derive(Debug)]
+pub struct Scratch {
+    dir: tempfile::TempDir,
+    who: Who,
+}
+
+impl Scratch {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The path of something in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Its path as text, for argv.
+    pub fn text(&self) -> &str {
+        self.dir.path().to_str().expect("UTF-8")
+    }
+
+    /// Makes a directory in it (and those above), which belongs to the user.
+    pub fn dir(&self, name: impl AsRef<Path>) -> PathBuf {
+        let mut path = self.dir.path().to_path_buf();
+        for part in name.as_ref().components() {
+            path.push(part);
+            if fs::create_dir(&path).is_ok() {
+                chown(&path, Some(self.who.uid()), Some(self.who.uid())).expect("chown");
+            }
+        }
+        path
+    }
+
+    /// Makes a file in it, mode 0644, which belongs to the user.
+    pub fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        if let Some(parent) = name.as_ref().parent() {
+            self.dir(parent);
+        }
+        let path = self.join(name);
+        fs::write(&path, content).expect("write");
+        chown(&path, Some(self.who.uid()), Some(self.who.uid())).expect("chown");
+        path
+    }
+
+    /// Makes an executable script in it.
+    pub fn script(&self, name: impl AsRef<Path>, text: &str) -> PathBuf {
+        let path = self.file(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        path
+    }
+}
+
+/// The tool under test, in a place where every user can run it and its siblings lie beside it.
+pub fn tool(name: &str) -> PathBuf {
+    let path = tools().join(name);
+    assert!(path.exists(), "{name} is not built: run cargo test --workspace, or cargo build first");
+    path
+}
+
+/// The directory of the tools: a copy, since the checkout may lie where an ordinary user cannot reach it.
+pub fn tools() -> &'static Path {
+    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        // target/…/debug/deps/this-test → target/…/debug
+        let exe = std::env::current_exe().expect("current_exe");
+        let built =
+            exe.ancestors().find(|dir| dir.join("srt-seccomp").is_file() || dir.join("srt-ns").is_file());
+        let built = built.unwrap_or_else(|| panic!("no srt tool is built beside {}", exe.display()));
+        // One copy for all tests of a build: the name says which build it is of.
+        let newest = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"]
+            .iter()
+            .filter_map(|name| fs::metadata(built.join(name)).and_then(|meta| meta.modified()).ok())
+            .max();
+        let stamp =
+            newest.map_or(0, |time| time.duration_since(std::time::UNIX_EPOCH).expect("time").as_nanos());
+        let shared = PathBuf::from(format!("/tmp/srt-tools-{stamp}"));
+        if !shared.exists() {
+            let fresh = tempfile::Builder::new().prefix("srt-tools-").tempdir_in("/tmp").expect("tempdir");
+            for name in ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"] {
+                if built.join(name).is_file() {
+                    fs::copy(built.join(name), fresh.path().join(name)).expect("copy a tool");
+                }
+            }
+            fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+            // Two test processes may race: rename succeeds for the first, and the other's copy is dropped.
+            if fs::rename(fresh.path(), &shared).is_ok() {
+                let _moved = fresh.keep();
+            }
+        }
+        shared
+    })
+}
+
+/// PATH with the tools first.
+pub fn path_with_tools() -> OsString {
+    let mut path = tools().as_os_str().to_os_string();
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    path
+}
+
+/// How a run ended and what it said.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// The exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// All of stdout.
+    pub out: String,
+    /// All of stderr.
+    pub err: String,
+}
+
+impl Ran {
+    /// Fails the test unless the exit code is this.
+    #[track_caller]
+    pub fn code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Fails the test unless the run succeeded.
+    #[track_caller]
+    pub fn ok(&self) -> &Self {
+        self.code(0)
+    }
+
+    /// Fails the test unless stdout is this, white space at the end aside.
+    #[track_caller]
+    pub fn says(&self, out: &str) -> &Self {
+        assert_eq!(self.out.trim_end(), out, "{self:#?}");
+        self
+    }
+
+    /// Fails the test unless stderr contains this.
+    #[track_caller]
+    pub fn complains(&self, of: &str) -> &Self {
+        assert!(self.err.contains(of), "expected {of:?} in {self:#?}");
+        self
+    }
+
+    /// Fails the test unless stderr is one line of `tool: …`, with or without a second `tool: hint: …`.
+    #[track_caller]
+    pub fn one_clear_error(&self, tool: &str) -> &Self {
+        let lines: Vec<&str> = self.err.lines().collect();
+        let named = |line: &&str| line.starts_with(&format!("{tool}: "));
+        let hinted = lines.get(1).is_none_or(|line| line.starts_with(&format!("{tool}: hint: ")));
+        assert!((1..=2).contains(&lines.len()) && lines.iter().all(|l| named(l)) && hinted, "{self:#?}");
+        assert!(!self.err.contains("panicked"), "{self:#?}");
+        self
+    }
+}
+
+/// Runs a command to its end, which must come before [`DEADLINE`].
+#[track_caller]
+pub fn run(command: &mut Command) -> Ran {
+    run_with_input(command, b"")
+}
+
+/// The same with something on stdin, unless it is empty.
+#[track_caller]
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let stdin = child.stdin.take();
+    let input = input.to_vec();
+    let feeder = std::thread::spawn(move || {
+        if let Some(mut stdin) = stdin {
+            let _closed = stdin.write_all(&input);
+        }
+    });
+    let collect = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(mut stream) = stream {
+                let _closed = stream.read_to_end(&mut bytes);
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = collect(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let err = collect(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let status = wait(&mut child, &format!("the end of {command:?}"));
+    feeder.join().expect("feeder");
+    let (out, err) = (out.join().expect("stdout"), err.join().expect("stderr"));
+    Ran { code: status.code(), signal: status.signal(), out, err }
+}
+
+/// Waits for a child's end; kills it and fails the test at the deadline.
+#[track_caller]
+pub fn wait(child: &mut Child, what: &str) -> std::process::ExitStatus {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            return status;
+        }
+        if start.elapsed() > DEADLINE {
+            let _gone = child.kill();
+            panic!("waited {DEADLINE:?} in vain for {what}");
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Waits until `condition` holds; fails the test at the deadline with `what` was awaited.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The whole chain around a command: everything read-only, fresh /dev, /proc and /tmp, and `work` writable.
+pub fn chain(who: Who, work: &Path) -> Command {
+    let mut command = who.command("srt-ns");
+    command.args([
+        "--",
+        "srt-mount",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--tmpfs",
+        "/tmp",
+    ]);
+    command.arg("--bind").arg(work).arg(work).arg("--chdir").arg(work);
+    command.args(["--placeholders", "--", "srt-seccomp", "--"]);
+    command
+}
+
+/// Runs a shell script as the command of [`chain`].
+#[track_caller]
+pub fn in_chain(who: Who, work: &Path, script: &str) -> Ran {
+    run(chain(who, work).args(["sh", "-c", script]))
+}
+
+/// Whether this process is root and can so play both parts.
+pub fn am_root() -> bool {
+    // SAFETY: no argument, no failure.
+    (unsafe { libc::geteuid() }) == 0
+}
+
+/// Whether a program is in PATH.
+pub fn has(program: &str) -> bool {
+    std::env::split_paths(&path_with_tools()).any(|dir| dir.join(program).is_file())
+}
+
+/// Lets `command` inherit `fd` as descriptor `number`.
+pub fn pass_fd(command: &mut Command, fd: std::os::fd::RawFd, number: std::os::fd::RawFd) {
+    // SAFETY: dup2 and fcntl are async-signal-safe, and touch only the child's descriptors.
+    unsafe {
+        command.pre_exec(move || {
+            let done = if fd == number { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, number) };
+            if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+}
+
+/// Ends a test that cannot run here, and says why; a failure under `SRT_MUST_RUN=1`.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        let why = format!($($why)*);
+        assert!(std::env::var_os("SRT_MUST_RUN").is_none_or(|must| must != "1"), "cannot run here: {why}");
+        eprintln!("skipped: {why}");
+        return;
+    }};
+}
+
+/// `both! { fn name(who) { … } }` makes the tests `name::as_root` and `name::as_an_ordinary_user`.
+#[macro_export]
+macro_rules! both {
+    ($($(#[$meta:meta])* fn $name:ident($who:ident) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[$meta])*
+            fn body($who: $crate::Who) $body
+
+            #[test]
+            fn as_root() {
+                if !$crate::am_root() {
+                    $crate::skip!("the tests do not run as root");
+                }
+                body($crate::Who::Root);
+            }
+
+            #[test]
+            fn as_an_ordinary_user() {
+                if !$crate::am_root() {
+                    $crate::skip!("the tests do not run as root");
+                }
+                body($crate::Who::User);
+            }
+        }
+    )*};
+}
