@@ -1,9 +1,10 @@
 //! The last step of a stage: become the next program.
 
-use crate::{Context, Error, Kind, Result, sys};
-use std::ffi::{CString, OsStr, OsString};
+use crate::sys::{self, Pointers};
+use crate::{Context, Error, Kind, Result};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Named without a slash, these are looked for beside the running tool before PATH is searched.
@@ -74,41 +75,40 @@ impl Program {
 
     /// Becomes the first candidate that can be run. Returns only on failure.
     pub fn exec(&self) -> Error {
-        let mut refused = None;
-        for path in self.candidates() {
-            let error = self.exec_path(&path);
-            match error.raw_os_error() {
-                // As execvp(3): go on looking, but remember what was there and could not be run.
-                Some(libc::ENOENT | libc::ENOTDIR) => {}
-                Some(libc::EACCES) => refused = Some(error),
-                _ => return self.failure(&error),
-            }
-        }
-        self.failure(&refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
+        self.ready().map_or_else(|error| error, |ready| ready.exec())
+    }
+
+    /// Does all that comes before the exec itself, SIGPIPE back at its default included.
+    ///
+    /// # Errors
+    /// When the kernel refuses to set SIGPIPE.
+    pub fn ready(&self) -> Result<Ready<'_>> {
+        sys::default_sigpipe().context(|| "cannot set SIGPIPE to its default")?;
+        let paths = self.candidates().into_iter();
+        Ok(self.with_paths(
+            paths.filter_map(|path| CString::new(path.into_os_string().into_vec()).ok()).collect(),
+        ))
+    }
+
+    fn with_paths(&self, paths: Vec<CString>) -> Ready<'_> {
+        Ready { program: self, paths, argv: Pointers::new(&self.argv), envp: Pointers::new(&self.envp) }
     }
 
     /// Becomes the file at `path`. Returns only the error.
     pub fn exec_path(&self, path: &Path) -> io::Error {
-        let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else {
+        let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
             return io::Error::from_raw_os_error(libc::EINVAL);
         };
         if let Err(error) = sys::default_sigpipe() {
             return error;
         }
-        let error = sys::execve(&c_path, &self.argv, &self.envp);
-        if error.raw_os_error() != Some(libc::ENOEXEC) {
-            return error;
-        }
-        // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
-        let mut argv = vec![c"/bin/sh".to_owned(), c_path];
-        argv.extend(self.argv.iter().skip(1).cloned());
-        sys::execve(c"/bin/sh", &argv, &self.envp)
+        self.with_paths(vec![]).exec_path(&path)
     }
 
     /// Becomes the file that `fd` is open on. Returns only the error.
     pub fn exec_fd(&self, fd: impl std::os::fd::AsRawFd) -> io::Error {
         match sys::default_sigpipe() {
-            Ok(()) => sys::execve_fd(fd.as_raw_fd(), &self.argv, &self.envp),
+            Ok(()) => sys::execve_fd(fd.as_raw_fd(), &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
             Err(error) => error,
         }
     }
@@ -120,6 +120,44 @@ impl Program {
             _ => Kind::NotExecutable,
         };
         Error { kind, ..Error::system(format!("cannot run {}", self.name.display()), error) }
+    }
+}
+
+/// A program that is one execve(2) away: [`Ready::exec`] makes no other system call and takes no memory, so it
+/// works behind a seccomp filter that allows nothing else.
+#[derive(Debug)]
+pub struct Ready<'a> {
+    program: &'a Program,
+    paths: Vec<CString>,
+    argv: Pointers<'a>,
+    envp: Pointers<'a>,
+}
+
+impl Ready<'_> {
+    /// Becomes the first candidate that can be run. Returns only on failure.
+    pub fn exec(&self) -> Error {
+        let mut refused = None;
+        for path in &self.paths {
+            let error = self.exec_path(path);
+            match error.raw_os_error() {
+                // As execvp(3): go on looking, but remember what was there and could not be run.
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                Some(libc::EACCES) => refused = Some(error),
+                _ => return self.program.failure(&error),
+            }
+        }
+        self.program.failure(&refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+
+    fn exec_path(&self, path: &CStr) -> io::Error {
+        let error = sys::execve(path, &self.argv, &self.envp);
+        if error.raw_os_error() != Some(libc::ENOEXEC) {
+            return error;
+        }
+        // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
+        let rest = self.program.argv.iter().skip(1).map(CString::as_c_str);
+        let argv: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(rest).collect();
+        sys::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::RawFd;
 
 /// -1 is an error in errno; anything else is the answer.
@@ -225,24 +226,27 @@ pub fn environment() -> Vec<CString> {
 }
 
 /// A NULL-terminated array of pointers to C strings, as execve(2) wants it.
-fn pointers(strings: &[impl AsRef<CStr>]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ref().as_ptr()).chain([std::ptr::null()]).collect()
+#[derive(Debug)]
+pub struct Pointers<'a>(Vec<*const libc::c_char>, PhantomData<&'a CStr>);
+
+impl<'a> Pointers<'a> {
+    /// Borrows the strings.
+    pub fn new(strings: &'a [impl AsRef<CStr>]) -> Self {
+        Self(strings.iter().map(|s| s.as_ref().as_ptr()).chain([std::ptr::null()]).collect(), PhantomData)
+    }
 }
 
 /// execve(2). Returns only the error.
-pub fn execve(path: &CStr, argv: &[impl AsRef<CStr>], envp: &[impl AsRef<CStr>]) -> io::Error {
-    let (argv, envp) = (pointers(argv), pointers(envp));
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> io::Error {
     // SAFETY: a C string and two NULL-terminated arrays of C strings, alive through the call.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
     io::Error::last_os_error()
 }
 
 /// execveat(2) with AT_EMPTY_PATH: runs the file that `fd` is open on. Returns only the error.
-pub fn execve_fd(fd: RawFd, argv: &[impl AsRef<CStr>], envp: &[impl AsRef<CStr>]) -> io::Error {
-    let (argv, envp) = (pointers(argv), pointers(envp));
+pub fn execve_fd(fd: RawFd, argv: &Pointers, envp: &Pointers) -> io::Error {
+    let (empty, argv, envp) = (c"".as_ptr(), argv.0.as_ptr(), envp.0.as_ptr());
     // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
-    unsafe {
-        libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH)
-    };
+    unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv, envp, libc::AT_EMPTY_PATH) };
     io::Error::last_os_error()
 }
