@@ -1,0 +1,137 @@
+//! From argv to what is to be done.
+
+use crate::load::Load;
+use crate::rules::{self, Rule};
+use argh::FromArgs;
+use srt_common::args::{self, CommandLine, Parsed, Raw};
+use srt_common::status::StatusFd;
+use srt_common::tool::Tool;
+use srt_common::{Error, Result};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
+/// What the user asks for.
+#[derive(Debug, PartialEq)]
+pub enum Request {
+    /// `--help`: this text.
+    Help(String),
+    /// `--version`
+    Version,
+    /// `--list`
+    List,
+    /// `--export`: the filter of these rules.
+    Export(Vec<&'static Rule>),
+    /// PROGRAM.
+    Run(Plan),
+}
+
+/// How PROGRAM is to be run.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    /// The rules that hold.
+    pub rules: Vec<&'static Rule>,
+    /// The user's own filters, in order.
+    pub loads: Vec<Load>,
+    /// The descriptors that PROGRAM gets besides 0, 1 and 2.
+    pub keep_fds: Vec<RawFd>,
+    /// PROGRAM and its arguments.
+    pub program: Vec<OsString>,
+}
+
+#[derive(FromArgs)]
+#[argh(
+    usage = "[options] -- PROGRAM [args...]\n       srt-seccomp [--allow RULE,...] [--deny RULE,...] --export >FILE\n       srt-seccomp --list",
+    description = "Runs PROGRAM with no capabilities, no_new_privs, and a seccomp filter that refuses what the rules name. Foreign ABIs (i386, x32, 32-bit ARM) kill the process.",
+    note = "Refused calls fail with EPERM, those that programs probe for with ENOSYS.\nExit status: PROGRAM's own; 125 if srt-seccomp fails, 126 if PROGRAM cannot be run, 127 if it is not found."
+)]
+struct Options {
+    /// turn rules off that hold by default (repeatable; see --list)
+    #[argh(option, arg_name = "RULE,...")]
+    allow: Vec<String>,
+    /// turn rules on (repeatable; see --list)
+    #[argh(option, arg_name = "RULE,...")]
+    deny: Vec<String>,
+    /// add a filter of raw BPF, after all else is done; --load and --load-fd act in the order given (repeatable)
+    #[argh(option, arg_name = "FILE")]
+    load: Vec<Raw>,
+    /// the same, read from descriptor N to its end (repeatable)
+    #[argh(option, arg_name = "N")]
+    load_fd: Vec<RawFd>,
+    /// write the rules' filter to stdout as raw BPF, for --load or bwrap --seccomp, and run nothing
+    #[argh(switch)]
+    export: bool,
+    /// print the rules, their defaults and their system calls
+    #[argh(switch)]
+    list: bool,
+    /// leave descriptor N open for PROGRAM (repeatable)
+    #[argh(option, arg_name = "N")]
+    keep_fd: Vec<RawFd>,
+    /// report a failure of srt-seccomp on descriptor N, as a line of JSON
+    #[argh(option, arg_name = "N")]
+    status_fd: Option<RawFd>,
+    /// print the version
+    #[argh(switch)]
+    #[allow(dead_code)]
+    version: bool,
+}
+
+/// Reads the command line. `tool.status` is set as soon as it is known.
+///
+/// # Errors
+/// Usage errors.
+pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
+    if line.asks("--version") {
+        return Ok(Request::Version);
+    }
+    let options = match args::parse::<Options>(tool.name, &line.options)? {
+        Parsed::Help(text) => return Ok(Request::Help(text)),
+        Parsed::Options(options) => options,
+    };
+    tool.status = options.status_fd.map(StatusFd::new).transpose()?;
+    let rules = rules::select(&options.allow, &options.deny)?;
+    let alone = match (options.list, options.export) {
+        (false, false) => {
+            let loads = loads(&line.options);
+            return Ok(Request::Run(Plan {
+                rules,
+                loads,
+                keep_fds: options.keep_fd,
+                program: line.program(tool.name)?,
+            }));
+        }
+        (true, _) => "--list",
+        (false, true) => "--export",
+    };
+    if line.program.is_some() {
+        return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));
+    }
+    // Two filters cannot be made one. Whoever takes the exported one takes the other beside it.
+    let others = [
+        ("--load", !options.load.is_empty()),
+        ("--load-fd", !options.load_fd.is_empty()),
+        ("--export", options.list && options.export),
+    ];
+    if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(Error::usage(format!("{alone} cannot be combined with {other}")));
+    }
+    Ok(if options.list { Request::List } else { Request::Export(rules) })
+}
+
+/// `--load` and `--load-fd` in their order, which argh does not keep. It has read these words before, so every
+/// option has its value and every number is one.
+fn loads(options: &[OsString]) -> Vec<Load> {
+    let mut words = options.iter();
+    let mut loads = vec![];
+    while let Some(option) = words.next() {
+        let switch = ["--export", "--list", "--version"].iter().any(|switch| option == switch);
+        let value = if switch { None } else { words.next() };
+        match (option.to_str(), value) {
+            (Some("--load"), Some(path)) => loads.push(Load::File(path.clone())),
+            (Some("--load-fd"), Some(fd)) => {
+                loads.extend(fd.to_str().and_then(|fd| fd.parse().ok()).map(Load::Fd))
+            }
+            _ => {}
+        }
+    }
+    loads
+}

@@ -1,0 +1,169 @@
+//! From rules to the BPF program that the kernel runs at every system call of the command.
+//!
+//! The conditions on arguments are compiled by `seccompiler`. Around them is a layout of our own: a check of the
+//! architecture, then a binary search for the number. seccompiler's compares a number with one after the other.
+//! What a filter costs to load is mostly that the kernel walks it for every number there is, to learn which
+//! calls it always allows (`seccomp_cache_prepare` in kernel/seccomp.c): about a microsecond for each instruction
+//! on the way of an ordinary call, a tenth of that for one off it. A call that is always allowed is then never
+//! filtered again. This works as long as a program decides on nothing but the number and the architecture first.
+//!
+//! ```text
+//!     architecture is another             → KILL_PROCESS
+//!     number in [0, first)                → ALLOW
+//!     number = a call of a rule           → the clauses of that call, else ALLOW
+//!     …
+//!     x86_64: number has the x32 bit      → KILL_PROCESS
+//! ```
+
+use crate::rules::{Clause, Rule, Test};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
+};
+use srt_common::{Error, Result};
+
+/// The architecture that a filter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// AMD64, called x86-64 by the kernel.
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Arch {
+    /// The one that this program is compiled for.
+    pub const NATIVE: Self = if cfg!(target_arch = "x86_64") { Self::X86_64 } else { Self::Aarch64 };
+
+    /// AUDIT_ARCH_* of linux/audit.h, which is what a filter sees: the ELF machine, 64-bit, little-endian.
+    pub const fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xc000_003e,
+            Self::Aarch64 => 0xc000_00b7,
+        }
+    }
+}
+
+/// `__X32_SYSCALL_BIT` of asm/unistd.h. From here on, x86_64 numbers mean the x32 ABI: the same calls once more.
+/// (The numbers 512 to 547 mean nothing without the bit since Linux 5.4.)
+const X32: u32 = 0x4000_0000;
+
+/// Numbers from `first` up to the next segment's share one body.
+struct Segment {
+    first: u32,
+    body: BpfProgram,
+}
+
+/// The filter for `rules` on `arch`.
+///
+/// # Errors
+/// When it grows beyond what BPF can jump over: a mistake in the table of rules.
+pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
+    let mut program = vec![
+        load(ARCH),
+        jump(JEQ, arch.audit(), 1)?,
+        // i386 code by `int 0x80`, 32-bit ARM: other numbers, socketcall(2); every rule would have a way around.
+        ret(&SeccompAction::KillProcess),
+        load(NUMBER),
+    ];
+    program.extend(search(&segments(rules, arch)?)?);
+    Ok(program)
+}
+
+/// What is done with each number, from 0 on, in order.
+fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
+    let calls = rules.iter().flat_map(|rule| rule.calls);
+    let mut clauses: Vec<(u32, &Clause)> = calls
+        .flat_map(|call| call.clauses.iter().map(move |clause| (call.syscall.number(arch), clause)))
+        .collect();
+    clauses.sort_by_key(|&(number, _)| number); // Stable: the clauses of one call stay in order.
+
+    let allow = || vec![ret(&SeccompAction::Allow)];
+    let mut segments = vec![];
+    put(&mut segments, 0, allow());
+    for of_call in clauses.chunk_by(|one, other| one.0 == other.0) {
+        if let Some(&(number, _)) = of_call.first() {
+            put(&mut segments, number, body(of_call)?);
+            put(&mut segments, number + 1, allow());
+        }
+    }
+    if arch == Arch::X86_64 {
+        put(&mut segments, X32, vec![ret(&SeccompAction::KillProcess)]);
+        // -1 is no call of any ABI but what a tracer writes to have a call skipped (seccomp(2)).
+        put(&mut segments, u32::MAX, allow());
+    }
+    Ok(segments)
+}
+
+/// Appends a segment; one that starts at the same number is replaced, one with the same body goes on.
+fn put(segments: &mut Vec<Segment>, first: u32, body: BpfProgram) {
+    segments.pop_if(|last| last.first == first);
+    if segments.last().is_none_or(|last| last.body != body) {
+        segments.push(Segment { first, body });
+    }
+}
+
+/// Finds the segment of the number in the accumulator, and runs its body.
+fn search(segments: &[Segment]) -> Result<BpfProgram> {
+    let (low, high) = segments.split_at(segments.len() / 2);
+    let Some(middle) = high.first() else { return Ok(vec![]) };
+    if low.is_empty() {
+        return Ok(middle.body.clone());
+    }
+    let (low, high) = (search(low)?, search(high)?);
+    let mut program = vec![jump(JGE, middle.first, low.len())?];
+    program.extend(low);
+    program.extend(high);
+    Ok(program)
+}
+
+/// The clauses of one system call. The first that matches decides.
+fn body(clauses: &[(u32, &Clause)]) -> Result<BpfProgram> {
+    let mut program = vec![];
+    for (_, clause) in clauses {
+        if !clause.tests.is_empty() {
+            let conditions = clause.tests.iter().map(condition).collect::<Result<_>>()?;
+            let rule = BpfProgram::from(SeccompRule::new(conditions).map_err(broken)?);
+            // A rule begins with two jumps: to the instruction behind them, and, for a rule too long for one
+            // jump, out of it. It ends where the next instruction is what to do on a match, and a mismatch skips
+            // that one.
+            program.extend(rule.into_iter().skip(2));
+        }
+        program.push(ret(&clause.action));
+    }
+    program.push(ret(&SeccompAction::Allow));
+    Ok(program)
+}
+
+fn condition(test: &Test) -> Result<SeccompCondition> {
+    let operator = match test.mask {
+        u32::MAX => SeccompCmpOp::Eq,
+        mask => SeccompCmpOp::MaskedEq(mask.into()),
+    };
+    SeccompCondition::new(test.arg, SeccompCmpArgLen::Dword, operator, test.value.into()).map_err(broken)
+}
+
+fn broken(error: impl std::fmt::Display) -> Error {
+    Error::failed(format!("cannot build the seccomp filter: {error}"))
+}
+
+// linux/bpf_common.h: the instructions of which the layout is made.
+const LD_W_ABS: u16 = 0x20;
+const JEQ: u16 = 0x15;
+const JGE: u16 = 0x35;
+const RET: u16 = 0x06;
+// linux/seccomp.h: struct seccomp_data.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+
+fn load(offset: u32) -> sock_filter {
+    sock_filter { code: LD_W_ABS, jt: 0, jf: 0, k: offset }
+}
+
+/// Skips `over` instructions if the comparison of the accumulator with `k` holds.
+fn jump(comparison: u16, k: u32, over: usize) -> Result<sock_filter> {
+    Ok(sock_filter { code: comparison, jt: u8::try_from(over).map_err(broken)?, jf: 0, k })
+}
+
+fn ret(action: &SeccompAction) -> sock_filter {
+    sock_filter { code: RET, jt: 0, jf: 0, k: action.clone().into() }
+}

@@ -1,0 +1,51 @@
+//! Takes every privilege away, puts a seccomp filter around the process, and becomes PROGRAM.
+
+#![deny(unsafe_code)]
+
+use srt_common::exec::Program;
+use srt_common::fds::Kept;
+use srt_common::tool::{Manner, Tool};
+use srt_common::{Context, Result, args::CommandLine, privileges};
+use srt_seccomp::cli::{self, Plan, Request};
+use srt_seccomp::filter::{self, Arch};
+use srt_seccomp::{load, rules};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    Tool::run("srt-seccomp", Manner::Stage, |tool, args| match cli::parse(tool, CommandLine::split(args))? {
+        Request::Help(text) => tool.print(&text),
+        Request::Version => tool.print(&tool.version()),
+        Request::List => tool.print(&rules::list()),
+        Request::Export(rules) => {
+            let filter = load::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
+            srt_common::sys::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Request::Run(plan) => run(&plan),
+    })
+}
+
+fn run(plan: &Plan) -> Result<ExitCode> {
+    // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
+    let kept = Kept::new(plan.keep_fds.clone())?;
+    let program = Program::new(&plan.program)?;
+    let own = filter::build(&plan.rules, Arch::NATIVE)?;
+    let loaded = plan.loads.iter().map(load::Filter::read).collect::<Result<Vec<_>>>()?;
+    let ready = program.ready()?;
+
+    // 2. PROGRAM gets 0, 1, 2 and what --keep-fd names.
+    kept.alone_survive_exec()?;
+
+    // 3. No capability in any set, and no_new_privs: without it the kernel takes no filter from an ordinary user,
+    //    since a filter could make a setuid program misbehave (seccomp(2), EACCES).
+    privileges::drop_all()?;
+
+    // 4. The rules. From here on no Unix socket, no io_uring, no foreign ABI.
+    load::install(&own).map_err(|error| error.within("cannot install the seccomp filter"))?;
+
+    // 5. The user's filters, in the order given.
+    loaded.iter().try_for_each(load::Filter::install)?;
+
+    // 6. The one system call that is left.
+    Err(ready.exec())
+}
