@@ -115,8 +115,11 @@ pub fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -
     cerr_int(unsafe { libc::prctl(option, second, third, none, none) })
 }
 
-/// capabilities(7), by number.
+/// capabilities(7), by number: may change capabilities.
 pub const CAP_SETPCAP: u32 = 8;
+
+/// capabilities(7), by number: may mount.
+pub const CAP_SYS_ADMIN: u32 = 21;
 
 /// The three sets of capget(2), a bit per capability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

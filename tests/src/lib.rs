@@ -220,7 +220,7 @@ impl Ran {
         let lines: Vec<&str> = self.err.lines().collect();
         let named = |line: &&str| line.starts_with(&format!("{tool}: "));
         let hinted = lines.get(1).is_none_or(|line| line.starts_with(&format!("{tool}: hint: ")));
-        assert!((1..=2).contains(&lines.len()) && lines.iter().all(|l| named(l)) && hinted, "{self:#?}");
+        assert!((1..=2).contains(&lines.len()) && lines.iter().all(named) && hinted, "{self:#?}");
         assert!(!self.err.contains("panicked"), "{self:#?}");
         self
     }

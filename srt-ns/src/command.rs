@@ -1,0 +1,103 @@
+//! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
+
+use crate::options::{Pid1, Plan, Session};
+use crate::pipe::{Gate, Waiter};
+use crate::sys::{self, Inherited, Pid, Side};
+use srt_common::exec::{Program, beside};
+use srt_common::fds::Kept;
+use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, empty_bounding_set, set_capabilities};
+use srt_common::tool::Tool;
+use srt_common::{Context, Error, Result};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+/// Forks the process that becomes PROGRAM. It waits at `go` for a byte of everybody who has something to give away
+/// first: the supervisor, and srt-init if there is one.
+///
+/// # Errors
+/// What fork(2) says. What the child itself cannot do, it tells the user, and exits.
+pub fn start(
+    tool: Tool,
+    plan: &Plan,
+    program: &Program,
+    kept: &Kept,
+    go: Gate,
+    inherited: Inherited,
+) -> Result<(Pid, Gate)> {
+    match sys::fork().context(|| "cannot fork the command")? {
+        Side::Parent(pid) => Ok((pid, go)),
+        Side::Child => {
+            let error =
+                become_program(plan, program, kept, go.waiter(), inherited).unwrap_or_else(|error| error);
+            sys::exit(tool.fail(&error))
+        }
+    }
+}
+
+/// Returns only the error: of the exec, or of a step before it.
+fn become_program(
+    plan: &Plan,
+    program: &Program,
+    kept: &Kept,
+    go: Waiter,
+    inherited: Inherited,
+) -> Result<Error> {
+    if plan.pid1 == Pid1::Command {
+        sys::die_with_parent()?;
+    }
+    match plan.session {
+        // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
+        Session::New => sys::setsid().context(|| "setsid")?,
+        // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
+        // pid namespace, so the caller's group must not be the command's.
+        Session::Keep => sys::own_process_group(0).context(|| "setpgid")?,
+    }
+    // keyrings(7): the session keyring is inherited, with all the caller keeps in it.
+    sys::new_session_keyring().context(|| "cannot join a new session keyring")?;
+    let stage = mount_stage(program);
+    // Both the supervisor and srt-init have given everything away when they let the command go.
+    let bytes = if plan.pid1 == Pid1::Command { 1 } else { 2 };
+    if !go.wait(bytes) {
+        return Ok(Error::failed("the supervisor ended before the command could start"));
+    }
+    keep_one_capability(plan.keep_admin || stage.is_some())?;
+    kept.alone_survive_exec()?;
+    inherited.restore().context(|| "cannot restore the signals")?;
+    Ok(match stage {
+        Some(file) => program.failure(&program.exec_fd(file.as_fd())),
+        None => program.exec(),
+    })
+}
+
+/// PROGRAM, if it is the srt-mount beside this srt-ns: the same inode, run through the descriptor that was
+/// compared. Any other program gets no capability, whatever its name: it might be one that an earlier command wrote.
+fn mount_stage(program: &Program) -> Option<File> {
+    let open = |path: &std::path::Path| {
+        File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open(path)
+            .and_then(|file| Ok((file.metadata()?, file)))
+    };
+    let (ours, _) = open(&beside(OsStr::new("srt-mount"))?).ok()?;
+    let (theirs, file) = program.candidates().iter().find_map(|path| open(path).ok())?;
+    ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(file)
+}
+
+/// No capability in any set, or CAP_SYS_ADMIN alone and ambient, so that it lasts through the exec.
+fn keep_one_capability(admin: bool) -> Result<()> {
+    let one = if admin { 1 << CAP_SYS_ADMIN } else { 0 };
+    // capset(2): what is to be inheritable must be in the bounding set while it is added, and CAP_SETPCAP is
+    // needed to empty that set: so this is the order.
+    let held = srt_common::sys::capabilities().context(|| "capget")?;
+    set_capabilities(Capabilities { inheritable: one, ..held }).context(|| "capset")?;
+    empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")?;
+    set_capabilities(Capabilities { effective: one, permitted: one, inheritable: one })
+        .context(|| "capset")?;
+    if admin {
+        sys::raise_ambient(CAP_SYS_ADMIN).context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;
+    }
+    Ok(())
+}

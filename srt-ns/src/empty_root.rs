@@ -1,0 +1,50 @@
+//! A root directory with nothing in it, for what runs beside the command: PID 1 and the relays.
+
+use crate::sys;
+use srt_common::{Context, Result};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The mount namespace's new root, not yet in place.
+#[derive(Debug)]
+pub struct EmptyRoot(OwnedFd);
+
+impl EmptyRoot {
+    /// Makes a mount namespace of its own and an empty tmpfs in it, attached above the old root.
+    ///
+    /// # Errors
+    /// What the kernel says of the step.
+    pub fn new() -> Result<Self> {
+        sys::unshare(libc::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+        // mount_namespaces(7): the copies may be peers of the caller's mounts (they are with --share user), and
+        // what is detached here would be detached there.
+        sys::make_private().context(|| "cannot make the mounts private")?;
+        let tmpfs = sys::tmpfs().context(|| "cannot create a tmpfs")?;
+        sys::attach_at_root(tmpfs.as_fd()).context(|| "cannot attach a tmpfs")?;
+        Ok(Self(tmpfs))
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> impl AsFd + '_ {
+        &self.0
+    }
+
+    /// Makes it read-only and the root; the old root is detached, so no path leads there.
+    ///
+    /// # Errors
+    /// What the kernel says of the step.
+    pub fn enter(self) -> Result<()> {
+        sys::make_read_only(self.0.as_fd()).context(|| "cannot make the empty root read-only")?;
+        sys::fchdir(self.0.as_fd()).context(|| "cannot enter the empty root")?;
+        // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
+        sys::pivot_root_here().map_err(|error| {
+            let failed = srt_common::Error::system("pivot_root", &error);
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => failed.hint(
+                    "the caller's root directory must be a mount point: not a plain chroot, not the initramfs",
+                ),
+                _ => failed,
+            }
+        })?;
+        sys::detach_here().context(|| "cannot detach the old root")
+    }
+}

@@ -1,0 +1,15 @@
+//! The parts of srt-ns. `main.rs` is the story that uses them.
+
+#![deny(unsafe_code)]
+
+pub mod caller;
+pub mod command;
+pub mod empty_root;
+pub mod init;
+pub mod namespaces;
+pub mod options;
+pub mod pipe;
+pub mod relays;
+pub mod supervisor;
+pub mod sys;
+pub mod terminal;

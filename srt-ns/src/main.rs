@@ -1,0 +1,95 @@
+//! srt-ns: runs a program in new namespaces, under a PID 1 and a supervisor that end with it.
+//!
+//!     caller
+//!      └─ srt-ns          this process: enters the new namespaces, but for pid and mount
+//!          ├─ srt-relay   the sandbox's network, the host's pid namespace, an empty root
+//!          ├─ srt-init    PID 1 of the new pid namespace, in an empty root
+//!          └─ PROGRAM     the new pid namespace, the host's mounts until srt-mount makes its own
+
+#![deny(unsafe_code)]
+
+use srt_common::args::{CommandLine, Parsed};
+use srt_common::exec::Program;
+use srt_common::fds::Kept;
+use srt_common::status::{Event, StatusFd};
+use srt_common::tool::{Manner, Tool};
+use srt_common::{Context, Result, privileges};
+use srt_ns::namespaces::{self, Caller};
+use srt_ns::options::{self, Pid1, Session};
+use srt_ns::pipe::Gate;
+use srt_ns::relays::Relays;
+use srt_ns::supervisor::Supervisor;
+use srt_ns::terminal::Terminal;
+use srt_ns::{caller, command, init, sys};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    Tool::run("srt-ns", Manner::Stage, run)
+}
+
+fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
+    // 1. What is asked for, and what the caller gave us: descriptors, signals, its own life.
+    let line = CommandLine::split(args);
+    if line.asks("--version") {
+        return tool.print(&tool.version());
+    }
+    let plan = match options::parse(tool.name, line)? {
+        Parsed::Options(plan) => plan,
+        Parsed::Help(text) => return tool.print(&text),
+    };
+    if !(plan.relays.is_empty() && plan.publish.is_empty() && plan.sidecars.is_empty()) {
+        return Err(srt_common::Error::failed("--relay, --publish and --sidecar are not built yet"));
+    }
+    tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
+    let kept = Kept::new(plan.keep_fds.clone())?;
+    kept.close_others(&plan.status_fd.into_iter().collect::<Vec<_>>())?;
+    let program = Program::new(&plan.program)?;
+    let caller = if plan.outlive_parent { None } else { caller::watch()? };
+    let inherited = sys::block_signals().context(|| "cannot block the signals")?;
+    let signals = sys::signalfd().context(|| "signalfd")?;
+    let mut terminal = if plan.session == Session::Keep { Terminal::controlling() } else { None };
+
+    // 2. The namespaces, and the relays in them.
+    namespaces::enter(&plan, Caller::current()?)?;
+    let relays = Relays::default();
+
+    // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
+    namespaces::enter_pid_for_children()?;
+    let (init, go) = match plan.pid1 {
+        Pid1::Command => (None, Gate::new()?),
+        Pid1::Init | Pid1::InitWaitsForAll => {
+            init::start(*tool, Gate::new()?).map(|(pid, go)| (Some(pid), go))?
+        }
+    };
+    let (command, go) = command::start(*tool, &plan, &program, &kept, go, inherited)?;
+    if plan.session == Session::Keep {
+        // Also here, since nobody knows who comes first; the terminal takes only a group that exists.
+        let _done_by_the_command = sys::own_process_group(command);
+        if let Some(terminal) = &mut terminal {
+            terminal.hand_to(command)?;
+        }
+    }
+
+    // 4. Nothing is left to us that the command could want; then it may go.
+    privileges::drop_all()?;
+    sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let Some(status) = tool.status {
+        let started = Event::new(tool.name, "started").number("pid", command);
+        status.send(&started.numbers("namespaces", namespaces::inodes()));
+    }
+    go.opener().open();
+
+    // 5. Until everything has ended.
+    let supervisor = Supervisor {
+        plan: &plan,
+        tool: *tool,
+        signals,
+        caller,
+        init,
+        command: Some(command),
+        terminal,
+        relays,
+    };
+    supervisor.run().map(ExitCode::from)
+}

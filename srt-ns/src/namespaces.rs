@@ -1,0 +1,154 @@
+//! The new namespaces of the supervisor: all but pid, which only its children enter, and mount, which is the
+//! host's until srt-mount makes its own.
+
+use crate::options::{Plan, Share};
+use crate::sys;
+use srt_common::{Context, Error, Result, sys::capabilities};
+use std::fs;
+use std::io;
+
+/// What the caller was before it entered its own user namespace, after which nobody can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    uid: u32,
+    gid: u32,
+    setfcap: bool,
+}
+
+/// capabilities(7), by number.
+const CAP_SETFCAP: u32 = 31;
+
+impl Caller {
+    /// Reads the effective ids and capabilities.
+    ///
+    /// # Errors
+    /// What capget(2) says.
+    pub fn current() -> Result<Self> {
+        let held = capabilities().context(|| "capget")?;
+        Ok(Self { uid: sys::euid(), gid: sys::egid(), setfcap: held.effective & (1 << CAP_SETFCAP) != 0 })
+    }
+}
+
+/// Enters the namespaces and makes them usable: ids mapped, user namespaces limited, `lo` up, the host's name.
+///
+/// # Errors
+/// Whatever cannot be had, with a hint for the refusals that users meet.
+pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
+    if !plan.share.user {
+        // user_namespaces(7): first, since it owns the namespaces made after it and gives the capabilities that
+        // they need.
+        sys::unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
+        map_ids(plan, caller)?;
+        if !plan.allow_userns {
+            forbid_user_namespaces()?;
+        }
+    }
+    let what = "cannot create the net, ipc, uts and cgroup namespaces";
+    sys::unshare(flags(plan.share)).map_err(|error| refused(what, &error))?;
+    if !plan.share.net {
+        sys::loopback_up().map_err(|error| refused("cannot bring up the loopback interface", &error))?;
+    }
+    if let Some(name) = &plan.hostname {
+        sys::sethostname(name).context(|| format!("--hostname {}", name.display()))?;
+    }
+    Ok(())
+}
+
+/// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).
+///
+/// # Errors
+/// What unshare(2) says.
+pub fn enter_pid_for_children() -> Result<()> {
+    sys::unshare(libc::CLONE_NEWPID).map_err(|error| refused("cannot create a pid namespace", &error))
+}
+
+fn flags(share: Share) -> libc::c_int {
+    let all = [
+        (share.net, libc::CLONE_NEWNET),
+        (share.ipc, libc::CLONE_NEWIPC),
+        (share.uts, libc::CLONE_NEWUTS),
+        (share.cgroup, libc::CLONE_NEWCGROUP),
+    ];
+    all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
+}
+
+/// One id each, the caller's. user_namespaces(7): without CAP_SETGID outside, the gid map can be written only
+/// after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
+fn map_ids(plan: &Plan, caller: Caller) -> Result<()> {
+    let write = |path: &str, text: &str| {
+        fs::write(path, text).map_err(|error| match error.raw_os_error() {
+            // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the
+            // new namespace would be root's.
+            Some(libc::EPERM) if caller.uid == 0 && !caller.setfcap => Error::system(format!("cannot write {path}"), &error)
+                .hint("uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, or run srt-ns as an ordinary user"),
+            _ => refused(&format!("cannot write {path}"), &error),
+        })
+    };
+    write("/proc/self/setgroups", "deny")?;
+    write("/proc/self/uid_map", &format!("{} {} 1", plan.uid.unwrap_or(caller.uid), caller.uid))?;
+    write("/proc/self/gid_map", &format!("{} {} 1", plan.gid.unwrap_or(caller.gid), caller.gid))
+}
+
+/// Without this a command could make a user namespace, be root in it, and detach, in its copy of the mounts,
+/// what protects a path: the kernel refuses rename and unlink of mount points in the caller's own mount
+/// namespace only. namespaces(7): the sysctl is the one of the writer's user namespace, and only CAP_SYS_RESOURCE over
+/// that namespace can raise it again.
+fn forbid_user_namespaces() -> Result<()> {
+    let path = "/proc/sys/user/max_user_namespaces";
+    fs::write(path, "0").map_err(|error| {
+        Error::system(format!("cannot forbid further user namespaces: {path}"), &error).hint(
+            "/proc/sys must be writable here (in a container it often is not); or use --allow-userns and forbid \
+             them with srt-seccomp --deny userns,mount",
+        )
+    })
+}
+
+fn refused_user(error: &io::Error) -> Error {
+    let what = "cannot create a user namespace";
+    match error.raw_os_error() {
+        Some(libc::ENOSPC) => Error::system(what, error).hint(
+            "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns); \
+             sysctl user.max_user_namespaces shows it",
+        ),
+        Some(libc::EUSERS) => Error::system(what, error).hint("user namespaces are nested too deep (32 at most)"),
+        Some(libc::EINVAL) => Error::system(what, error).hint("the kernel was built without CONFIG_USER_NS"),
+        _ => refused(what, error),
+    }
+}
+
+/// Why a namespace is refused, as far as one can see from here.
+fn refused(what: &str, error: &io::Error) -> Error {
+    let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    let failed = Error::system(what, error);
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => failed.hint(if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+            "AppArmor restricts user namespaces here (Ubuntu 24.04): give srt-ns a profile with `userns,`, or \
+             sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+        } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+            "sysctl kernel.unprivileged_userns_clone=1 allows user namespaces"
+        } else {
+            "something refuses namespaces: in a container its seccomp profile (docker run --security-opt \
+             seccomp=unconfined), a chroot, or a security module"
+        }),
+        Some(libc::ENOSPC) => failed.hint("a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"),
+        Some(libc::EINVAL) => failed.hint("the kernel may be built without one of these namespaces (CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS, CONFIG_CGROUPS, CONFIG_PID_NS)"),
+        _ => failed,
+    }
+}
+
+/// The inode numbers under /proc/self/ns, which name namespaces on the host (namespaces(7)).
+pub fn inodes() -> Vec<(&'static str, u64)> {
+    let names = [
+        ("user", "user"),
+        ("pid", "pid_for_children"),
+        ("net", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("cgroup", "cgroup"),
+    ];
+    let inode = |file| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(format!("/proc/self/ns/{file}")).map(|meta| meta.ino())
+    };
+    names.iter().filter_map(|&(name, file)| Some((name, inode(file).ok()?))).collect()
+}

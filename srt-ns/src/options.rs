@@ -1,0 +1,359 @@
+//! From argv to a plan. Nothing here touches the system.
+
+use argh::FromArgs;
+use srt_common::args::{self, CommandLine, Parsed, Raw};
+use srt_common::{Error, Result};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// srt-ns [options] -- PROGRAM [args...]
+///
+/// Runs PROGRAM in new user, pid, net, ipc, uts and cgroup namespaces, under a PID 1 of its own and a supervisor
+/// that ends everything when PROGRAM, the supervisor or the caller ends. Exits with PROGRAM's status, 128+N for
+/// signal N, 125 if srt-ns fails, 126 or 127 if PROGRAM cannot be run or is not there.
+#[derive(FromArgs, Debug)]
+struct Options {
+    /// comma-separated namespaces to keep from the caller: net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
+    /// and --allow-userns)
+    #[argh(option, arg_name = "ns,...")]
+    share: Option<String>,
+    /// uid inside (default: the caller's)
+    #[argh(option, arg_name = "n")]
+    uid: Option<u32>,
+    /// gid inside (default: the caller's)
+    #[argh(option, arg_name = "n")]
+    gid: Option<u32>,
+    /// host name inside
+    #[argh(option, arg_name = "name")]
+    hostname: Option<Raw>,
+    /// let PROGRAM create further user namespaces
+    #[argh(switch)]
+    allow_userns: bool,
+    /// give PROGRAM CAP_SYS_ADMIN over its user namespace; the srt-mount beside srt-ns gets it without asking
+    #[argh(switch)]
+    keep_admin: bool,
+    /// lead 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
+    #[argh(option, arg_name = "port=socket")]
+    relay: Vec<Raw>,
+    /// lead the new Unix socket SOCKET outside to 127.0.0.1:PORT inside (repeatable)
+    #[argh(option, arg_name = "socket=port")]
+    publish: Vec<Raw>,
+    /// run a shell command where the relays run (repeatable)
+    #[argh(option, arg_name = "shell-command")]
+    sidecar: Vec<Raw>,
+    /// stay in the caller's session, with its terminal and job control
+    #[argh(switch)]
+    keep_session: bool,
+    /// go on when the process that started srt-ns ends
+    #[argh(switch)]
+    outlive_parent: bool,
+    /// make PROGRAM itself PID 1, without srt-init
+    #[argh(switch, long = "as-pid-1")]
+    as_pid_1: bool,
+    /// wait for every process inside, not for PROGRAM alone
+    #[argh(switch)]
+    wait_all: bool,
+    /// seconds from SIGTERM to SIGKILL for a PROGRAM that does not obey (default 10; 0: never)
+    #[argh(option, arg_name = "seconds")]
+    kill_after: Option<u32>,
+    /// write one JSON object a line to descriptor N: started, relay-lost, exited, failed
+    #[argh(option, arg_name = "n")]
+    status_fd: Option<RawFd>,
+    /// leave descriptor N open for PROGRAM (repeatable)
+    #[argh(option, arg_name = "n")]
+    keep_fd: Vec<RawFd>,
+    /// print the version and exit
+    #[argh(switch)]
+    #[allow(dead_code, reason = "answered before argh reads the options; here for --help")]
+    version: bool,
+}
+
+/// Which namespaces stay the caller's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The user namespace: no new one is made, no id is mapped.
+    pub user: bool,
+    /// The network namespace.
+    pub net: bool,
+    /// The System V and POSIX IPC namespace.
+    pub ipc: bool,
+    /// The host name's namespace.
+    pub uts: bool,
+    /// The cgroup namespace.
+    pub cgroup: bool,
+}
+
+/// Who is PID 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pid1 {
+    /// srt-init, which leaves with the command.
+    Init,
+    /// srt-init, which leaves when no process is left.
+    InitWaitsForAll,
+    /// The command itself.
+    Command,
+}
+
+/// Whose session the command is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// A new one, without a controlling terminal.
+    New,
+    /// The caller's; the command gets a process group of its own.
+    Keep,
+}
+
+/// A port inside and a Unix socket outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The option as the user wrote it, for messages.
+    pub text: String,
+    /// A TCP port, never 0.
+    pub port: u16,
+    /// The path of the socket.
+    pub socket: PathBuf,
+}
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which namespaces stay the caller's.
+    pub share: Share,
+    /// uid inside; `None`: the caller's.
+    pub uid: Option<u32>,
+    /// gid inside; `None`: the caller's.
+    pub gid: Option<u32>,
+    /// Host name inside.
+    pub hostname: Option<OsString>,
+    /// Whether PROGRAM may create user namespaces.
+    pub allow_userns: bool,
+    /// Whether PROGRAM gets CAP_SYS_ADMIN, whoever it is.
+    pub keep_admin: bool,
+    /// Ports inside that lead out.
+    pub relays: Vec<Link>,
+    /// Sockets outside that lead in.
+    pub publish: Vec<Link>,
+    /// Shell commands that run where the relays run.
+    pub sidecars: Vec<OsString>,
+    /// Whose session the command is in.
+    pub session: Session,
+    /// Whether the sandbox goes on without the process that started it.
+    pub outlive_parent: bool,
+    /// Who is PID 1.
+    pub pid1: Pid1,
+    /// From SIGTERM to SIGKILL; `None`: never.
+    pub kill_after: Option<Duration>,
+    /// Where events go.
+    pub status_fd: Option<RawFd>,
+    /// Descriptors that PROGRAM keeps.
+    pub keep_fds: Vec<RawFd>,
+    /// PROGRAM and its arguments.
+    pub program: Vec<OsString>,
+}
+
+/// Reads argv (without argv\[0\]).
+///
+/// # Errors
+/// A usage error that names the option and what was expected.
+pub fn parse(tool: &str, line: CommandLine) -> Result<Parsed<Plan>> {
+    if line.program.is_none() && !line.asks("--help") {
+        return Err(args::missing_separator(tool));
+    }
+    let options: Options = match args::parse(tool, &line.options)? {
+        Parsed::Options(options) => options,
+        Parsed::Help(text) => return Ok(Parsed::Help(text)),
+    };
+    let plan = Plan {
+        share: share(options.share.as_deref())?,
+        uid: id("--uid", options.uid)?,
+        gid: id("--gid", options.gid)?,
+        hostname: options.hostname.map(|Raw(name)| hostname(name)).transpose()?,
+        allow_userns: options.allow_userns,
+        keep_admin: options.keep_admin,
+        relays: options.relay.iter().map(relay).collect::<Result<_>>()?,
+        publish: options.publish.iter().map(publish).collect::<Result<_>>()?,
+        sidecars: options.sidecar.into_iter().map(sidecar).collect::<Result<_>>()?,
+        session: if options.keep_session { Session::Keep } else { Session::New },
+        outlive_parent: options.outlive_parent,
+        pid1: match (options.as_pid_1, options.wait_all) {
+            (false, false) => Pid1::Init,
+            (false, true) => Pid1::InitWaitsForAll,
+            (true, false) => Pid1::Command,
+            (true, true) => {
+                return Err(Error::usage("--wait-all cannot go with --as-pid-1: it is srt-init that waits"));
+            }
+        },
+        kill_after: match options.kill_after.unwrap_or(10) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        },
+        status_fd: options.status_fd,
+        keep_fds: options.keep_fd,
+        program: line.program(tool)?,
+    };
+    plan.check()?;
+    Ok(Parsed::Options(plan))
+}
+
+impl Plan {
+    /// What cannot go together.
+    fn check(&self) -> Result<()> {
+        if self.share.user && !self.allow_userns {
+            return Err(Error::usage(
+                "--share user needs --allow-userns: the caller's own limit is never touched",
+            ));
+        }
+        if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
+            return Err(Error::usage("--uid and --gid need a user namespace of their own, not --share user"));
+        }
+        if self.share.uts && self.hostname.is_some() {
+            return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
+        }
+        if self.share.net && !(self.relays.is_empty() && self.publish.is_empty()) {
+            return Err(Error::usage(
+                "--relay and --publish need a net namespace of their own, not --share net",
+            )
+            .hint("in the caller's network everybody could use the port; run srt-relay if that is meant"));
+        }
+        Ok(())
+    }
+}
+
+fn share(list: Option<&str>) -> Result<Share> {
+    let mut share = Share::default();
+    for name in list.into_iter().flat_map(|list| list.split(',')) {
+        let known = match name {
+            "user" => &mut share.user,
+            "net" => &mut share.net,
+            "ipc" => &mut share.ipc,
+            "uts" => &mut share.uts,
+            "cgroup" => &mut share.cgroup,
+            _ => {
+                let name = args::decode(name);
+                return Err(Error::usage(format!(
+                    "--share {}: expected a list of net, ipc, uts, cgroup, user",
+                    name.display()
+                )));
+            }
+        };
+        *known = true;
+    }
+    Ok(share)
+}
+
+/// -1 is no id: it means "unchanged" to the kernel.
+fn id(option: &str, id: Option<u32>) -> Result<Option<u32>> {
+    match id {
+        Some(u32::MAX) => Err(Error::usage(format!("{option} {}: expected a number below it", u32::MAX))),
+        id => Ok(id),
+    }
+}
+
+fn hostname(name: OsString) -> Result<OsString> {
+    // sethostname(2): at most 64 bytes on Linux.
+    if name.is_empty() || name.len() > 64 {
+        return Err(Error::usage(format!("--hostname {}: expected 1 to 64 bytes", name.display())));
+    }
+    Ok(name)
+}
+
+fn relay(Raw(value): &Raw) -> Result<Link> {
+    let text = format!("--relay {}", value.display());
+    let mut parts = value.as_bytes().splitn(2, |&byte| byte == b'=');
+    link(text, parts.next(), parts.next(), "PORT=SOCKET")
+}
+
+fn publish(Raw(value): &Raw) -> Result<Link> {
+    let text = format!("--publish {}", value.display());
+    let mut parts = value.as_bytes().rsplitn(2, |&byte| byte == b'=');
+    link(text, parts.next(), parts.next(), "SOCKET=PORT")
+}
+
+fn link(text: String, port: Option<&[u8]>, socket: Option<&[u8]>, form: &str) -> Result<Link> {
+    let digits = port.filter(|port| port.iter().all(u8::is_ascii_digit));
+    let number = digits.and_then(|port| std::str::from_utf8(port).ok()).and_then(|port| port.parse().ok());
+    match (number, socket) {
+        (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
+            Ok(Link { text, port, socket: PathBuf::from(OsString::from_vec(socket.to_vec())) })
+        }
+        _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
+    }
+}
+
+fn sidecar(Raw(command): Raw) -> Result<OsString> {
+    if command.is_empty() {
+        return Err(Error::usage("--sidecar: expected a shell command"));
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(words: &[&str]) -> Result<Plan> {
+        let line = CommandLine::split(words.iter().map(OsString::from).collect());
+        match parse("srt-ns", line)? {
+            Parsed::Options(plan) => Ok(plan),
+            Parsed::Help(_) => panic!("help"),
+        }
+    }
+
+    #[test]
+    fn without_options_nothing_is_shared() {
+        let plan = plan(&["--", "true"]).expect("a plan");
+        assert_eq!(plan.share, Share::default());
+        assert_eq!(plan.pid1, Pid1::Init);
+        assert_eq!(plan.kill_after, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_relay_splits_at_the_first_equals_and_a_publish_at_the_last() {
+        let plan = plan(&["--relay", "80=/a=b", "--publish", "/c=d=81", "--", "true"]).expect("a plan");
+        assert_eq!((plan.relays[0].port, plan.relays[0].socket.as_path()), (80, "/a=b".as_ref()));
+        assert_eq!((plan.publish[0].port, plan.publish[0].socket.as_path()), (81, "/c=d".as_ref()));
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes() {
+        let value = OsString::from_vec(b"80=/\xff\xfe".to_vec());
+        let line = CommandLine::split(vec!["--relay".into(), value, "--".into(), "true".into()]);
+        let Ok(Parsed::Options(plan)) = parse("srt-ns", line) else { panic!("no plan") };
+        assert_eq!(plan.relays[0].socket.as_os_str().as_bytes(), b"/\xff\xfe");
+    }
+
+    #[test]
+    fn bad_options_are_named() {
+        for bad in [
+            &["--share", "nett"][..],
+            &["--share", ""],
+            &["--uid", "-1"],
+            &["--uid", "4294967295"],
+            &["--gid", "x"],
+            &["--hostname", ""],
+            &["--relay", "0=/s"],
+            &["--relay", "65536=/s"],
+            &["--relay", "+80=/s"],
+            &["--relay", "80="],
+            &["--relay", "80"],
+            &["--publish", "/s="],
+            &["--publish", "=80"],
+            &["--sidecar", ""],
+            &["--kill-after", "-1"],
+            &["--wait-all", "--as-pid-1"],
+            &["--share", "user"],
+            &["--hostname", "a", "--share", "uts"],
+            &["--relay", "80=/s", "--share", "net"],
+            &["--nope"],
+            &["--uid", "1", "--uid", "2"],
+        ] {
+            let words = [bad, &["--", "true"]].concat();
+            let error = plan(&words).expect_err("a usage error");
+            assert_eq!(error.kind, srt_common::Kind::Usage);
+            assert!(error.message.contains(bad[0]), "{bad:?}: {}", error.message);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Pipes that hold a child back until its parent lets it go, and that tell it when the parent is gone.
+//!
+//! A child that only arms its death signal (PR_SET_PDEATHSIG) has a hole: the parent may have died before. So
+//! it arms the signal, then waits here for a byte that only the parent can write, and takes the end of the
+//! pipe for the parent's death.
+
+use srt_common::{Context, Result};
+use std::fs::File;
+use std::io::{Read, Write, pipe};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// One pipe, both ends, before the fork.
+#[derive(Debug)]
+pub struct Gate {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Gate {
+    /// A new pipe, both ends close-on-exec.
+    ///
+    /// # Errors
+    /// What pipe2(2) says.
+    pub fn new() -> Result<Self> {
+        let (reader, writer) = pipe().context(|| "pipe")?;
+        Ok(Self { reader: reader.into(), writer: writer.into() })
+    }
+
+    /// The two descriptors, for one who closes all others.
+    pub fn numbers(&self) -> [RawFd; 2] {
+        [self.reader.as_raw_fd(), self.writer.as_raw_fd()]
+    }
+
+    /// The side that waits.
+    pub fn waiter(self) -> Waiter {
+        Waiter(File::from(self.reader))
+    }
+
+    /// The side that lets go.
+    pub fn opener(self) -> Opener {
+        Opener(File::from(self.writer))
+    }
+}
+
+/// The end that waits.
+#[derive(Debug)]
+pub struct Waiter(File);
+
+impl Waiter {
+    /// Waits for `count` bytes. False: every writer is gone.
+    pub fn wait(mut self, count: usize) -> bool {
+        let mut bytes = [0; 8];
+        bytes.get_mut(..count).is_some_and(|bytes| self.0.read_exact(bytes).is_ok())
+    }
+}
+
+/// The end that lets go.
+#[derive(Debug)]
+pub struct Opener(File);
+
+impl Opener {
+    /// Writes one byte. That nobody waits any more is not the writer's failure: waitid(2) tells it.
+    pub fn open(mut self) {
+        let _gone = self.0.write_all(b"!");
+    }
+}
