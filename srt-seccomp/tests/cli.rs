@@ -1,5 +1,7 @@
 //! The command line: what it prints, and what it refuses.
 
+#![allow(clippy::expect_used)]
+
 use std::process::{Command, Output};
 
 fn run(args: &[&str]) -> Output {
