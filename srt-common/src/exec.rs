@@ -31,6 +31,12 @@ impl Program {
         Ok(Self { name, argv, envp: sys::environment() })
     }
 
+    /// The same with an empty environment.
+    #[must_use]
+    pub fn without_environment(self) -> Self {
+        Self { envp: vec![], ..self }
+    }
+
     /// PROGRAM as the user wrote it.
     pub fn name(&self) -> &OsStr {
         &self.name

@@ -12,5 +12,6 @@ pub mod privileges;
 pub mod status;
 pub mod sys;
 pub mod tool;
+pub mod unix_listener;
 
 pub use error::{Context, Error, Kind, Result};

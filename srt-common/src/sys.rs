@@ -2,10 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// -1 is an error in errno; anything else is the answer.
 ///
@@ -252,4 +253,49 @@ pub fn execve_fd(fd: RawFd, argv: &Pointers, envp: &Pointers) -> io::Error {
     // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
     unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv, envp, libc::AT_EMPTY_PATH) };
     io::Error::last_os_error()
+}
+
+/// umask(2) around `action`. One thread.
+pub fn with_umask<T>(mask: libc::mode_t, action: impl FnOnce() -> T) -> T {
+    // SAFETY: an integer, and no failure.
+    let previous = unsafe { libc::umask(mask) };
+    let result = action();
+    // SAFETY: an integer, and no failure.
+    unsafe { libc::umask(previous) };
+    result
+}
+
+/// listen(2).
+///
+/// # Errors
+/// errno.
+pub fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    cerr_int(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// fstatat(2) of what `name` itself is, symlink or not: device and inode.
+///
+/// # Errors
+/// errno.
+pub fn inode(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<(u64, u64)> {
+    let name = CString::new(name.as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: a C string and a pointer to a stat that lives through the call.
+    cerr_int(unsafe { libc::fstatat(directory.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), flags) })?;
+    // SAFETY: fstatat has filled it.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "narrower on some targets")]
+    Ok((stat.st_dev as u64, stat.st_ino as u64))
+}
+
+/// unlinkat(2).
+///
+/// # Errors
+/// errno.
+pub fn unlink_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let name = CString::new(name.as_bytes())?;
+    // SAFETY: a C string.
+    cerr_int(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
 }

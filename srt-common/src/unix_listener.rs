@@ -1,0 +1,154 @@
+//! A listening Unix socket with a name in the file system: made mode 0600, in place of a dead one at most, and
+//! removed at the end if it still is the same.
+
+use crate::{Context, Error, Result, sys};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
+/// changes nothing.
+#[derive(Debug)]
+pub struct Place {
+    directory: File,
+    name: PathBuf,
+    inode: (u64, u64),
+}
+
+/// Connections that may wait to be accepted. socat's 5 makes parallel clients wait; net.core.somaxconn limits it.
+const BACKLOG: i32 = 4096;
+
+/// Makes the socket at `path` and listens.
+///
+/// # Errors
+/// What the system says; a file of another kind, or a socket with somebody behind it, is left alone.
+pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+    let name =
+        path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(parent)
+        .context(|| format!("cannot open {}", parent.display()))?;
+    // unix(7): 107 bytes at most, which a path through the descriptor keeps short.
+    let address = through(&directory, name);
+    let what = || format!("cannot listen on {}", path.display());
+    let bound = sys::with_umask(0o177, || UnixListener::bind(&address));
+    let listener = match bound {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_dead(&directory, name, &address).map_err(|error| error.within(what()))?;
+            sys::with_umask(0o177, || UnixListener::bind(&address)).context(what)?
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Error::failed(format!("{}: the name is too long for a socket", what())));
+        }
+        bound => bound.context(what)?,
+    };
+    sys::listen(listener.as_fd(), BACKLOG).context(what)?;
+    let inode = sys::inode(directory.as_fd(), name).context(what)?;
+    Ok((listener, Place { directory, name: name.into(), inode }))
+}
+
+impl Place {
+    /// Removes the socket, if the name still leads to the one that was made. Best effort: this is the end.
+    pub fn remove(&self) {
+        let name = self.name.as_os_str();
+        if sys::inode(self.directory.as_fd(), name).is_ok_and(|inode| inode == self.inode) {
+            let _gone = sys::unlink_at(self.directory.as_fd(), name);
+        }
+    }
+
+    /// The directory's descriptor, for one who closes all others.
+    pub fn descriptor(&self) -> i32 {
+        self.directory.as_raw_fd()
+    }
+}
+
+/// Removes a socket that nobody listens on, and nothing else.
+fn remove_dead(directory: &File, name: &OsStr, address: &Path) -> Result<()> {
+    let there = std::fs::symlink_metadata(address).context(|| "cannot look at what is there")?;
+    if !there.file_type().is_socket() {
+        return Err(Error::failed("something that is not a socket is there")
+            .hint("remove it, or choose another path"));
+    }
+    match UnixStream::connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(Error::system("a socket is there", &error)),
+        Ok(_) => return Err(Error::failed("somebody listens there already")),
+    }
+    // Between the look and the removal another may have taken the name: only what was looked at goes.
+    if sys::inode(directory.as_fd(), name).is_ok_and(|inode| inode == (there.dev(), there.ino())) {
+        sys::unlink_at(directory.as_fd(), name).context(|| "cannot remove a dead socket")?;
+    }
+    Ok(())
+}
+
+/// `name` in an open directory, as a path.
+fn through(directory: &File, name: &OsStr) -> PathBuf {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend(name.as_bytes());
+    PathBuf::from(OsStr::from_bytes(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn directory(test: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        path
+    }
+
+    #[test]
+    fn the_socket_is_private_and_removed() {
+        let directory = directory("private");
+        let path = directory.join("s");
+        let (_listener, place) = bind(&path).expect("bind");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        place.remove();
+        assert!(!path.exists());
+        std::fs::remove_dir_all(directory).expect("clean");
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_a_living_one_is_not() {
+        let directory = directory("dead");
+        let path = directory.join("s");
+        drop(UnixListener::bind(&path).expect("bind"));
+        let (_living, _place) = bind(&path).expect("in place of a dead one");
+        let error = bind(&path).expect_err("somebody is there");
+        assert!(error.message.contains("somebody listens"), "{}", error.message);
+        std::fs::remove_dir_all(directory).expect("clean");
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let directory = directory("file");
+        let path = directory.join("s");
+        std::fs::write(&path, "precious").expect("write");
+        let error = bind(&path).expect_err("a file is there");
+        assert!(error.hint.is_some(), "{error:?}");
+        assert_eq!(std::fs::read(&path).expect("there"), b"precious");
+        std::fs::remove_dir_all(directory).expect("clean");
+    }
+
+    #[test]
+    fn another_socket_of_the_same_name_is_not_removed() {
+        let directory = directory("other");
+        let path = directory.join("s");
+        let (_listener, place) = bind(&path).expect("bind");
+        std::fs::rename(&path, directory.join("away")).expect("rename");
+        let _other = UnixListener::bind(&path).expect("another");
+        place.remove();
+        assert!(path.exists());
+        std::fs::remove_dir_all(directory).expect("clean");
+    }
+}
