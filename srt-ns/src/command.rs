@@ -58,10 +58,8 @@ fn become_program(
     sys::new_session_keyring().context(|| "cannot join a new session keyring")?;
     let stage = mount_stage(program);
     // Both the supervisor and srt-init have given everything away when they let the command go.
-    let bytes = if plan.pid1 == Pid1::Command { 1 } else { 2 };
-    if !go.wait(bytes) {
-        return Ok(Error::failed("the supervisor ended before the command could start"));
-    }
+    let count = if plan.pid1 == Pid1::Command { 1 } else { 2 };
+    go.wait(count);
     keep_one_capability(plan.keep_admin || stage.is_some())?;
     kept.alone_survive_exec()?;
     inherited.restore().context(|| "cannot restore the signals")?;

@@ -2,9 +2,9 @@
 
 use crate::sys;
 use srt_common::{Context, Result};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The mount namespace's new root, not yet in place.
+/// The mount namespace's new root, not yet in place: it can still be filled.
 #[derive(Debug)]
 pub struct EmptyRoot(OwnedFd);
 
@@ -24,8 +24,8 @@ impl EmptyRoot {
     }
 
     /// The directory itself.
-    pub fn directory(&self) -> impl AsFd + '_ {
-        &self.0
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Makes it read-only and the root; the old root is detached, so no path leads there.

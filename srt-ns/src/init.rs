@@ -11,7 +11,7 @@ use crate::empty_root::EmptyRoot;
 use crate::pipe::{Gate, Opener, Waiter};
 use crate::sys::{self, Pid, Received, Side};
 use srt_common::tool::Tool;
-use srt_common::{Context, Error, Result, privileges};
+use srt_common::{Context, Result, privileges};
 
 /// The second process of the namespace: pids are given out in order.
 const COMMAND: Pid = 2;
@@ -44,9 +44,7 @@ pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
 /// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits.
 fn lock_down(life: Waiter, go: Opener) -> Result<()> {
     sys::die_with_parent()?;
-    if !life.wait(1) {
-        return Err(Error::failed("the supervisor has ended"));
-    }
+    life.wait(1);
     // Signals of the caller's terminal and process group are the supervisor's business.
     sys::setsid().context(|| "setsid")?;
     EmptyRoot::new()?.enter()?;

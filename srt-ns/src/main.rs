@@ -14,10 +14,11 @@ use srt_common::fds::Kept;
 use srt_common::status::{Event, StatusFd};
 use srt_common::tool::{Manner, Tool};
 use srt_common::{Context, Result, privileges};
+use srt_ns::beside::Beside;
 use srt_ns::namespaces::{self, Caller};
 use srt_ns::options::{self, Pid1, Session};
 use srt_ns::pipe::Gate;
-use srt_ns::relays::Relays;
+use srt_ns::relays::HostSide;
 use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminal;
 use srt_ns::{caller, command, init, sys};
@@ -38,9 +39,6 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
         Parsed::Options(plan) => plan,
         Parsed::Help(text) => return tool.print(&text),
     };
-    if !(plan.relays.is_empty() && plan.publish.is_empty() && plan.sidecars.is_empty()) {
-        return Err(srt_common::Error::failed("--relay, --publish and --sidecar are not built yet"));
-    }
     tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
     let kept = Kept::new(plan.keep_fds.clone())?;
     kept.close_others(&plan.status_fd.into_iter().collect::<Vec<_>>())?;
@@ -51,8 +49,9 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
     let mut terminal = if plan.session == Session::Keep { Terminal::controlling() } else { None };
 
     // 2. The namespaces, and the relays in them.
+    let host = HostSide::prepare(&plan)?;
     namespaces::enter(&plan, Caller::current()?)?;
-    let relays = Relays::default();
+    let mut beside = Beside::start(*tool, &plan, host, inherited)?;
 
     // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
     namespaces::enter_pid_for_children()?;
@@ -70,6 +69,11 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
             terminal.hand_to(command)?;
         }
     }
+
+    if plan.pid1 == Pid1::Command {
+        beside.shall_not_outlive(command)?;
+    }
+    beside.ready()?;
 
     // 4. Nothing is left to us that the command could want; then it may go.
     privileges::drop_all()?;
@@ -89,7 +93,7 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
         init,
         command: Some(command),
         terminal,
-        relays,
+        beside,
     };
     supervisor.run().map(ExitCode::from)
 }

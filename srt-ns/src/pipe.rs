@@ -4,6 +4,7 @@
 //! it arms the signal, then waits here for a byte that only the parent can write, and takes the end of the
 //! pipe for the parent's death.
 
+use crate::sys;
 use srt_common::{Context, Result};
 use std::fs::File;
 use std::io::{Read, Write, pipe};
@@ -47,10 +48,13 @@ impl Gate {
 pub struct Waiter(File);
 
 impl Waiter {
-    /// Waits for `count` bytes. False: every writer is gone.
-    pub fn wait(mut self, count: usize) -> bool {
+    /// Waits for `count` bytes (at most 8). When every writer is gone this process ends here, without a word: who
+    /// held the other end has said why, or nobody is left to listen.
+    pub fn wait(mut self, count: usize) {
         let mut bytes = [0; 8];
-        bytes.get_mut(..count).is_some_and(|bytes| self.0.read_exact(bytes).is_ok())
+        if bytes.get_mut(..count).is_none_or(|bytes| self.0.read_exact(bytes).is_err()) {
+            sys::exit(125);
+        }
     }
 }
 

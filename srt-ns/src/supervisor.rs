@@ -1,8 +1,8 @@
 //! The supervisor's life after the start: it forwards signals, watches everybody, and ends them together.
 
+use crate::beside::Beside;
 use crate::init;
 use crate::options::{Pid1, Plan, Session};
-use crate::relays::Relays;
 use crate::sys::{self, Change, Pid, Received};
 use crate::terminal::Terminal;
 use srt_common::status::Event;
@@ -29,7 +29,7 @@ pub struct Supervisor<'a> {
     /// The caller's terminal, under --keep-session.
     pub terminal: Option<Terminal>,
     /// What runs beside the sandbox.
-    pub relays: Relays,
+    pub beside: Beside,
 }
 
 /// How the command ended.
@@ -55,14 +55,14 @@ impl Supervisor<'_> {
                 self.kill();
             }
             let watched =
-                [Some(self.signals.as_fd()), self.caller.as_ref().map(AsFd::as_fd), self.relays.news()];
+                [Some(self.signals.as_fd()), self.caller.as_ref().map(AsFd::as_fd), self.beside.news()];
             let ready = sys::poll(watched, timeout).context(|| "poll")?;
             if ready[1] {
                 self.caller = None;
                 self.kill();
             }
             if ready[2] {
-                self.relays.read_news(self.tool);
+                self.beside.read_news(self.tool);
             }
             while let Some(received) =
                 sys::read_signal(self.signals.as_fd()).context(|| "read of a signalfd")?
@@ -86,6 +86,7 @@ impl Supervisor<'_> {
                 }
             }
         }
+        self.beside.end();
         if let Some(terminal) = &mut self.terminal {
             terminal.restore();
         }
@@ -123,8 +124,9 @@ impl Supervisor<'_> {
                 }
                 _ => {}
             }
-        } else {
-            self.relays.ended(pid, self.tool);
+        } else if !self.beside.ended(pid, self.tool) {
+            self.tool.warn(&Error::failed("the guardian was ended from outside"));
+            self.kill();
         }
     }
 

@@ -95,6 +95,17 @@ pub fn die_with_parent() -> Result<()> {
         .context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
+/// prctl(2) PR_SET_PDEATHSIG: the parent's end changes nothing.
+pub fn outlive_parent() -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, 0, 0).map(drop).context(|| "prctl(PR_SET_PDEATHSIG)")
+}
+
+/// dup2(2).
+pub fn dup2(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
+    // SAFETY: two integers. 0, 1 and 2, which is what it is called for, are owned by nobody.
+    cerr(unsafe { libc::dup2(from.as_raw_fd(), to) }).map(drop)
+}
+
 /// Names this process `name` in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
 ///
 /// fs/exec.c lays argv, the environment and the path of the file out side by side, and AT_EXECFN (getauxval(3))
@@ -221,12 +232,38 @@ pub fn attach_at_root(mount: BorrowedFd<'_>) -> io::Result<()> {
     move_mount(mount, libc::AT_FDCWD, c"/")
 }
 
-/// move_mount(2) of a detached mount onto a path.
-pub fn move_mount(mount: BorrowedFd<'_>, directory: RawFd, path: &CStr) -> io::Result<()> {
+/// move_mount(2): a detached mount is attached in a directory.
+pub fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    move_mount(mount, directory.as_raw_fd(), path)
+}
+
+fn move_mount(mount: BorrowedFd<'_>, directory: RawFd, path: &CStr) -> io::Result<()> {
     let (fd, flags) = (mount.as_raw_fd(), MOVE_MOUNT_F_EMPTY_PATH);
     // SAFETY: two C strings and integers.
     cerr(unsafe { libc::syscall(libc::SYS_move_mount, fd, c"".as_ptr(), directory, path.as_ptr(), flags) })
         .map(drop)
+}
+
+/// open_tree(2) OPEN_TREE_CLONE of what a descriptor is open on: a detached mount of it alone.
+pub fn clone_mount(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_int = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH;
+    // SAFETY: a C string and integers.
+    let mount = cerr(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(mount as RawFd) })
+}
+
+/// mkdirat(2), mode 0755; the last component of `path` is made.
+pub fn mkdir_at(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    cerr(unsafe { libc::mkdirat(directory.as_raw_fd(), path.as_ptr(), 0o755) }).map(drop)
+}
+
+/// mknodat(2) of an empty regular file, which needs no privilege.
+pub fn make_file_at(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    cerr(unsafe { libc::mknodat(directory.as_raw_fd(), path.as_ptr(), libc::S_IFREG | 0o444, 0) }).map(drop)
 }
 
 /// fchdir(2).
@@ -323,6 +360,26 @@ pub fn next_change() -> Option<(Pid, Change)> {
     }
 }
 
+/// waitid(2) without waiting or reaping: whether a child has ended.
+pub fn has_ended(pid: Pid) -> bool {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a pointer to a siginfo_t that lives through the call.
+    let result = cerr(unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, info.as_mut_ptr(), flags) });
+    // SAFETY: all-zero bytes are a valid siginfo_t, and waitid has filled it or left it zero.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills si_pid; zero means that the child lives.
+    result.is_err() || unsafe { info.si_pid() } != 0
+}
+
+/// waitpid(2), until the child has ended. It is on its way, or was reaped before.
+pub fn reap(pid: Pid) {
+    // SAFETY: a null status is not written.
+    while cerr(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) })
+        .is_err_and(|error| error.raw_os_error() == Some(libc::EINTR))
+    {}
+}
+
 /// Whether a process has children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Children {
@@ -343,6 +400,14 @@ pub fn reap_all() -> Children {
             Err(_) => return Children::None,
         }
     }
+}
+
+// ---- descriptors
+
+/// fcntl(2) F_SETFL O_NONBLOCK, of a descriptor that is ours alone.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_SETFL takes an integer.
+    cerr(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
 // ---- signals
