@@ -33,7 +33,7 @@ pub struct Tool {
     /// The name in front of every message.
     pub name: &'static str,
     manner: Manner,
-    /// Where `--status-fd` points, once the options are read.
+    /// Where `--status-fd` points: a guess until the options are read.
     pub status: Option<StatusFd>,
 }
 
@@ -44,8 +44,9 @@ impl Tool {
         manner: Manner,
         story: impl FnOnce(&mut Self, Vec<OsString>) -> Result<ExitCode>,
     ) -> ExitCode {
-        let mut tool = Self { name, manner, status: None };
-        let args = std::env::args_os().skip(1).collect();
+        let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        let status = if manner == Manner::Stage { early_status(&args) } else { None };
+        let mut tool = Self { name, manner, status };
         match refuse_unsafe_start().and_then(|()| story(&mut tool, args)) {
             Ok(code) => code,
             Err(error) => ExitCode::from(tool.fail(&error)),
@@ -81,6 +82,13 @@ impl Tool {
     pub fn version(&self) -> String {
         format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION"))
     }
+}
+
+/// Where a wrong command line is told, too: its 125 must not be mistaken for the command's own.
+fn early_status(args: &[OsString]) -> Option<StatusFd> {
+    let mut words = args.iter().take_while(|word| *word != "--");
+    words.find(|word| *word == "--status-fd")?;
+    StatusFd::new(words.next()?.to_str()?.parse().ok()?).ok()
 }
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
