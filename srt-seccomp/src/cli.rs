@@ -59,10 +59,10 @@ struct Options {
     load_fd: Vec<RawFd>,
     /// write the rules' filter to stdout as raw BPF, for --load or bwrap --seccomp, and run nothing
     #[argh(switch)]
-    export: bool,
+    export: u8,
     /// print the rules, their defaults and their system calls
     #[argh(switch)]
-    list: bool,
+    list: u8,
     /// leave descriptor N open for PROGRAM (repeatable)
     #[argh(option, arg_name = "N")]
     keep_fd: Vec<RawFd>,
@@ -89,32 +89,23 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     };
     tool.status = options.status_fd.map(StatusFd::new).transpose()?;
     let rules = rules::select(&options.allow, &options.deny)?;
-    let alone = match (options.list, options.export) {
-        (false, false) => {
-            let loads = loads(&line.options);
-            return Ok(Request::Run(Plan {
-                rules,
-                loads,
-                keep_fds: options.keep_fd,
-                program: line.program(tool.name)?,
-            }));
+    let (alone, request) = match (options.list, options.export) {
+        (0, 0) => {
+            let (loads, keep_fds) = (loads(&line.options), options.keep_fd);
+            return Ok(Request::Run(Plan { rules, loads, keep_fds, program: line.program(tool.name)? }));
         }
-        (true, _) => "--list",
-        (false, true) => "--export",
+        (1, 0) => ("--list", Request::List),
+        (0, 1) => ("--export", Request::Export(rules)),
+        _ => return Err(Error::usage("--list, --export: expected one of them, once")),
     };
     if line.program.is_some() {
         return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));
     }
     // Two filters cannot be made one. Whoever takes the exported one takes the other beside it.
-    let others = [
-        ("--load", !options.load.is_empty()),
-        ("--load-fd", !options.load_fd.is_empty()),
-        ("--export", options.list && options.export),
-    ];
-    if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
-        return Err(Error::usage(format!("{alone} cannot be combined with {other}")));
+    if !options.load.is_empty() || !options.load_fd.is_empty() {
+        return Err(Error::usage(format!("{alone} cannot be combined with --load or --load-fd")));
     }
-    Ok(if options.list { Request::List } else { Request::Export(rules) })
+    Ok(request)
 }
 
 /// `--load` and `--load-fd` in their order, which argh does not keep. It has read these words before, so every

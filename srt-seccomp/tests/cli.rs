@@ -71,11 +71,11 @@ both! {
             (&["--status-fd", "0", "--status-fd", "0", "--", "true"], "--status-fd"),
             (&["--export", "--", "true"], "--export runs no program"),
             (&["--list", "--", "true"], "--list runs no program"),
-            (&["--export", "--load", "f"], "--export cannot be combined with --load"),
-            (&["--export", "--load-fd", "0"], "--export cannot be combined with --load-fd"),
-            (&["--list", "--export"], "--list cannot be combined with --export"),
+            (&["--export", "--load", "f"], "--export cannot be combined with --load or --load-fd"),
+            (&["--export", "--load-fd", "0"], "--export cannot be combined with --load or --load-fd"),
+            (&["--list", "--export"], "--list, --export: expected one of them, once"),
             (&["--export", "--allow", "nope"], "there is no rule"),
-            (&["--export", "--export"], "--export"),
+            (&["--export", "--export"], "--list, --export: expected one of them, once"),
         ] {
             srt(who, args).code(125).one_clear_error("srt-seccomp").complains(words).says("");
         }
