@@ -3,13 +3,14 @@
 
 use crate::{Context, Error, Result, sys};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
 /// changes nothing.
@@ -39,11 +40,11 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     // unix(7): 107 bytes at most, which a path through the descriptor keeps short.
     let address = through(&directory, name);
     let what = || format!("cannot listen on {}", path.display());
-    let bound = sys::with_umask(0o177, || UnixListener::bind(&address));
-    let listener = match bound {
+    let _lock = lock(parent).map_err(|error| error.within(what()))?;
+    let listener = match bind_private(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_dead(&directory, name, &address).map_err(|error| error.within(what()))?;
-            sys::with_umask(0o177, || UnixListener::bind(&address)).context(what)?
+            bind_private(&address).context(what)?
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             return Err(Error::failed(format!("{}: the name is too long for a socket", what())));
@@ -53,6 +54,30 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     sys::listen(listener.as_fd(), BACKLOG).context(what)?;
     let inode = sys::inode(directory.as_fd(), name).context(what)?;
     Ok((listener, Place { directory, name: name.into(), inode }))
+}
+
+/// Binds a socket whose file has mode 0600 from the first moment. bind(2) gives the file the mode of the socket
+/// (`unix_bind_bsd` in the kernel), cut by the umask; the umask alone would not do, since a directory's default
+/// ACL takes its place (acl(5)).
+fn bind_private(address: &Path) -> io::Result<UnixListener> {
+    let socket = File::from(sys::unix_socket()?);
+    socket.set_permissions(Permissions::from_mode(0o600))?;
+    let socket = UnixListener::from(OwnedFd::from(socket));
+    sys::with_umask(0o077, || sys::bind_unix(socket.as_fd(), address))?;
+    Ok(socket)
+}
+
+/// From the look at what is there until the new socket listens, nobody else does the same in this directory: a
+/// socket that is bound and does not listen yet looks dead. A directory that cannot be read has no lock.
+fn lock(directory: &Path) -> Result<Option<File>> {
+    let Ok(file) = File::open(directory) else { return Ok(None) };
+    for _ in 0..200 {
+        if file.try_lock().is_ok() {
+            return Ok(Some(file));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(Error::failed(format!("another process keeps {} locked", directory.display())))
 }
 
 impl Place {
@@ -99,7 +124,6 @@ fn through(directory: &File, name: &OsStr) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn directory(test: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
