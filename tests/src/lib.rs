@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// The ordinary user's uid and gid. No entry in /etc/passwd is needed.
 pub const USER: u32 = 1000;
 
+/// All five.
+const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
+
 /// How long anything may take before a test calls it stuck.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -134,15 +137,14 @@ pub fn tool(name: &str) -> PathBuf {
 
 /// The directory of the tools: a copy, since the checkout may lie where an ordinary user cannot reach it.
 pub fn tools() -> &'static Path {
-    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
-    TOOLS.get_or_init(|| {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
         // target/…/debug/deps/this-test → target/…/debug
         let exe = std::env::current_exe().expect("current_exe");
-        let built =
-            exe.ancestors().find(|dir| dir.join("srt-seccomp").is_file() || dir.join("srt-ns").is_file());
+        let built = exe.ancestors().find(|dir| TOOLS.iter().any(|name| dir.join(name).is_file()));
         let built = built.unwrap_or_else(|| panic!("no srt tool is built beside {}", exe.display()));
         // One copy for all tests of a build: the name says which build it is of.
-        let newest = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"]
+        let newest = TOOLS
             .iter()
             .filter_map(|name| fs::metadata(built.join(name)).and_then(|meta| meta.modified()).ok())
             .max();
@@ -151,7 +153,7 @@ pub fn tools() -> &'static Path {
         let shared = PathBuf::from(format!("/tmp/srt-tools-{stamp}"));
         if !shared.exists() {
             let fresh = tempfile::Builder::new().prefix("srt-tools-").tempdir_in("/tmp").expect("tempdir");
-            for name in ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"] {
+            for name in TOOLS {
                 if built.join(name).is_file() {
                     fs::copy(built.join(name), fresh.path().join(name)).expect("copy a tool");
                 }
