@@ -11,29 +11,26 @@ use crate::{Context, Error, Result};
 /// # Errors
 /// When the kernel refuses a step, or does not show its effect.
 pub fn drop_all() -> Result<()> {
-    sys::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-    drop_capabilities()?;
-    if !sys::no_new_privs().context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? {
-        return Err(Error::failed("no_new_privs did not stay set"));
-    }
-    Ok(())
-}
-
-/// Drops every capability from every set, and reads them back. See [`drop_all`] for the bounding set.
-///
-/// # Errors
-/// When the kernel refuses a step, or does not show its effect.
-pub fn drop_capabilities() -> Result<()> {
     let held = sys::capabilities().context(|| "capget")?;
     if held.effective & (1 << sys::CAP_SETPCAP) != 0 {
         sys::empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")?;
     }
-    if held == Capabilities::default() {
-        return Ok(()); // The ambient set is a subset of the permitted one: it is empty too.
-    }
+    drop_held()
+}
+
+/// The same for one whose bounding set was emptied before: 41 system calls less.
+///
+/// # Errors
+/// When the kernel refuses a step, or does not show its effect.
+pub fn drop_held() -> Result<()> {
+    sys::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+    // The ambient set is always a subset of the permitted one: it goes with it.
     sys::set_capabilities(Capabilities::default()).context(|| "capset")?;
     if sys::capabilities().context(|| "capget")? != Capabilities::default() {
         return Err(Error::failed("capabilities are left after capset"));
+    }
+    if !sys::no_new_privs().context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? {
+        return Err(Error::failed("no_new_privs did not stay set"));
     }
     Ok(())
 }

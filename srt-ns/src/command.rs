@@ -5,7 +5,7 @@ use crate::pipe::{Gate, Waiter};
 use crate::sys::{self, Inherited, Pid, Side};
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
-use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, empty_bounding_set, set_capabilities};
+use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, set_capabilities};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::ffi::OsStr;
@@ -87,11 +87,6 @@ fn mount_stage(program: &Program) -> Option<File> {
 /// No capability in any set, or CAP_SYS_ADMIN alone and ambient, so that it lasts through the exec.
 fn keep_one_capability(admin: bool) -> Result<()> {
     let one = if admin { 1 << CAP_SYS_ADMIN } else { 0 };
-    // capset(2): what is to be inheritable must be in the bounding set while it is added, and CAP_SETPCAP is
-    // needed to empty that set: so this is the order.
-    let held = srt_common::sys::capabilities().context(|| "capget")?;
-    set_capabilities(Capabilities { inheritable: one, ..held }).context(|| "capset")?;
-    empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")?;
     set_capabilities(Capabilities { effective: one, permitted: one, inheritable: one })
         .context(|| "capset")?;
     if admin {

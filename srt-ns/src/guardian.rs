@@ -58,7 +58,7 @@ fn guard(mut orders: File, published: &[Place]) -> Result<u8> {
     sys::outlive_parent()?;
     let descriptors = published.iter().map(Place::descriptor).chain([orders.as_raw_fd(), 2]);
     Kept::default().close_others(&descriptors.collect::<Vec<_>>())?;
-    privileges::drop_all()?;
+    privileges::drop_held()?;
     sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
     let mut condemned = Vec::new();
     let mut order = [0; size_of::<Pid>()];

@@ -48,7 +48,7 @@ fn lock_down(life: Waiter, go: Opener) -> Result<()> {
     // Signals of the caller's terminal and process group are the supervisor's business.
     sys::setsid().context(|| "setsid")?;
     EmptyRoot::new()?.enter()?;
-    privileges::drop_all()?;
+    privileges::drop_held()?;
     sys::rename_process(c"srt-init").context(|| "cannot wipe the arguments")?;
     // prctl(2): from now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and
     // pidfd_getfd(2) are refused. Last, since it also shuts the supervisor out; before the command, of course.

@@ -51,6 +51,7 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
     // 2. The namespaces, and the relays in them.
     let host = HostSide::prepare(&plan)?;
     namespaces::enter(&plan, Caller::current()?)?;
+    namespaces::empty_bounding_set()?;
     let mut beside = Beside::start(*tool, &plan, host, inherited)?;
 
     // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
@@ -76,7 +77,7 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
     beside.ready()?;
 
     // 4. Nothing is left to us that the command could want; then it may go.
-    privileges::drop_all()?;
+    privileges::drop_held()?;
     sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
     if let Some(status) = tool.status {
         let started = Event::new(tool.name, "started").number("pid", command);

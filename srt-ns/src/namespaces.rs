@@ -3,7 +3,8 @@
 
 use crate::options::{Plan, Share};
 use crate::sys;
-use srt_common::{Context, Error, Result, sys::capabilities};
+use srt_common::sys::{CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capabilities, set_capabilities};
+use srt_common::{Context, Error, Result};
 use std::fs;
 use std::io;
 
@@ -52,6 +53,23 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
         sys::sethostname(name).context(|| format!("--hostname {}", name.display()))?;
     }
     Ok(())
+}
+
+/// Empties the bounding set, once for all children: no exec below can gain a capability from a file or from uid 0.
+///
+/// capset(2): what is to be inheritable must be in the bounding set while it is added, and the command may be
+/// the stage that gets CAP_SYS_ADMIN: so that one is added first. Everybody else clears it.
+///
+/// # Errors
+/// What the kernel says of the step.
+pub fn empty_bounding_set() -> Result<()> {
+    let held = capabilities().context(|| "capget")?;
+    let inheritable = held.permitted & (1 << CAP_SYS_ADMIN);
+    set_capabilities(Capabilities { inheritable, ..held }).context(|| "capset")?;
+    if held.effective & (1 << CAP_SETPCAP) == 0 {
+        return Ok(()); // Under --share user a caller may lack it: the set stays as it gave it to us.
+    }
+    srt_common::sys::empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")
 }
 
 /// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).

@@ -247,7 +247,7 @@ fn become_relay(
         expose(&root, link, pin)?;
     }
     root.enter()?;
-    privileges::drop_all()?;
+    privileges::drop_held()?;
     Kept::new(keep)?.alone_survive_exec()?;
     Err(program.failure(&program.exec_fd(host.program.as_fd())))
 }

@@ -26,7 +26,7 @@ pub fn start(tool: Tool, command: &OsStr, inherited: Inherited) -> Result<Pid> {
 /// Returns only the error.
 fn become_shell(shell: &Program, inherited: Inherited) -> Result<u8> {
     companion::quiet(inherited)?;
-    privileges::drop_all()?;
+    privileges::drop_held()?;
     Kept::default().alone_survive_exec()?;
     Err(shell.exec())
 }
