@@ -1,0 +1,32 @@
+//! What both proxy protocols have in common: bytes in, what to do next out.
+
+use srt_common::Result;
+
+/// What a handshake wants after the bytes that it was fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes. All that were fed are used.
+    More,
+    /// These bytes must go to the proxy. So many of those fed are used.
+    Send(Vec<u8>, usize),
+    /// The tunnel stands. So many of the bytes fed are used; the rest is the peer's.
+    Done(usize),
+}
+
+/// One side of a conversation with a proxy. Pure: how its bytes are cut into segments makes no difference.
+pub trait Handshake {
+    /// What is sent first.
+    fn opening(&self) -> Vec<u8>;
+
+    /// Reads what came.
+    ///
+    /// # Errors
+    /// A refusal, or an answer that is not of this protocol.
+    fn feed(&mut self, bytes: &[u8]) -> Result<Step>;
+}
+
+/// Foreign bytes for a message: printable ASCII alone, nothing that a terminal would obey or show in another order.
+pub fn readable(bytes: &[u8]) -> String {
+    let shown = bytes.iter().filter(|byte| !byte.is_ascii_control()).take(200);
+    shown.map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()
+}

@@ -1,0 +1,17 @@
+//! stdin and stdout through a proxy to HOST PORT: the parts. `main.rs` is the story.
+//!
+//! What reads foreign bytes is pure and has no descriptor: [`target`], [`proxy`], [`http`], [`socks`]. What acts is
+//! [`dial`] before the tunnel stands and [`stream`] after it.
+
+#![deny(unsafe_code)]
+
+pub mod deadline;
+pub mod dial;
+pub mod handshake;
+pub mod http;
+pub mod options;
+pub mod proxy;
+pub mod socks;
+pub mod stream;
+pub mod sys;
+pub mod target;

@@ -1,0 +1,50 @@
+//! srt-connect: stdin and stdout through a proxy to HOST PORT, as ssh's `ProxyCommand` wants it.
+
+#![deny(unsafe_code)]
+
+use srt_common::sys::{Capabilities, set_capabilities, set_no_new_privs};
+use srt_common::tool::{Manner, Tool};
+use srt_common::{Context, Result};
+use srt_connect::deadline::Deadline;
+use srt_connect::options::{self, Wanted};
+use srt_connect::proxy::{Credentials, Proxy};
+use srt_connect::target::Target;
+use srt_connect::{dial, stream};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    Tool::run(options::NAME, Manner::Plain, run)
+}
+
+fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
+    let options = match options::parse(args)? {
+        Wanted::Connection(options) => options,
+        Wanted::Help(text) => return tool.print(&text),
+        Wanted::Version => return tool.print(&tool.version()),
+    };
+    let deadline = Deadline::after(options.timeout);
+
+    // 1. Everything that the caller wrote is found good before the proxy sees so much as a connection: a line break
+    //    in HOST would be a second request, in the caller's name, to whatever the proxy can reach.
+    let target = Target::parse(&options.host.0, &options.port.0)?;
+    let mut proxy = Proxy::parse(&options.proxy.0)?;
+    if let Some(fd) = options.auth_fd {
+        proxy.set_credentials(Credentials::read(fd, deadline)?)?;
+    }
+    let handshake = proxy.handshake(&target)?;
+
+    // 2. To the proxy, and the first words to it.
+    let called = |error: srt_common::Error| error.within(format!("proxy {}", proxy.name));
+    let call = dial::call(&proxy.addresses, handshake, deadline).map_err(called)?;
+
+    // 3. While the proxy works: nothing from here on needs a privilege, and what comes is foreign. (The bounding set
+    //    matters to an exec alone, and there is none.)
+    set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+    set_capabilities(Capabilities::default()).context(|| "capset")?;
+    let tunnel = call.answer(deadline).map_err(called)?;
+
+    // 4. Bytes both ways, until both ends are done.
+    stream::run(tunnel)?;
+    Ok(ExitCode::SUCCESS)
+}

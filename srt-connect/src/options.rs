@@ -1,0 +1,86 @@
+//! From argv to what is wanted.
+
+use argh::FromArgs;
+use srt_common::Result;
+use srt_common::args::{CommandLine, Parsed, Raw, parse as parse_args};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The tool's name.
+pub const NAME: &str = "srt-connect";
+
+/// Connects stdin and stdout to HOST PORT through an HTTP CONNECT or SOCKS5 proxy.
+#[derive(FromArgs, Debug, PartialEq, Eq)]
+#[argh(
+    note = "PROXY is one of\n\n  \
+            http://IP:PORT       HTTP CONNECT\n  \
+            socks5h://IP:PORT    SOCKS5\n  \
+            http+unix:PATH       HTTP CONNECT on a Unix socket\n  \
+            socks5h+unix:PATH    SOCKS5 on a Unix socket\n\n\
+            IP may be localhost, or an IPv6 address in brackets. USER:PASSWORD@ may stand before it, percent-encoded,\n\
+            but every user of the machine can read a command line: --auth-fd shows the password to nobody.\n\n\
+            The proxy resolves HOST. Half-close goes through both ways.",
+    example = "ssh -o ProxyCommand='srt-connect --proxy http://127.0.0.1:3128 %h %p' git@example.org",
+    example = "srt-connect --proxy socks5h://[::1]:1080 --auth-fd 3 example.org 22 3<password-file",
+    error_code(0, "both directions came to their end"),
+    error_code(1, "no connection, or it broke; a message says why"),
+    error_code(2, "wrong usage: an option, HOST or PORT is malformed; nothing was sent")
+)]
+pub struct Options {
+    /// the proxy: see below
+    #[argh(option, arg_name = "PROXY")]
+    pub proxy: Raw,
+    /// seconds until the proxy must have made the connection (30; 0: no limit)
+    #[argh(option, arg_name = "S", default = "30")]
+    pub timeout: u32,
+    /// descriptor to read USER:PASSWORD from, to its end
+    #[argh(option, arg_name = "N")]
+    pub auth_fd: Option<RawFd>,
+    /// show the version
+    #[argh(switch)]
+    version: bool,
+    /// name or IP address, resolved by the proxy
+    #[argh(positional, arg_name = "HOST")]
+    pub host: Raw,
+    /// TCP port, 1 to 65535
+    #[argh(positional, arg_name = "PORT")]
+    pub port: Raw,
+}
+
+/// What the caller asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A connection.
+    Connection(Options),
+    /// The text of `--help`.
+    Help(String),
+    /// The line of `--version`.
+    Version,
+}
+
+/// Reads argv, without argv\[0\].
+///
+/// # Errors
+/// A usage error in one line.
+pub fn parse(args: Vec<OsString>) -> Result<Wanted> {
+    if CommandLine::split(args.clone()).asks("--version") {
+        return Ok(Wanted::Version);
+    }
+    // argh quotes the word that it does not understand: `--proxy=http://user:password@…` is such a word.
+    let parsed = parse_args::<Options>(NAME, &args)
+        .or_else(|_| parse_args(NAME, &args.iter().map(without_secret).collect::<Vec<_>>()))?;
+    Ok(match parsed {
+        Parsed::Options(options) => Wanted::Connection(options),
+        Parsed::Help(text) => Wanted::Help(text),
+    })
+}
+
+/// The word, cut short where it may hold a password.
+fn without_secret(word: &OsString) -> OsString {
+    if !word.as_bytes().contains(&b'@') {
+        return word.clone();
+    }
+    let plain = word.as_bytes().iter().take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-');
+    OsString::from_vec(plain.copied().chain(*b"...").collect())
+}

@@ -1,0 +1,194 @@
+//! Bytes both ways between stdin and stdout and the tunnel, until both ends are done.
+//!
+//! One thread, so nothing here may block but poll(2): a write to stdout that blocks while the one who should read it
+//! waits for us to read stdin would stand still for ever. The tunnel's socket is ours and does not block. stdin and
+//! stdout are shared with the caller and others (a shell's terminal, for one), to whom O_NONBLOCK would happen as
+//! well, so:
+//!
+//! - a pipe is spliced, with SPLICE_F_NONBLOCK, which holds for the one call alone;
+//! - a socket is written with MSG_DONTWAIT;
+//! - anything else is written after POLLOUT, PIPE_BUF bytes at a time, but for a regular file, which never waits.
+//!
+//! The states of a direction: it moves bytes until its input ends; then what it still holds goes out; then its output is
+//! told (SHUT_WR for the tunnel, close(2) for stdout) and it is done. The directions end apart from each other, in
+//! any order and at any distance in time.
+
+use crate::dial::Tunnel;
+use crate::sys::{self, Kind};
+use srt_common::{Context, Error, Result};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+
+const STDIN: RawFd = 0;
+const STDOUT: RawFd = 1;
+
+/// Bytes a splice may move at once: as much as a pipe can be made to hold (pipe(7), pipe-max-size).
+const SPLICE: usize = 1 << 20;
+
+/// Where bytes that cannot be spliced are held, bytes. Pages that are never used are never there.
+const BUFFER: usize = 256 * 1024;
+
+/// What a direction waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Input,
+    Output,
+}
+
+/// Which end of a direction failed.
+enum Failure {
+    Input(io::Error),
+    Output(io::Error),
+}
+
+/// One direction.
+struct Flow {
+    from: RawFd,
+    to: RawFd,
+    from_kind: Kind,
+    to_kind: Kind,
+    buffer: Vec<u8>,
+    /// What is in the buffer and not yet out.
+    held: Range<usize>,
+    waits: Side,
+    done: bool,
+}
+
+/// Moves bytes both ways until both ends are done.
+///
+/// The end of one direction leaves the other alone, however long it takes. When nobody reads stdout any more: with
+/// bytes at hand they are lost, and that is an error; else it ends this quietly, once stdin is done too.
+///
+/// # Errors
+/// The tunnel broke, or stdin or stdout did.
+pub fn run(tunnel: Tunnel) -> Result<()> {
+    let socket = tunnel.socket.as_raw_fd();
+    let stdin = sys::file(STDIN).context(|| "stdin")?;
+    let stdout = sys::file(STDOUT).context(|| "stdout")?;
+    let mut up = Flow::new((STDIN, stdin.kind), (socket, Kind::Socket), vec![]);
+    let mut down = Flow::new((socket, Kind::Socket), (STDOUT, stdout.kind), tunnel.early);
+    let mut unsent = None;
+    while !(up.done && down.done) {
+        let ([from, to], [back_from, back_to]) = (up.polled(true), down.polled(up.done));
+        let mut polled = [from, to, back_from, back_to];
+        sys::poll(&mut polled, None).context(|| "poll")?;
+        let [up_ready, up_gone, down_ready, down_gone] = polled.map(|fd| fd.revents != 0);
+
+        if up_ready {
+            match up.advance() {
+                Ok(false) => {}
+                Ok(true) => {
+                    // A peer that is gone need not be told.
+                    let _gone = sys::shutdown_write(socket);
+                    up.done = true;
+                }
+                Err(Failure::Input(error)) => return Err(Error::system("cannot read stdin", &error)),
+                Err(Failure::Output(error)) => {
+                    // What the peer said before it stopped listening still comes.
+                    unsent = Some(Error::system("the peer closed before all of stdin was sent", &error));
+                    up.done = true;
+                }
+            }
+        } else if up_gone {
+            // The peer takes no more, and there is nothing at hand for it.
+            up.done = true;
+        }
+
+        if down_ready {
+            match down.advance() {
+                Ok(false) => {}
+                Ok(true) => {
+                    if stdin.identity == stdout.identity && stdout.kind == Kind::Socket {
+                        // One socket is both (inetd, a socketpair): closing 1 alone would tell nobody.
+                        let _gone = sys::shutdown_write(STDOUT);
+                    }
+                    sys::close_stdout().context(|| "cannot close stdout")?;
+                    down.done = true;
+                }
+                Err(Failure::Input(error)) => return Err(Error::system("the connection broke", &error)),
+                Err(Failure::Output(error)) => return Err(Error::system("cannot write to stdout", &error)),
+            }
+        }
+        if down_gone {
+            break;
+        }
+    }
+    unsent.map_or(Ok(()), Err)
+}
+
+impl Flow {
+    fn new((from, from_kind): (RawFd, Kind), (to, to_kind): (RawFd, Kind), early: Vec<u8>) -> Self {
+        let waits = if early.is_empty() { Side::Input } else { Side::Output };
+        Self { from, to, from_kind, to_kind, held: 0..early.len(), buffer: early, waits, done: false }
+    }
+
+    /// What to poll: the side that is waited for; and, where asked, whether the output is gone while the input is
+    /// silent (poll(2) reports POLLERR and POLLHUP unasked).
+    fn polled(&self, watch_output: bool) -> [libc::pollfd; 2] {
+        match self.waits {
+            _ if self.done => [sys::watch(-1, 0); 2],
+            Side::Input => {
+                [sys::watch(self.from, libc::POLLIN), sys::watch(if watch_output { self.to } else { -1 }, 0)]
+            }
+            Side::Output => [sys::watch(self.to, libc::POLLOUT), sys::watch(-1, 0)],
+        }
+    }
+
+    /// Moves what can be moved without waiting, once `waits` has come. True at the end of the input.
+    fn advance(&mut self) -> Result<bool, Failure> {
+        if !self.held.is_empty() {
+            self.write().map_err(Failure::Output)
+        } else if [self.from_kind, self.to_kind].contains(&Kind::Pipe) {
+            self.splice()
+        } else {
+            self.read().map_err(Failure::Input)
+        }
+    }
+
+    fn write(&mut self) -> io::Result<bool> {
+        let bytes = self.buffer.get(self.held.clone()).unwrap_or_default();
+        self.held.start += if_ready(sys::write(self.to, self.to_kind, bytes))?.unwrap_or(0);
+        self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
+        Ok(false)
+    }
+
+    fn read(&mut self) -> io::Result<bool> {
+        self.buffer.resize(BUFFER, 0);
+        let count = if_ready(sys::read(self.from, &mut self.buffer))?;
+        self.held = 0..count.unwrap_or(0);
+        self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
+        Ok(count == Some(0))
+    }
+
+    fn splice(&mut self) -> Result<bool, Failure> {
+        match if_ready(sys::splice(self.from, self.to, SPLICE)) {
+            Ok(Some(count)) => Ok(count == 0),
+            // The input was ready, so the output is not. After a success `waits` stays: it is the slower side.
+            Ok(None) if self.waits == Side::Input => {
+                self.waits = Side::Output;
+                Ok(false)
+            }
+            // The output was ready, so the input is not, or is at a TCP urgent mark, which splice(2) never passes,
+            // though poll(2) reports what is behind it. read(2) passes it; a peer could have us spin for ever.
+            Ok(None) if self.from_kind == Kind::Socket => self.read().map_err(Failure::Input),
+            Ok(None) => {
+                self.waits = Side::Input;
+                Ok(false)
+            }
+            // Reading a pipe does not fail, and only writing says EPIPE.
+            Err(error) if self.from_kind == Kind::Pipe || error.kind() == ErrorKind::BrokenPipe => {
+                Err(Failure::Output(error))
+            }
+            Err(error) => Err(Failure::Input(error)),
+        }
+    }
+}
+
+/// `None` for a call that would have had to wait, or that a signal interrupted.
+fn if_ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        result => result.map(Some),
+    }
+}
