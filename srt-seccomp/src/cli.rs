@@ -45,13 +45,13 @@ pub struct Plan {
     note = "Refused calls fail with EPERM, those that programs probe for with ENOSYS.\nExit status: PROGRAM's own; 125 if srt-seccomp fails, 126 if PROGRAM cannot be run, 127 if it is not found."
 )]
 struct Options {
-    /// turn rules off that hold by default (repeatable; see --list)
+    /// RULE,...: turn off rules that hold by default (repeatable; see --list)
     #[argh(option, arg_name = "RULE,...")]
     allow: Vec<String>,
-    /// turn rules on (repeatable; see --list)
+    /// RULE,...: turn rules on (repeatable; see --list)
     #[argh(option, arg_name = "RULE,...")]
     deny: Vec<String>,
-    /// add a filter of raw BPF, after all else is done; --load and --load-fd act in the order given (repeatable)
+    /// FILE: add a filter of raw BPF, after all else is done; --load and --load-fd act in the order given (repeatable)
     #[argh(option, arg_name = "FILE")]
     load: Vec<Raw>,
     /// the same, read from descriptor N to its end (repeatable)

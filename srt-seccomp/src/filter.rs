@@ -1,11 +1,12 @@
 //! From rules to the BPF program that the kernel runs at every system call of the command.
 //!
-//! The conditions on arguments are compiled by `seccompiler`. Around them is a layout of our own: a check of the
-//! architecture, then a binary search for the number. seccompiler's compares a number with one after the other.
-//! What a filter costs to load is mostly that the kernel walks it for every number there is, to learn which
-//! calls it always allows (`seccomp_cache_prepare` in kernel/seccomp.c): about a microsecond for each instruction
-//! on the way of an ordinary call, a tenth of that for one off it. A call that is always allowed is then never
-//! filtered again. This works as long as a program decides on nothing but the number and the architecture first.
+//! seccompiler compiles the conditions on arguments. Around them is a layout of our own: a check of the
+//! architecture, then a binary search for the number, where seccompiler compares with one number after the other.
+//! For what loading a filter costs is mostly that the kernel walks it once for every number, to learn which calls it
+//! always allows (`seccomp_cache_prepare` in kernel/seccomp.c): about a microsecond for each instruction on an
+//! ordinary call's way through it, a seventh of that for any other. The default rules take 7 µs more than no rule;
+//! the same as two filters in seccompiler's layout (one for each errno) take 40 more. What the kernel has found
+//! always allowed is never filtered again; this holds for all that no rule mentions.
 //!
 //! ```text
 //!     architecture is another             → KILL_PROCESS
@@ -47,11 +48,8 @@ impl Arch {
 /// (The numbers 512 to 547 mean nothing without the bit since Linux 5.4.)
 const X32: u32 = 0x4000_0000;
 
-/// Numbers from `first` up to the next segment's share one body.
-struct Segment {
-    first: u32,
-    body: BpfProgram,
-}
+/// A number, and what is done with it and all that follow, up to the next segment's.
+type Segment = (u32, BpfProgram);
 
 /// The filter for `rules` on `arch`.
 ///
@@ -71,20 +69,17 @@ pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
 
 /// What is done with each number, from 0 on, in order.
 fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
-    let calls = rules.iter().flat_map(|rule| rule.calls);
-    let mut clauses: Vec<(u32, &Clause)> = calls
-        .flat_map(|call| call.clauses.iter().map(move |clause| (call.syscall.number(arch), clause)))
-        .collect();
-    clauses.sort_by_key(|&(number, _)| number); // Stable: the clauses of one call stay in order.
+    let number = |clause: &&Clause| clause.syscall.number(arch);
+    let mut clauses: Vec<&Clause> = rules.iter().flat_map(|rule| rule.clauses).collect();
+    clauses.sort_by_key(number); // Stable: the clauses of one call stay in order.
 
     let allow = || vec![ret(&SeccompAction::Allow)];
     let mut segments = vec![];
     put(&mut segments, 0, allow());
-    for of_call in clauses.chunk_by(|one, other| one.0 == other.0) {
-        if let Some(&(number, _)) = of_call.first() {
-            put(&mut segments, number, body(of_call)?);
-            put(&mut segments, number + 1, allow());
-        }
+    for of_call in clauses.chunk_by(|one, other| one.syscall == other.syscall) {
+        let number = of_call.first().map_or(0, number);
+        put(&mut segments, number, body(of_call)?);
+        put(&mut segments, number + 1, allow());
     }
     if arch == Arch::X86_64 {
         put(&mut segments, X32, vec![ret(&SeccompAction::KillProcess)]);
@@ -96,38 +91,38 @@ fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
 
 /// Appends a segment; one that starts at the same number is replaced, one with the same body goes on.
 fn put(segments: &mut Vec<Segment>, first: u32, body: BpfProgram) {
-    segments.pop_if(|last| last.first == first);
-    if segments.last().is_none_or(|last| last.body != body) {
-        segments.push(Segment { first, body });
+    segments.pop_if(|last| last.0 == first);
+    if segments.last().is_none_or(|last| last.1 != body) {
+        segments.push((first, body));
     }
 }
 
 /// Finds the segment of the number in the accumulator, and runs its body.
 fn search(segments: &[Segment]) -> Result<BpfProgram> {
     let (low, high) = segments.split_at(segments.len() / 2);
-    let Some(middle) = high.first() else { return Ok(vec![]) };
-    if low.is_empty() {
-        return Ok(middle.body.clone());
+    match high {
+        [] => Ok(vec![]),
+        [(_, body)] if low.is_empty() => Ok(body.clone()),
+        [(middle, _), ..] => {
+            let (low, high) = (search(low)?, search(high)?);
+            Ok([vec![jump(JGE, *middle, low.len())?], low, high].concat())
+        }
     }
-    let (low, high) = (search(low)?, search(high)?);
-    let mut program = vec![jump(JGE, middle.first, low.len())?];
-    program.extend(low);
-    program.extend(high);
-    Ok(program)
 }
 
 /// The clauses of one system call. The first that matches decides.
-fn body(clauses: &[(u32, &Clause)]) -> Result<BpfProgram> {
+fn body(clauses: &[&Clause]) -> Result<BpfProgram> {
     let mut program = vec![];
-    for (_, clause) in clauses {
-        if !clause.tests.is_empty() {
-            let conditions = clause.tests.iter().map(condition).collect::<Result<_>>()?;
-            let rule = BpfProgram::from(SeccompRule::new(conditions).map_err(broken)?);
-            // A rule begins with two jumps: to the instruction behind them, and, for a rule too long for one
-            // jump, out of it. It ends where the next instruction is what to do on a match, and a mismatch skips
-            // that one.
-            program.extend(rule.into_iter().skip(2));
+    for clause in clauses {
+        if clause.tests.is_empty() {
+            program.push(ret(&clause.action));
+            return Ok(program);
         }
+        let conditions = clause.tests.iter().map(condition).collect::<Result<_>>()?;
+        let rule = BpfProgram::from(SeccompRule::new(conditions).map_err(broken)?);
+        // A rule begins with two jumps: to the instruction behind them, and, for a rule too long for one jump, out
+        // of it. It ends where the next instruction is what to do on a match, and a mismatch skips that one.
+        program.extend(rule.into_iter().skip(2));
         program.push(ret(&clause.action));
     }
     program.push(ret(&SeccompAction::Allow));

@@ -9,3 +9,6 @@ pub mod load;
 pub mod rules;
 pub mod sys;
 pub mod syscalls;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the filter knows the system call numbers of x86_64 and aarch64 only");

@@ -1,6 +1,6 @@
 //! What the filter can refuse: the table behind `--list`, `--allow` and `--deny`.
 
-use crate::syscalls::{self as call, Syscall};
+use crate::syscalls::*;
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use srt_common::{Error, Result};
 use std::fmt::Write;
@@ -12,28 +12,21 @@ pub struct Rule {
     pub name: &'static str,
     /// Whether it holds without being asked for.
     pub default: bool,
-    /// The system calls that it refuses.
-    pub calls: &'static [Call],
-}
-
-/// What a rule says of one system call. The clauses are tried in order and the first that matches decides; where
-/// none matches, the call is allowed.
-#[derive(Debug, PartialEq)]
-pub struct Call {
-    /// The system call.
-    pub syscall: Syscall,
-    /// Which uses of it are refused, for `--list`; empty for all.
-    pub uses: &'static str,
-    /// What decides.
+    /// What it says. Of the clauses for one system call the first that matches decides; where none does, the call is
+    /// allowed.
     pub clauses: &'static [Clause],
 }
 
-/// When all of `tests` hold, `action` is taken.
+/// A system call, and what the kernel does with it when all of `tests` hold.
 #[derive(Debug, PartialEq)]
 pub struct Clause {
-    /// On the arguments; empty for: always.
+    /// The system call.
+    pub syscall: Syscall,
+    /// The tests in words, for `--list`.
+    pub uses: &'static str,
+    /// Empty for: always.
     pub tests: &'static [Test],
-    /// What the kernel does then.
+    /// What the kernel does.
     pub action: SeccompAction,
 }
 
@@ -55,138 +48,99 @@ const EPERM: SeccompAction = Errno(libc::EPERM as u32);
 /// For what programs probe for: they fall back as on a kernel that does not have it.
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 
-const fn rule(name: &'static str, default: bool, calls: &'static [Call]) -> Rule {
-    Rule { name, default, calls }
-}
-
-const fn some(syscall: Syscall, uses: &'static str, clauses: &'static [Clause]) -> Call {
-    Call { syscall, uses, clauses }
-}
-
-const fn all(syscall: Syscall) -> Call {
-    some(syscall, "", &[Clause { tests: &[], action: EPERM }])
-}
-
-const fn absent(syscall: Syscall) -> Call {
-    some(syscall, "", &[Clause { tests: &[], action: ENOSYS }])
-}
-
-const fn when(tests: &'static [Test], action: SeccompAction) -> Clause {
-    Clause { tests, action }
-}
-
-const fn equal(arg: u8, value: u32) -> Test {
-    masked(arg, u32::MAX, value)
-}
-
-const fn masked(arg: u8, mask: u32, value: u32) -> Test {
-    Test { arg, mask, value }
-}
-
 const AF_UNIX: u32 = libc::AF_UNIX as u32;
 const AF_VSOCK: u32 = libc::AF_VSOCK as u32;
 const STREAM: u32 = libc::SOCK_STREAM as u32;
-/// SOCK_TYPE_MASK of linux/net.h (the rest are SOCK_CLOEXEC and SOCK_NONBLOCK), without the one bit in which
+/// SOCK_TYPE_MASK of linux/net.h (the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK), without the one bit in which
 /// SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
 const STREAM_OR_SEQPACKET: u32 = 0xf & !((libc::SOCK_STREAM ^ libc::SOCK_SEQPACKET) as u32);
 const NEWUSER: u32 = libc::CLONE_NEWUSER as u32;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 
+const fn masked(arg: u8, mask: u32, value: u32) -> Test {
+    Test { arg, mask, value }
+}
+
+const fn equal(arg: u8, value: u32) -> Test {
+    masked(arg, u32::MAX, value)
+}
+
+const fn when(syscall: Syscall, uses: &'static str, tests: &'static [Test], action: SeccompAction) -> Clause {
+    Clause { syscall, uses, tests, action }
+}
+
+const fn always(syscall: Syscall, action: SeccompAction) -> Clause {
+    when(syscall, "", &[], action)
+}
+
+/// These system calls always fail with this errno.
+macro_rules! all {
+    ($action:ident: $($syscall:ident)*) => { &[$(always($syscall, $action)),*] };
+}
+
+const fn on(name: &'static str, clauses: &'static [Clause]) -> Rule {
+    Rule { name, default: true, clauses }
+}
+
+const fn off(name: &'static str, clauses: &'static [Clause]) -> Rule {
+    Rule { name, default: false, clauses }
+}
+
 /// Every rule, the ones that hold by default first.
 pub const RULES: &[Rule] = &[
     // unix(7): a Unix socket reaches any other of the host by path. So do the ends of a datagram pair (a SOCK_RAW one
     // is a datagram pair too): sendto(2) takes any path. Stream and seqpacket ends stay connected to each other.
-    rule(
+    on(
         "unix",
-        true,
         &[
-            some(call::socket, "AF_UNIX", &[when(&[equal(0, AF_UNIX)], EPERM)]),
-            some(
-                call::socketpair,
-                "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET",
-                &[when(&[masked(1, STREAM_OR_SEQPACKET, STREAM)], Allow), when(&[equal(0, AF_UNIX)], EPERM)],
-            ),
+            when(SYS_socket, "AF_UNIX", &[equal(0, AF_UNIX)], EPERM),
+            when(SYS_socketpair, "", &[masked(1, STREAM_OR_SEQPACKET, STREAM)], Allow),
+            when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
         ],
     ),
     // vsock(7): the way to the hypervisor and its other guests, which no network namespace closes.
-    rule("vsock", true, &[some(call::socket, "AF_VSOCK", &[when(&[equal(0, AF_VSOCK)], EPERM)])]),
+    on("vsock", &[when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM)]),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
-    rule(
-        "io-uring",
-        true,
-        &[absent(call::io_uring_setup), absent(call::io_uring_enter), absent(call::io_uring_register)],
-    ),
+    on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
     // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).
-    rule(
+    on(
         "tty-inject",
-        true,
-        &[some(
-            call::ioctl,
-            "TIOCSTI, TIOCLINUX",
-            &[when(&[equal(1, TIOCSTI)], EPERM), when(&[equal(1, TIOCLINUX)], EPERM)],
-        )],
+        &[
+            when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
+            when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
+        ],
     ),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them.
-    rule("keyring", true, &[all(call::add_key), all(call::request_key), all(call::keyctl)]),
+    on("keyring", all!(EPERM: SYS_add_key SYS_request_key SYS_keyctl)),
     // user_namespaces(7): all capabilities, over whatever the new namespace gets to own. A filter cannot look into
     // clone3's argument, a struct in memory; libc falls back to clone.
-    rule(
+    off(
         "userns",
-        false,
         &[
-            some(call::unshare, "CLONE_NEWUSER", &[when(&[masked(0, NEWUSER, NEWUSER)], EPERM)]),
-            some(call::clone, "CLONE_NEWUSER", &[when(&[masked(0, NEWUSER, NEWUSER)], EPERM)]),
-            absent(call::clone3),
-            all(call::setns),
+            when(SYS_unshare, "CLONE_NEWUSER", &[masked(0, NEWUSER, NEWUSER)], EPERM),
+            when(SYS_clone, "CLONE_NEWUSER", &[masked(0, NEWUSER, NEWUSER)], EPERM),
+            always(SYS_clone3, ENOSYS),
+            always(SYS_setns, EPERM),
         ],
     ),
-    rule(
+    off(
         "mount",
-        false,
-        &[
-            all(call::mount),
-            all(call::umount2),
-            all(call::pivot_root),
-            all(call::chroot),
-            all(call::open_tree),
-            all(call::open_tree_attr),
-            all(call::move_mount),
-            all(call::fsopen),
-            all(call::fsconfig),
-            all(call::fsmount),
-            all(call::fspick),
-            all(call::mount_setattr),
-        ],
+        all!(EPERM:
+        SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_open_tree_attr SYS_move_mount
+        SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr),
     ),
-    // ptrace(2) "Ptrace access mode checking": the calls that rest on it.
-    rule(
+    // ptrace(2), "Ptrace access mode checking": the calls that rest on it.
+    off(
         "ptrace",
-        false,
-        &[
-            all(call::ptrace),
-            all(call::process_vm_readv),
-            all(call::process_vm_writev),
-            all(call::kcmp),
-            all(call::pidfd_getfd),
-        ],
+        all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd),
     ),
-    rule("bpf", false, &[all(call::bpf)]),
-    rule("perf", false, &[all(call::perf_event_open)]),
-    rule("userfaultfd", false, &[all(call::userfaultfd)]),
-    rule("fanotify", false, &[all(call::fanotify_init), all(call::fanotify_mark)]),
-    rule("file-handle", false, &[all(call::name_to_handle_at), all(call::open_by_handle_at)]),
-    rule("syslog", false, &[all(call::syslog)]),
-    // What follows needs a capability over the host, which this tool leaves to nobody: for exported filters.
-    rule("module", false, &[all(call::init_module), all(call::finit_module), all(call::delete_module)]),
-    rule("kexec", false, &[all(call::kexec_load), all(call::kexec_file_load)]),
-    rule("reboot", false, &[all(call::reboot)]),
-    rule("swap", false, &[all(call::swapon), all(call::swapoff)]),
-    rule(
-        "clock",
-        false,
-        &[all(call::settimeofday), all(call::clock_settime), all(call::clock_adjtime), all(call::adjtimex)],
-    ),
+    off("bpf", all!(EPERM: SYS_bpf)),
+    off("perf", all!(EPERM: SYS_perf_event_open)),
+    off("userfaultfd", all!(EPERM: SYS_userfaultfd)),
+    off("fanotify", all!(EPERM: SYS_fanotify_init SYS_fanotify_mark)),
+    off("file-handle", all!(EPERM: SYS_name_to_handle_at SYS_open_by_handle_at)),
+    off("syslog", all!(EPERM: SYS_syslog)),
 ];
 
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
@@ -203,24 +157,23 @@ pub fn select(allow: &[String], deny: &[String]) -> Result<Vec<&'static Rule>> {
 }
 
 fn find(option: &str, lists: &[String]) -> Result<Vec<&'static Rule>> {
-    let names = lists.iter().flat_map(|list| list.split(','));
-    names
-        .map(|name| {
-            RULES.iter().find(|rule| rule.name == name).ok_or_else(|| {
-                let known = RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ");
-                Error::usage(format!("{option}: there is no rule \"{name}\"; expected any of {known}"))
-            })
+    let rule = |name: &str| {
+        RULES.iter().find(|rule| rule.name == name).ok_or_else(|| {
+            let known = RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ");
+            Error::usage(format!("{option}: there is no rule \"{name}\"; expected any of {known}"))
         })
-        .collect()
+    };
+    lists.iter().flat_map(|list| list.split(',')).map(rule).collect()
 }
 
 /// The text of `--list`.
 pub fn list() -> String {
     let mut text = "RULE         DEFAULT  SYSTEM CALLS\n".to_owned();
     for rule in RULES {
-        let calls = rule.calls.iter().map(|call| match call.uses {
-            "" => call.syscall.name.to_owned(),
-            uses => format!("{}({uses})", call.syscall.name),
+        let refused = rule.clauses.iter().filter(|clause| clause.action != Allow);
+        let calls = refused.map(|clause| match clause.uses {
+            "" => clause.syscall.name.to_owned(),
+            uses => format!("{}({uses})", clause.syscall.name),
         });
         let (default, calls) =
             (if rule.default { "on" } else { "off" }, calls.collect::<Vec<_>>().join(", "));

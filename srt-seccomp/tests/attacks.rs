@@ -253,7 +253,7 @@ fn inject(request: u64) -> i64 {
         )
     };
     step!(i64::from(made));
-    step!(call(libc::SYS_ioctl, &[terminal as u64, libc::TIOCSCTTY, 0]));
+    step!(call(libc::SYS_ioctl, &[terminal as u64, 0x540e, /* TIOCSCTTY */ 0]));
     call(libc::SYS_ioctl, &[terminal as u64, request, b"x".as_ptr() as u64])
 }
 
@@ -382,7 +382,7 @@ both! {
 
     fn nothing_can_be_typed_into_a_terminal(who) {
         let lab = Lab::new(who);
-        let (sti, linux) = (libc::TIOCSTI, 0x541cu64);
+        let (sti, linux) = (0x5412u64, 0x541cu64);
         for garbage in [0, 1 << 32, 0xffff_ffff << 32] {
             // A pty is no console: TIOCLINUX says ENOTTY.
             let attack = format!("inject {}", linux | garbage);
@@ -473,7 +473,6 @@ both! {
         }
     }
 
-    // Those of which the kernel itself lets nobody in a sandbox do anything (module, reboot, …) have no control here.
     fn each_rule_on_request_refuses_what_works_without_it(who) {
         let lab = Lab::new(who);
         for (rule, number, args) in [
@@ -486,7 +485,6 @@ both! {
             ("userfaultfd", libc::SYS_userfaultfd, "0xffff"),
             ("fanotify", libc::SYS_fanotify_mark, "-1 -1 -1 -1 -1"),
             ("file-handle", libc::SYS_name_to_handle_at, "-100 -1 -1 -1 0"),
-            ("clock", libc::SYS_adjtimex, "-1"),
         ] {
             let attack = format!("call {number} {args}");
             assert_ne!(lab.under(&[], &attack), EPERM, "control: {rule} {number}");

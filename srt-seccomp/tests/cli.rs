@@ -38,7 +38,7 @@ both! {
             "unix         on       socket(AF_UNIX), socketpair(AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET)",
             "vsock        on       socket(AF_VSOCK)",
             "io-uring     on       io_uring_setup, io_uring_enter, io_uring_register",
-            "tty-inject   on       ioctl(TIOCSTI, TIOCLINUX)",
+            "tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX)",
             "keyring      on       add_key, request_key, keyctl",
             "userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns",
         ] {
