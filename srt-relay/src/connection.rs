@@ -1,0 +1,279 @@
+//! One connection: two sockets and the two flows of bytes between them.
+//!
+//! # Half-close
+//!
+//! A flow is in one of three states, and only ever moves down this list:
+//!
+//! - `Open`: its source may still send.
+//! - `Draining`: its source has ended (a FIN, or SHUT_WR on a Unix socket), and bytes that it sent before are
+//!   still held here because its destination is slow.
+//! - `Finished`: nothing will pass any more. Either everything was delivered and the end was passed on with
+//!   SHUT_WR, or the destination has refused bytes (EPIPE, ECONNRESET): its reader is gone.
+//!
+//! So a connection is in one of these states (client → target, target → client):
+//!
+//! - Open, Open: established.
+//! - Draining or Finished, Open: the client has asked and waits. However long the target takes for its answer,
+//!   the flow back stays open: only `--idle-timeout` bounds it.
+//! - Open, Draining or Finished: the target has said its last word and may go on reading.
+//! - Finished, Finished: done; both sockets are closed.
+//!
+//! and leaves them early in two ways:
+//!
+//! - A flow whose destination refuses bytes is Finished, but the other flow goes on: a server that answers
+//!   "too large" and closes while the client still sends has its answer delivered.
+//! - Reading fails (a reset, a keepalive that got no answer): what was sent before was delivered or is lost with
+//!   its sender. Both sockets are closed, with a reset where the protocol has one, so that a broken stream is
+//!   not mistaken for a complete one.
+//!
+//! A socket that is gone altogether (EPOLLHUP, EPOLLERR) takes no more bytes. Once its own flow is Finished
+//! nothing more can be learned from it, so the flow towards it is Finished too; before, what it sent is read.
+
+use crate::pipes::{Pipe, Pipes};
+use crate::sys;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+
+/// What the flows of all connections share.
+#[derive(Debug)]
+pub struct Stock {
+    /// Pipes to splice through.
+    pub pipes: Pipes,
+    /// One buffer to copy through.
+    pub buffer: Box<[u8]>,
+}
+
+/// How much is copied at once, in bytes. Also the most that a flow holds in memory.
+pub const COPY: usize = 64 << 10;
+
+/// How many pieces one flow moves before another connection has its turn.
+const ROUNDS: usize = 4;
+
+/// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is noted here when it is reported, and
+/// taken back when the kernel says EAGAIN.
+#[derive(Debug)]
+pub struct End {
+    socket: File,
+    readable: bool,
+    writable: bool,
+    /// Reported as hung up or in error.
+    gone: bool,
+    /// Its bytes are in pages that splice(2) can move: a TCP socket's.
+    splices: bool,
+}
+
+impl End {
+    fn new(socket: OwnedFd, family: libc::c_int) -> Self {
+        let splices = family != libc::AF_UNIX;
+        Self { socket: socket.into(), readable: false, writable: false, gone: false, splices }
+    }
+
+    fn note(&mut self, events: u32) {
+        let has = |flags: libc::c_int| events & flags as u32 != 0;
+        let gone = has(libc::EPOLLHUP | libc::EPOLLERR);
+        self.gone |= gone;
+        // A socket in error answers to both: that is how the error is learned.
+        self.readable |= gone || has(libc::EPOLLIN | libc::EPOLLRDHUP);
+        self.writable |= gone || has(libc::EPOLLOUT);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Draining,
+    Finished,
+}
+
+/// What a flow has read and could not write yet.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Pipe(Pipe),
+    Bytes(Box<[u8]>, usize),
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Flow {
+    state: State,
+    held: Held,
+}
+
+/// Why a flow moves nothing more for now.
+enum Stop {
+    /// It waits for its source, its destination, or nothing at all.
+    Idle,
+    /// It could go on; others have their turn.
+    Turn,
+}
+
+impl Flow {
+    const NEW: Self = Self { state: State::Open, held: Held::Nothing };
+
+    /// Moves what can be moved from `from` to `to`.
+    ///
+    /// # Errors
+    /// When `from` cannot be read: the connection is broken.
+    fn pump(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<Stop> {
+        for _ in 0..ROUNDS {
+            // What the destination does not take stays in the source's socket, whose window then slows the sender.
+            if self.state == State::Finished || !to.writable {
+                return Ok(Stop::Idle);
+            }
+            if !matches!(self.held, Held::Nothing) {
+                match self.deliver(to, stock) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        self.stalled_or_refused(&error, from, to);
+                        return Ok(Stop::Idle);
+                    }
+                }
+            }
+            if self.state == State::Draining {
+                // Fails only where the destination is gone, which its own flow learns.
+                let _gone = sys::shutdown(&to.socket, libc::SHUT_WR);
+                self.state = State::Finished;
+                return Ok(Stop::Idle);
+            }
+            if !from.readable {
+                return Ok(Stop::Idle);
+            }
+            match self.fetch(from, to, stock) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    from.readable = false;
+                    return Ok(Stop::Idle);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Stop::Turn)
+    }
+
+    /// Reads once; what is read is held, or written already.
+    fn fetch(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<()> {
+        if from.splices
+            && let Some(mut pipe) = stock.pipes.take()
+        {
+            let result = pipe.fill(&from.socket);
+            match result {
+                Ok(1..) => self.held = Held::Pipe(pipe),
+                _ => stock.pipes.give(pipe),
+            }
+            if result? == 0 {
+                self.state = State::Draining;
+            }
+            return Ok(());
+        }
+        let count = from.socket.read(&mut stock.buffer)?;
+        let bytes = stock.buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            self.state = State::Draining;
+            return Ok(());
+        }
+        let result = to.socket.write(bytes);
+        let written = *result.as_ref().unwrap_or(&0);
+        if let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            self.held = Held::Bytes(rest.into(), 0);
+        }
+        if let Err(error) = result {
+            self.stalled_or_refused(&error, from, to);
+        }
+        Ok(())
+    }
+
+    /// Writes what is held. Success means that all of it is gone.
+    fn deliver(&mut self, to: &mut End, stock: &mut Stock) -> io::Result<()> {
+        match &mut self.held {
+            Held::Nothing => return Ok(()),
+            Held::Pipe(pipe) => while pipe.drain(&to.socket)? > 0 {},
+            Held::Bytes(bytes, sent) => {
+                while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
+                    *sent += to.socket.write(rest)?;
+                }
+            }
+        }
+        if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
+            stock.pipes.give(pipe);
+        }
+        Ok(())
+    }
+
+    /// After a failed write: `to` is full, or takes nothing more for good.
+    fn stalled_or_refused(&mut self, error: &io::Error, from: &End, to: &mut End) {
+        if error.kind() == ErrorKind::WouldBlock {
+            to.writable = false;
+            return;
+        }
+        // Passed back to the sender as far as the protocol can: its next write on a Unix socket fails.
+        let _gone = sys::shutdown(&from.socket, libc::SHUT_RD);
+        *self = Self { state: State::Finished, held: Held::Nothing };
+    }
+}
+
+/// A connection through the relay.
+#[derive(Debug)]
+pub struct Connection {
+    ends: [End; 2],
+    flows: [Flow; 2],
+    /// When something moved last, in the relay's ticks.
+    pub active: u32,
+}
+
+/// What a turn has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing to do until the next event.
+    Idle,
+    /// More can be moved at once.
+    More,
+    /// Over: drop it.
+    Done,
+}
+
+impl Connection {
+    /// Between an accepted and a connected socket, each with its address family.
+    pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: u32) -> Self {
+        let ends = [End::new(client.0, client.1), End::new(target.0, target.1)];
+        Self { ends, flows: [Flow::NEW; 2], active: now }
+    }
+
+    /// Takes note of what epoll says about one of the two ends.
+    pub fn note(&mut self, end: usize, events: u32) {
+        if let Some(end) = self.ends.get_mut(end) {
+            end.note(events);
+        }
+    }
+
+    /// Moves what can be moved, a bounded amount.
+    pub fn turn(&mut self, stock: &mut Stock) -> Outcome {
+        let [client, target] = &mut self.ends;
+        let [request, reply] = &mut self.flows;
+        let stops = request
+            .pump(client, target, stock)
+            .and_then(|stop| Ok((stop, reply.pump(target, client, stock)?)));
+        let Ok(stops) = stops else {
+            self.reset();
+            return Outcome::Done;
+        };
+        for (own, other, end) in [(0, 1, &*client), (1, 0, &*target)] {
+            if end.gone && self.flows[own].state == State::Finished {
+                self.flows[other].state = State::Finished;
+            }
+        }
+        match stops {
+            _ if self.flows.iter().all(|flow| flow.state == State::Finished) => Outcome::Done,
+            (Stop::Idle, Stop::Idle) => Outcome::Idle,
+            _ => Outcome::More,
+        }
+    }
+
+    /// Lets the closing of both sockets be a reset.
+    pub fn reset(&self) {
+        for end in &self.ends {
+            let _unsupported = sys::reset_on_close(&end.socket);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The parts of `srt-relay`: what the command line says, the sockets that it names, and the loop that moves
+//! bytes between them. See `main.rs` for the order in which they are used.
+
+#![deny(unsafe_code)]
+
+pub mod address;
+pub mod connection;
+pub mod life;
+pub mod listener;
+pub mod lockdown;
+pub mod options;
+pub mod pipes;
+pub mod relay;
+pub mod sys;
+pub mod target;

@@ -1,0 +1,147 @@
+//! LISTEN: where connections come from.
+
+use crate::address::{Address, Place};
+use crate::sys::{self, SocketAddress};
+use crate::target::Target;
+use srt_common::{Context, Error, Result, unix_listener};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+/// A listening socket and where its connections lead.
+pub struct Listener {
+    /// As the user wrote it.
+    pub name: String,
+    /// Accepts.
+    pub socket: OwnedFd,
+    /// AF_UNIX, AF_INET or AF_INET6.
+    pub family: libc::c_int,
+    /// Where its connections lead.
+    pub target: Rc<Target>,
+    /// A socket for the next connection to the target.
+    pub spare: Option<OwnedFd>,
+    /// The last attempt to connect failed, and that was reported.
+    pub lost: bool,
+    /// Connections that do not have their target yet, the oldest first.
+    pub pending: VecDeque<u32>,
+    file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Opens what `address` names: one socket, or two for `localhost`.
+    ///
+    /// # Errors
+    /// When it cannot be had. What was made up to then is removed again.
+    pub fn open(address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
+        let name = address.text.to_string_lossy().into_owned();
+        let new = |socket, family, file| Self {
+            name: name.clone(),
+            socket,
+            family,
+            target: Rc::clone(target),
+            spare: None,
+            lost: false,
+            pending: VecDeque::new(),
+            file,
+        };
+        let mut listeners = Vec::new();
+        match &address.place {
+            Place::Tcp(list) => {
+                for (index, &address) in list.iter().enumerate() {
+                    let address = SocketAddress::tcp(address);
+                    match tcp(&address) {
+                        Ok(socket) => listeners.push(new(socket, address.family(), None)),
+                        // localhost on a machine without IPv6.
+                        Err(error) if index > 0 && no_such_address(&error) => {}
+                        Err(error) => return Err(explain(&name, &error)),
+                    }
+                }
+            }
+            Place::Unix(path) => {
+                let (socket, file) = unix_listener::bind(path)?;
+                let file = Some(SocketFile(file));
+                let socket = OwnedFd::from(socket);
+                sys::set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
+                listeners.push(new(socket, libc::AF_UNIX, file));
+            }
+            &Place::Descriptor(fd) => {
+                let (socket, family) = inherited(fd).map_err(|error| error.within(&name))?;
+                listeners.push(new(socket, family, None));
+            }
+        }
+        for listener in listeners.iter().filter(|listener| listener.family != libc::AF_UNIX) {
+            tune(&listener.socket).context(|| format!("{name}: setsockopt"))?;
+        }
+        Ok(listeners)
+    }
+
+    /// The directory in which there is a socket to remove at the end.
+    pub fn directory(&self) -> Option<RawFd> {
+        self.file.as_ref().map(|file| file.0.descriptor())
+    }
+}
+
+/// Goes with its listener, at exit or after an error.
+struct SocketFile(unix_listener::Place);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+/// The options of every TCP socket. What accept4(2) returns inherits them from its listener.
+///
+/// # Errors
+/// errno.
+pub fn tune(socket: &OwnedFd) -> io::Result<()> {
+    sys::set_number(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    // A peer that is no longer there is found out in 10 + 3 × 5 seconds.
+    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 10)?;
+    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 5)?;
+    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)?;
+    // The relay writes what it has read at once: there is nothing to wait for.
+    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+}
+
+fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
+    let socket = sys::socket(address.family())?;
+    sys::set_number(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if address.family() == libc::AF_INET6 {
+        // [::] is IPv6 alone, whatever net.ipv6.bindv6only says.
+        sys::set_number(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    sys::bind(&socket, address)?;
+    // As much as net.core.somaxconn allows: a client that finds the backlog full waits for a second (tcp(7)).
+    srt_common::sys::listen(socket.as_fd(), libc::c_int::MAX)?;
+    Ok(socket)
+}
+
+fn no_such_address(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+fn explain(name: &str, error: &io::Error) -> Error {
+    let refused = Error::system(format!("cannot listen on {name}"), error);
+    match error.kind() {
+        ErrorKind::PermissionDenied => refused.hint("ports below 1024 are root's: take a higher one"),
+        ErrorKind::AddrInUse => refused.hint("another program listens there: ss -ltnp shows which"),
+        _ => refused,
+    }
+}
+
+fn inherited(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
+    let socket = sys::inherited(fd).context(|| "inherited descriptor")?;
+    let option = |name| sys::socket_option(&socket, name).context(|| "not a socket");
+    if option(libc::SO_TYPE)? != libc::SOCK_STREAM || option(libc::SO_ACCEPTCONN)? != 1 {
+        return Err(Error::failed("not a listening stream socket"));
+    }
+    let family = option(libc::SO_DOMAIN)?;
+    if ![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].contains(&family) {
+        return Err(Error::failed("neither a Unix nor a TCP socket"));
+    }
+    // Another process may have the same socket and take a connection between epoll's report and accept4.
+    sys::set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
+    Ok((socket, family))
+}

@@ -1,0 +1,225 @@
+//! What the command line asks for.
+
+use crate::address::{Address, Place};
+use argh::FromArgs;
+use srt_common::args::{self, Parsed, Raw};
+use srt_common::{Error, Result};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Relay bytes between listening and connecting sockets: each LISTEN address accepts, and each of its
+/// connections leads to the CONNECT address that follows it.
+#[derive(FromArgs, Debug)]
+#[argh(note = "Addresses:
+  tcp:IP:PORT      tcp:[::1]:PORT for IPv6; tcp:localhost:PORT is 127.0.0.1, and ::1 too where it listens
+  unix:PATH        to listen: made with mode 0600, replaces a dead socket, removed at exit;
+                   to connect: held from the start on, what is put in its place later is not followed
+  fd:N             to listen: an inherited listening socket;
+                   to connect: an O_PATH descriptor of a Unix socket")]
+#[argh(note = "On a host:     srt-relay unix:/run/proxy.sock tcp:127.0.0.1:3128
+In a sandbox:  srt-relay tcp:127.0.0.1:3128 unix:/run/proxy.sock")]
+#[argh(note = "Ends with its parent, or with SIGTERM, SIGINT or SIGHUP, and removes its sockets.
+Exit status: 0 after such an end, 1 with a message, 2 for wrong usage.")]
+struct CommandLine {
+    /// write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts
+    #[argh(option, arg_name = "N")]
+    ready_fd: Option<Number>,
+    /// write events to descriptor N, one JSON object a line
+    #[argh(option, arg_name = "N")]
+    status_fd: Option<Number>,
+    /// leave clients waiting while N connections are open (as many as descriptors allow)
+    #[argh(option, arg_name = "N")]
+    max_connections: Option<Number>,
+    /// give up on a CONNECT address after S seconds; 0 never (10)
+    #[argh(option, arg_name = "S")]
+    connect_timeout: Option<Seconds>,
+    /// close connections on which nothing has moved for S seconds; 0 never (0)
+    #[argh(option, arg_name = "S")]
+    idle_timeout: Option<Seconds>,
+    /// go on when the process that started it ends
+    #[argh(switch)]
+    outlive_parent: bool,
+    /// print the version
+    #[argh(switch)]
+    #[allow(dead_code)] // Asked for before argh reads anything; here for --help.
+    version: bool,
+    /// pairs of addresses
+    #[argh(positional, arg_name = "LISTEN CONNECT")]
+    addresses: Vec<Raw>,
+}
+
+/// A number as a script writes it: digits alone.
+#[derive(Debug)]
+struct Number(i32);
+
+impl FromStr for Number {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).map(Self).ok_or("expected a number")
+    }
+}
+
+/// Seconds, perhaps with a fraction. `None` is 0: never.
+#[derive(Debug)]
+struct Seconds(Option<Duration>);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        // A year is the most, so that no sum of times overflows.
+        let seconds: Option<f64> = text.parse().ok().filter(|&seconds| plain && seconds <= 31_536_000.0);
+        let seconds = seconds.ok_or("expected seconds, like 5 or 0.5")?;
+        Ok(Self((seconds > 0.0).then(|| Duration::from_secs_f64(seconds))))
+    }
+}
+
+/// The command line, understood.
+#[derive(Debug)]
+pub struct Options {
+    /// LISTEN and CONNECT.
+    pub pairs: Vec<(Address, Address)>,
+    /// `--ready-fd`.
+    pub ready_fd: Option<RawFd>,
+    /// `--status-fd`.
+    pub status_fd: Option<RawFd>,
+    /// `--outlive-parent`.
+    pub outlive_parent: bool,
+    /// What connections may use.
+    pub limits: Limits,
+}
+
+/// Bounds on connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `--max-connections`.
+    pub connections: usize,
+    /// `--connect-timeout`; `None` never.
+    pub connect: Option<Duration>,
+    /// `--idle-timeout`; `None` never.
+    pub idle: Option<Duration>,
+}
+
+impl Options {
+    /// Reads argv without argv\[0\].
+    ///
+    /// # Errors
+    /// A usage error that names the option or address and what was expected.
+    pub fn parse(words: &[OsString]) -> Result<Parsed<Self>> {
+        let line: CommandLine = match args::parse("srt-relay", words)? {
+            Parsed::Options(line) => line,
+            Parsed::Help(text) => return Ok(Parsed::Help(text)),
+        };
+        let addresses =
+            line.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
+        let (pairs, rest) = addresses.as_chunks::<2>();
+        match rest {
+            [alone] => {
+                return Err(Error::usage(format!("{}: no CONNECT address follows", alone.text.display())));
+            }
+            _ if pairs.is_empty() => return Err(Error::usage("expected LISTEN CONNECT")),
+            _ => {}
+        }
+        let connections = match line.max_connections {
+            Some(Number(0)) => return Err(Error::usage("--max-connections 0: expected 1 or more")),
+            Some(Number(most)) => most as usize,
+            None => usize::MAX,
+        };
+        let options = Self {
+            pairs: pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect(),
+            ready_fd: line.ready_fd.map(|fd| fd.0),
+            status_fd: line.status_fd.map(|fd| fd.0),
+            outlive_parent: line.outlive_parent,
+            limits: Limits {
+                connections,
+                connect: line.connect_timeout.map_or(Some(Duration::from_secs(10)), |seconds| seconds.0),
+                idle: line.idle_timeout.and_then(|seconds| seconds.0),
+            },
+        };
+        options.each_descriptor_has_one_use()?;
+        Ok(Parsed::Options(options))
+    }
+
+    /// Every inherited descriptor that is still needed.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let (listen, connect) = self.address_descriptors();
+        listen.into_iter().chain(connect).chain(self.ready_fd).chain(self.status_fd)
+    }
+
+    fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
+        let number = |address: &Address| match address.place {
+            Place::Descriptor(fd) => Some(fd),
+            _ => None,
+        };
+        let listen = self.pairs.iter().filter_map(|(listen, _)| number(listen)).collect();
+        (listen, self.pairs.iter().filter_map(|(_, connect)| number(connect)).collect())
+    }
+
+    /// Several pairs may lead to one socket; anything else named twice is a mistake.
+    fn each_descriptor_has_one_use(&self) -> Result<()> {
+        let (listen, mut connect) = self.address_descriptors();
+        connect.sort_unstable();
+        connect.dedup();
+        let mut all: Vec<RawFd> = listen.into_iter().chain(connect).chain(self.ready_fd).collect();
+        all.sort_unstable();
+        match all.array_windows::<2>().find(|[one, next]| one == next) {
+            Some([fd, _]) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Parsed<Options>> {
+        Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn options(words: &[&str]) -> Options {
+        match parse(words) {
+            Ok(Parsed::Options(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pairs_are_taken_in_order() {
+        let options = options(&["fd:5", "fd:9", "--max-connections", "7", "fd:6", "fd:9"]);
+        let names: Vec<_> = options.pairs.iter().map(|(l, c)| (l.text.to_str(), c.text.to_str())).collect();
+        assert_eq!(names, [(Some("fd:5"), Some("fd:9")), (Some("fd:6"), Some("fd:9"))]);
+        assert_eq!(options.limits.connections, 7);
+        assert_eq!(options.descriptors().collect::<Vec<_>>(), [5, 6, 9, 9]);
+    }
+
+    #[test]
+    fn times_are_seconds_and_zero_is_never() {
+        let options = options(&["--connect-timeout", "0", "--idle-timeout", "0.25", "fd:3", "fd:4"]);
+        assert_eq!((options.limits.connect, options.limits.idle), (None, Some(Duration::from_millis(250))));
+        for bad in ["-1", "1e3", "inf", "nan", "", ".", "1s", "99999999999"] {
+            assert!(parse(&["--idle-timeout", bad, "fd:3", "fd:4"]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn senseless_lines_are_refused() {
+        for bad in [
+            &["fd:3"][..],
+            &[],
+            &["fd:3", "fd:4", "fd:5"],
+            &["fd:3", "fd:4", "fd:3", "fd:5"],
+            &["fd:3", "fd:3"],
+            &["--ready-fd", "3", "fd:3", "fd:4"],
+            &["--max-connections", "0", "fd:3", "fd:4"],
+            &["--max-connections", "+1", "fd:3", "fd:4"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

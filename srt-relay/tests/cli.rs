@@ -1,0 +1,63 @@
+//! The command line: help, version, and what is refused before anything is opened.
+
+use srt_tests::{Who, run};
+
+fn relay(args: &[&str]) -> srt_tests::Ran {
+    run(Who::Root.command("srt-relay").args(args))
+}
+
+#[test]
+fn help_names_every_option_and_address() {
+    let help = relay(&["--help"]);
+    help.ok();
+    for word in [
+        "--ready-fd",
+        "--status-fd",
+        "--max-connections",
+        "--connect-timeout",
+        "--idle-timeout",
+        "--outlive-parent",
+        "--version",
+        "LISTEN",
+        "CONNECT",
+        "tcp:IP:PORT",
+        "unix:PATH",
+        "fd:N",
+    ] {
+        assert!(help.out.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn version_is_one_line_on_stdout() {
+    relay(&["--version"]).ok().says(&format!("srt-relay {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_is_2_with_one_clear_error() {
+    for (args, complaint) in [
+        (&[][..], "LISTEN CONNECT"),
+        (&["fd:3"], "fd:3: no CONNECT address follows"),
+        (&["tcp:127.0.0.1:80"], "no CONNECT"),
+        (&["tcp:127.0.0.1:80", "udp:1"], "udp:1: expected tcp:IP:PORT, unix:PATH or fd:N"),
+        (&["tcp:example.org:80", "unix:/x"], "tcp:example.org:80: expected an IP address"),
+        (&["--nope", "fd:3", "fd:4"], "--nope"),
+        (&["--max-connections", "0", "fd:3", "fd:4"], "--max-connections 0"),
+        (&["--max-connections", "many", "fd:3", "fd:4"], "--max-connections"),
+        (&["--connect-timeout", "-1", "fd:3", "fd:4"], "--connect-timeout"),
+        (&["--ready-fd", "x", "fd:3", "fd:4"], "--ready-fd"),
+        (&["--ready-fd", "1", "--ready-fd", "2", "fd:3", "fd:4"], "--ready-fd"),
+        (&["--ready-fd", "4", "fd:3", "fd:4"], "descriptor 4 is named for two uses"),
+        (&["--status-fd", "99", "fd:3", "fd:4"], "--status-fd 99: not an open descriptor"),
+    ] {
+        relay(args).code(2).one_clear_error("srt-relay").complains(complaint).says("");
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_not_open_is_an_error() {
+    relay(&["fd:98", "tcp:127.0.0.1:1"]).code(1).one_clear_error("srt-relay").complains("fd:98");
+    relay(&["tcp:127.0.0.1:1", "fd:98"]).code(1).one_clear_error("srt-relay").complains("fd:98");
+    let ready = relay(&["--ready-fd", "97", "tcp:127.0.0.1:1", "tcp:127.0.0.1:2"]);
+    ready.code(1).one_clear_error("srt-relay").complains("--ready-fd 97");
+}

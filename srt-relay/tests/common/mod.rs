@@ -1,0 +1,251 @@
+//! What the tests of the relay share: a running relay, and streams of either family.
+
+#![allow(dead_code)]
+
+use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+/// A relay that has said `ready`. Killed when it goes out of scope.
+pub struct Relay {
+    pub child: Child,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Relay {
+    /// Starts a relay with these arguments and waits until it accepts.
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(who: Who, args: &[S]) -> Self {
+        Self::start_with(who, args, &[])
+    }
+
+    /// The same, with descriptors of this process and the numbers they have in the relay.
+    #[track_caller]
+    pub fn start_with<S: AsRef<OsStr>>(who: Who, args: &[S], fds: &[(RawFd, RawFd)]) -> Self {
+        let mut command = who.command("srt-relay");
+        command.args(["--ready-fd", "1"]).args(args);
+        Self::spawn(command, fds)
+    }
+
+    /// Starts a command that becomes a relay with `--ready-fd 1`.
+    #[track_caller]
+    pub fn spawn(mut command: std::process::Command, fds: &[(RawFd, RawFd)]) -> Self {
+        for &(own, number) in fds {
+            pass_fd(&mut command, own, number);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (lines, sink) = (child.stderr.take().expect("stderr"), Arc::clone(&stderr));
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                *sink.lock().expect("lock") += &format!("{line}\n");
+            }
+        });
+        let mut out = String::new();
+        child.stdout.take().expect("stdout").read_to_string(&mut out).expect("read");
+        let relay = Self { child, stderr };
+        assert_eq!(out, "ready\n", "{}", relay.stderr());
+        relay
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// What it has said so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("lock").clone()
+    }
+
+    /// How many descriptors it has.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("fd").count()
+    }
+
+    /// Waits until it has as many descriptors as before.
+    #[track_caller]
+    pub fn settles_at(&self, descriptors: usize) {
+        wait_until(&format!("{descriptors} descriptors"), || self.descriptors() == descriptors);
+    }
+
+    /// Its CPU time so far, in clock ticks (10 ms).
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: two integers; the child is not reaped yet, so the number is its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    #[track_caller]
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child, "the relay's end")
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the relay's stderr: {}", self.stderr());
+        }
+    }
+}
+
+/// A stream socket of either family.
+pub trait Stream: Read + Write + AsRawFd + Send {
+    fn end(&self);
+    fn another(&self) -> Box<dyn Stream>;
+    fn deadline(&self);
+}
+
+impl Stream for TcpStream {
+    fn end(&self) {
+        self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+    fn another(&self) -> Box<dyn Stream> {
+        Box::new(self.try_clone().expect("dup"))
+    }
+    fn deadline(&self) {
+        self.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        self.set_write_timeout(Some(DEADLINE)).expect("timeout");
+    }
+}
+
+impl Stream for UnixStream {
+    fn end(&self) {
+        self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+    fn another(&self) -> Box<dyn Stream> {
+        Box::new(self.try_clone().expect("dup"))
+    }
+    fn deadline(&self) {
+        self.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        self.set_write_timeout(Some(DEADLINE)).expect("timeout");
+    }
+}
+
+/// A stream on which nothing waits for ever.
+pub fn bounded(stream: impl Stream + 'static) -> Box<dyn Stream> {
+    stream.deadline();
+    Box::new(stream)
+}
+
+/// A port on which nothing listens now.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind").local_addr().expect("address").port()
+}
+
+/// Everything up to the end of the stream.
+#[track_caller]
+pub fn read_all(stream: &mut (impl Read + ?Sized)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the end of the stream");
+    bytes
+}
+
+/// Closes with a reset rather than an end.
+pub fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of::<libc::linger>() as u32;
+    // SAFETY: a pointer to a linger and its size.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&linger).cast(),
+            length,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// A pipe: to read from, and to give away.
+pub fn pipe() -> (File, OwnedFd) {
+    let mut ends = [-1; 2];
+    // SAFETY: two descriptors are written.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: both are new.
+    unsafe { (File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) }
+}
+
+/// A stream of bytes that repeats after no power of two, from a start value.
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for word in bytes.chunks_mut(8) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            word.copy_from_slice(&self.0.to_le_bytes()[..word.len()]);
+        }
+    }
+}
+
+/// FNV-1a, by 8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum(pub u64, pub usize);
+
+impl Checksum {
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325, 0)
+    }
+
+    pub fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self.1 += bytes.len();
+    }
+}
+
+/// Writes `total` bytes of noise in pieces of changing size, then ends; returns their checksum.
+pub fn send_noise(stream: &mut dyn Stream, seed: u64, total: usize) -> io::Result<Checksum> {
+    let (mut noise, mut sum, mut left) = (Noise::new(seed), Checksum::new(), total);
+    let mut buffer = vec![0; 300_000];
+    let mut size = 1;
+    while left > 0 {
+        size = (size * 7 + 13) % buffer.len() + 1;
+        let piece = &mut buffer[..size.min(left)];
+        noise.fill(piece);
+        stream.write_all(piece)?;
+        sum.add(piece);
+        left -= piece.len();
+    }
+    stream.end();
+    Ok(sum)
+}
+
+/// The checksum of everything up to the end.
+pub fn receive_sum(stream: &mut dyn Stream) -> io::Result<Checksum> {
+    let (mut sum, mut buffer) = (Checksum::new(), vec![0; 100_000]);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(sum),
+            count => sum.add(&buffer[..count]),
+        }
+    }
+}
