@@ -155,7 +155,9 @@ pub fn tools() -> &'static Path {
             let fresh = tempfile::Builder::new().prefix("srt-tools-").tempdir_in("/tmp").expect("tempdir");
             for name in TOOLS {
                 if built.join(name).is_file() {
-                    fs::copy(built.join(name), fresh.path().join(name)).expect("copy a tool");
+                    // By cp(1): another test's child could inherit a descriptor that is open for writing: ETXTBSY.
+                    let copied = Command::new("cp").arg(built.join(name)).arg(fresh.path()).status();
+                    assert!(copied.expect("cp").success(), "copy {name}");
                 }
             }
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
