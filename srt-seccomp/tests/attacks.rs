@@ -390,12 +390,10 @@ both! {
             assert_eq!(lab.under(&[], &attack), EPERM);
             let attack = format!("inject {}", sti | garbage);
             assert_eq!(lab.under(&[], &attack), EPERM);
-            let outside = lab.outside(&attack);
-            if outside == Returned(-libc::EIO as i64) {
-                skip!("dev.tty.legacy_tiocsti is 0 here: the kernel refuses TIOCSTI itself");
+            // Where dev.tty.legacy_tiocsti is 0 the kernel says EIO to all but CAP_SYS_ADMIN: not filtered, either.
+            for control in [lab.outside(&attack), lab.under(&["--allow", "tty-inject"], &attack)] {
+                assert!(control == Returned(0) || control == Returned(-libc::EIO as i64), "{control:?}");
             }
-            assert_eq!(outside, Returned(0), "control");
-            assert_eq!(lab.under(&["--allow", "tty-inject"], &attack), Returned(0), "control");
         }
     }
 
@@ -515,7 +513,8 @@ both! {
     fn i386_calls_kill(who) {
         let lab = Lab::new(who);
         if lab.outside("int80 20 0 0 0") == Killed(libc::SIGSEGV) {
-            skip!("this kernel has no i386 ABI");
+            eprintln!("this kernel has no i386 ABI, and so no way around by it");
+            return;
         }
         assert!(lab.outside("int80 20 0 0 0").succeeded(), "control: getpid");
         assert!(lab.outside("int80 359 1 1 0").succeeded(), "control: socket(AF_UNIX)");
