@@ -5,7 +5,8 @@
 use srt_tests::{DEADLINE, Who, wait_until};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::os::fd::{AsRawFd, RawFd};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// One connection to the scripted proxy.
@@ -84,4 +85,37 @@ pub fn connect(who: Who, proxy: &str) -> Command {
     let mut command = who.command("srt-connect");
     command.args(["--proxy", proxy]);
     command
+}
+
+/// Starts it with all three standard descriptors piped.
+pub fn start(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("srt-connect starts")
+}
+
+/// Makes the end of this connection a reset.
+pub fn reset(stream: &TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `linger`.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            length,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// Leaves a listener room for one connection that is not accepted yet.
+pub fn shrink_backlog(listener: RawFd) {
+    // SAFETY: two integers.
+    assert_eq!(unsafe { libc::listen(listener, 0) }, 0);
 }

@@ -1,0 +1,469 @@
+//! The tunnel: bytes both ways without loss, half-close, and who may be slow or gone.
+
+#![allow(clippy::expect_used)]
+
+mod common;
+
+use common::{Call, Scripted, connect, start};
+use srt_tests::{DEADLINE, both, run, run_with_input, wait, wait_until};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+/// Bytes in which every place is different, as good as random to anything that could mix them up.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(length);
+    bytes
+}
+
+const UP: u64 = 0x9e37_79b9_7f4a_7c15;
+const DOWN: u64 = 0xc2b2_ae3d_27d4_eb4f;
+/// 100 MB each way.
+const BULK: usize = 100_000_000;
+
+/// A peer that sends and receives so much at the same time, each with its own end.
+fn exchange(call: &mut Call, length: usize) -> bool {
+    let mut sender = call.stream.try_clone().expect("clone");
+    let feeder = std::thread::spawn(move || {
+        sender.write_all(&pattern(DOWN, length)).expect("write");
+        sender.shutdown(Shutdown::Write).expect("shutdown");
+    });
+    let mut got = vec![];
+    call.stream.read_to_end(&mut got).expect("read");
+    feeder.join().expect("feeder");
+    got == pattern(UP, length)
+}
+
+/// A proxy behind which is [`exchange`], and what came of it.
+fn exchanging(length: usize) -> (Scripted, Receiver<bool>) {
+    let (tell, told) = channel();
+    let proxy = Scripted::start(move |mut call| {
+        call.open();
+        tell.send(exchange(&mut call, length)).expect("send");
+    });
+    (proxy, told)
+}
+
+fn feed(mut to: impl Write + Send + 'static, length: usize) -> JoinHandle<()> {
+    std::thread::spawn(move || to.write_all(&pattern(UP, length)).expect("write"))
+}
+
+#[track_caller]
+fn ended_well(child: &mut Child) {
+    let status = wait(child, "srt-connect");
+    let mut complaint = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut complaint).expect("UTF-8");
+    }
+    assert!(status.success() && complaint.is_empty(), "{status:?} {complaint}");
+}
+
+both! {
+    fn a_hundred_megabytes_go_each_way_through_pipes(who) {
+        let (proxy, told) = exchanging(BULK);
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let feeder = feed(child.stdin.take().expect("stdin"), BULK);
+        let mut got = vec![];
+        child.stdout.take().expect("stdout").read_to_end(&mut got).expect("read");
+        feeder.join().expect("feeder");
+        assert!(got == pattern(DOWN, BULK), "{} bytes came", got.len());
+        assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
+        ended_well(&mut child);
+    }
+
+    fn the_same_through_one_socket_as_stdin_and_stdout(who) {
+        const LENGTH: usize = 20_000_000;
+        let (proxy, told) = exchanging(LENGTH);
+        let (ours, theirs) = UnixStream::pair().expect("socketpair");
+        let both = [theirs.try_clone().expect("clone"), theirs].map(OwnedFd::from);
+        let [stdin, stdout] = both.map(Stdio::from);
+        let mut command = connect(who, &proxy.url("http"));
+        let mut child = command.args(["a", "1"]).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut sender = ours.try_clone().expect("clone");
+        let feeder = std::thread::spawn(move || {
+            sender.write_all(&pattern(UP, LENGTH)).expect("write");
+            sender.shutdown(Shutdown::Write).expect("shutdown");
+        });
+        // `command` has its copies of the socket open: the end comes by shutdown(2), or not at all.
+        let mut got = vec![];
+        (&ours).read_to_end(&mut got).expect("read");
+        feeder.join().expect("feeder");
+        assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+        assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
+        ended_well(&mut child);
+    }
+
+    fn the_same_through_files(who) {
+        const LENGTH: usize = 20_000_000;
+        let (proxy, told) = exchanging(LENGTH);
+        let scratch = who.scratch();
+        let (input, output) = (scratch.file("in", pattern(UP, LENGTH)), scratch.file("out", ""));
+        let open = std::fs::File::options().append(true).open(&output).expect("open");
+        let mut command = connect(who, &proxy.url("http"));
+        command.args(["a", "1"]).stdin(std::fs::File::open(input).expect("open")).stdout(open).stderr(Stdio::piped());
+        ended_well(&mut command.spawn().expect("spawn"));
+        assert!(std::fs::read(output).expect("read") == pattern(DOWN, LENGTH));
+        assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
+    }
+
+    fn the_same_through_a_proxy_on_a_unix_socket(who) {
+        const LENGTH: usize = 20_000_000;
+        let scratch = who.scratch();
+        let path = scratch.join("proxy");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("read");
+                head.extend(byte);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
+            let mut sender = stream.try_clone().expect("clone");
+            let feeder = std::thread::spawn(move || {
+                sender.write_all(&pattern(DOWN, LENGTH)).expect("write");
+                sender.shutdown(Shutdown::Write).expect("shutdown");
+            });
+            let mut got = vec![];
+            stream.read_to_end(&mut got).expect("read");
+            feeder.join().expect("feeder");
+            got == pattern(UP, LENGTH)
+        });
+        let mut child = start(connect(who, &format!("http+unix:{}", path.display())).args(["a", "1"]));
+        let feeder = feed(child.stdin.take().expect("stdin"), LENGTH);
+        let mut got = vec![];
+        child.stdout.take().expect("stdout").read_to_end(&mut got).expect("read");
+        feeder.join().expect("feeder");
+        assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+        assert!(server.join().expect("server"));
+        ended_well(&mut child);
+    }
+
+    /// socat cuts this reply after half a second.
+    fn a_reply_that_comes_long_after_the_requests_end_comes(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            let mut request = String::new();
+            call.stream.read_to_string(&mut request).expect("read");
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            call.say(format!("you said {request}").as_bytes());
+        });
+        run_with_input(connect(who, &proxy.url("http")).args(["a", "1"]), b"hello").ok().says("you said hello");
+    }
+
+    fn the_peers_end_is_told_while_stdin_goes_on(who) {
+        let (tell, told) = channel();
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            call.say(b"the last word");
+            call.stream.shutdown(Shutdown::Write).expect("shutdown");
+            let mut rest = String::new();
+            call.stream.read_to_string(&mut rest).expect("read");
+            tell.send(rest).expect("send");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let mut out = String::new();
+        child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
+        assert_eq!(out, "the last word");
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(b"and yet I speak").expect("write");
+        drop(stdin);
+        assert_eq!(told.recv_timeout(DEADLINE).expect("the rest"), "and yet I speak");
+        ended_well(&mut child);
+    }
+
+    /// With a blocking write to stdout this stands still for ever: the one who should read it is busy writing.
+    fn a_reader_that_writes_first_is_no_deadlock(who) {
+        const LENGTH: usize = 10_000_000;
+        let (proxy, told) = exchanging(LENGTH);
+        for socket in [false, true] {
+            let mut command = connect(who, &proxy.url("http"));
+            command.args(["a", "1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+            if socket {
+                command.stdout(OwnedFd::from(theirs));
+            }
+            let mut child = command.spawn().expect("spawn");
+            // Only when all of stdin is gone is the first byte of stdout read.
+            feed(child.stdin.take().expect("stdin"), LENGTH).join().expect("all of stdin is taken");
+            drop(command);
+            let mut got = vec![];
+            match child.stdout.take() {
+                Some(mut stdout) => stdout.read_to_end(&mut got),
+                None => ours.read_to_end(&mut got),
+            }
+            .expect("read");
+            assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+            assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
+            ended_well(&mut child);
+        }
+    }
+
+    fn a_peer_that_reads_nothing_holds_up_nobody_else(who) {
+        let (go, gone) = channel::<()>();
+        let gone = std::sync::Mutex::new(gone);
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            for _ in 0..1000 {
+                call.say(&[b'x'; 10_000]);
+            }
+            gone.lock().expect("lock").recv().expect("go");
+            let mut rest = vec![];
+            call.stream.read_to_end(&mut rest).expect("read");
+            call.say(rest.len().to_string().as_bytes());
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let feeder = feed(child.stdin.take().expect("stdin"), 20_000_000);
+        let mut stdout = child.stdout.take().expect("stdout");
+        let mut got = vec![0; 10_000_000];
+        stdout.read_exact(&mut got).expect("all comes down while nothing goes up");
+        go.send(()).expect("send");
+        let mut out = String::new();
+        stdout.read_to_string(&mut out).expect("UTF-8");
+        assert_eq!(out, "20000000");
+        feeder.join().expect("feeder");
+        ended_well(&mut child);
+    }
+
+    /// splice(2) stops at a TCP urgent mark for ever, while poll(2) reports what is behind it.
+    fn urgent_data_stops_nothing(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            for _ in 0..3 {
+                call.say(b"before ");
+                // SAFETY: one byte of a static string.
+                let sent = unsafe { libc::send(call.stream.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+                assert_eq!(sent, 1);
+                call.say(b"after ");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let mut out = String::new();
+        child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
+        assert_eq!(out.replace('!', ""), "before after before after before after ");
+        drop(child.stdin.take());
+        ended_well(&mut child);
+    }
+
+    fn an_idle_tunnel_uses_no_cpu(who) {
+        let (tell, told) = channel();
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            call.say(b"hello");
+            // Urgent data is what would make it spin.
+            // SAFETY: one byte of a static string.
+            unsafe { libc::send(call.stream.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+            call.say(b"there");
+            tell.send(()).expect("send");
+            call.stream.read_to_end(&mut vec![]).expect("read");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        told.recv_timeout(DEADLINE).expect("the tunnel");
+        let mut hello = [0; 10];
+        child.stdout.as_mut().expect("stdout").read_exact(&mut hello).expect("read");
+        let stat = format!("/proc/{}/stat", child.id());
+        let asleep = || std::fs::read_to_string(&stat).expect("stat").rsplit(')').next().is_some_and(|rest| rest.starts_with(" S "));
+        wait_until("it to sleep", asleep);
+        for _ in 0..20 {
+            assert!(asleep(), "it does something while nothing happens");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        drop(child.stdin.take());
+        ended_well(&mut child);
+    }
+
+    /// O_NONBLOCK is a property of the open file, not of the descriptor: the shell's terminal would get it too.
+    fn what_the_caller_shares_stays_blocking(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            call.say(b"hello");
+            call.stream.read_to_end(&mut vec![]).expect("read");
+        });
+        let (stdin, writer) = std::io::pipe().expect("pipe");
+        let (mut reader, stdout) = std::io::pipe().expect("pipe");
+        let mut command = connect(who, &proxy.url("http"));
+        let copies = (stdin.try_clone().expect("clone"), stdout.try_clone().expect("clone"));
+        let mut child = command.args(["a", "1"]).stdin(copies.0).stdout(copies.1).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut hello = [0; 5];
+        reader.read_exact(&mut hello).expect("read");
+        for fd in [stdin.as_raw_fd(), stdout.as_raw_fd()] {
+            // SAFETY: no pointer.
+            let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+            assert!(flags >= 0 && flags & libc::O_NONBLOCK == 0);
+        }
+        drop((writer, command));
+        ended_well(&mut child);
+    }
+
+    /// And what the caller made not to block is no reason to fail or to spin.
+    fn what_the_caller_made_nonblocking_works(who) {
+        let (proxy, told) = exchanging(3_000_000);
+        let (stdin, writer) = std::io::pipe().expect("pipe");
+        let (mut reader, stdout) = std::io::pipe().expect("pipe");
+        for fd in [stdin.as_raw_fd(), stdout.as_raw_fd()] {
+            // SAFETY: an integer.
+            assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        }
+        let mut command = connect(who, &proxy.url("http"));
+        let mut child = command.args(["a", "1"]).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().expect("spawn");
+        drop(command);
+        let feeder = feed(writer, 3_000_000);
+        let mut got = vec![];
+        reader.read_to_end(&mut got).expect("read");
+        assert!(got == pattern(DOWN, 3_000_000));
+        feeder.join().expect("feeder");
+        assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
+        ended_well(&mut child);
+    }
+
+    fn bytes_that_nobody_reads_are_an_error(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            while call.stream.write_all(&[b'x'; 10_000]).is_ok() {}
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let mut stdout = child.stdout.take().expect("stdout");
+        stdout.read_exact(&mut [0; 10]).expect("read");
+        drop(stdout);
+        assert_eq!(wait(&mut child, "srt-connect").code(), Some(1), "though stdin is open");
+        let mut complaint = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("UTF-8");
+        assert_eq!(complaint, "srt-connect: cannot write to stdout: Broken pipe\n");
+    }
+
+    /// What an ssh client leaves behind that was killed: nobody, on both sides.
+    fn a_caller_that_is_gone_is_a_quiet_end(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            call.say(b"hello");
+            // The peer does not care for the end that it reads.
+            call.stream.read_to_end(&mut vec![]).expect("read");
+            std::thread::sleep(DEADLINE);
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
+        drop((child.stdin.take(), child.stdout.take()));
+        ended_well(&mut child);
+    }
+
+    fn a_peer_that_is_gone_ends_it_though_stdin_is_open(who) {
+        // A Unix socket tells a closed peer from one that only stopped sending.
+        let scratch = who.scratch();
+        let path = scratch.join("proxy");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.read_exact(&mut [0; 40]).expect("read");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nbye").expect("write");
+        });
+        let url = format!("http+unix:{}", path.display());
+        let mut child = start(connect(who, &url).args(["example.org", "22"]));
+        let mut out = String::new();
+        child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
+        assert_eq!(out, "bye");
+        wait(&mut child, "srt-connect, with stdin still open");
+    }
+
+    fn a_reset_is_an_error(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            call.say(b"hello");
+            call.exactly(5);
+            common::reset(&call.stream);
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
+        child.stdin.as_mut().expect("stdin").write_all(b"hello").expect("write");
+        assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
+        let mut complaint = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("UTF-8");
+        assert_eq!(complaint, "srt-connect: the connection broke: Connection reset by peer\n");
+    }
+
+    fn closed_standard_descriptors_are_an_end_not_a_crash(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            call.stream.read_to_end(&mut vec![]).expect("read");
+            call.say(b"hello");
+        });
+        for redirections in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+            let script = format!("exec \"$@\" {redirections}");
+            let tool = srt_tests::tool("srt-connect");
+            let mut command = who.command("sh");
+            command.args(["-c", &script, "sh"]).arg(tool).args(["--proxy", &proxy.url("http"), "a", "1"]);
+            run(&mut command).ok();
+        }
+    }
+
+    fn it_has_no_privileges_once_the_proxy_is_called(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            call.say(b"hello");
+            call.stream.read_to_end(&mut vec![]).expect("read");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+        for line in ["NoNewPrivs:\t1", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000"] {
+            assert!(status.contains(line), "{line} is not in\n{status}");
+        }
+        drop(child.stdin.take());
+        ended_well(&mut child);
+    }
+
+    fn a_terminal_works_as_stdin_and_stdout(who) {
+        if !srt_tests::has("script") {
+            srt_tests::skip!("no script(1)");
+        }
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            let line = call.exactly(6);
+            call.say(&[b"you typed ", line.as_slice()].concat());
+            call.stream.read_to_end(&mut vec![]).expect("read");
+        });
+        let tool = srt_tests::tool("srt-connect");
+        let line = format!("{} --proxy {} a 1", tool.display(), proxy.url("http"));
+        let mut child = start(who.command("script").args(["-q", "-e", "-c", &line, "/dev/null"]));
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(b"hello\n").expect("write");
+        let mut stdout = child.stdout.take().expect("stdout");
+        let mut seen = vec![];
+        while !String::from_utf8_lossy(&seen).contains("you typed hello") {
+            let mut chunk = [0; 100];
+            let count = stdout.read(&mut chunk).expect("read");
+            assert_ne!(count, 0, "{}", String::from_utf8_lossy(&seen));
+            seen.extend(&chunk[..count]);
+        }
+        stdin.write_all(b"\x04").expect("write");
+        drop(stdin);
+        assert!(wait(&mut child, "script").success());
+    }
+    fn a_proxy_is_reached_at_its_ipv6_address(who) {
+        let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else { srt_tests::skip!("no IPv6 here") };
+        let port = listener.local_addr().expect("address").port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.read_exact(&mut [0; 20]).expect("read");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nsix").expect("write");
+            stream.shutdown(Shutdown::Write).expect("shutdown");
+            stream.read_to_end(&mut vec![]).expect("read");
+        });
+        run(connect(who, &format!("http://[::1]:{port}")).args(["a", "1"])).ok().says("six");
+    }
+}
