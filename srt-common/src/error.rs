@@ -43,7 +43,15 @@ impl Error {
 
     /// The system refused: `what: No such file or directory`.
     pub fn system(what: impl fmt::Display, error: &io::Error) -> Self {
-        Self::failed(format!("{what}: {}", strerror(error)))
+        let failed = Self::failed(format!("{what}: {}", strerror(error)));
+        match error.raw_os_error() {
+            // Whatever the call: nobody but the kernel, or a filter in front of it, says so.
+            Some(libc::ENOSYS) => failed.hint(
+                "the kernel does not know a system call that Linux 5.12 has: is it older or built without it, or does \
+                 a seccomp filter (a container's profile) hide it?",
+            ),
+            _ => failed,
+        }
     }
 
     /// Adds what the user can do.
