@@ -1,4 +1,4 @@
-//! The process that started srt-ns, and how its end is noticed.
+//! The process that started srt-ns: how its end is noticed, and that its keys stay its own.
 
 use crate::sys;
 use srt_common::{Context, Error, Result};
@@ -23,4 +23,20 @@ pub fn watch() -> Result<Option<OwnedFd>> {
             .hint("--outlive-parent goes on without it"));
     }
     pidfd.map(Some).context(|| "pidfd_open of the caller")
+}
+
+/// Joins a new session keyring. keyrings(7): the caller's is inherited, with all that the caller keeps in it.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub fn leave_keyring() -> Result<()> {
+    sys::new_session_keyring().map_err(|error| {
+        let failed = Error::system("cannot join a new session keyring", &error);
+        match error.raw_os_error() {
+            Some(libc::EDQUOT) => {
+                failed.hint("this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it")
+            }
+            _ => failed,
+        }
+    })
 }

@@ -1,5 +1,6 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
+use crate::caller;
 use crate::options::{Pid1, Plan, Session};
 use crate::pipe::{Gate, Waiter};
 use crate::sys::{self, Inherited, Pid, Side};
@@ -54,8 +55,7 @@ fn become_program(
         // pid namespace, so the caller's group must not be the command's.
         Session::Keep => sys::own_process_group(0).context(|| "setpgid")?,
     }
-    // keyrings(7): the session keyring is inherited, with all the caller keeps in it.
-    sys::new_session_keyring().context(|| "cannot join a new session keyring")?;
+    caller::leave_keyring()?;
     let stage = mount_stage(program);
     // Both the supervisor and srt-init have given everything away when they let the command go.
     let count = if plan.pid1 == Pid1::Command { 1 } else { 2 };

@@ -1,6 +1,7 @@
 //! A process beside the sandbox: a relay, a sidecar, the guardian. It is in the host's pid namespace, so that the
 //! command can neither see nor signal it, and ends with the supervisor.
 
+use crate::caller;
 use crate::pipe::{Gate, Waiter};
 use crate::sys::{self, Inherited, Side};
 use srt_common::tool::Tool;
@@ -34,7 +35,7 @@ fn settle(life: Waiter) -> Result<()> {
     life.wait(1);
     // Neither the caller's terminal and its keys nor the caller's keyring are a companion's.
     sys::setsid().context(|| "setsid")?;
-    sys::new_session_keyring().context(|| "cannot join a new session keyring")
+    caller::leave_keyring()
 }
 
 /// The end of a companion: its exit status, or what it could not do.

@@ -1,7 +1,8 @@
 //! A root directory with nothing in it, for what runs beside the command: PID 1 and the relays.
 
-use crate::sys;
-use srt_common::{Context, Result};
+use crate::{namespaces, sys};
+use srt_common::{Context, Error, Result};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The mount namespace's new root, not yet in place: it can still be filled.
@@ -14,10 +15,11 @@ impl EmptyRoot {
     /// # Errors
     /// What the kernel says of the step.
     pub fn new() -> Result<Self> {
-        sys::unshare(libc::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+        sys::unshare(libc::CLONE_NEWNS)
+            .map_err(|error| namespaces::refused("cannot create a mount namespace", &error))?;
         // mount_namespaces(7): the copies may be peers of the caller's mounts (they are with --share user), and
         // what is detached here would be detached there.
-        sys::make_private().context(|| "cannot make the mounts private")?;
+        sys::make_private().map_err(|error| of_the_root("cannot make the mounts private", &error))?;
         let tmpfs = sys::tmpfs().context(|| "cannot create a tmpfs")?;
         sys::attach_at_root(tmpfs.as_fd()).context(|| "cannot attach a tmpfs")?;
         Ok(Self(tmpfs))
@@ -36,15 +38,17 @@ impl EmptyRoot {
         sys::make_read_only(self.0.as_fd()).context(|| "cannot make the empty root read-only")?;
         sys::fchdir(self.0.as_fd()).context(|| "cannot enter the empty root")?;
         // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
-        sys::pivot_root_here().map_err(|error| {
-            let failed = srt_common::Error::system("pivot_root", &error);
-            match error.raw_os_error() {
-                Some(libc::EINVAL) => failed.hint(
-                    "the caller's root directory must be a mount point: not a plain chroot, not the initramfs",
-                ),
-                _ => failed,
-            }
-        })?;
+        sys::pivot_root_here().map_err(|error| of_the_root("pivot_root", &error))?;
         sys::detach_here().context(|| "cannot detach the old root")
+    }
+}
+
+/// mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.
+fn of_the_root(what: &str, error: &io::Error) -> Error {
+    let failed = Error::system(what, error);
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => failed
+            .hint("the caller's root directory must be a mount point: not a plain chroot, not the initramfs"),
+        _ => failed,
     }
 }

@@ -55,7 +55,7 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
     let mut beside = Beside::start(*tool, &plan, host, inherited)?;
 
     // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
-    namespaces::enter_pid_for_children()?;
+    namespaces::enter_pid_for_children(&plan)?;
     let (init, go) = match plan.pid1 {
         Pid1::Command => (None, Gate::new()?),
         Pid1::Init | Pid1::InitWaitsForAll => {

@@ -45,9 +45,10 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
         }
     }
     let what = "cannot create the net, ipc, uts and cgroup namespaces";
-    sys::unshare(flags(plan.share)).map_err(|error| refused(what, &error))?;
+    sys::unshare(flags(plan.share)).map_err(|error| refused_to(plan, what, &error))?;
     if !plan.share.net {
-        sys::loopback_up().map_err(|error| refused("cannot bring up the loopback interface", &error))?;
+        sys::loopback_up()
+            .map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
     }
     if let Some(name) = &plan.hostname {
         sys::sethostname(name).context(|| format!("--hostname {}", name.display()))?;
@@ -76,8 +77,9 @@ pub fn empty_bounding_set() -> Result<()> {
 ///
 /// # Errors
 /// What unshare(2) says.
-pub fn enter_pid_for_children() -> Result<()> {
-    sys::unshare(libc::CLONE_NEWPID).map_err(|error| refused("cannot create a pid namespace", &error))
+pub fn enter_pid_for_children(plan: &Plan) -> Result<()> {
+    sys::unshare(libc::CLONE_NEWPID)
+        .map_err(|error| refused_to(plan, "cannot create a pid namespace", &error))
 }
 
 fn flags(share: Share) -> libc::c_int {
@@ -125,17 +127,27 @@ fn refused_user(error: &io::Error) -> Error {
     let what = "cannot create a user namespace";
     match error.raw_os_error() {
         Some(libc::ENOSPC) => Error::system(what, error).hint(
-            "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns); \
-             sysctl user.max_user_namespaces shows it",
+            "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns), \
+             sysctl user.max_user_namespaces shows it; or more than 32 are nested",
         ),
-        Some(libc::EUSERS) => Error::system(what, error).hint("user namespaces are nested too deep (32 at most)"),
         Some(libc::EINVAL) => Error::system(what, error).hint("the kernel was built without CONFIG_USER_NS"),
         _ => refused(what, error),
     }
 }
 
+/// [`refused`] to a caller who may have kept its own user namespace, and with it no more than its own capabilities.
+fn refused_to(plan: &Plan, what: &str, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EPERM) if plan.share.user => Error::system(what, error).hint(
+            "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or \
+             run srt-ns as root",
+        ),
+        _ => refused(what, error),
+    }
+}
+
 /// Why a namespace is refused, as far as one can see from here.
-fn refused(what: &str, error: &io::Error) -> Error {
+pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let failed = Error::system(what, error);
     match error.raw_os_error() {
@@ -149,6 +161,7 @@ fn refused(what: &str, error: &io::Error) -> Error {
              seccomp=unconfined), a chroot, or a security module"
         }),
         Some(libc::ENOSPC) => failed.hint("a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"),
+        Some(libc::ENOENT) => failed.hint("srt-ns needs /proc: mount a procfs there"),
         Some(libc::EINVAL) => failed.hint("the kernel may be built without one of these namespaces (CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS, CONFIG_CGROUPS, CONFIG_PID_NS)"),
         _ => failed,
     }

@@ -219,6 +219,12 @@ fn bind(link: &Link) -> Result<Vec<TcpListener>> {
             {
                 continue;
             }
+            // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                return Err(
+                    Error::system(what(), &error).hint("ports below 1024 are root's: take a higher one")
+                );
+            }
             bound => bound.context(what)?,
         };
         srt_common::sys::listen(listener.as_fd(), BACKLOG).context(what)?;
