@@ -4,6 +4,7 @@ use crate::guardian::Guardian;
 use crate::options::{Pid1, Plan};
 use crate::relays::{HostSide, Relay};
 use crate::sidecar;
+use crate::supervisor::End;
 use crate::sys::{self, Inherited, Pid};
 use srt_common::status::Event;
 use srt_common::tool::Tool;
@@ -82,13 +83,13 @@ impl Beside {
     }
 
     /// A child was reaped while the command runs. False: it was the guardian, without which nothing is safe.
-    pub fn ended(&mut self, pid: Pid, tool: Tool) -> bool {
+    pub fn ended(&mut self, pid: Pid, end: End, tool: Tool) -> bool {
         if let Some(relay) = self.relay.take_if(|relay| relay.pid == pid) {
-            relay.ended(tool);
+            relay.ended(end, tool);
         }
         if let Some(at) = self.sidecars.iter().position(|sidecar| sidecar.0 == pid) {
             let (_, name) = self.sidecars.remove(at);
-            tool.warn(&Error::failed(format!("{name}: ended before the command")));
+            tool.warn(&Error::failed(format!("{name}: ended before the command: {end}")));
             if let Some(status) = tool.status {
                 status.send(
                     &Event::new(tool.name, "relay-lost").text("relay", &name).text("message", "it ended"),

@@ -7,6 +7,7 @@
 use crate::companion;
 use crate::empty_root::EmptyRoot;
 use crate::options::{Link, Plan};
+use crate::supervisor::End;
 use crate::sys::{self, Inherited, Pid, Side};
 use srt_common::exec::{Program, require_beside};
 use srt_common::fds::Kept;
@@ -193,8 +194,8 @@ impl Relay {
     }
 
     /// srt-relay has ended while the command runs.
-    pub fn ended(&self, tool: Tool) {
-        tool.warn(&Error::failed("srt-relay ended: the relayed ports lead nowhere now"));
+    pub fn ended(&self, end: End, tool: Tool) {
+        tool.warn(&Error::failed(format!("srt-relay ended before the command: {end}")));
         let mut names: Vec<_> = self.names.iter().map(|(_, name)| name).collect();
         names.dedup();
         names.into_iter().for_each(|name| lost(tool, name, "srt-relay ended"));

@@ -32,11 +32,22 @@ pub struct Supervisor<'a> {
     pub beside: Beside,
 }
 
-/// How the command ended.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
+    /// By itself, with this code.
     Exited(u8),
+    /// By this signal.
     Signaled(libc::c_int),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Signaled(signal) => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 impl Supervisor<'_> {
@@ -124,7 +135,7 @@ impl Supervisor<'_> {
                 }
                 _ => {}
             }
-        } else if !self.beside.ended(pid, self.tool) {
+        } else if !self.beside.ended(pid, ended, self.tool) {
             self.tool.warn(&Error::failed("the guardian was ended from outside"));
             self.kill();
         }
