@@ -1,0 +1,15 @@
+//! The parts of `srt-mount`: a private file tree, built from a list of mounts.
+
+#![deny(unsafe_code)]
+
+pub mod dev;
+pub mod namespace;
+pub mod ops;
+pub mod options;
+pub mod overlay;
+pub mod pins;
+pub mod proc;
+pub mod program;
+pub mod source;
+pub mod sys;
+pub mod tree;

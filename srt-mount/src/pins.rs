@@ -1,0 +1,181 @@
+//! What is protected stays where it is.
+//!
+//! A read-only bind or a mask below a writable bind is worth nothing if the command can rename a directory above it
+//! and put its own there, for the next one who looks. rename(2) and rmdir(2) of a directory that is a mount point
+//! in the caller's mount namespace fail with EBUSY, and the kernel asks about the directory alone, not through which
+//! mount it is reached (`is_local_mountpoint()` in fs/namei.c). So each directory between the root of a writable
+//! mount and the mount point is made a mount point in a second copy of that mount, which no lookup can reach
+//! since another mount covers it. In the tree that the command sees, no file system boundary appears.
+
+use crate::source::Tree;
+use crate::sys::{self, c_path};
+use crate::tree::{self, Place, Root};
+use srt_common::{Context, Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// How a directory is reached once the tree stands: links were resolved before.
+const RESOLVED: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+
+/// Where the copies can hide if no operation has mounted a directory: a directory that usually is a mount point.
+const HIDING_PLACES: [&std::ffi::CStr; 10] =
+    [c"proc", c"sys", c"dev", c"run", c"tmp", c"boot", c"mnt", c"media", c"srv", c"opt"];
+
+/// What is to be pinned.
+#[derive(Debug, Default)]
+pub struct Pins {
+    /// Whether the host's files are writable somewhere in the tree.
+    needed: bool,
+    /// Parents of mount points as the user wrote them, to ask only once.
+    asked: BTreeSet<PathBuf>,
+    /// The same, links resolved.
+    parents: BTreeSet<PathBuf>,
+    /// The last mount of a directory below the root. No later mount covers it.
+    cover: Option<OwnedFd>,
+}
+
+/// The directories to pin in one mount.
+#[derive(Debug, Default)]
+struct Pinned {
+    /// The path of the mount's root.
+    root: PathBuf,
+    /// The directories' paths, counted from that.
+    below: BTreeSet<PathBuf>,
+}
+
+impl Pins {
+    /// From here on the command could rename directories of the host.
+    pub fn host_is_writable(&mut self) {
+        self.needed = true;
+    }
+
+    /// Notes the directories above a mount point.
+    ///
+    /// # Errors
+    /// When the path cannot be had.
+    pub fn protect(&mut self, root: &mut Root, dest: &Path, place: &Place) -> Result<()> {
+        let parent = dest.parent().unwrap_or(dest);
+        if !self.needed || matches!(place, Place::Root) || !self.asked.insert(parent.to_owned()) {
+            return Ok(());
+        }
+        let path = c_path(Path::new("/").join(parent)).context(|| "path")?;
+        let fd = tree::open_in_root(root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY)
+            .context(|| format!("cannot open {}", parent.display()))?;
+        // The new root is mounted on the host's: the kernel shows paths in it as if counted from there.
+        let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
+        let resolved =
+            sys::readlink(sys::CWD, &link).context(|| format!("cannot read {}", link.to_string_lossy()))?;
+        self.parents.insert(resolved);
+        Ok(())
+    }
+
+    /// Notes what was mounted.
+    pub fn mounted(&mut self, tree: Tree, place: &Place) {
+        match place {
+            Place::Root => self.cover = None,
+            Place::Below(_) if tree.directory => self.cover = Some(tree.fd),
+            Place::Below(_) => {}
+        }
+    }
+
+    /// Sets the pins, once the tree stands.
+    ///
+    /// # Errors
+    /// When a directory cannot be pinned.
+    pub fn set(&self, root: &mut Root) -> Result<()> {
+        let mounts = self.by_mount(root)?;
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let cover = match &self.cover {
+            Some(cover) => cover.try_clone().context(|| "dup")?,
+            None => hiding_place(root)?,
+        };
+        let visible = sys::clone_tree(cover.as_raw_fd(), c"", true).context(|| "open_tree")?;
+        let mut pin: Option<OwnedFd> = None;
+        for pinned in mounts.values() {
+            let copy = copy(root, &pinned.root)?;
+            sys::attach(&copy, &cover).context(|| "cannot hide a mount")?;
+            for path in &pinned.below {
+                pin = Some(set_pin(&copy, path, pin)?);
+            }
+        }
+        sys::attach(&visible, &cover).context(|| "cannot cover a mount")
+    }
+
+    /// The directories that need a pin, by the mount that they are in.
+    fn by_mount(&self, root: &mut Root) -> Result<BTreeMap<u64, Pinned>> {
+        let mut mounts: BTreeMap<u64, Pinned> = BTreeMap::new();
+        for parent in &self.parents {
+            let mut mount_root = PathBuf::from("/");
+            let mut pinnable = false;
+            for directory in parent.ancestors().collect::<Vec<_>>().into_iter().rev() {
+                let fd = open(root, directory)?;
+                let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
+                if stat.mount_root || directory == Path::new("/") {
+                    mount_root = directory.to_owned();
+                    pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(|| "fstatvfs")?;
+                } else if pinnable {
+                    let pinned = mounts.entry(stat.mount).or_default();
+                    pinned.root.clone_from(&mount_root);
+                    let below = directory.strip_prefix(&mount_root).unwrap_or(directory);
+                    pinned.below.insert(below.to_owned());
+                }
+            }
+        }
+        Ok(mounts)
+    }
+}
+
+fn open(root: &mut Root, path: &Path) -> Result<OwnedFd> {
+    let c_path = c_path(path).context(|| "path")?;
+    sys::openat2(root.top()?.as_raw_fd(), &c_path, libc::O_PATH | libc::O_DIRECTORY, RESOLVED)
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+/// A second copy of the mount at `path`: alone, or with all below it where the kernel demands that (mounts that came
+/// from a more privileged namespace can only be copied together).
+fn copy(root: &mut Root, path: &Path) -> Result<OwnedFd> {
+    let fd = open(root, path)?;
+    let alone = sys::clone_tree(fd.as_raw_fd(), c"", false);
+    alone.or_else(|_| sys::clone_tree(fd.as_raw_fd(), c"", true)).context(|| "open_tree")
+}
+
+/// Makes the directory at `path` in `copy` a mount point.
+fn set_pin(copy: &OwnedFd, path: &Path, pin: Option<OwnedFd>) -> Result<OwnedFd> {
+    let next = match &pin {
+        None => tree::tmpfs(0, None)?,
+        Some(pin) => sys::clone_tree(pin.as_raw_fd(), c"", false).context(|| "open_tree")?,
+    };
+    let c_path: CString = c_path(path).context(|| "path")?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    match sys::openat2(copy.as_raw_fd(), &c_path, flags, RESOLVED | libc::RESOLVE_NO_XDEV) {
+        Ok(directory) => {
+            sys::attach(&next, &directory).context(|| format!("cannot pin {}", path.display()))?
+        }
+        // It was a mount point before, and is one without a pin.
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(pin.unwrap_or(next)),
+        Err(error) => return Err(Error::system(format!("cannot pin {}", path.display()), &error)),
+    }
+    Ok(next)
+}
+
+fn hiding_place(root: &mut Root) -> Result<OwnedFd> {
+    let top = root.top()?;
+    let mut second_best = None;
+    for name in HIDING_PLACES {
+        let Ok(fd) = sys::openat2(top.as_raw_fd(), name, libc::O_PATH | libc::O_DIRECTORY, RESOLVED) else {
+            continue;
+        };
+        if sys::stat(fd.as_raw_fd()).context(|| "statx")?.mount_root {
+            return Ok(fd);
+        }
+        second_best = second_best.or(Some(fd));
+    }
+    second_best.ok_or_else(|| {
+        Error::failed("no mounted directory below which the directories above a protected path can be pinned")
+            .hint("add a mount of a directory: --proc /proc, --dev /dev, --tmpfs /tmp")
+    })
+}
