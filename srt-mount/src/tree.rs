@@ -104,10 +104,7 @@ impl Root {
         match place {
             Place::Below(fd) => sys::attach(tree, fd).map_err(|error| cannot_mount(&error)),
             Place::Root => {
-                match &self.top {
-                    None => self.stack(tree)?,
-                    Some(top) => sys::attach(tree, top).map_err(|error| cannot_mount(&error))?,
-                }
+                self.stack(tree)?;
                 self.top = Some(tree.try_clone().context(|| "dup")?);
                 Ok(())
             }
@@ -292,8 +289,11 @@ impl Root {
         sys::pivot_root_here().context(|| "pivot_root").map_err(|error| {
             error.hint("pivot_root(2) needs a root that is a mount, and not the initial RAM file system")
         })?;
-        // The old root lies on the new one now. Lazily: everything below goes with it.
-        sys::detach_here().context(|| "cannot detach the old root")?;
+        // The old root lies on the new one now, and on it what was stacked there before: each would be one `..` away
+        // from `/`. Lazily: everything below goes with them.
+        for _ in 0..self.stacked {
+            sys::detach_here().context(|| "cannot detach the old root")?;
+        }
         sys::fchdir(self.top()?).context(|| "cannot enter the new root")?;
         self.stacked = 0;
         self.made.clear();
