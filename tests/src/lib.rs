@@ -5,6 +5,8 @@
 //! differently. What the kernel or the machine cannot do is skipped aloud with [`skip!`]; under `SRT_MUST_RUN=1`
 //! a skip is a failure.
 
+pub mod servers;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write};
