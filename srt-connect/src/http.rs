@@ -65,7 +65,7 @@ impl Exchange {
                     (407, false) => {
                         error.hint("this proxy wants credentials: --auth-fd N, with user:password in N")
                     }
-                    (407, true) => error.hint("this proxy does not take these credentials"),
+                    (401 | 407, true) => error.hint("this proxy does not take these credentials"),
                     _ => error,
                 })
             }

@@ -1,0 +1,15 @@
+//! The answer of an HTTP proxy.
+
+#![no_main]
+
+mod segments;
+
+use libfuzzer_sys::fuzz_target;
+use srt_connect::http::Exchange;
+use srt_connect::target::Target;
+use std::ffi::OsStr;
+
+fuzz_target!(|input: &[u8]| {
+    let target = Target::parse(OsStr::new("example.org"), OsStr::new("22")).expect("good");
+    segments::check(input, || Box::new(Exchange::new(&target, None).expect("good")));
+});
