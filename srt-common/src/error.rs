@@ -71,7 +71,7 @@ impl Error {
     /// The lines that the user sees, each ended by a newline. Control characters are escaped, so that a path
     /// cannot forge a second line or speak to the terminal.
     pub fn lines(&self, tool: &str) -> String {
-        let mut lines = format!("{tool}: {}\n", printable(&self.message));
+        let mut lines = format!("{tool}: {}\n", shortened(&printable(&self.message)));
         if let Some(hint) = &self.hint {
             lines.push_str(&format!("{tool}: hint: {}\n", printable(hint)));
         }
@@ -109,6 +109,17 @@ pub fn printable(text: &str) -> String {
     clean
 }
 
+/// The text without the middle of what is too long to read: an argument may have 128 KiB. So short a line also is
+/// written whole where others write to the same pipe (pipe(7), PIPE_BUF).
+fn shortened(text: &str) -> String {
+    const MOST: usize = 3000;
+    if text.len() <= MOST {
+        return text.to_owned();
+    }
+    let (head, tail) = (text.floor_char_boundary(MOST / 3), text.ceil_char_boundary(text.len() - MOST / 3));
+    format!("{} [...] {}", &text[..head], &text[tail..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +134,14 @@ mod tests {
     fn a_hint_is_a_line_of_its_own() {
         let error = Error::failed("no").within("--bind /a /b").hint("do this");
         assert_eq!(error.lines("t"), "t: --bind /a /b: no\nt: hint: do this\n");
+    }
+
+    #[test]
+    fn what_is_too_long_keeps_its_beginning_and_its_end() {
+        let line = Error::failed(format!("cannot open {}: too long", "é".repeat(70_000))).lines("t");
+        assert!(
+            line.starts_with("t: cannot open éé") && line.ends_with("éé: too long\n") && line.len() < 3000
+        );
     }
 
     #[test]
