@@ -1,7 +1,7 @@
 //! HTTP CONNECT (RFC 9110, 9.3.6; RFC 9112 for the form). Pure.
 
+use crate::credentials::Credentials;
 use crate::handshake::{Handshake, Step, readable};
-use crate::proxy::Credentials;
 use crate::target::Target;
 use srt_common::{Error, Result};
 

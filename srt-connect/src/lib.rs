@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod credentials;
 pub mod deadline;
 pub mod dial;
 pub mod handshake;

@@ -5,9 +5,10 @@
 use srt_common::sys::{Capabilities, set_capabilities, set_no_new_privs};
 use srt_common::tool::{Manner, Tool};
 use srt_common::{Context, Result};
+use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::options::{self, Wanted};
-use srt_connect::proxy::{Credentials, Proxy};
+use srt_connect::proxy::Proxy;
 use srt_connect::target::Target;
 use srt_connect::{dial, stream};
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! SOCKS5 (RFC 1928) with user name and password (RFC 1929). Pure.
 
+use crate::credentials::Credentials;
 use crate::handshake::{Handshake, Step};
-use crate::proxy::Credentials;
 use crate::target::{Host, Target};
 use srt_common::{Error, Result};
 

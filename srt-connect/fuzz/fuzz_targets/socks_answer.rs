@@ -5,7 +5,7 @@
 mod segments;
 
 use libfuzzer_sys::fuzz_target;
-use srt_connect::proxy::Credentials;
+use srt_connect::credentials::Credentials;
 use srt_connect::socks::Exchange;
 use srt_connect::target::Target;
 use std::ffi::OsStr;

@@ -1,0 +1,80 @@
+//! The user name and password for a proxy, from PROXY or from `--auth-fd`.
+
+use crate::deadline::Deadline;
+use crate::sys;
+use srt_common::{Context, Error, Result};
+use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// What `--auth-fd` may hold, bytes: room for a token as a password.
+const CREDENTIALS_LIMIT: usize = 8192;
+
+/// A user name and a password. Never shown, not even to a debugger's eye.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Any bytes.
+    pub user: Vec<u8>,
+    /// Any bytes.
+    pub password: Vec<u8>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+impl Credentials {
+    /// `user:password` in a URL, each percent-encoded (RFC 3986, 2.1).
+    ///
+    /// # Errors
+    /// A usage error for a `%` without two digits.
+    pub fn from_url(login: &[u8]) -> Result<Self> {
+        let mut parts = login.splitn(2, |&byte| byte == b':');
+        let mut next = || percent_decoded(parts.next().unwrap_or_default());
+        next().zip(next()).map(|(user, password)| Self { user, password }).ok_or_else(|| {
+            Error::usage("--proxy: % in the credentials is not followed by two hexadecimal digits")
+                .hint("write %25 for a % in a password")
+        })
+    }
+
+    /// Reads `user:password` from `fd` to its end, less one line break there, and closes it.
+    ///
+    /// # Errors
+    /// A descriptor that is not open or is one of stdin, stdout, stderr; no colon; too much; too late.
+    pub fn read(fd: RawFd, deadline: Deadline) -> Result<Self> {
+        let what = || format!("--auth-fd {fd}");
+        let source = sys::take_fd(fd)
+            .ok_or_else(|| Error::usage(format!("{}: expected an open descriptor from 3 up", what())))?;
+        let mut all = Vec::new();
+        let mut chunk = [0; CREDENTIALS_LIMIT];
+        loop {
+            deadline.wait(source.as_raw_fd(), libc::POLLIN).map_err(|error| error.within(what()))?;
+            match sys::read(source.as_raw_fd(), &mut chunk).context(what)? {
+                0 => break,
+                count => all.extend(chunk.get(..count).unwrap_or_default()),
+            }
+            if all.len() > CREDENTIALS_LIMIT {
+                return Err(Error::failed(format!("{}: more than {CREDENTIALS_LIMIT} bytes", what())));
+            }
+        }
+        let line = all.strip_suffix(b"\n").unwrap_or(&all);
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (user, password) = colon
+            .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))
+            .ok_or_else(|| Error::failed(format!("{}: expected user:password", what())))?;
+        Ok(Self { user: user.to_vec(), password: password.to_vec() })
+    }
+}
+
+/// `None` where a `%` is not followed by two hexadecimal digits.
+fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = text.split(|&byte| byte == b'%');
+    let mut decoded = parts.next()?.to_vec();
+    for part in parts {
+        let digit = |at: usize| part.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+        decoded.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
+        decoded.extend(part.get(2..)?);
+    }
+    Some(decoded)
+}
