@@ -1,0 +1,14 @@
+//! `--load`: bytes become instructions and the same bytes again, or one clear line.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use srt_seccomp::load::{parse, to_bytes};
+
+fuzz_target!(|input: &[u8]| match parse(input) {
+    Ok(program) => {
+        assert!((1..=4096).contains(&program.len()));
+        assert_eq!(to_bytes(&program), input);
+    }
+    Err(error) => assert_eq!(error.lines("srt-seccomp").lines().count(), 1),
+});
