@@ -5,12 +5,13 @@ use crate::overlay;
 use crate::pins::Pins;
 use crate::source::{Prepared, Tree};
 use crate::sys::{self, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, c_path};
-use crate::tree::{self, Kind, Root};
+use crate::tree::{self, Kind, Place, Root};
 use crate::{dev, proc};
 use srt_common::{Context, Error, Result};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 /// The tree under construction, and what belongs to it.
 #[derive(Debug)]
@@ -37,9 +38,8 @@ impl Build {
             matches!(&op.action, Action::BindData { .. } | Action::Mask)
                 || matches!(&op.action, Action::Overlay { upper, .. } if temporary(upper))
         };
-        // Beneath everything else on the old root: it is detached with that, and copies of its parts remain.
         let scratch = ops.iter().any(needs_scratch).then(|| tree::tmpfs(0o755, None)).transpose()?;
-        scratch.iter().try_for_each(|scratch| root.stack(scratch))?;
+        scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
         Ok(Self { root, pins: Pins::default(), scratch, taken: 0 })
     }
 
@@ -97,43 +97,47 @@ impl Build {
             (Action::File { mode, .. }, Prepared::Data(data)) => self.file(dest, data, *mode),
             (Action::Symlink { target }, _) => self.symlink(Path::new(target), dest),
             (Action::Chmod { mode }, _) => {
-                let fd = self.root.find(dest)?;
+                let (_, fd) = self.root.find(dest)?;
                 // fchmod(2) does not take an O_PATH descriptor; its magic link leads to the very same file.
                 let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
                 sys::chmod(&link, *mode).context(|| "chmod")
             }
             (Action::RemountReadOnly, _) => {
-                let fd = self.root.find(dest)?;
+                let (_, fd) = self.root.find(dest)?;
                 let fail = |error: std::io::Error| match error.raw_os_error() {
                     Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.display())),
                     _ => Error::system("cannot make it read-only", &error),
                 };
-                sys::set_attributes(&fd, READ_ONLY, false).map_err(fail)
+                sys::set_attributes(&*fd, READ_ONLY, false).map_err(fail)
             }
             _ => Err(Error::failed("nothing was prepared for this operation")),
         }
     }
 
-    /// Mounts a tree, and makes sure that it stays where it is.
     fn mount(&mut self, tree: Tree, dest: &Path, parents: u32) -> Result<()> {
         let kind = if tree.directory { Kind::Directory } else { Kind::File };
         let place = self.root.mount_point(dest, kind, parents)?;
+        self.mount_at(tree, dest, place)
+    }
+
+    /// Mounts a tree, and makes sure that it stays where it is.
+    fn mount_at(&mut self, tree: Tree, dest: &Path, place: Place) -> Result<()> {
         self.pins.protect(&mut self.root, dest, &place)?;
         self.root.mount(&tree.fd, &place)?;
         self.pins.mounted(tree, &place);
         Ok(())
     }
 
-    /// Mounts a new file system, whose root is a directory. A further descriptor of it comes back.
-    fn own(&mut self, fd: OwnedFd, dest: &Path, parents: u32) -> Result<OwnedFd> {
+    /// Mounts a new file system, whose root is a directory.
+    fn own(&mut self, fd: OwnedFd, dest: &Path, parents: u32) -> Result<Rc<OwnedFd>> {
         self.root.owns(&fd)?;
-        let copy = fd.try_clone().context(|| "dup")?;
-        self.mount(Tree { fd, directory: true }, dest, parents)?;
-        Ok(copy)
+        let fd = Rc::new(fd);
+        self.mount(Tree { fd: Rc::clone(&fd), directory: true }, dest, parents)?;
+        Ok(fd)
     }
 
     fn mask(&mut self, dest: &Path) -> Result<()> {
-        let hidden = self.root.find(dest)?;
+        let (place, hidden) = self.root.find(dest)?;
         let directory = sys::stat(hidden.as_raw_fd()).context(|| "statx")?.is(libc::S_IFDIR);
         let (scratch, name) = self.scratch()?;
         if directory {
@@ -144,7 +148,7 @@ impl Build {
         let fd = sys::clone_tree(scratch.as_raw_fd(), &name, false).context(|| "open_tree")?;
         sys::set_attributes(&fd, NO_SUID | NO_DEV | NO_EXEC | READ_ONLY, false)
             .context(|| "mount_setattr")?;
-        self.mount(Tree { fd, directory }, dest, 0o755)
+        self.mount_at(Tree { fd: Rc::new(fd), directory }, dest, place)
     }
 
     fn data_file(&mut self, data: OwnedFd, mode: u32, access: Access) -> Result<Tree> {
@@ -156,7 +160,7 @@ impl Build {
         let fd = sys::clone_tree(scratch.as_raw_fd(), &name, false).context(|| "open_tree")?;
         let read_only = if access == Access::ReadOnly { READ_ONLY } else { 0 };
         sys::set_attributes(&fd, NO_SUID | NO_DEV | read_only, false).context(|| "mount_setattr")?;
-        Ok(Tree { fd, directory: false })
+        Ok(Tree { fd: Rc::new(fd), directory: false })
     }
 
     fn overlay(
@@ -172,7 +176,7 @@ impl Build {
         };
         let fd = overlay::new(layers, directories.as_ref())?;
         if matches!(upper, Upper::Host { .. }) {
-            self.mount(Tree { fd, directory: true }, dest, 0o755)?;
+            self.mount(Tree { fd: Rc::new(fd), directory: true }, dest, 0o755)?;
             self.pins.host_is_writable();
             return Ok(());
         }

@@ -12,9 +12,9 @@ use crate::sys::{self, c_path};
 use crate::tree::{self, Place, Root};
 use srt_common::{Context, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// How a directory is reached once the tree stands: links were resolved before.
 const RESOLVED: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
@@ -33,7 +33,7 @@ pub struct Pins {
     /// The same, links resolved.
     parents: BTreeSet<PathBuf>,
     /// The last mount of a directory below the root. No later mount covers it.
-    cover: Option<OwnedFd>,
+    cover: Option<Rc<OwnedFd>>,
 }
 
 /// The directories to pin in one mount.
@@ -61,7 +61,7 @@ impl Pins {
             return Ok(());
         }
         let path = c_path(Path::new("/").join(parent)).context(|| "path")?;
-        let fd = tree::open_in_root(root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY)
+        let fd = tree::open_in_root(&*root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY)
             .context(|| format!("cannot open {}", parent.display()))?;
         // The new root is mounted on the host's: the kernel shows paths in it as if counted from there.
         let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
@@ -90,19 +90,21 @@ impl Pins {
             return Ok(());
         }
         let cover = match &self.cover {
-            Some(cover) => cover.try_clone().context(|| "dup")?,
-            None => hiding_place(root)?,
+            Some(cover) => Rc::clone(cover),
+            None => Rc::new(hiding_place(root)?),
         };
+        // All copies first: one must not hold another.
         let visible = sys::clone_tree(cover.as_raw_fd(), c"", true).context(|| "open_tree")?;
+        let copies = mounts.values().map(|pinned| copy(root, &pinned.root)).collect::<Result<Vec<_>>>()?;
         let mut pin: Option<OwnedFd> = None;
-        for pinned in mounts.values() {
-            let copy = copy(root, &pinned.root)?;
-            sys::attach(&copy, &cover).context(|| "cannot hide a mount")?;
-            for path in &pinned.below {
-                pin = Some(set_pin(&copy, path, pin)?);
+        for (copy, pinned) in copies.iter().zip(mounts.values()) {
+            sys::attach(copy, &*cover).context(|| "cannot hide a mount")?;
+            // The deepest first: nothing below a pin can be reached any more.
+            for path in pinned.below.iter().rev() {
+                pin = Some(set_pin(copy, path, pin)?);
             }
         }
-        sys::attach(&visible, &cover).context(|| "cannot cover a mount")
+        sys::attach(&visible, &*cover).context(|| "cannot cover a mount")
     }
 
     /// The directories that need a pin, by the mount that they are in.
@@ -143,23 +145,19 @@ fn copy(root: &mut Root, path: &Path) -> Result<OwnedFd> {
     alone.or_else(|_| sys::clone_tree(fd.as_raw_fd(), c"", true)).context(|| "open_tree")
 }
 
-/// Makes the directory at `path` in `copy` a mount point.
-fn set_pin(copy: &OwnedFd, path: &Path, pin: Option<OwnedFd>) -> Result<OwnedFd> {
-    let next = match &pin {
+/// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter; all pins are
+/// mounts of the same empty file system.
+fn set_pin(copy: &OwnedFd, path: &Path, previous: Option<OwnedFd>) -> Result<OwnedFd> {
+    let pin = match previous {
         None => tree::tmpfs(0, None)?,
         Some(pin) => sys::clone_tree(pin.as_raw_fd(), c"", false).context(|| "open_tree")?,
     };
-    let c_path: CString = c_path(path).context(|| "path")?;
+    let cannot = || format!("cannot pin {}", path.display());
+    let path = c_path(path).context(cannot)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match sys::openat2(copy.as_raw_fd(), &c_path, flags, RESOLVED | libc::RESOLVE_NO_XDEV) {
-        Ok(directory) => {
-            sys::attach(&next, &directory).context(|| format!("cannot pin {}", path.display()))?
-        }
-        // It was a mount point before, and is one without a pin.
-        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(pin.unwrap_or(next)),
-        Err(error) => return Err(Error::system(format!("cannot pin {}", path.display()), &error)),
-    }
-    Ok(next)
+    let directory = sys::openat2(copy.as_raw_fd(), &path, flags, RESOLVED | libc::RESOLVE_NO_XDEV);
+    sys::attach(&pin, &directory.context(cannot)?).context(cannot)?;
+    Ok(pin)
 }
 
 fn hiding_place(root: &mut Root) -> Result<OwnedFd> {

@@ -53,7 +53,7 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     if !host.beside {
         for path in program.candidates() {
             let path = c_path(directory.join(path)).context(|| "path")?;
-            if tree::open_in_root(root.top()?, &path, libc::O_PATH).is_ok() {
+            if tree::open_in_root(&*root.top()?, &path, libc::O_PATH).is_ok() {
                 return Ok(Origin::Inside);
             }
         }
@@ -61,6 +61,9 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     let cannot = || format!("cannot copy the mount of {}", program.name().display());
     let copy = sys::clone_tree(file.as_raw_fd(), c"", false).context(cannot)?;
     sys::set_attributes(&copy, NO_SUID | NO_DEV | READ_ONLY, false).context(cannot)?;
+    // Mounted on the file itself in the old root, the copy is detached with that. A tree that never was mounted
+    // would be torn down when the exec closes its descriptor, and the kernel takes its time for that.
+    sys::attach(&copy, &file).context(cannot)?;
     Ok(Origin::Host(copy))
 }
 
@@ -89,7 +92,7 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
 pub fn choose_directory(chdir: Option<&Path>, root: &mut Root) -> Result<PathBuf> {
     let exists = |root: &mut Root, path: &Path| -> io::Result<()> {
         let top = root.top().map_err(|error| io::Error::other(error.message))?;
-        tree::open_in_root(top, &c_path(path)?, libc::O_PATH | libc::O_DIRECTORY).map(drop)
+        tree::open_in_root(&top, &c_path(path)?, libc::O_PATH | libc::O_DIRECTORY).map(drop)
     };
     if let Some(directory) = chdir {
         let directory = Path::new("/").join(directory);

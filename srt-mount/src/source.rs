@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 
 /// What an operation takes from the host.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub enum Prepared {
 #[derive(Debug)]
 pub struct Tree {
     /// Its root.
-    pub fd: OwnedFd,
+    pub fd: Rc<OwnedFd>,
     /// Whether the root is a directory.
     pub directory: bool,
 }
@@ -119,7 +120,7 @@ fn restrict(fd: OwnedFd, access: Access) -> std::io::Result<Tree> {
         };
     sys::set_attributes(&fd, attributes, true)?;
     let directory = sys::stat(fd.as_raw_fd())?.is(libc::S_IFDIR);
-    Ok(Tree { fd, directory })
+    Ok(Tree { fd: Rc::new(fd), directory })
 }
 
 /// A copy of what an inherited descriptor is open on. It was opened in another mount namespace, and the kernel

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 /// How every destination is walked.
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
@@ -32,16 +33,16 @@ pub enum Place {
     /// The new root itself.
     Root,
     /// Below it.
-    Below(OwnedFd),
+    Below(Rc<OwnedFd>),
 }
 
 /// The tree under construction.
 #[derive(Debug)]
 pub struct Root {
     /// The host's root, on which the new one is stacked until the pivot.
-    host: OwnedFd,
+    host: Rc<OwnedFd>,
     /// The new root. `None` before the first mount.
-    top: Option<OwnedFd>,
+    top: Option<Rc<OwnedFd>>,
     /// How many mounts are stacked on the host's root.
     stacked: usize,
     /// The file systems that this tool made: what is made there goes away with the sandbox.
@@ -49,7 +50,7 @@ pub struct Root {
     /// Whether `--placeholders` allows to make mount points elsewhere.
     placeholders: bool,
     /// What was made elsewhere, to be removed after a failure.
-    made: Vec<(OwnedFd, CString, Kind)>,
+    made: Vec<(Rc<OwnedFd>, CString, Kind)>,
 }
 
 impl Root {
@@ -60,15 +61,17 @@ impl Root {
     pub fn new(placeholders: bool) -> Result<Self> {
         let host =
             sys::openat2(sys::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /")?;
-        Ok(Self { host, top: None, stacked: 0, own: vec![], placeholders, made: vec![] })
+        Ok(Self { host: Rc::new(host), top: None, stacked: 0, own: vec![], placeholders, made: vec![] })
     }
 
-    /// Stacks `tree` on the host's root. A lookup that starts at `/` does not meet it, one that comes to `/` by
-    /// `..` does: no path of the host may be resolved from here on.
-    pub fn stack(&mut self, tree: &OwnedFd) -> Result<()> {
-        sys::attach(tree, &self.host).map_err(|error| cannot_mount(&error))?;
-        self.stacked += 1;
-        Ok(())
+    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
+    /// No path of the host is resolved any more but `/proc/self/fd/N`.
+    ///
+    /// # Errors
+    /// What move_mount(2) says.
+    pub fn mount_outside(&mut self, tree: &OwnedFd) -> Result<()> {
+        let dev = sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0);
+        sys::attach(tree, &dev.context(|| "cannot open /dev")?).map_err(|error| cannot_mount(&error))
     }
 
     /// Remembers that `tree` is of a file system made here.
@@ -86,29 +89,32 @@ impl Root {
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
-    pub fn top(&mut self) -> Result<&OwnedFd> {
-        if self.top.is_none() {
-            let tree = tmpfs(0o755, None)?;
-            self.owns(&tree)?;
-            self.stack(&tree)?;
-            self.top = Some(tree);
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn top(&mut self) -> Result<Rc<OwnedFd>> {
+        if let Some(top) = &self.top {
+            return Ok(Rc::clone(top));
         }
-        self.top.as_ref().ok_or_else(|| Error::failed("no root"))
+        let tree = Rc::new(tmpfs(0o755, None)?);
+        self.owns(&tree)?;
+        self.mount(&tree, &Place::Root)?;
+        Ok(tree)
     }
 
     /// Mounts `tree` at `place`.
     ///
     /// # Errors
     /// What move_mount(2) says.
-    pub fn mount(&mut self, tree: &OwnedFd, place: &Place) -> Result<()> {
-        match place {
-            Place::Below(fd) => sys::attach(tree, fd).map_err(|error| cannot_mount(&error)),
-            Place::Root => {
-                self.stack(tree)?;
-                self.top = Some(tree.try_clone().context(|| "dup")?);
-                Ok(())
-            }
+    pub fn mount(&mut self, tree: &Rc<OwnedFd>, place: &Place) -> Result<()> {
+        // The host's root leads to whatever is on top of it by now: an earlier root is covered.
+        let onto = if let Place::Below(fd) = place { fd } else { &self.host };
+        sys::attach(tree, onto).map_err(|error| cannot_mount(&error))?;
+        if matches!(place, Place::Root) {
+            self.stacked += 1;
+            self.top = Some(Rc::clone(tree));
         }
+        Ok(())
     }
 
     /// The mount point at `dest`, made if it is missing; its parents with `parents` as their mode.
@@ -137,22 +143,23 @@ impl Root {
         made.context(|| cannot_make(dest))?;
         self.remember(&parent, &name, kind)?;
         let fd = sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW | flags, ONE_STEP);
-        fd.map(Place::Below).context(|| cannot_open(dest))
+        fd.map(|fd| Place::Below(Rc::new(fd))).context(|| cannot_open(dest))
     }
 
-    /// What is at `dest`. Never a symbolic link.
+    /// What is at `dest`, as a place to mount on. Never a symbolic link.
     ///
     /// # Errors
     /// It is missing, or a symbolic link.
-    pub fn find(&mut self, dest: &Path) -> Result<OwnedFd> {
+    pub fn find(&mut self, dest: &Path) -> Result<(Place, Rc<OwnedFd>)> {
         let names = names(dest);
         let top = self.top()?;
         if names.is_empty() {
-            return top.try_clone().context(|| "dup");
+            return Ok((Place::Root, top));
         }
-        let fd = walk(top, &names, libc::O_PATH | libc::O_NOFOLLOW).context(|| cannot_open(dest))?;
+        let fd = walk(&top, &names, libc::O_PATH | libc::O_NOFOLLOW).context(|| cannot_open(dest))?;
         refuse_link(&fd, dest)?;
-        Ok(fd)
+        let fd = Rc::new(fd);
+        Ok((Place::Below(Rc::clone(&fd)), fd))
     }
 
     /// The mount point at `names` if there is one of that kind.
@@ -160,12 +167,12 @@ impl Root {
         let directory = if kind == Kind::Directory { libc::O_DIRECTORY } else { 0 };
         let path = || join(names);
         let top = self.top()?;
-        let fd = match walk(top, names, libc::O_PATH | libc::O_NOFOLLOW | directory) {
+        let fd = match walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW | directory) {
             Ok(fd) => fd,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
                 // Either the last step or one before it. The last one might be a link, which has its own message.
-                if let Ok(fd) = walk(top, names, libc::O_PATH | libc::O_NOFOLLOW) {
+                if let Ok(fd) = walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW) {
                     refuse_link(&fd, &path())?;
                 }
                 return Err(Error::system(cannot_open(&path()), &error));
@@ -185,7 +192,7 @@ impl Root {
         if names.contains(&OsStr::new("..")) && self.is_top(&fd)? {
             return Ok(Some(Place::Root));
         }
-        Ok(Some(Place::Below(fd)))
+        Ok(Some(Place::Below(Rc::new(fd))))
     }
 
     fn is_top(&mut self, fd: &OwnedFd) -> Result<bool> {
@@ -199,7 +206,7 @@ impl Root {
     ///
     /// # Errors
     /// It is missing and cannot be made, or `dest` has no last name.
-    pub fn parent(&mut self, dest: &Path, parents: u32) -> Result<(OwnedFd, CString)> {
+    pub fn parent(&mut self, dest: &Path, parents: u32) -> Result<(Rc<OwnedFd>, CString)> {
         let names = names(dest);
         match names.split_last() {
             Some((name, above)) if *name != ".." => {
@@ -224,19 +231,20 @@ impl Root {
     }
 
     /// The directory at `names`, made with its parents if missing.
-    fn directories(&mut self, names: &[&OsStr], mode: u32, permitted: bool) -> Result<OwnedFd> {
+    fn directories(&mut self, names: &[&OsStr], mode: u32, permitted: bool) -> Result<Rc<OwnedFd>> {
         let top = self.top()?;
         let Some((name, above)) = names.split_last() else {
-            return top.try_clone().context(|| "dup");
+            return Ok(top);
         };
         let path = || join(names);
-        match walk(top, names, libc::O_PATH | libc::O_DIRECTORY) {
+        match walk(&top, names, libc::O_PATH | libc::O_DIRECTORY) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            result => return result.context(|| cannot_open(&path())),
+            result => return result.map(Rc::new).context(|| cannot_open(&path())),
         }
         let parent = self.directories(above, mode, permitted)?;
         if *name == ".." {
-            return walk(self.top()?, names, libc::O_PATH | libc::O_DIRECTORY)
+            return walk(&top, names, libc::O_PATH | libc::O_DIRECTORY)
+                .map(Rc::new)
                 .context(|| cannot_open(&path()));
         }
         self.may_make(&parent, permitted, &path())?;
@@ -251,6 +259,7 @@ impl Root {
         })?;
         self.remember(&parent, &name, Kind::Directory)?;
         sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, ONE_STEP)
+            .map(Rc::new)
             .context(|| cannot_open(&path()))
     }
 
@@ -273,9 +282,9 @@ impl Root {
     }
 
     /// Remembers what was made on a file system of the host.
-    pub fn remember(&mut self, parent: &OwnedFd, name: &CString, kind: Kind) -> Result<()> {
+    pub fn remember(&mut self, parent: &Rc<OwnedFd>, name: &CString, kind: Kind) -> Result<()> {
         if !self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device) {
-            self.made.push((parent.try_clone().context(|| "dup")?, name.clone(), kind));
+            self.made.push((Rc::clone(parent), name.clone(), kind));
         }
         Ok(())
     }
@@ -285,17 +294,19 @@ impl Root {
     /// # Errors
     /// What pivot_root(2) says.
     pub fn enter(&mut self) -> Result<()> {
-        sys::fchdir(self.top()?).context(|| "cannot enter the new root")?;
+        sys::fchdir(&*self.top()?).context(|| "cannot enter the new root")?;
         sys::pivot_root_here().context(|| "pivot_root").map_err(|error| {
             error.hint("pivot_root(2) needs a root that is a mount, and not the initial RAM file system")
         })?;
-        // The old root lies on the new one now, and on it what was stacked there before: each would be one `..` away
-        // from `/`. Lazily: everything below goes with them.
-        for _ in 0..self.stacked {
+        // The old root lies on the new one now, and on it what was stacked there. Lazily: all below goes too.
+        for _ in 0..std::mem::take(&mut self.stacked) {
             sys::detach_here().context(|| "cannot detach the old root")?;
         }
-        sys::fchdir(self.top()?).context(|| "cannot enter the new root")?;
-        self.stacked = 0;
+        // Whatever still lay there, `..` would lead into it.
+        let above = sys::openat2(sys::CWD, c"/..", libc::O_PATH, 0).context(|| "cannot open /..")?;
+        if !self.is_top(&above)? {
+            return Err(Error::failed("something is mounted on the new root"));
+        }
         self.made.clear();
         Ok(())
     }

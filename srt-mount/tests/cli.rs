@@ -1,15 +1,12 @@
-//! What srt-mount says without mounting anything.
+//! What srt-mount says before it mounts anything.
 
-use std::process::{Command, Output};
+#![allow(clippy::expect_used, clippy::panic)]
 
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_srt-mount")).args(args).output().expect("srt-mount runs")
-}
+use srt_tests::{both, run};
 
-#[test]
-fn help_and_version_are_printed_on_stdout() {
-    let help = run(&["--help"]);
-    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--ro-bind SRC DEST"));
-    let version = run(&["--version"]);
-    assert!(version.status.success() && version.stdout.starts_with(b"srt-mount "));
+both! {
+    fn help_and_version_are_printed_on_stdout(who) {
+        assert!(run(who.command("srt-mount").arg("--help")).ok().out.contains("--ro-bind SRC DEST"));
+        assert!(run(who.command("srt-mount").arg("--version")).ok().out.starts_with("srt-mount "));
+    }
 }
