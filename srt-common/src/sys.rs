@@ -117,6 +117,9 @@ pub fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -
     cerr_int(unsafe { libc::prctl(option, second, third, none, none) })
 }
 
+/// capabilities(7), by number: may pass the permissions of files.
+pub const CAP_DAC_OVERRIDE: u32 = 1;
+
 /// capabilities(7), by number: may change capabilities.
 pub const CAP_SETPCAP: u32 = 8;
 

@@ -1,6 +1,7 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
 use crate::caller;
+use crate::namespaces::FOR_SRT_MOUNT;
 use crate::options::{Pid1, Plan, Session};
 use crate::pipe::{Gate, Waiter};
 use crate::sys::{self, Inherited, Pid, Side};
@@ -60,7 +61,11 @@ fn become_program(
     // Both the supervisor and srt-init have given everything away when they let the command go.
     let count = if plan.pid1 == Pid1::Command { 1 } else { 2 };
     go.wait(count);
-    keep_one_capability(plan.keep_admin || stage.is_some())?;
+    keep_capabilities(match stage {
+        Some(_) => &FOR_SRT_MOUNT,
+        None if plan.keep_admin => &[CAP_SYS_ADMIN],
+        None => &[],
+    })?;
     kept.alone_survive_exec()?;
     inherited.restore().context(|| "cannot restore the signals")?;
     Ok(match stage {
@@ -84,13 +89,13 @@ fn mount_stage(program: &Program) -> Option<File> {
     ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(file)
 }
 
-/// No capability in any set, or CAP_SYS_ADMIN alone and ambient, so that it lasts through the exec.
-fn keep_one_capability(admin: bool) -> Result<()> {
-    let one = if admin { 1 << CAP_SYS_ADMIN } else { 0 };
-    set_capabilities(Capabilities { effective: one, permitted: one, inheritable: one })
+/// Exactly these capabilities, and ambient, so that they last through the exec.
+fn keep_capabilities(kept: &[u32]) -> Result<()> {
+    let set = kept.iter().fold(0, |set, capability| set | 1 << capability);
+    set_capabilities(Capabilities { effective: set, permitted: set, inheritable: set })
         .context(|| "capset")?;
-    if admin {
-        sys::raise_ambient(CAP_SYS_ADMIN).context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;
+    for &capability in kept {
+        sys::raise_ambient(capability).context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;
     }
     Ok(())
 }

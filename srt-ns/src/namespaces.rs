@@ -3,7 +3,9 @@
 
 use crate::options::{Plan, Share};
 use crate::sys;
-use srt_common::sys::{CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capabilities, set_capabilities};
+use srt_common::sys::{
+    CAP_DAC_OVERRIDE, CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capabilities, set_capabilities,
+};
 use srt_common::{Context, Error, Result};
 use std::fs;
 use std::io;
@@ -56,16 +58,21 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     Ok(())
 }
 
+/// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
+/// directory with mode 0 in the work directory, and enters it with the rights of whoever mounts.
+pub const FOR_SRT_MOUNT: [u32; 2] = [CAP_SYS_ADMIN, CAP_DAC_OVERRIDE];
+
 /// Empties the bounding set, once for all children: no exec below can gain a capability from a file or from uid 0.
 ///
 /// capset(2): what is to be inheritable must be in the bounding set while it is added, and the command may be
-/// the stage that gets CAP_SYS_ADMIN: so that one is added first. Everybody else clears it.
+/// the stage that gets some: so those are added first. Everybody else clears them.
 ///
 /// # Errors
 /// What the kernel says of the step.
 pub fn empty_bounding_set() -> Result<()> {
     let held = capabilities().context(|| "capget")?;
-    let inheritable = held.permitted & (1 << CAP_SYS_ADMIN);
+    let stage = FOR_SRT_MOUNT.iter().fold(0, |set, capability| set | 1 << capability);
+    let inheritable = held.permitted & stage;
     set_capabilities(Capabilities { inheritable, ..held }).context(|| "capset")?;
     if held.effective & (1 << CAP_SETPCAP) == 0 {
         return Ok(()); // Under --share user a caller may lack it: the set stays as it gave it to us.
