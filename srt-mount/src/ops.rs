@@ -108,7 +108,8 @@ impl Build {
                     Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.display())),
                     _ => Error::system("cannot make it read-only", &error),
                 };
-                sys::set_attributes(&*fd, READ_ONLY, false).map_err(fail)
+                // nodev too, as bubblewrap has it: to open a device for writing is to write.
+                sys::set_attributes(&*fd, READ_ONLY | NO_SUID | NO_DEV, false).map_err(fail)
             }
             _ => Err(Error::failed("nothing was prepared for this operation")),
         }
