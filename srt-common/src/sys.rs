@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// -1 is an error in errno; anything else is the answer.
 ///
@@ -201,7 +202,63 @@ pub fn empty_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// SIGPIPE back to its default: Rust's runtime ignores it, and an ignored signal stays ignored through exec.
+/// The type of main's first argument and result.
+pub type Argc = libc::c_int;
+/// The type of main's second argument.
+pub type Argv = *const *const libc::c_char;
+
+/// Where argv\[0\] is, since [`arguments`] was called.
+static FIRST_ARGUMENT: AtomicUsize = AtomicUsize::new(0);
+
+/// The address of argv\[0\], which is the lowest of argv, the environment and the path of the file (fs/exec.c).
+pub fn first_argument() -> usize {
+    FIRST_ARGUMENT.load(Relaxed)
+}
+
+/// The words after argv\[0\].
+///
+/// # Safety
+/// `argc` and `argv` are those of `main`.
+pub unsafe fn arguments(argc: Argc, argv: Argv) -> Vec<OsString> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: argc counts the pointers of argv.
+    let words = unsafe { std::slice::from_raw_parts(argv, count) };
+    // SAFETY: a pointer of argv leads to a C string that lives as long as the process.
+    let word = |&word: &*const libc::c_char| unsafe { CStr::from_ptr(word) }.to_bytes();
+    FIRST_ARGUMENT.store(words.first().map_or(0, |&first| first as usize), Relaxed);
+    words.iter().skip(1).map(|pointer| OsStr::from_bytes(word(pointer)).to_os_string()).collect()
+}
+
+/// Opens /dev/null where 0, 1 or 2 is closed.
+///
+/// # Errors
+/// errno.
+pub fn open_standard_descriptors() -> io::Result<()> {
+    let mut three = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: three pollfds.
+    cerr_int(unsafe { libc::poll(three.as_mut_ptr(), 3, 0) })?;
+    for closed in three.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
+        // open(2) takes the lowest number that is free: those below are open by now.
+        // SAFETY: a C string.
+        let fd = cerr_int(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) })?;
+        if fd != closed.fd {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+    }
+    Ok(())
+}
+
+/// A write into a closed pipe fails with EPIPE, and does not end the process.
+///
+/// # Errors
+/// errno.
+pub fn ignore_sigpipe() -> io::Result<()> {
+    // SAFETY: SIG_IGN is no function that could be unsafe to run.
+    let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    if previous == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// SIGPIPE back to its default: an ignored signal stays ignored through exec.
 ///
 /// # Errors
 /// errno.

@@ -4,7 +4,6 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::status::{Event, StatusFd};
 use crate::sys;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 /// What the tools exit with when they fail themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +26,24 @@ impl Manner {
     }
 }
 
+/// The `main` of a tool: `srt_common::main!("srt-ns", Manner::Stage, run);`
+///
+/// It is C's, not Rust's: what Rust's runtime does before `main` (a guard page for the stack, for which glibc
+/// reads /proc/self/maps, and handlers that tell its overflow) is a tenth of what a stage costs, and a stage starts before
+/// every command. What is needed of it, [`Tool::run`] does.
+#[macro_export]
+macro_rules! main {
+    ($name:expr, $manner:expr, $story:path) => {
+        #[allow(unsafe_code, reason = "the name that the C runtime calls")]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(argc: $crate::sys::Argc, argv: $crate::sys::Argv) -> $crate::sys::Argc {
+            // SAFETY: these are what the C runtime gave to main.
+            let args = unsafe { $crate::sys::arguments(argc, argv) };
+            $crate::tool::Tool::run($name, $manner, args, $story).into()
+        }
+    };
+}
+
 /// A running tool: its name, and where its events go.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
@@ -38,18 +55,21 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Runs `story` with argv (without argv\[0\]) and turns its end into an exit status.
+    /// Runs `story` with `args` (argv without argv\[0\]) and turns its end into an exit status.
     pub fn run(
         name: &'static str,
         manner: Manner,
-        story: impl FnOnce(&mut Self, Vec<OsString>) -> Result<ExitCode>,
-    ) -> ExitCode {
-        let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-        let status = if manner == Manner::Stage { early_status(&args) } else { None };
-        let mut tool = Self { name, manner, status };
-        match refuse_unsafe_start().and_then(|()| story(&mut tool, args)) {
+        args: Vec<OsString>,
+        story: impl FnOnce(&mut Self, Vec<OsString>) -> Result<u8>,
+    ) -> u8 {
+        let mut tool = Self { name, manner, status: None };
+        let ready = prepare_process().and_then(|()| {
+            tool.status = if manner == Manner::Stage { early_status(&args) } else { None };
+            refuse_unsafe_start()
+        });
+        match ready.and_then(|()| story(&mut tool, args)) {
             Ok(code) => code,
-            Err(error) => ExitCode::from(tool.fail(&error)),
+            Err(error) => tool.fail(&error),
         }
     }
 
@@ -73,15 +93,22 @@ impl Tool {
     ///
     /// # Errors
     /// When stdout cannot be written, as for any other program.
-    pub fn print(&self, text: &str) -> Result<ExitCode> {
+    pub fn print(&self, text: &str) -> Result<u8> {
         sys::write_all(1, text.as_bytes()).context(|| "cannot write to stdout")?;
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 
     /// The line of `--version`.
     pub fn version(&self) -> String {
         format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION"))
     }
+}
+
+/// 0, 1 and 2 are open before anything else is opened, or a file of ours would be the program's stdout; and a closed
+/// pipe is an error to be told, not a signal.
+fn prepare_process() -> Result<()> {
+    sys::open_standard_descriptors().context(|| "cannot open /dev/null in place of a closed descriptor")?;
+    sys::ignore_sigpipe().context(|| "cannot ignore SIGPIPE")
 }
 
 /// Where a wrong command line is told, too: its 125 must not be mistaken for the command's own.

@@ -1,5 +1,6 @@
 //! srt-connect: stdin and stdout through a proxy to HOST PORT, as ssh's `ProxyCommand` wants it.
 
+#![no_main]
 #![deny(unsafe_code)]
 
 use srt_common::sys::{Capabilities, set_capabilities, set_no_new_privs};
@@ -12,13 +13,10 @@ use srt_connect::proxy::Proxy;
 use srt_connect::target::Target;
 use srt_connect::{dial, stream};
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    Tool::run(options::NAME, Manner::Plain, run)
-}
+srt_common::main!(options::NAME, Manner::Plain, run);
 
-fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
+fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     let options = match options::parse(args)? {
         Wanted::Connection(options) => options,
         Wanted::Help(text) => return tool.print(&text),
@@ -47,5 +45,5 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
 
     // 4. Bytes both ways, until both ends are done.
     stream::run(tunnel)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }

@@ -1,5 +1,6 @@
 //! Builds a private file tree from a list of mounts, enters it, gives every privilege away, and becomes PROGRAM.
 
+#![no_main]
 #![deny(unsafe_code)]
 
 use srt_common::exec::Program;
@@ -10,24 +11,24 @@ use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_mount::ops::Build;
 use srt_mount::options::{self, Plan};
 use srt_mount::{namespace, program, source, sys};
-use std::process::ExitCode;
+use std::ffi::OsString;
 
-fn main() -> ExitCode {
-    Tool::run("srt-mount", Manner::Stage, |tool, args| {
-        let line = CommandLine::split(args);
-        if line.asks("--help") {
-            return tool.print(options::HELP);
-        }
-        if line.asks("--version") {
-            return tool.print(&tool.version());
-        }
-        let plan = options::parse_with(&line.options, &mut source::read_all)?;
-        tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
-        run(&plan, Program::new(&line.program(tool.name)?)?)
-    })
+srt_common::main!("srt-mount", Manner::Stage, read);
+
+fn read(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
+    let line = CommandLine::split(args);
+    if line.asks("--help") {
+        return tool.print(options::HELP);
+    }
+    if line.asks("--version") {
+        return tool.print(&tool.version());
+    }
+    let plan = options::parse_with(&line.options, &mut source::read_all)?;
+    tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
+    run(&plan, Program::new(&line.program(tool.name)?)?)
 }
 
-fn run(plan: &Plan, mut program: Program) -> Result<ExitCode> {
+fn run(plan: &Plan, mut program: Program) -> Result<u8> {
     // 1. What PROGRAM inherits: 0, 1, 2 and what --keep-fd names.
     source::refuse_standard_directories()?;
     let kept = Kept::new(plan.keep.clone())?;

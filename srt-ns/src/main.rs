@@ -6,6 +6,7 @@
 //!          ├─ srt-init    PID 1 of the new pid namespace, in an empty root
 //!          └─ PROGRAM     the new pid namespace, the host's mounts until srt-mount makes its own
 
+#![no_main]
 #![deny(unsafe_code)]
 
 use srt_common::args::{CommandLine, Parsed};
@@ -23,13 +24,10 @@ use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminal;
 use srt_ns::{caller, command, init, sys};
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    Tool::run("srt-ns", Manner::Stage, run)
-}
+srt_common::main!("srt-ns", Manner::Stage, run);
 
-fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
+fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     // 1. What is asked for, and what the caller gave us: descriptors, signals, its own life.
     let line = CommandLine::split(args);
     if line.asks("--version") {
@@ -96,5 +94,5 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
         terminal,
         beside,
     };
-    supervisor.run().map(ExitCode::from)
+    supervisor.run()
 }

@@ -1,6 +1,9 @@
 //! Bytes between listening and connecting sockets: one process, one thread, locked down before it takes its
 //! first client.
 
+#![no_main]
+#![deny(unsafe_code)]
+
 use srt_common::args::Parsed;
 use srt_common::fds::Kept;
 use srt_common::status::StatusFd;
@@ -14,13 +17,10 @@ use srt_relay::relay::Relay;
 use srt_relay::sys::{self, Epoll};
 use srt_relay::target::Targets;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    Tool::run("srt-relay", Manner::Plain, relay)
-}
+srt_common::main!("srt-relay", Manner::Plain, relay);
 
-fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
+fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     if args.iter().any(|arg| arg == "--version") {
         return tool.print(&tool.version());
     }
@@ -61,5 +61,5 @@ fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<ExitCode> {
 
     // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
     Relay::new(*tool, epoll, listeners, options.limits, descriptors).run(&life)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }

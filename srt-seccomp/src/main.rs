@@ -1,5 +1,6 @@
 //! Takes every privilege away, puts a seccomp filter around the process, and becomes PROGRAM.
 
+#![no_main]
 #![deny(unsafe_code)]
 
 use srt_common::exec::Program;
@@ -9,23 +10,25 @@ use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_seccomp::cli::{self, Plan, Request};
 use srt_seccomp::filter::{self, Arch};
 use srt_seccomp::{load, rules};
-use std::process::ExitCode;
+use std::ffi::OsString;
 
-fn main() -> ExitCode {
-    Tool::run("srt-seccomp", Manner::Stage, |tool, args| match cli::parse(tool, CommandLine::split(args))? {
+srt_common::main!("srt-seccomp", Manner::Stage, answer);
+
+fn answer(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
+    match cli::parse(tool, CommandLine::split(args))? {
         Request::Help(text) => tool.print(&text),
         Request::Version => tool.print(&tool.version()),
         Request::List => tool.print(&rules::list()),
         Request::Export(rules) => {
             let filter = load::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
             srt_common::sys::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Request::Run(plan) => run(&plan),
-    })
+    }
 }
 
-fn run(plan: &Plan) -> Result<ExitCode> {
+fn run(plan: &Plan) -> Result<u8> {
     // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
     let kept = Kept::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;
