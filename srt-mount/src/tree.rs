@@ -70,8 +70,14 @@ impl Root {
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount_outside(&mut self, tree: &OwnedFd) -> Result<()> {
-        let dev = sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0);
-        sys::attach(tree, &dev.context(|| "cannot open /dev")?).map_err(|error| cannot_mount(&error))
+        match sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
+            Ok(dev) => sys::attach(tree, &dev).map_err(|error| cannot_mount(&error)),
+            // Then on the old root itself, which costs a umount of its own.
+            Err(_) => {
+                self.stacked += 1;
+                sys::attach(tree, &*self.host).map_err(|error| cannot_mount(&error))
+            }
+        }
     }
 
     /// Remembers that `tree` is of a file system made here.

@@ -1,0 +1,177 @@
+//! Where things are mounted: what is made, what is refused, and that nothing leads out.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{sh, sh_on, words};
+use srt_tests::{both, run, wait};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
+
+both! {
+    fn missing_parents_and_mount_points_are_made(who) {
+        sh(who, &words("--ro-bind /etc /a/b/c --ro-bind /etc/passwd /d/e/f --tmpfs /t/u"),
+            "stat -c '%a %F' /a /a/b /d/e /t; test -e /a/b/c/passwd && test -s /d/e/f").ok()
+            .says("755 directory\n755 directory\n755 directory\n755 directory");
+    }
+
+    fn placeholders_on_own_file_systems_have_mode_0755_and_0444(who) {
+        // Seen without the mount on them: the tmpfs is shown a second time, not recursively possible, so by find -xdev.
+        sh(who, &words("--tmpfs /t --ro-bind /etc/passwd /t/f --ro-bind /etc /t/d --remount-ro /t"),
+            "test -e /t/f && test -d /t/d && ! touch /t/x 2>/dev/null").ok();
+    }
+
+    fn a_relative_destination_counts_from_the_root(who) {
+        sh(who, &words("--ro-bind /etc e/tc --tmpfs ./t --dir t//d/ --chdir e"), "pwd; test -e tc/passwd && test -d /t/d")
+            .ok().says("/e");
+    }
+
+    fn a_link_in_the_middle_is_followed_inside_the_new_root(who) {
+        let scratch = who.scratch();
+        scratch.dir("real");
+        symlink("/inside", scratch.join("abs")).expect("symlink");
+        symlink("../../../../../../inside", scratch.join("rel")).expect("symlink");
+        let dir = scratch.text();
+        sh(who, &["--bind", dir, "/w", "--dir", "/inside", "--ro-bind", "/etc", "/w/abs/etc", "--ro-bind", "/etc", "/w/rel/two"],
+            "ls /inside").ok().says("etc\ntwo");
+        assert!(fs::read_dir(scratch.join("real")).expect("read").next().is_none());
+    }
+
+    fn nothing_is_mounted_or_made_through_a_link_that_is_the_destination(who) {
+        let scratch = who.scratch();
+        scratch.dir("target");
+        scratch.file("file", "precious");
+        symlink(scratch.join("target"), scratch.join("dirlink")).expect("symlink");
+        symlink(scratch.join("file"), scratch.join("filelink")).expect("symlink");
+        symlink("/nowhere", scratch.join("dangling")).expect("symlink");
+        let dir = scratch.text();
+        for options in [
+            "--ro-bind /etc /w/dirlink", "--ro-bind /etc /w/dirlink/", "--ro-bind /etc /w/dirlink/.",
+            "--tmpfs /w/dirlink", "--proc /w/dirlink", "--dev /w/dirlink", "--dir /w/dirlink", "--mask /w/dirlink",
+            "--remount-ro /w/dirlink", "--chmod 700 /w/dirlink", "--ro-bind /etc/passwd /w/filelink",
+            "--mask /w/filelink", "--chmod 600 /w/filelink", "--symlink other /w/filelink",
+            "--ro-bind /etc/passwd /w/dangling", "--tmpfs /w/dangling", "--file 0 /w/filelink", "--file 0 /w/dangling",
+            "--bind-data 0 /w/filelink",
+        ] {
+            for parent in ["/w", dir] {
+                let options = options.replace("/w", parent);
+                let mut all = vec!["--bind", dir, parent, "--placeholders"];
+                all.extend(words(&options));
+                let ran = sh(who, &all, "true");
+                ran.code(125).one_clear_error("srt-mount").complains("is a symbolic link to");
+            }
+        }
+        assert_eq!(fs::read_to_string(scratch.join("file")).expect("read"), "precious");
+        assert!(fs::read_dir(scratch.join("target")).expect("read").next().is_none());
+    }
+
+    fn a_dangling_link_in_the_middle_is_an_error(who) {
+        let scratch = who.scratch();
+        symlink("/nowhere", scratch.join("link")).expect("symlink");
+        sh(who, &["--bind", scratch.text(), "/w", "--placeholders", "--tmpfs", "/w/link/x"], "true")
+            .code(125).one_clear_error("srt-mount").complains("/nowhere, which does not exist");
+    }
+
+    fn a_magic_link_leads_nowhere(who) {
+        let scratch = who.scratch();
+        let to = format!("/proc/self/root{}", scratch.text());
+        sh(who, &["--proc", "/proc", "--placeholders", "--tmpfs", &format!("{to}/new")], "true")
+            .code(125).one_clear_error("srt-mount");
+        assert!(fs::read_dir(scratch.path()).expect("read").next().is_none());
+    }
+
+    fn a_mount_point_is_not_made_on_the_host_unless_asked_for(who) {
+        let scratch = who.scratch();
+        let dir = scratch.text();
+        for options in ["--tmpfs DIR/a/b", "--ro-bind /etc DIR/a/b", "--ro-bind /etc/passwd DIR/a/b", "--dev DIR/a/b"] {
+            let options = options.replace("DIR", dir);
+            let ran = sh_on(who, "--bind", &words(&options), "true");
+            ran.code(125).one_clear_error("srt-mount").complains("--placeholders");
+            assert!(fs::read_dir(dir).expect("read").next().is_none());
+        }
+        sh_on(who, "--bind", &["--placeholders", "--tmpfs", &format!("{dir}/a/b"), "--ro-bind", "/etc/passwd", &format!("{dir}/f")], "true").ok();
+        assert!(scratch.join("a/b").is_dir());
+        assert_eq!(fs::metadata(scratch.join("f")).expect("there").len(), 0);
+    }
+
+    fn after_a_failure_no_placeholder_is_left(who) {
+        let scratch = who.scratch();
+        let at = |name: &str| format!("{}/{name}", scratch.text());
+        let file = at("f/g");
+        for last in [["--mask", "/no/such"], ["--chdir", "/no/such"], ["--remount-ro", "/etc/passwd"]] {
+            let deep = at("a/b/c");
+            let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), last[0], last[1]];
+            sh_on(who, "--bind", &options, "true").code(125).one_clear_error("srt-mount");
+            assert!(fs::read_dir(scratch.path()).expect("read").next().is_none(), "{last:?}");
+        }
+    }
+
+    fn on_a_read_only_mount_a_mount_point_must_exist(who) {
+        sh_on(who, "--ro-bind", &["--tmpfs", "/no-such-directory"], "true").code(125).one_clear_error("srt-mount")
+            .complains("Read-only file system");
+    }
+
+    fn a_directory_does_not_go_onto_a_file_nor_a_file_onto_a_directory(who) {
+        sh(who, &words("--ro-bind /etc/passwd /f --ro-bind /etc /f"), "true").code(125).one_clear_error("srt-mount");
+        sh(who, &words("--dir /d --ro-bind /etc/passwd /d"), "true").code(125).one_clear_error("srt-mount");
+        sh(who, &words("--ro-bind /etc/passwd /"), "true").code(125).one_clear_error("srt-mount");
+    }
+
+    fn a_later_root_covers_an_earlier_one(who) {
+        for list in ["--tmpfs / --ro-bind / /", "--dir /x --ro-bind / /", "--ro-bind / / --ro-bind / / --ro-bind / /",
+            "--mask /etc --ro-bind / /", "--dir /y --ro-bind / /y/.."]
+        {
+            let mut options = vec![];
+            options.extend(words(list));
+            let ran = sh(who, &options, "test -e /etc/passwd && ls -di /.. / /usr/.. | cut -d' ' -f1 | uniq | wc -l");
+            ran.ok().says("1");
+        }
+    }
+
+    fn dot_dot_never_leads_to_the_old_root(who) {
+        let look = "cat /../canary ../canary /usr/../canary /proc/../canary 2>&1 | grep -c No; ls -di / /.. /usr/.. | cut -d' ' -f1 | uniq | wc -l";
+        let _ = fs::metadata("/");
+        for list in ["--dir /proc", "--dir /proc --mask /etc", "--tmpfs /proc --mask /usr/share --mask /etc/passwd", "--tmpfs /proc --tmp-overlay"] {
+            let mut options = words(list);
+            if list.ends_with("overlay") {
+                options.pop();
+                options.extend(words("--overlay-src /etc --tmp-overlay /o"));
+            }
+            sh(who, &options, look).ok().says("4\n1");
+        }
+    }
+
+    fn a_racing_swap_of_a_destination_makes_nothing_outside(who) {
+        let scratch = who.scratch();
+        let outside = scratch.dir("outside");
+        let work = scratch.dir("work");
+        scratch.dir("work/d");
+        symlink(&outside, work.join("l")).expect("symlink");
+        let script = "cd $1; while :; do mv d x; mv l d; mv d l; mv x d; done";
+        let mut racer = who.command("sh");
+        racer.args(["-c", script, "sh"]).arg(&work).stderr(Stdio::null());
+        let mut racer = racer.spawn().expect("spawn");
+        let text = work.to_str().expect("text");
+        for _ in 0..40 {
+            let deep = format!("{text}/d/new/deep");
+            let ran = sh(who, &["--bind", text, text, "--placeholders", "--tmpfs", &deep], "true");
+            assert!(matches!(ran.code, Some(0 | 125)), "{ran:#?}");
+        }
+        racer.kill().expect("kill");
+        let _ended = wait(&mut racer, "the racer");
+        assert!(fs::read_dir(&outside).expect("read").next().is_none());
+    }
+
+    fn a_chroot_gets_a_hint(who) {
+        if who == srt_tests::Who::User {
+            return; // chroot(1) needs root.
+        }
+        let scratch = who.scratch();
+        fs::copy(srt_tests::tool("srt-mount"), scratch.join("srt-mount")).expect("copy");
+        let mut command = who.command("chroot");
+        run(command.arg(scratch.path()).args(words("/srt-mount --tmpfs / -- true"))).code(125)
+            .one_clear_error("srt-mount").complains("chroot");
+    }
+}
