@@ -5,7 +5,9 @@
 //! differently. What the kernel or the machine cannot do is skipped aloud with [`skip!`]; under `SRT_MUST_RUN=1`
 //! a skip is a failure.
 
+pub mod processes;
 pub mod servers;
+pub mod talk;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

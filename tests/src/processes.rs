@@ -1,0 +1,181 @@
+//! What runs on this machine, and what a sandbox has left.
+
+use crate::DEADLINE;
+use std::fs;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A line of ps(1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number here, outside.
+    pub pid: i32,
+    /// Its parent's number.
+    pub parent: i32,
+    /// proc_pid_stat(5): `R`, `S`, `D`, `T`, `Z`…
+    pub state: char,
+    /// What `ps -o comm` shows.
+    pub name: String,
+}
+
+impl Process {
+    /// The process with this number, if there is one.
+    pub fn find(pid: i32) -> Option<Self> {
+        // pid (name) state parent …, and the name may hold anything.
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        let (head, tail) = stat.rsplit_once(") ")?;
+        let name = head.split_once(" (")?.1.to_owned();
+        let mut fields = tail.split(' ');
+        let state = fields.next()?.chars().next()?;
+        Some(Self { pid, parent: fields.next()?.parse().ok()?, state, name })
+    }
+
+    /// Whether it can still do something.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// All processes.
+pub fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::find).collect()
+}
+
+/// The children of a process, their children, and so on; zombies too.
+pub fn descendants(of: i32) -> Vec<Process> {
+    let mut rest = all();
+    let mut found = vec![];
+    let mut parents = vec![of];
+    while let Some(parent) = parents.pop() {
+        let (children, others): (Vec<_>, _) = rest.into_iter().partition(|process| process.parent == parent);
+        parents.extend(children.iter().map(|child| child.pid));
+        found.extend(children);
+        rest = others;
+    }
+    found
+}
+
+/// The living child of `parent` with this name, which must come within the deadline.
+#[track_caller]
+pub fn child_named(parent: i32, name: &str) -> i32 {
+    let start = Instant::now();
+    loop {
+        let found = all().into_iter().find(|p| p.parent == parent && p.name == name && p.is_alive());
+        if let Some(found) = found {
+            return found.pid;
+        }
+        let children = || all().into_iter().filter(|p| p.parent == parent).collect::<Vec<_>>();
+        assert!(start.elapsed() < DEADLINE, "{parent} has no child {name}, but {:?}", children());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// kill(2). That the target is gone is no failure.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: two integers.
+    let _gone = unsafe { libc::kill(pid, signal) };
+}
+
+/// All that a test starts, however it detaches itself: the test process adopts every orphan below it.
+///
+/// One at a time in a test process: the others wait for their turn.
+#[derive(Debug)]
+pub struct Family {
+    _turn: MutexGuard<'static, ()>,
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+impl Family {
+    /// Waits for its turn, and begins with nobody.
+    pub fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+        // SAFETY: integers.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, yes, none, none, none) };
+        let family = Self { _turn: turn };
+        assert_eq!(family.members(), [], "the last test has left something");
+        family
+    }
+
+    /// Who is alive, threads aside.
+    pub fn members(&self) -> Vec<Process> {
+        let own = std::process::id().try_into().expect("a pid");
+        descendants(own).into_iter().filter(Process::is_alive).collect()
+    }
+
+    /// Waits until nobody is alive, and reaps. Returns how long it took. Whoever was started with
+    /// [`std::process::Command`] must have been waited for.
+    ///
+    /// The promise is a second; ten are for a machine that has other things to do.
+    #[track_caller]
+    pub fn ends(&self) -> Duration {
+        let start = Instant::now();
+        loop {
+            let members = self.members();
+            if members.is_empty() {
+                break;
+            }
+            let long = start.elapsed() > Duration::from_secs(10);
+            assert!(!long, "still there after {:?}: {members:#?}", start.elapsed());
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let took = start.elapsed();
+        // SAFETY: a null status is not written.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        took
+    }
+}
+
+impl Default for Family {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A failed test leaves nobody either.
+impl Drop for Family {
+    fn drop(&mut self) {
+        for _ in 0..1000 {
+            let members = self.members();
+            if members.is_empty() {
+                break;
+            }
+            members.iter().for_each(|member| kill(member.pid, libc::SIGKILL));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SAFETY: a null status is not written.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+    }
+}
+
+/// Numbers that look random, from a seed that is printed: xorshift64.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A new sequence every time; `SRT_SEED` repeats one.
+    pub fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time");
+        let given = std::env::var("SRT_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or(now.as_nanos() as u64) | 1;
+        eprintln!("SRT_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A time below `limit`.
+    pub fn below(&mut self, limit: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        limit.mul_f64(self.0 as f64 / u64::MAX as f64)
+    }
+}
+
+impl Default for Random {
+    fn default() -> Self {
+        Self::new()
+    }
+}
