@@ -302,22 +302,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The whole chain around a command: everything read-only, fresh /dev, /proc and /tmp, and `work` writable.
 pub fn chain(who: Who, work: &Path) -> Command {
+    chain_with(who, work, &[])
+}
+
+/// The same with more options for each of the three stages.
+pub fn chain_with(who: Who, work: &Path, options: &[&str]) -> Command {
     let mut command = who.command("srt-ns");
-    command.args([
-        "--",
-        "srt-mount",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/tmp",
-    ]);
+    command.args(options).args(["--", "srt-mount"]).args(options);
+    command.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]);
     command.arg("--bind").arg(work).arg(work).arg("--chdir").arg(work);
-    command.args(["--placeholders", "--", "srt-seccomp", "--"]);
+    command.args(["--placeholders", "--", "srt-seccomp"]).args(options).arg("--");
     command
 }
 

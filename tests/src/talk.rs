@@ -138,7 +138,11 @@ impl Talk {
         // The end may wait for somebody to read.
         let start = Instant::now();
         while self.more(Duration::from_secs(30)).is_some_and(|count| count > 0) {
-            assert!(start.elapsed() < DEADLINE, "it goes on and on: {:?}", String::from_utf8_lossy(&self.seen));
+            assert!(
+                start.elapsed() < DEADLINE,
+                "it goes on and on: {:?}",
+                String::from_utf8_lossy(&self.seen)
+            );
         }
         let status = self.status();
         (code(status), String::from_utf8_lossy(&self.seen).into_owned())

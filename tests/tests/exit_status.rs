@@ -1,0 +1,109 @@
+//! The exit status is the command's own; 128+N if signal N ended it; 125, 126 and 127 as env(1) has them.
+
+use srt_tests::talk::Talk;
+use srt_tests::{Who, both, chain, in_chain, processes, run};
+
+/// The signals that end a process which does not expect them, by number: signal(7), "Standard signals", and the
+/// real-time ones, without the two that the C library keeps to itself.
+fn fatal_signals() -> impl Iterator<Item = i32> {
+    let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let stopping = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    let fatal = move |signal: &i32| !harmless.contains(signal) && !stopping.contains(signal);
+    (1..=31).chain(34..=64).filter(fatal)
+}
+
+#[test]
+fn a_fatal_signal_is_fatal_without_a_sandbox() {
+    for signal in fatal_signals() {
+        let alone = run(Who::Root.command("sh").args(["-c", &format!("ulimit -c 0; kill -{signal} $$")]));
+        assert_eq!(alone.signal, Some(signal));
+    }
+}
+
+both! {
+    fn every_exit_code_comes_through_the_chain(who) {
+        let work = who.scratch();
+        for code in 0..=255 {
+            let ran = in_chain(who, work.path(), &format!("exit {code}"));
+            ran.code(code);
+            assert!(ran.err.is_empty(), "{ran:#?}");
+        }
+    }
+
+    fn every_fatal_signal_comes_through_the_chain_as_128_plus_its_number(who) {
+        let work = who.scratch();
+        for signal in fatal_signals() {
+            let ran = in_chain(who, work.path(), &format!("ulimit -c 0; kill -{signal} $$"));
+            ran.code(128 + signal);
+        }
+    }
+
+    fn the_status_does_not_depend_on_who_is_pid_1(who) {
+        for option in ["--outlive-parent", "--as-pid-1", "--wait-all", "--keep-session"] {
+            for code in [0, 1, 2, 124, 125, 126, 127, 128, 129, 137, 143, 255] {
+                let script = format!("exit {code}");
+                run(who.command("srt-ns").args([option, "--", "sh", "-c", &script])).code(code);
+            }
+        }
+    }
+
+    fn a_signal_for_a_child_of_the_command_is_the_commands_business(who) {
+        let work = who.scratch();
+        in_chain(who, work.path(), "sh -c 'kill -9 $$'; exit 3").code(3);
+    }
+
+    fn the_first_process_counts_and_not_the_last(who) {
+        let work = who.scratch();
+        in_chain(who, work.path(), "(exec >/dev/null 2>&1; sleep 1000; exit 7) & exit 5").code(5);
+        // The same where srt-init waits for all: the status is the command's, not that of the last one to end.
+        let script = "sh -c 'exit 7' & exit 5";
+        run(who.command("srt-ns").args(["--wait-all", "--", "sh", "-c", script])).code(5);
+    }
+
+    fn a_command_killed_from_outside_is_137(who) {
+        let work = who.scratch();
+        for option in ["--outlive-parent", "--as-pid-1", "--wait-all"] {
+            let script = "echo ready; exec sleep 1000";
+            let mut alone = who.command("srt-ns");
+            let mut talk = Talk::over_pipes(alone.args([option, "--", "sh", "-c", script]));
+            talk.expect("ready");
+            processes::kill(processes::child_named(talk.pid(), "sleep"), libc::SIGKILL);
+            assert_eq!(talk.end().0, 137, "{option}");
+        }
+        let mut talk = Talk::over_pipes(chain(who, work.path()).args(["sh", "-c", "echo ready; exec sleep 1000"]));
+        talk.expect("ready");
+        processes::kill(processes::child_named(talk.pid(), "sleep"), libc::SIGKILL);
+        assert_eq!(talk.end().0, 137);
+    }
+
+    fn a_program_that_is_not_there_is_127(who) {
+        let work = who.scratch();
+        let missing = work.join("missing");
+        for name in [missing.as_os_str(), "no-such-program-anywhere".as_ref(), "".as_ref()] {
+            run(who.command("srt-ns").arg("--").arg(name)).code(127).one_clear_error("srt-ns");
+            run(chain(who, work.path()).arg(name)).code(127).one_clear_error("srt-seccomp");
+        }
+    }
+
+    fn a_program_that_cannot_be_run_is_126(who) {
+        let work = who.scratch();
+        let text = work.file("text", "just words");
+        for name in [text.as_path(), work.path()] {
+            run(who.command("srt-ns").arg("--").arg(name)).code(126).one_clear_error("srt-ns");
+            run(chain(who, work.path()).arg(name)).code(126).one_clear_error("srt-seccomp");
+        }
+    }
+
+    fn a_script_without_an_interpreter_line_is_run_by_the_shell(who) {
+        let work = who.scratch();
+        let script = work.script("script", "exit 9\n");
+        run(who.command("env").arg(&script)).code(9);
+        run(chain(who, work.path()).arg(&script)).code(9);
+    }
+
+    fn a_stage_that_fails_is_125(who) {
+        run(who.command("srt-ns").arg("true")).code(125);
+        run(who.command("srt-ns").args(["--", "srt-mount", "true"])).code(125).one_clear_error("srt-mount");
+        run(who.command("srt-ns").args(["--", "srt-seccomp", "true"])).code(125).one_clear_error("srt-seccomp");
+    }
+}
