@@ -1,0 +1,128 @@
+//! The command gets 0, 1, 2 and what --keep-fd names; nobody else keeps anything.
+
+use srt_tests::processes::child_named;
+use srt_tests::talk::Talk;
+use srt_tests::{Ran, Who, both, chain, chain_with, run};
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Prints the numbers of the open descriptors; 255 would be the shell's own script.
+const LIST: &str = "import os
+print(*sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.lexists('/proc/self/fd/' + n)))";
+
+/// Lets `command` inherit 500 descriptors of /dev/null: 3 to 499, and three with high numbers.
+fn with_500_descriptors(command: &mut Command) -> &mut Command {
+    let inherit = || {
+        // SAFETY: a C string and an integer.
+        let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY) };
+        for number in (3..500).chain([700, 1000, 1023]).filter(|&number| number != null) {
+            // SAFETY: integers. What is open there is another test's, or std's for a failure of the exec.
+            unsafe { libc::dup2(null, number) };
+        }
+        Ok(())
+    };
+    // SAFETY: open and dup2 are async-signal-safe.
+    unsafe { command.pre_exec(inherit) }
+}
+
+/// The numbers that a run of [`LIST`] has printed.
+fn numbers(ran: &Ran) -> Vec<u32> {
+    ran.ok().out.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+}
+
+#[test]
+fn without_a_sandbox_a_command_inherits_hundreds() {
+    let ran = run(with_500_descriptors(Who::Root.command("/usr/bin/python3").args(["-c", LIST])));
+    assert!(numbers(&ran).len() > 490, "{ran:#?}");
+}
+
+both! {
+    fn nothing_leaks_from_a_caller_with_500_open_descriptors(who) {
+        let work = who.scratch();
+        let ran = run(with_500_descriptors(chain(who, work.path()).args(["/usr/bin/python3", "-c", LIST])));
+        assert_eq!(numbers(&ran), [0, 1, 2], "{ran:#?}");
+        for option in ["--as-pid-1", "--wait-all", "--keep-session", "--outlive-parent"] {
+            let words = [option, "--", "/usr/bin/python3", "-c", LIST];
+            let ran = run(with_500_descriptors(who.command("srt-ns").args(words)));
+            assert_eq!(numbers(&ran), [0, 1, 2], "{option} {ran:#?}");
+        }
+    }
+
+    fn keep_fd_passes_exactly_what_it_names(who) {
+        let work = who.scratch();
+        let keep = ["--keep-fd", "5", "--keep-fd", "1023", "--keep-fd", "0", "--keep-fd", "77", "--keep-fd", "5"];
+        let mut command = chain_with(who, work.path(), &keep);
+        let ran = run(with_500_descriptors(command.args(["/usr/bin/python3", "-c", LIST])));
+        assert_eq!(numbers(&ran), [0, 1, 2, 5, 77, 1023], "{ran:#?}");
+    }
+
+    fn a_descriptor_that_one_stage_does_not_keep_is_closed(who) {
+        // Passed on by srt-ns alone: what follows must close it.
+        for stage in [&["srt-seccomp"][..], &["srt-mount", "--ro-bind", "/", "/"]] {
+            let words = [&["--keep-fd", "5", "--"][..], stage, &["--", "/usr/bin/python3", "-c", LIST]].concat();
+            let ran = run(with_500_descriptors(who.command("srt-ns").args(words)));
+            assert_eq!(numbers(&ran), [0, 1, 2], "{ran:#?}");
+        }
+    }
+
+    fn a_kept_descriptor_is_the_callers(who) {
+        let work = who.scratch();
+        let log = work.file("log", "");
+        let mut file = fs::File::options().append(true).open(&log).expect("open");
+        file.write_all(b"outside\n").expect("write");
+        let mut command = chain_with(who, work.path(), &["--keep-fd", "9"]);
+        srt_tests::pass_fd(&mut command, std::os::fd::AsRawFd::as_raw_fd(&file), 9);
+        run(command.args(["sh", "-c", "echo inside >&9"])).ok();
+        assert_eq!(fs::read_to_string(&log).expect("read"), "outside\ninside\n");
+    }
+
+    fn standard_descriptors_that_are_closed_at_the_start_do_no_harm(who) {
+        let work = who.scratch();
+        for closed in 1..8 {
+            let file = work.join("out");
+            let script = "readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2 >out; echo to stdout; echo to stderr >&2; exit 7";
+            let mut command = chain(who, work.path());
+            command.args(["sh", "-c", script]);
+            let zero = || fs::File::options().read(true).write(true).open("/dev/zero").expect("open");
+            command.stdin(zero()).stdout(zero()).stderr(zero());
+            let close = move || {
+                for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {
+                    // SAFETY: an integer.
+                    unsafe { libc::close(fd) };
+                }
+                Ok(())
+            };
+            // SAFETY: close is async-signal-safe.
+            unsafe { command.pre_exec(close) };
+            let mut child = command.spawn().expect("spawn");
+            let status = srt_tests::wait(&mut child, "the chain");
+            assert_eq!(status.code(), Some(7), "closed {closed:03b}");
+            // What was open is as it was; what was not is /dev/null, and nothing of the tools'.
+            let seen = fs::read_to_string(&file).expect("the command has written it");
+            for (fd, link) in seen.lines().enumerate() {
+                let expected = if closed & (1 << fd) != 0 { "/dev/null" } else { "/dev/zero" };
+                // `>out` is the script's own.
+                assert!(link == expected || fd == 1, "closed {closed:03b}: {fd} is {link}");
+            }
+            assert_eq!(seen.lines().count(), 3, "closed {closed:03b}: {seen}");
+            fs::remove_file(file).expect("remove");
+        }
+    }
+
+    fn pid_1_holds_no_descriptor_and_the_supervisor_only_its_own(who) {
+        let mut command = who.command("srt-ns");
+        command.args(["--", "sh", "-c", "echo ready; exec sleep 1000"]);
+        let mut talk = Talk::over_pipes(with_500_descriptors(&mut command));
+        talk.expect("ready");
+        let open = |pid: i32| -> Vec<String> {
+            let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("root may look").filter_map(Result::ok);
+            entries.map(|entry| fs::read_link(entry.path()).expect("a link").display().to_string()).collect()
+        };
+        assert_eq!(open(child_named(talk.pid(), "srt-init")), [""; 0]);
+        let supervisor = open(talk.pid());
+        let own = |link: &&String| link.contains("[signalfd]") || link.contains("pidfd");
+        assert_eq!(supervisor.iter().filter(own).count() + 3, supervisor.len(), "{supervisor:?}");
+    }
+}

@@ -1,0 +1,168 @@
+//! --status-fd tells a failure of the tools from the command's own exit status, and what a script must know.
+
+use srt_tests::talk::Talk;
+use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input};
+use std::fs;
+use std::io::{PipeReader, Read, pipe};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::Instant;
+
+const OPTIONS: [&str; 4] = ["--status-fd", "9", "--keep-fd", "9"];
+
+/// Reads lines until there are `count`, or to the end.
+fn lines(reader: &mut PipeReader, count: usize) -> Vec<String> {
+    let start = Instant::now();
+    let mut text = vec![];
+    while text.iter().filter(|byte| **byte == b'\n').count() < count {
+        let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        unsafe { libc::poll(&mut poll, 1, 100) };
+        assert!(start.elapsed() < DEADLINE, "nobody closes the status descriptor");
+        let mut byte = [0];
+        if poll.revents != 0 && reader.read(&mut byte).expect("read") == 0 {
+            break;
+        }
+        if poll.revents != 0 {
+            text.push(byte[0]);
+        }
+    }
+    String::from_utf8(text).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+/// Runs a command to its end, with descriptor 9 for its events.
+fn with_status(command: &mut Command) -> (Ran, Vec<String>) {
+    let (mut reader, writer) = pipe().expect("pipe");
+    pass_fd(command, writer.as_raw_fd(), 9);
+    let ran = run(command);
+    drop(writer);
+    let events = lines(&mut reader, usize::MAX);
+    assert_json(&events);
+    (ran, events)
+}
+
+/// Fails the test unless every line is one JSON object with a stage and an event.
+fn assert_json(events: &[String]) {
+    let script = "import json, sys
+for line in sys.stdin: assert {'stage', 'event'} <= json.loads(line).keys()";
+    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+    run_with_input(Who::Root.command("/usr/bin/python3").args(["-c", script]), text.as_bytes()).ok();
+}
+
+/// The value of a number in one line of JSON.
+fn number(event: &str, key: &str) -> u64 {
+    let (_, rest) = event.split_once(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {event}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{key} is no number in {event}"))
+}
+
+fn failures(events: &[String]) -> Vec<&String> {
+    events.iter().filter(|event| event.contains("\"event\":\"failed\"")).collect()
+}
+
+both! {
+    fn the_commands_own_125_126_and_127_are_no_failures(who) {
+        let work = who.scratch();
+        for code in [0, 1, 125, 126, 127] {
+            let script = format!("exit {code}");
+            let (ran, events) = with_status(chain_with(who, work.path(), &OPTIONS).args(["sh", "-c", &script]));
+            ran.code(code);
+            assert_eq!(failures(&events), [""; 0]);
+            assert_eq!(events.len(), 2, "started and exited: {events:#?}");
+            assert!(events[1].contains(&format!("\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":{code}")), "{events:#?}");
+        }
+    }
+
+    fn a_failure_of_each_stage_is_told_with_its_code_and_message(who) {
+        let work = who.scratch();
+        let text = work.file("text", "");
+        let text = text.to_str().expect("UTF-8");
+        let status = "--status-fd 9 --keep-fd 9";
+        for (words, stage, code, message) in [
+            (format!("{status} --hostname -- x"), "srt-ns", 125, "--hostname"),
+            (format!("--keep-fd 98 {status} -- true"), "srt-ns", 125, "98"),
+            (format!("{status} --nope -- true"), "srt-ns", 125, "--nope"),
+            (format!("{status} -- /missing"), "srt-ns", 127, "/missing"),
+            (format!("{status} -- {text}"), "srt-ns", 126, text),
+            (format!("{status} -- srt-mount {status} --bind /missing / -- true"), "srt-mount", 125, "/missing"),
+            (format!("{status} -- srt-mount {status} --bind / / true"), "srt-mount", 125, "--"),
+            (format!("{status} -- srt-mount {status} --ro-bind / / -- /missing"), "srt-mount", 127, "/missing"),
+            (format!("{status} -- srt-mount {status} --ro-bind / / -- {text}"), "srt-mount", 126, text),
+            (format!("{status} -- srt-seccomp {status} --allow nope -- true"), "srt-seccomp", 125, "nope"),
+            (format!("{status} -- srt-seccomp {status} -- /missing"), "srt-seccomp", 127, "/missing"),
+            (format!("{status} -- srt-seccomp {status} -- {text}"), "srt-seccomp", 126, text),
+        ] {
+            let (ran, events) = with_status(who.command("srt-ns").args(words.split(' ')));
+            ran.code(code).one_clear_error(stage);
+            let failures = failures(&events);
+            assert_eq!(failures.len(), 1, "{words}: {events:#?}");
+            let expected = format!("{{\"stage\":\"{stage}\",\"event\":\"failed\",\"code\":{code},\"message\":\"");
+            assert!(failures[0].starts_with(&expected) && failures[0].contains(message), "{words}: {events:#?}");
+        }
+    }
+
+    fn the_last_event_is_how_the_command_ended(who) {
+        let work = who.scratch();
+        let (ran, events) = with_status(chain_with(who, work.path(), &OPTIONS).args(["sh", "-c", "kill -9 $$"]));
+        ran.code(137);
+        assert_eq!(events.last().map(String::as_str), Some("{\"stage\":\"srt-ns\",\"event\":\"exited\",\"signal\":9}"));
+        // What the command ends with by itself is a code, though the exit status is the same.
+        let (ran, events) = with_status(chain_with(who, work.path(), &OPTIONS).args(["sh", "-c", "exit 137"]));
+        ran.code(137);
+        assert_eq!(events.last().map(String::as_str), Some("{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":137}"));
+    }
+
+    fn started_tells_the_commands_number_and_its_namespaces(who) {
+        for options in [&[][..], &["--share", "net,uts"], &["--as-pid-1"]] {
+            let (mut reader, writer) = pipe().expect("pipe");
+            let mut command = who.command("srt-ns");
+            pass_fd(&mut command, writer.as_raw_fd(), 9);
+            command.args(["--status-fd", "9"]).args(options);
+            let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", "echo ready; read end; exit 4"]));
+            drop(writer);
+            talk.expect("ready");
+            let events = lines(&mut reader, 1);
+            assert!(events[0].starts_with("{\"stage\":\"srt-ns\",\"event\":\"started\","), "{events:#?}");
+            let pid = number(&events[0], "pid");
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the command runs");
+            assert!(words.starts_with("sh\0-c\0echo ready"), "{words:?}");
+            let (_, namespaces) = events[0].split_once("\"namespaces\":").expect("namespaces");
+            for name in ["user", "pid", "net", "ipc", "uts", "cgroup"] {
+                let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/{name}")).expect("root may look").ino();
+                assert_eq!(number(namespaces, name), inode(&pid.to_string()), "{name}");
+                let shared = options.last().is_some_and(|shared| shared.split(',').any(|one| one == name));
+                assert_eq!(number(namespaces, name) == inode("self"), shared, "{name}");
+            }
+            talk.send("\n");
+            assert_eq!(talk.end().0, 4);
+            assert_eq!(lines(&mut reader, 2), ["{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":4}"]);
+        }
+    }
+
+    fn the_command_does_not_get_the_status_descriptor(who) {
+        let script = "[ -e /proc/self/fd/9 ] && exit 1; exit 0";
+        for words in [&["srt-ns", "--status-fd", "9"][..], &["srt-seccomp", "--status-fd", "9"]] {
+            let command = &mut who.command(words[0]);
+            with_status(command.args(&words[1..]).args(["--", "sh", "-c", script])).0.ok();
+        }
+        // Were it kept, it would be there.
+        let words = ["--status-fd", "9", "--keep-fd", "9", "--", "sh", "-c", script];
+        with_status(who.command("srt-ns").args(words)).0.code(1);
+    }
+
+    fn a_reader_that_has_gone_away_changes_nothing(who) {
+        let work = who.scratch();
+        let (reader, writer) = pipe().expect("pipe");
+        drop(reader);
+        let mut command = chain_with(who, work.path(), &OPTIONS);
+        pass_fd(&mut command, writer.as_raw_fd(), 9);
+        let ran = run(command.args(["sh", "-c", "exit 6"]));
+        assert!(ran.code(6).err.is_empty(), "{ran:#?}");
+    }
+
+    fn standard_error_may_be_the_status_descriptor(who) {
+        let ran = run(who.command("srt-ns").args(["--status-fd", "2", "--", "sh", "-c", "exit 6"]));
+        assert_eq!(ran.code(6).err.lines().count(), 2, "{ran:#?}");
+    }
+}
