@@ -1,0 +1,316 @@
+//! The terminal: job control from an interactive shell, inside one, and how the terminal is left.
+
+use srt_tests::processes::{self, Process, child_named};
+use srt_tests::talk::Talk;
+use srt_tests::{Who, both, run, wait_until};
+use std::fs;
+
+/// The stages between srt-ns and the command.
+const STAGES: &str = "srt-mount --ro-bind / / --dev /dev --proc /proc -- srt-seccomp --";
+
+const STOP_KEY: &str = "\x1a";
+const INTERRUPT_KEY: &str = "\x03";
+const QUIT_KEY: &str = "\x1c";
+
+/// Says which signals it gets, and ends after a line of input. It waits for signals, since a handler of Python's
+/// runs only between two steps of the program.
+const LISTENER: &str = "
+import os, signal, sys, threading
+heard = [signal.SIGINT, signal.SIGWINCH]
+signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+def say(text): os.write(1, (text + '\\n').encode())
+def hear():
+    while True: say('caught ' + signal.Signals(signal.sigwait(heard)).name)
+threading.Thread(target=hear, daemon=True).start()
+say('started')
+say('got %s at %d x %d' % (sys.stdin.readline().strip(), *os.get_terminal_size()))
+os._exit(4)";
+
+/// Ways to start srt-ns that differ in who has the terminal.
+const SESSIONS: [&str; 2] = ["", "--keep-session"];
+
+/// An interactive shell on a terminal of its own.
+fn shell(who: Who, name: &str) -> Talk {
+    let mut command = who.command(name);
+    if name == "bash" {
+        // Line editing would echo what is typed, and set the modes of the terminal all the time.
+        command.args(["--norc", "--noprofile", "--noediting"]);
+    }
+    let mut talk = Talk::on_terminal(who, command.arg("-i"));
+    talk.send("PS1='READY''> ' PS2=; ulimit -c 0\n");
+    talk.expect("READY> ");
+    talk
+}
+
+/// A program that is the leader of the terminal's session itself, without a shell.
+fn leader(who: Who, words: &[&str]) -> Talk {
+    Talk::on_terminal(who, who.command(words[0]).args(&words[1..]))
+}
+
+/// What the sandbox of this shell's job consists of, srt-init aside.
+fn job(talk: &Talk) -> Vec<Process> {
+    let all = processes::descendants(talk.pid()).into_iter();
+    all.filter(|process| process.name != "srt-init" && process.is_alive()).collect()
+}
+
+fn wait_until_stopped(talk: &Talk) {
+    wait_until("all of the job to stop", || job(talk).iter().all(|process| process.state == 'T'));
+}
+
+#[test]
+fn without_a_sandbox_kill_9_0_kills_the_caller() {
+    let alone = leader(Who::Root, &["sh", "-c", "sh -c 'kill -9 0'; echo alive"]);
+    assert_eq!(alone.end(), (137, String::new()));
+    // A pid namespace alone does not help: the group is the same.
+    let inside = leader(Who::Root, &["sh", "-c", "unshare -Urpf sh -c 'kill -9 0'; echo alive"]);
+    assert_eq!(inside.end(), (137, String::new()));
+}
+
+#[test]
+fn without_a_sandbox_a_killed_command_leaves_the_modes_as_they_are() {
+    let mut talk =
+        leader(Who::Root, &["sh", "-c", "read x; sh -c 'stty raw; kill -9 $$'; echo back; read x"]);
+    let before = talk.modes();
+    talk.send("\n");
+    talk.expect("back");
+    assert_ne!(talk.modes(), before);
+}
+
+both! {
+    fn ctrl_z_stops_the_command_and_fg_resumes_it(who) {
+        for name in ["bash", "dash"] {
+            for session in SESSIONS {
+                let mut talk = shell(who, name);
+                let script = "echo started; read word; echo got $word; exit 5";
+                talk.send(&format!("srt-ns {session} -- {STAGES} sh -c '{script}'\n"));
+                talk.expect("started");
+                for _ in 0..3 {
+                    talk.send(STOP_KEY);
+                    talk.expect("Stopped");
+                    talk.expect("READY> ");
+                    wait_until_stopped(&talk);
+                    assert_eq!(talk.foreground(), talk.pid(), "{name} {session}");
+                    talk.send("fg\n");
+                    talk.expect("srt-ns");
+                    wait_until("the job to go on", || job(&talk).iter().all(|process| process.state != 'T'));
+                }
+                talk.send("hello\n");
+                talk.expect("got hello");
+                talk.expect("READY> ");
+                talk.send("echo status $?\n");
+                talk.expect("status 5");
+            }
+        }
+    }
+
+    fn bg_lets_it_go_on_in_the_background(who) {
+        for name in ["bash", "dash"] {
+            for session in SESSIONS {
+                let work = who.scratch();
+                let mut talk = shell(who, name);
+                talk.send(&format!("cd {}; ", work.text()));
+                // Nothing that forks: a shell that waits in vfork(2) for a stopped child cannot stop itself.
+                run(who.command("mkfifo").arg(work.join("fifo"))).ok();
+                let script = "echo started; read word <fifo; echo finished";
+                talk.send(&format!("srt-ns {session} -- {STAGES} sh -c '{script}'\n"));
+                talk.expect("started");
+                talk.send(STOP_KEY);
+                talk.expect("Stopped");
+                talk.expect("READY> ");
+                wait_until_stopped(&talk);
+                talk.send("bg\n");
+                talk.expect("READY> ");
+                fs::write(work.join("fifo"), "go\n").expect("write");
+                talk.expect("finished");
+                talk.send("wait; echo still here\n");
+                talk.expect("still here");
+            }
+        }
+    }
+
+    fn a_background_job_that_reads_stops_until_it_is_in_the_foreground(who) {
+        // Without --keep-session the terminal is not the command's: it reads like from any other file.
+        let mut talk = shell(who, "bash");
+        talk.send(&format!("srt-ns --keep-session -- {STAGES} sh -c 'read word; echo got $word' &\n"));
+        talk.expect("READY> ");
+        wait_until("the job to start", || job(&talk).iter().any(|process| process.name == "sh"));
+        wait_until_stopped(&talk);
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("hello\n");
+        talk.expect("got hello");
+        talk.expect("READY> ");
+    }
+
+    fn the_keys_that_end_a_command_end_it_alone(who) {
+        for session in SESSIONS {
+            for (key, code) in [(INTERRUPT_KEY, 130), (QUIT_KEY, 131)] {
+                let mut talk = shell(who, "bash");
+                // A pipeline and a child: the keys mean all of them.
+                let script = "echo started; sleep 1000 | sleep 1000; echo not reached";
+                talk.send(&format!("srt-ns {session} -- {STAGES} sh -c '{script}'\n"));
+                talk.expect("started");
+                talk.send(key);
+                assert!(!talk.expect("READY> ").contains("reached"));
+                talk.send("echo status $?\n");
+                talk.expect(&format!("status {code}"));
+            }
+        }
+    }
+
+    fn a_command_may_live_on_after_the_interrupt_key(who) {
+        for session in SESSIONS {
+            let mut talk = shell(who, "bash");
+            talk.send(&format!("srt-ns {session} -- {STAGES} /usr/bin/python3 -c \"{LISTENER}\"\n"));
+            talk.expect("started");
+            for _ in 0..3 {
+                talk.send(INTERRUPT_KEY);
+                talk.expect("caught SIGINT\r\n");
+            }
+            talk.send("end\n");
+            talk.expect("got end");
+            talk.expect("READY> ");
+            talk.send("echo status $?\n");
+            talk.expect("status 4");
+        }
+    }
+
+    fn an_interactive_shell_inside_has_job_control(who) {
+        let mut talk = shell(who, "bash");
+        talk.send(&format!("srt-ns --keep-session -- {STAGES} bash --norc --noprofile --noediting -i\n"));
+        talk.send("PS1='INNER''> '\n");
+        let said = talk.expect("INNER> ");
+        assert!(!said.contains("job control") && !said.contains("process group"), "{said:?}");
+        talk.send("sh -c 'echo started; exec cat'\n");
+        talk.expect("started");
+        talk.send(STOP_KEY);
+        talk.expect("Stopped");
+        talk.expect("INNER> ");
+        talk.send("jobs\n");
+        talk.expect("Stopped");
+        talk.expect("INNER> ");
+        talk.send("fg\n");
+        talk.expect("cat");
+        talk.send("through cat\n");
+        talk.expect("through cat");
+        talk.send(INTERRUPT_KEY);
+        talk.expect("INNER> ");
+        // The whole inner shell stops and goes on, as a job of the outer one.
+        talk.send("kill -STOP $$\n");
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("echo and on\n");
+        talk.expect("and on");
+        talk.send("exit 3\n");
+        talk.expect("READY> ");
+        talk.send("echo status $?\n");
+        talk.expect("status 3");
+    }
+
+    fn without_keep_session_a_shell_inside_has_no_terminal(who) {
+        let mut talk = shell(who, "bash");
+        talk.send(&format!("srt-ns -- {STAGES} bash --norc --noprofile --noediting -i\n"));
+        talk.expect("no job control");
+        talk.send("exit\n");
+        talk.expect("READY> ");
+        for (session, code) in [("", 2), ("--keep-session", 0)] {
+            talk.send(&format!("srt-ns {session} -- dash -c ': </dev/tty'; echo status $?\n"));
+            talk.expect(&format!("status {code}"));
+        }
+    }
+
+    fn kill_9_0_inside_leaves_the_caller_alive(who) {
+        for options in ["", "--keep-session", "--as-pid-1", "--keep-session --as-pid-1", "--keep-session --wait-all"] {
+            let script = format!("srt-ns {options} -- {STAGES} sh -c 'sh -c \"kill -9 0\"; kill -9 0'; echo alive $?");
+            let mut talk = leader(who, &["sh", "-c", &script]);
+            // As PID 1 the command is safe from itself (pid_namespaces(7)) and ends by its own will.
+            let said = talk.expect("alive ");
+            let code = talk.line();
+            assert!(code.trim() == "137" || options.contains("as-pid-1"), "{options}: {said:?} {code:?}");
+            assert_eq!(talk.end().0, 0, "{options}");
+        }
+        let mut talk = shell(who, "bash");
+        talk.send(&format!("srt-ns --keep-session -- {STAGES} bash --norc --noprofile --noediting -i\n"));
+        talk.send("PS1='INNER''> '\n");
+        talk.expect("INNER> ");
+        talk.send("kill -9 0\n");
+        talk.expect("READY> ");
+        talk.send("echo status $?\n");
+        talk.expect("status 137");
+    }
+
+    fn the_modes_and_the_foreground_are_as_before_afterwards(who) {
+        for end in ["exit 0", "kill -9 $$", "kill -9 0", "kill -TERM $$"] {
+            let script = format!(
+                "read x; srt-ns --keep-session -- {STAGES} sh -c 'stty raw -echo -isig 115200; {end}'; echo back; read x"
+            );
+            let mut talk = leader(who, &["sh", "-c", &script]);
+            let before = talk.modes();
+            talk.send("\n");
+            talk.expect("back");
+            assert_eq!(talk.modes(), before, "{end}");
+            assert_eq!(talk.foreground(), talk.pid(), "{end}");
+            talk.send("\n");
+            assert_eq!(talk.end().0, 0);
+        }
+    }
+
+    fn the_modes_are_restored_when_the_supervisor_is_told_to_end(who) {
+        let mut talk = leader(who, &[
+            "sh", "-c", "srt-ns --keep-session -- sh -c 'read x; stty raw; echo raw; exec sleep 1000'; echo back; read x",
+        ]);
+        let before = talk.modes();
+        talk.send("\n");
+        talk.expect("raw");
+        assert_ne!(talk.modes(), before);
+        processes::kill(child_named(talk.pid(), "srt-ns"), libc::SIGTERM);
+        talk.expect("back");
+        assert_eq!(talk.modes(), before);
+        assert_eq!(talk.foreground(), talk.pid());
+    }
+
+    fn the_command_has_the_foreground_before_its_first_instruction(who) {
+        let probe = "import os; assert os.tcgetpgrp(0) == os.getpgrp()";
+        for _ in 0..10 {
+            let talk = leader(who, &["srt-ns", "--keep-session", "--", "/usr/bin/python3", "-c", probe]);
+            assert_eq!(talk.end(), (0, String::new()));
+        }
+    }
+
+    fn a_change_of_the_terminals_size_reaches_the_command(who) {
+        for options in [&[][..], &["--keep-session"]] {
+            let words = [&["srt-ns"], options, &["--", "/usr/bin/python3", "-c", LISTENER]].concat();
+            let mut talk = leader(who, &words);
+            talk.expect("started");
+            talk.resize(33, 44);
+            talk.expect("caught SIGWINCH\r\n");
+            talk.send("end\n");
+            talk.expect("got end at 44 x 33");
+            assert_eq!(talk.end().0, 4);
+        }
+    }
+
+    fn the_stop_key_does_no_harm_where_nobody_could_continue_the_job(who) {
+        for options in [&[][..], &["--keep-session"], &["--as-pid-1"]] {
+            let script = "echo started; read word; echo got $word; exit 4";
+            let mut talk = leader(who, &[&["srt-ns"], options, &["--", "sh", "-c", script]].concat());
+            talk.expect("started");
+            talk.send(STOP_KEY);
+            talk.send("hello\n");
+            talk.expect("got hello");
+            assert_eq!(talk.end().0, 4);
+        }
+    }
+
+    fn a_hang_up_ends_the_sandbox(who) {
+        for options in [&[][..], &["--keep-session"]] {
+            let words = [&["srt-ns"], options, &["--", "sh", "-c", "echo started; sleep 1000; echo"]].concat();
+            let mut talk = leader(who, &words);
+            talk.expect("started");
+            talk.hang_up();
+            assert_eq!(srt_tests::talk::code(talk.status()), 129, "{options:?}");
+        }
+    }
+}
