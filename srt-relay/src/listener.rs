@@ -19,8 +19,6 @@ pub struct Listener {
     pub family: libc::c_int,
     /// Where its connections lead.
     pub target: Rc<Target>,
-    /// A socket for the next connection to the target.
-    pub spare: Option<OwnedFd>,
     /// The last attempt to connect failed, and that was reported.
     pub lost: bool,
     /// Connections that do not have their target yet, the oldest first.
@@ -40,7 +38,6 @@ impl Listener {
             socket,
             family,
             target: Rc::clone(target),
-            spare: None,
             lost: false,
             pending: VecDeque::new(),
             file,

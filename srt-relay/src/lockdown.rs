@@ -72,7 +72,11 @@ pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
     allow(libc::SYS_mmap, vec![all(&[(0, Qword, 0), (2, Qword, writable), (3, Qword, anonymous)])?]);
     allow(libc::SYS_mremap, vec![all(&[(3, Qword, libc::MREMAP_MAYMOVE as u64)])?]);
-    allow(libc::SYS_fcntl, vec![all(&[(1, Dword, libc::F_SETPIPE_SZ as u64)])?]);
+    // In a debug build the standard library looks at a descriptor before it closes it.
+    let commands =
+        if cfg!(debug_assertions) { &[libc::F_SETPIPE_SZ, libc::F_GETFD][..] } else { &[libc::F_SETPIPE_SZ] };
+    let command = |&command| all(&[(1, Dword, command as u64)]);
+    allow(libc::SYS_fcntl, commands.iter().map(command).collect::<Result<_, _>>()?);
     let socket = |&family| all(&[(0, Dword, family as u64), (1, Dword, sys::STREAM as u64), (2, Dword, 0)]);
     allow(libc::SYS_socket, needs.families.iter().map(socket).collect::<Result<_, _>>()?);
     // A filter cannot look at the name: with a listening Unix socket, a relay that was taken over could unlink

@@ -1,6 +1,6 @@
 //! The loop: one thread, one epoll instance, every connection in a slot of a table.
 
-use crate::connection::{COPY, Connection, Outcome, Stock};
+use crate::connection::{Connection, Outcome, Stock};
 use crate::life::Life;
 use crate::listener::{self, Listener};
 use crate::options::Limits;
@@ -112,7 +112,7 @@ impl Relay {
             open: 0,
             paused: None,
             retry: RETRY.0,
-            stock: Stock { pipes, buffer: vec![0; COPY].into() },
+            stock: Stock::new(pipes),
             start: Instant::now(),
             now: 0,
             swept: 0,
@@ -177,15 +177,13 @@ impl Relay {
         };
         // The socket for the far side comes first: no client is taken in that cannot be served.
         let family = listener.target.addresses.first().map_or(libc::AF_UNIX, |address| address.family());
-        let socket = match listener.spare.take().map_or_else(|| sys::socket(family), Ok) {
-            Ok(socket) => socket,
-            Err(_) => return self.pause(),
-        };
+        let Ok(socket) = sys::socket(family) else { return self.pause() };
         match sys::accept(&listener.socket) {
             Ok(client) => {
                 let deadline = self.limits.connect.map(|limit| self.now + ticks(limit) + 1);
                 let (in_progress, pending) = (false, false);
                 self.open += 1;
+                self.stock.divide(self.open);
                 let slot = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(Slot::Free);
                     self.slots.len() as u32 - 1
@@ -197,7 +195,6 @@ impl Relay {
                 if self.open >= self.limits.connections { self.pause() } else { Ok(()) }
             }
             Err(error) => {
-                listener.spare = Some(socket);
                 match error.raw_os_error().unwrap_or(0) {
                     libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
                     // The client or its network has gone again (accept(2), Error handling), or a firewall refuses.
@@ -417,6 +414,10 @@ impl Relay {
         self.put(slot, Slot::Free);
         self.closed.push(slot);
         self.open -= 1;
+        self.stock.divide(self.open);
+        if self.open == 0 {
+            self.stock.pipes.clear();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the tests of the relay share: a running relay, and streams of either family.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used, clippy::print_stderr)]
 
 use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
 use std::ffi::OsStr;
@@ -183,8 +183,10 @@ pub fn pipe() -> (File, OwnedFd) {
     let mut ends = [-1; 2];
     // SAFETY: two descriptors are written.
     assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: both are new.
-    unsafe { (File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) }
+    // SAFETY: new, so nothing else owns it.
+    let read = unsafe { File::from_raw_fd(ends[0]) };
+    // SAFETY: as above.
+    (read, unsafe { OwnedFd::from_raw_fd(ends[1]) })
 }
 
 /// A stream of bytes that repeats after no power of two, from a start value.

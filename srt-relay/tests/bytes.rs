@@ -1,0 +1,245 @@
+//! Bytes arrive whole and in order, in both directions, and an end of one direction is no end of the other.
+
+#![allow(clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use srt_tests::{DEADLINE, Who, both};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The four ways in which a relay can stand between two families.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    TcpToUnix,
+    UnixToTcp,
+    TcpToTcp,
+    UnixToUnix,
+}
+
+const WAYS: [Way; 4] = [Way::TcpToUnix, Way::UnixToTcp, Way::TcpToTcp, Way::UnixToUnix];
+
+/// A relay and the two sides of it.
+struct Setup {
+    relay: Relay,
+    connect: Box<dyn Fn() -> Box<dyn Stream>>,
+    accept: Box<dyn Fn() -> Box<dyn Stream>>,
+    _scratch: srt_tests::Scratch,
+}
+
+impl Setup {
+    fn new(who: Who, way: Way) -> Self {
+        let scratch = who.scratch();
+        let (listen, target) = (scratch.join("listen"), scratch.join("target"));
+        let (from_tcp, to_tcp) =
+            (matches!(way, Way::TcpToUnix | Way::TcpToTcp), matches!(way, Way::UnixToTcp | Way::TcpToTcp));
+        let (accept, connect_address): (Box<dyn Fn() -> Box<dyn Stream>>, String) = if to_tcp {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+            let port = server.local_addr().expect("address").port();
+            (Box::new(move || bounded(server.accept().expect("accept").0)), format!("tcp:127.0.0.1:{port}"))
+        } else {
+            let server = UnixListener::bind(&target).expect("bind");
+            std::os::unix::fs::chown(&target, Some(who.uid()), None).expect("chown");
+            (
+                Box::new(move || bounded(server.accept().expect("accept").0)),
+                format!("unix:{}", target.display()),
+            )
+        };
+        let port = free_port();
+        let listen_address =
+            if from_tcp { format!("tcp:127.0.0.1:{port}") } else { format!("unix:{}", listen.display()) };
+        let relay = Relay::start(who, &[listen_address, connect_address]);
+        let connect: Box<dyn Fn() -> Box<dyn Stream>> = if from_tcp {
+            Box::new(move || bounded(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect")))
+        } else {
+            Box::new(move || bounded(UnixStream::connect(&listen).expect("connect")))
+        };
+        Self { relay, connect, accept, _scratch: scratch }
+    }
+
+    fn pair(&self) -> (Box<dyn Stream>, Box<dyn Stream>) {
+        ((self.connect)(), (self.accept)())
+    }
+}
+
+const BIG: usize = 100_000_000;
+
+both! {
+    fn a_hundred_megabytes_pass_each_way_and_each_end_is_passed_on(who) {
+        for way in WAYS {
+            let big = if matches!(way, Way::TcpToUnix | Way::UnixToTcp) { BIG } else { BIG / 10 };
+            let setup = Setup::new(who, way);
+            let before = setup.relay.descriptors();
+            // Both at once, then one after the other's end.
+            let (mut client, mut server) = setup.pair();
+            let (mut client2, mut server2) = (client.another(), server.another());
+            let sums = [
+                thread::spawn(move || send_noise(&mut *client, 1, big)),
+                thread::spawn(move || receive_sum(&mut *server)),
+                thread::spawn(move || send_noise(&mut *server2, 2, big)),
+                thread::spawn(move || receive_sum(&mut *client2)),
+            ]
+            .map(|thread| thread.join().expect("thread").expect("io"));
+            assert_eq!((sums[0], sums[2]), (sums[1], sums[3]), "{way:?}");
+            assert_eq!(sums[0].1, big);
+
+            let (mut client, mut server) = setup.pair();
+            let mut client2 = client.another();
+            let sender = thread::spawn(move || send_noise(&mut *client, 3, big));
+            let got = receive_sum(&mut *server).expect("receive");
+            assert_eq!(sender.join().expect("thread").expect("send"), got, "{way:?}");
+            let answer = thread::spawn(move || send_noise(&mut *server, 4, big));
+            let got = receive_sum(&mut *client2).expect("receive");
+            assert_eq!(answer.join().expect("thread").expect("send"), got, "{way:?}");
+            drop(client2);
+            setup.relay.settles_at(before);
+        }
+    }
+
+    fn a_reply_may_come_long_after_the_requests_end(who) {
+        // socat cuts it after half a second.
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            client.write_all(b"request").expect("write");
+            client.end();
+            assert_eq!(read_all(&mut server), b"request");
+            thread::sleep(Duration::from_millis(1500));
+            server.write_all(b"reply").expect("write");
+            server.end();
+            assert_eq!(read_all(&mut client), b"reply", "{way:?}");
+        }
+    }
+
+    fn a_server_that_ends_first_goes_on_reading(who) {
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            server.write_all(b"greeting").expect("write");
+            server.end();
+            assert_eq!(read_all(&mut client), b"greeting");
+            thread::sleep(Duration::from_millis(100));
+            client.write_all(b"late").expect("write");
+            client.end();
+            assert_eq!(read_all(&mut server), b"late", "{way:?}");
+        }
+    }
+
+    fn an_end_waits_for_the_bytes_before_it_when_the_reader_is_slow(who) {
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            let mut sender = client.another();
+            let sender = thread::spawn(move || send_noise(&mut *sender, 5, 5_000_000));
+            thread::sleep(Duration::from_millis(300));
+            // The other direction works in the meantime.
+            server.write_all(b"x").expect("write");
+            client.read_exact(&mut [0]).expect("read");
+            let got = receive_sum(&mut *server).expect("receive");
+            assert_eq!(sender.join().expect("thread").expect("send"), got, "{way:?}");
+            server.end();
+            assert_eq!(read_all(&mut client), b"", "{way:?}");
+        }
+    }
+
+    fn an_answer_is_delivered_although_its_server_refuses_the_rest_of_the_request(who) {
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let before = setup.relay.descriptors();
+            let (mut client, mut server) = setup.pair();
+            let mut sender = client.another();
+            let sender = thread::spawn(move || send_noise(&mut *sender, 6, BIG).is_err());
+            server.read_exact(&mut [0; 1000]).expect("read");
+            server.write_all(b"413 too large").expect("write");
+            if matches!(way, Way::UnixToTcp | Way::TcpToTcp) {
+                // TCP resets what is closed with unread bytes, and a reset may overtake the answer: a server
+                // that wants it read lingers.
+                server.end();
+                let mut answer = [0; 13];
+                client.read_exact(&mut answer).expect("the answer");
+                assert_eq!(&answer, b"413 too large");
+                drop(server);
+            } else {
+                drop(server);
+                let mut answer = [0; 13];
+                client.read_exact(&mut answer).expect("the answer");
+                assert_eq!(&answer, b"413 too large");
+            }
+            assert!(sender.join().expect("thread"), "{way:?}: the rest of the request is refused");
+            drop(client);
+            setup.relay.settles_at(before);
+        }
+    }
+
+    fn a_stalled_reader_among_a_hundred_busy_ones_slows_nobody(who) {
+        for way in [Way::TcpToUnix, Way::UnixToTcp] {
+            let setup = Setup::new(who, way);
+            let stalled: Vec<_> = (0..2).map(|_| setup.pair()).collect();
+            for (client, server) in &stalled {
+                for stream in [client, server] {
+                    let mut writer = stream.another();
+                    // Ends with an error when the test is over and the stream is shut down.
+                    thread::spawn(move || send_noise(&mut *writer, 7, BIG));
+                }
+            }
+            thread::sleep(Duration::from_millis(200));
+            let start = Instant::now();
+            let busy: Vec<_> = (0..100)
+                .map(|_| {
+                    let (mut client, mut server) = setup.pair();
+                    thread::spawn(move || {
+                        let mut message = [9; 10_000];
+                        for _ in 0..50 {
+                            client.write_all(&message).expect("write");
+                            server.read_exact(&mut message).expect("read");
+                            server.write_all(&message).expect("write");
+                            client.read_exact(&mut message).expect("read");
+                        }
+                    })
+                })
+                .collect();
+            for one in busy {
+                one.join().expect("a busy connection");
+            }
+            assert!(start.elapsed() < DEADLINE, "{way:?}");
+        }
+    }
+
+    fn a_stalled_reader_spins_no_cpu(who) {
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let (client, server) = setup.pair();
+            for stream in [&client, &server] {
+                let mut writer = stream.another();
+                thread::spawn(move || send_noise(&mut *writer, 8, BIG));
+            }
+            thread::sleep(Duration::from_millis(500));
+            let before = setup.relay.cpu_ticks();
+            thread::sleep(Duration::from_secs(1));
+            assert!(setup.relay.cpu_ticks() - before <= 1, "{way:?}");
+            drop((client, server));
+        }
+    }
+
+    fn one_byte_at_a_time_arrives(who) {
+        for way in WAYS {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            let reader = thread::spawn(move || {
+                let mut all = Vec::new();
+                server.read_to_end(&mut all).expect("read");
+                all
+            });
+            let sent: Vec<u8> = (0..=255).cycle().take(5000).collect();
+            for byte in &sent {
+                client.write_all(&[*byte]).expect("write");
+            }
+            client.end();
+            assert_eq!(reader.join().expect("thread"), sent, "{way:?}");
+        }
+    }
+}

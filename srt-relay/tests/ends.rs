@@ -1,0 +1,321 @@
+//! However a connection ends, nothing of it is left: no descriptor, no memory, no stuck peer.
+
+#![allow(clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use srt_tests::{Scratch, Who, both, wait_until};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+/// A server whose behaviour the first byte of each request chooses.
+fn serve(mut stream: Box<dyn Stream>) {
+    let mut choice = [0];
+    if stream.read_exact(&mut choice).is_err() {
+        return;
+    }
+    let _gone = match choice[0] {
+        b'e' => stream.write_all(b"echo"),
+        b'c' => Ok(()),
+        b'h' => stream.write_all(&[7; 100_000]).map(|()| stream.end()),
+        b'w' => {
+            let _end = stream.read_to_end(&mut Vec::new());
+            stream.write_all(b"late")
+        }
+        _ => stream.read_to_end(&mut Vec::new()).map(drop),
+    };
+}
+
+/// One client that ends in the given way; the request's first byte is the server's part.
+fn visit(mut stream: TcpStream, way: usize) {
+    stream.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+    let mut answer = Vec::new();
+    match way % 10 {
+        // Nothing said at all: closed, reset.
+        0 => drop(stream),
+        1 => reset(stream),
+        // A request, and gone without waiting for the answer.
+        2 => {
+            stream.write_all(b"e").expect("write");
+            reset(stream);
+        }
+        3 => {
+            stream.write_all(b"h").expect("write");
+            drop(stream);
+        }
+        // The server closes first, with and without an answer.
+        4 => {
+            stream.write_all(b"c").expect("write");
+            let _reset = stream.read_to_end(&mut answer);
+        }
+        5 => {
+            stream.write_all(b"e").expect("write");
+            stream.read_to_end(&mut answer).expect("read");
+            assert_eq!(answer, b"echo");
+        }
+        // Half-closed by the client, answered; and reset after the half-close.
+        6 => {
+            stream.write_all(b"w").expect("write");
+            stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            stream.read_to_end(&mut answer).expect("read");
+            assert_eq!(answer, b"late");
+        }
+        7 => {
+            stream.write_all(b"w").expect("write");
+            stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            reset(stream);
+        }
+        // Half-closed by the server, then reset in the middle of the answer.
+        8 => {
+            stream.write_all(b"h").expect("write");
+            stream.read_exact(&mut [0; 1000]).expect("read");
+            reset(stream);
+        }
+        // In the middle of a request.
+        _ => {
+            let _stalls = stream.set_write_timeout(Some(Duration::from_millis(20)));
+            let _some = stream.write_all(&[b'x'; 200_000]);
+            reset(stream);
+        }
+    }
+}
+
+struct Served {
+    relay: Relay,
+    port: u16,
+    scratch: Scratch,
+}
+
+fn unix_server(path: &PathBuf, who: Who) -> UnixListener {
+    let listener = UnixListener::bind(path).expect("bind");
+    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    listener
+}
+
+fn start(who: Who, unix: bool, options: &[&str]) -> Served {
+    let scratch = who.scratch();
+    let target = if unix {
+        let path = scratch.join("s");
+        let listener = unix_server(&path, who);
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(bounded(stream)))))
+        });
+        format!("unix:{}", path.display())
+    } else {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(bounded(stream)))))
+        });
+        format!("tcp:127.0.0.1:{port}")
+    };
+    let port = free_port();
+    let listen = format!("tcp:127.0.0.1:{port}");
+    let args: Vec<&str> = options.iter().copied().chain([listen.as_str(), target.as_str()]).collect();
+    Served { relay: Relay::start(who, &args), port, scratch }
+}
+
+impl Served {
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("connect")
+    }
+}
+
+/// Runs `count` visits from four threads.
+fn visits(port: u16, count: usize) {
+    let all: Vec<_> = (0..4)
+        .map(|first| {
+            thread::spawn(move || {
+                for way in (first..count).step_by(4) {
+                    visit(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect"), way / 4);
+                }
+            })
+        })
+        .collect();
+    all.into_iter().for_each(|one| one.join().expect("visits"));
+}
+
+fn resident(relay: &Relay) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", relay.pid())).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.split_whitespace().next().expect("number").parse().expect("number")
+}
+
+#[test]
+fn twenty_thousand_connections_that_end_in_ten_ways_leave_nothing() {
+    for unix in [true, false] {
+        let served = start(Who::User, unix, &[]);
+        let before = served.relay.descriptors();
+        visits(served.port, 400);
+        served.relay.settles_at(before);
+        let memory = resident(&served.relay);
+        visits(served.port, 20_000);
+        served.relay.settles_at(before);
+        // The table grows with the connections that are open at once, not with those that have been.
+        assert!(resident(&served.relay) <= memory + 256, "{} KiB, then {}", memory, resident(&served.relay));
+        visit(served.connect(), 5);
+    }
+}
+
+both! {
+    fn a_refused_connection_is_reset_and_reported_once_until_one_works_again(who) {
+        let port = free_port();
+        let to = free_port();
+        let (mut events, status) = pipe();
+        let args = ["--status-fd".into(), "7".into(), format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")];
+        let relay = Relay::start_with(who, &args, &[(std::os::fd::AsRawFd::as_raw_fd(&status), 7)]);
+        drop(status);
+        let before = relay.descriptors();
+        for _ in 0..50 {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let error = client.read(&mut [0]).expect_err("a reset, since an end would look like an answer");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        relay.settles_at(before);
+        let line = format!("srt-relay: tcp:127.0.0.1:{port}: cannot connect to tcp:127.0.0.1:{to}: Connection refused\n");
+        wait_until("the report", || relay.stderr() == line);
+        // It works again, and fails again.
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, to)).expect("bind");
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        drop(server.accept().expect("accept"));
+        assert_eq!(read_all(&mut client), b"");
+        drop((server, client));
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        assert!(client.read(&mut [0]).is_err());
+        wait_until("the second report", || relay.stderr() == line.repeat(2));
+        assert_eq!(relay.terminate().code(), Some(0));
+        let mut text = String::new();
+        events.read_to_string(&mut text).expect("events");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let start = format!(r#"{{"stage":"srt-relay","event":"connect-failed","listen":"tcp:127.0.0.1:{port}","#);
+        assert!(text.lines().all(|line| line.starts_with(&start)), "{text}");
+    }
+
+    fn a_reset_by_one_side_is_a_reset_for_the_other(who) {
+        let port = free_port();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let to = server.local_addr().expect("address").port();
+        let relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")]);
+        let before = relay.descriptors();
+        for server_resets in [true, false] {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let (mut other, _) = server.accept().expect("accept");
+            client.write_all(b"x").expect("write");
+            other.read_exact(&mut [0]).expect("read");
+            let mut left = if server_resets {
+                reset(other);
+                client
+            } else {
+                reset(client);
+                other
+            };
+            let error = left.read(&mut [0]).expect_err("a broken stream must not look complete");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        relay.settles_at(before);
+    }
+
+    fn what_was_sent_before_a_server_closes_with_unread_bytes_is_delivered(who) {
+        let served = start(who, true, &[]);
+        // The server reads one byte, answers and closes: the rest of the request is unread, which is
+        // ECONNRESET on a Unix socket, behind the answer.
+        for _ in 0..100 {
+            let mut client = served.connect();
+            client.write_all(b"e and much more").expect("write");
+            let mut answer = [0; 4];
+            client.read_exact(&mut answer).expect("the answer");
+            assert_eq!(&answer, b"echo");
+        }
+    }
+
+    fn a_target_that_is_gone_altogether_frees_the_connection_while_the_client_is_still_there(who) {
+        let served = start(who, true, &[]);
+        let before = served.relay.descriptors();
+        let mut clients: Vec<_> = (0..50).map(|_| served.connect()).collect();
+        for client in &mut clients {
+            client.write_all(b"e").expect("write");
+            assert_eq!(read_all(client), b"echo");
+        }
+        served.relay.settles_at(before);
+    }
+
+    fn a_client_that_is_gone_after_its_half_close_frees_the_connection(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let listener = unix_server(&path, who);
+        let port = free_port();
+        let relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), format!("unix:{}", path.display())]);
+        let before = relay.descriptors();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        assert_eq!(read_all(&mut server), b"");
+        reset(client);
+        // Nobody has said a word since.
+        relay.settles_at(before);
+        assert!(server.write_all(b"x").is_err());
+    }
+
+    fn a_client_may_close_after_the_servers_half_close(who) {
+        let served = start(who, false, &[]);
+        let before = served.relay.descriptors();
+        for _ in 0..20 {
+            let mut client = served.connect();
+            client.write_all(b"h").expect("write");
+            assert_eq!(read_all(&mut client).len(), 100_000);
+            drop(client);
+        }
+        served.relay.settles_at(before);
+        drop(served.scratch);
+    }
+
+    fn a_peer_that_is_silent_for_the_idle_timeout_is_dropped(who) {
+        let served = start(who, true, &["--idle-timeout", "0.3"]);
+        let before = served.relay.descriptors();
+        let mut client = served.connect();
+        client.write_all(b"x").expect("write");
+        // Kept alive by every byte.
+        for _ in 0..8 {
+            thread::sleep(Duration::from_millis(100));
+            client.write_all(b"x").expect("write");
+        }
+        let error = client.read(&mut [0]).expect_err("dropped");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        served.relay.settles_at(before);
+        let idle = served.relay.cpu_ticks();
+        thread::sleep(Duration::from_millis(500));
+        assert!(served.relay.cpu_ticks() - idle <= 1);
+    }
+
+    fn no_idle_timeout_drops_nobody(who) {
+        let served = start(who, true, &["--idle-timeout", "0"]);
+        let mut client = served.connect();
+        client.write_all(b"w").expect("write");
+        thread::sleep(Duration::from_millis(1500));
+        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        assert_eq!(read_all(&mut client), b"late");
+    }
+}
+
+#[test]
+fn unix_clients_are_told_of_a_refusal_by_the_end_of_the_stream() {
+    let scratch = Who::User.scratch();
+    let path = scratch.join("listen");
+    let relay = Relay::start(
+        Who::User,
+        &[format!("unix:{}", path.display()), format!("tcp:127.0.0.1:{}", free_port())],
+    );
+    let before = relay.descriptors();
+    for _ in 0..50 {
+        let mut client = UnixStream::connect(&path).expect("connect");
+        // Unix sockets have no reset of their own.
+        assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+    }
+    relay.settles_at(before);
+}
