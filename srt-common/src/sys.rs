@@ -5,9 +5,8 @@
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// -1 is an error in errno; anything else is the answer.
@@ -324,37 +323,6 @@ pub fn with_umask<T>(mask: libc::mode_t, action: impl FnOnce() -> T) -> T {
     // SAFETY: an integer, and no failure.
     unsafe { libc::umask(previous) };
     result
-}
-
-/// socket(2): a Unix stream socket, close-on-exec.
-///
-/// # Errors
-/// errno.
-pub fn unix_socket() -> io::Result<OwnedFd> {
-    // SAFETY: three integers.
-    let fd = cerr_int(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the kernel has just made it, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// bind(2) of a Unix socket to a path.
-///
-/// # Errors
-/// errno; EINVAL for a path of more than 107 bytes (unix(7)) or with a NUL.
-pub fn bind_unix(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    // SAFETY: all-zero bytes are a valid sockaddr_un.
-    let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_un>() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let path = path.as_os_str().as_bytes();
-    if path.len() >= address.sun_path.len() || path.contains(&0) {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(path) {
-        *to = *from as libc::c_char;
-    }
-    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: a sockaddr_un and its size.
-    cerr_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) }).map(drop)
 }
 
 /// listen(2).

@@ -3,11 +3,11 @@
 
 use crate::{Context, Error, Result, sys};
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,15 +56,11 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     Ok((listener, Place { directory, name: name.into(), inode }))
 }
 
-/// Binds a socket whose file has mode 0600 from the first moment. bind(2) gives the file the mode of the socket
-/// (`unix_bind_bsd` in the kernel), cut by the umask; the umask alone would not do, since a directory's default
-/// ACL takes its place (acl(5)).
+/// Binds a socket whose file has mode 0600 from the first moment. bind(2) applies the umask itself (`unix_bind_bsd`
+/// in the kernel), so that it counts even in a directory with a default ACL, which takes the umask's place for
+/// other files (acl(5)).
 fn bind_private(address: &Path) -> io::Result<UnixListener> {
-    let socket = File::from(sys::unix_socket()?);
-    socket.set_permissions(Permissions::from_mode(0o600))?;
-    let socket = UnixListener::from(OwnedFd::from(socket));
-    sys::with_umask(0o077, || sys::bind_unix(socket.as_fd(), address))?;
-    Ok(socket)
+    sys::with_umask(0o177, || UnixListener::bind(address))
 }
 
 /// From the look at what is there until the new socket listens, nobody else does the same in this directory: a
@@ -124,6 +120,7 @@ fn through(directory: &File, name: &OsStr) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn directory(test: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
