@@ -1,0 +1,376 @@
+//! LISTEN and CONNECT in all their forms: what they open, what they refuse, what they leave behind.
+
+#![allow(clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use srt_tests::{Who, both, has, run, skip, wait_until};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+
+fn unix(path: &Path) -> OsString {
+    let mut text = OsString::from("unix:");
+    text.push(path);
+    text
+}
+
+fn tcp(port: u16) -> OsString {
+    format!("tcp:127.0.0.1:{port}").into()
+}
+
+/// A TCP server that answers every connection with `word`.
+fn tcp_server(word: &'static str) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(word.as_bytes()))));
+    port
+}
+
+fn unix_server(who: Who, path: &Path, word: &'static str) {
+    let listener = UnixListener::bind(path).expect("bind");
+    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(word.as_bytes()))));
+}
+
+fn ask_tcp(port: u16) -> String {
+    String::from_utf8(read_all(&mut TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect")))
+        .expect("text")
+}
+
+fn ask_unix(path: &Path) -> String {
+    String::from_utf8(read_all(&mut UnixStream::connect(path).expect("connect"))).expect("text")
+}
+
+both! {
+    fn a_unix_listener_is_private_and_removed_at_the_end(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            let mut relay = Relay::start(who, &[unix(&path), tcp(tcp_server("hello"))]);
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o600);
+            assert_eq!(ask_unix(&path), "hello");
+            relay.signal(signal);
+            assert_eq!(relay.wait().code(), Some(0));
+            assert!(!path.exists(), "{signal}");
+        }
+    }
+
+    fn a_unix_listener_is_private_whatever_the_umask_and_the_default_acl(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        if !has("setfacl") {
+            skip!("no setfacl");
+        }
+        run(who.command("setfacl").args(["-d", "-m", "u::rwx,g::rwx,o::rwx,u:4242:rwx", scratch.text()])).ok();
+        // The control: a socket made without care is open to others.
+        let plain = scratch.join("plain");
+        let script = "import os,socket,sys; os.umask(0); socket.socket(socket.AF_UNIX).bind(sys.argv[1])";
+        run(who.command("python3").args(["-c", script]).arg(&plain)).ok();
+        assert_ne!(fs::metadata(&plain).expect("there").permissions().mode() & 0o077, 0);
+
+        let mut command = who.command("sh");
+        command.args(["-c", "umask 000; exec \"$@\"", "sh", "srt-relay", "--ready-fd", "1"]).arg(unix(&path));
+        let relay = Relay::spawn({ command.arg(tcp(1)); command }, &[]);
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o600);
+        drop(relay);
+    }
+
+    fn a_dead_socket_is_replaced(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let port = tcp_server("hello");
+        let mut relay = Relay::start(who, &[unix(&path), tcp(port)]);
+        relay.signal(libc::SIGKILL);
+        relay.wait();
+        assert!(path.exists(), "nobody was left to remove it");
+        let _relay = Relay::start(who, &[unix(&path), tcp(port)]);
+        assert_eq!(ask_unix(&path), "hello");
+    }
+
+    fn nothing_but_a_dead_socket_is_replaced(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let refused = |what: &str| {
+            let ran = run(who.command("srt-relay").arg(unix(&path)).arg(tcp(1)));
+            ran.code(1).one_clear_error("srt-relay").complains(what);
+        };
+        // A living socket goes on serving.
+        unix_server(who, &path, "alive");
+        refused("listens there");
+        assert_eq!(ask_unix(&path), "alive");
+        fs::remove_file(&path).expect("rm");
+        // A datagram socket, a file, a directory, a link to each and to nowhere, a FIFO.
+        let datagram = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        refused("");
+        assert!(fs::metadata(&path).expect("there").file_type().is_socket());
+        drop(datagram);
+        fs::remove_file(&path).expect("rm");
+        fs::write(&path, "precious").expect("write");
+        refused("not a socket");
+        assert_eq!(fs::read(&path).expect("there"), b"precious");
+        let link = scratch.join("link");
+        for target in [path.clone(), scratch.path().to_path_buf(), scratch.join("nowhere")] {
+            symlink(&target, &link).expect("symlink");
+            let ran = run(who.command("srt-relay").arg(unix(&link)).arg(tcp(1)));
+            ran.code(1).one_clear_error("srt-relay");
+            assert_eq!(fs::read_link(&link).expect("still a link"), target);
+            fs::remove_file(&link).expect("rm");
+        }
+        assert!(!scratch.join("nowhere").exists());
+        fs::remove_file(&path).expect("rm");
+        fs::create_dir(&path).expect("mkdir");
+        refused("not a socket");
+        fs::remove_dir(&path).expect("rmdir");
+        run(who.command("mkfifo").arg(&path)).ok();
+        refused("not a socket");
+    }
+
+    fn what_took_the_sockets_place_is_not_removed(who) {
+        let scratch = who.scratch();
+        let (path, directory) = (scratch.dir("d").join("s"), scratch.join("d"));
+        let relay = Relay::start(who, &[unix(&path), tcp(1)]);
+        fs::remove_file(&path).expect("rm");
+        fs::write(&path, "another's").expect("write");
+        assert_eq!(relay.terminate().code(), Some(0));
+        assert_eq!(fs::read(&path).expect("there"), b"another's");
+        fs::remove_file(&path).expect("rm");
+        // The directory is swapped: what lies at the old path is another's, what was made is removed.
+        let relay = Relay::start(who, &[unix(&path), tcp(1)]);
+        fs::rename(&directory, scratch.join("moved")).expect("rename");
+        fs::create_dir(&directory).expect("mkdir");
+        let _other = UnixListener::bind(&path).expect("bind");
+        assert_eq!(relay.terminate().code(), Some(0));
+        assert!(path.exists());
+        assert!(!scratch.join("moved/s").exists());
+    }
+
+    fn of_twenty_relays_started_at_once_on_a_dead_socket_one_serves(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let port = tcp_server("hello");
+        for _ in 0..5 {
+            let _gone = fs::remove_file(&path);
+            drop(UnixListener::bind(&path).expect("bind"));
+            std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+            let mut all: Vec<_> = (0..20)
+                .map(|_| {
+                    let mut command = who.command("srt-relay");
+                    command.arg(unix(&path)).arg(tcp(port)).stderr(std::process::Stdio::null()).spawn().expect("spawn")
+                })
+                .collect();
+            wait_until("nineteen refusals", || {
+                all.iter_mut().filter_map(|child| child.try_wait().expect("wait")).count() >= 19
+            });
+            assert_eq!(ask_unix(&path), "hello");
+            for child in &mut all {
+                let _ended = (child.kill(), child.wait());
+            }
+        }
+    }
+
+    fn any_path_will_do_however_long_or_strange(who) {
+        let scratch = who.scratch();
+        let long = scratch.dir(format!("{}/{}", "a".repeat(200), "b".repeat(200)));
+        let strange = OsString::from_vec((1..=255).filter(|&byte| byte != b'/').take(80).collect());
+        for (listen, target) in [
+            (long.join("listen"), long.join("target")),
+            (scratch.join(&strange), scratch.join(OsString::from_vec(vec![0xff, 0xfe, b' ', b'\n']))),
+        ] {
+            // Bound by a shorter way: the server's own limit is not the matter here.
+            let short = scratch.join("t");
+            unix_server(who, &short, "hello");
+            fs::rename(&short, &target).expect("rename");
+            let port = free_port();
+            let relay = Relay::start(who, &[unix(&listen), unix(&target), tcp(port), unix(&target)]);
+            assert_eq!(ask_tcp(port), "hello");
+            assert!(fs::metadata(&listen).expect("there").file_type().is_socket());
+            assert_eq!(relay.terminate().code(), Some(0));
+            assert!(!listen.exists());
+        }
+    }
+
+    fn a_name_that_no_address_can_hold_is_an_error(who) {
+        let scratch = who.scratch();
+        let ran = run(who.command("srt-relay").arg(unix(&scratch.join("n".repeat(150)))).arg(tcp(1)));
+        ran.code(1).one_clear_error("srt-relay").complains("too long");
+        for path in ["/", "..", "/nonexistent/s", "/etc/passwd/s"] {
+            run(who.command("srt-relay").arg(unix(Path::new(path))).arg(tcp(1))).code(1).one_clear_error("srt-relay");
+        }
+    }
+
+    fn localhost_listens_and_connects_on_both_families(who) {
+        let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0));
+        let Ok(six) = six else { skip!("no IPv6 loopback") };
+        let (port, to) = (free_port(), six.local_addr().expect("address").port());
+        // The server listens on ::1 alone, as development servers do.
+        thread::spawn(move || six.incoming().flatten().for_each(|mut s| drop(s.write_all(b"six"))));
+        let _relay = Relay::start(who, &[format!("tcp:localhost:{port}"), format!("tcp:localhost:{to}")]);
+        assert_eq!(ask_tcp(port), "six");
+        assert_eq!(read_all(&mut TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("connect")), b"six");
+        // 127.0.0.1 comes first.
+        let four = TcpListener::bind((Ipv4Addr::LOCALHOST, to)).expect("bind");
+        thread::spawn(move || four.incoming().flatten().for_each(|mut s| drop(s.write_all(b"four"))));
+        assert_eq!(ask_tcp(port), "four");
+    }
+
+    fn a_taken_port_is_an_error_that_names_it(who) {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let port = taken.local_addr().expect("address").port();
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        // The pair before it has made its socket by then.
+        let ran = run(who.command("srt-relay").arg(unix(&path)).arg(tcp(1)).arg(tcp(port)).arg(tcp(1)));
+        ran.code(1).one_clear_error("srt-relay").complains(&format!("tcp:127.0.0.1:{port}: Address already in use"));
+        assert!(!path.exists(), "nothing is left behind");
+    }
+
+    fn inherited_listeners_share_an_inherited_target(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        unix_server(who, &path, "hello");
+        let pinned = fs::File::options().read(true).custom_flags(libc::O_PATH).open(&path).expect("O_PATH");
+        let (one, two) =
+            (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"));
+        let three = UnixListener::bind(scratch.join("three")).expect("bind");
+        let fds = [(one.as_raw_fd(), 15), (two.as_raw_fd(), 16), (three.as_raw_fd(), 17), (pinned.as_raw_fd(), 19)];
+        let relay = Relay::start_with(who, &["fd:15", "fd:19", "fd:16", "fd:19", "fd:17", "fd:19"], &fds);
+        for listener in [&one, &two] {
+            assert_eq!(ask_tcp(listener.local_addr().expect("address").port()), "hello");
+        }
+        assert_eq!(ask_unix(&scratch.join("three")), "hello");
+        // Swapping the path redirects nothing.
+        fs::rename(&path, scratch.join("away")).expect("rename");
+        unix_server(who, &path, "evil");
+        assert_eq!(ask_tcp(one.local_addr().expect("address").port()), "hello");
+        assert_eq!(relay.terminate().code(), Some(0));
+        assert!(scratch.join("three").exists(), "an inherited socket's name is not the relay's");
+    }
+
+    fn descriptors_that_are_something_else_are_refused(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        unix_server(who, &path, "hello");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        let file = fs::File::open("/etc/passwd").expect("open");
+        let file_path = fs::File::options().read(true).custom_flags(libc::O_PATH).open("/etc/passwd").expect("O_PATH");
+        let unix_connected = UnixStream::connect(&path).expect("connect");
+        for (args, fd, complaint) in [
+            ([OsString::from("fd:9"), tcp(1)], file.as_raw_fd(), "not a socket"),
+            ([OsString::from("fd:9"), tcp(1)], connected.as_raw_fd(), "not a listening stream socket"),
+            ([tcp(free_port()), OsString::from("fd:9")], file.as_raw_fd(), "not opened with O_PATH"),
+            ([tcp(free_port()), OsString::from("fd:9")], file_path.as_raw_fd(), "not a socket"),
+            ([tcp(free_port()), OsString::from("fd:9")], unix_connected.as_raw_fd(), "not opened with O_PATH"),
+        ] {
+            let mut command = who.command("srt-relay");
+            srt_tests::pass_fd(&mut command, fd, 9);
+            run(command.args(args)).code(1).one_clear_error("srt-relay").complains("fd:9").complains(complaint);
+        }
+    }
+
+    fn a_target_that_is_not_there_is_an_error_with_a_hint(who) {
+        let scratch = who.scratch();
+        let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&scratch.join("none"))));
+        ran.code(1).one_clear_error("srt-relay").complains("No such file").complains("hint: start the program");
+        for path in [scratch.file("file", ""), scratch.dir("dir")] {
+            let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&path)));
+            ran.code(1).one_clear_error("srt-relay").complains("not a socket");
+        }
+    }
+
+    fn a_target_made_anew_is_reported_as_lost_and_not_followed(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let (port, other, other_port) = (free_port(), tcp_server("other"), free_port());
+        let (mut events, status) = pipe();
+        let args = ["--status-fd".into(), "7".into(), tcp(port), unix(&path), tcp(other_port), tcp(other)];
+        let relay = Relay::start_with(who, &args, &[(status.as_raw_fd(), 7)]);
+        drop(status);
+        drop(listener);
+        fs::remove_file(&path).expect("rm");
+        unix_server(who, &path, "anew");
+        for _ in 0..3 {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            assert!(client.read(&mut [0]).is_err());
+        }
+        assert_eq!(ask_tcp(other_port), "other", "the other pair goes on");
+        let line = format!("srt-relay: tcp:127.0.0.1:{port}: cannot connect to unix:{}: Connection refused\n", path.display());
+        wait_until("the report", || relay.stderr().lines().count() == 2);
+        assert!(relay.stderr().starts_with(&format!("{line}srt-relay: hint: ")), "{}", relay.stderr());
+        relay.terminate();
+        let mut text = String::new();
+        events.read_to_string(&mut text).expect("events");
+        assert_eq!(text, format!(
+            "{{\"stage\":\"srt-relay\",\"event\":\"relay-lost\",\"listen\":\"tcp:127.0.0.1:{port}\",\"connect\":\"unix:{0}\",\
+             \"message\":\"tcp:127.0.0.1:{port}: cannot connect to unix:{0}: Connection refused\"}}\n", path.display()));
+    }
+
+    fn a_target_of_another_type_is_reported(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        let _datagram = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let port = free_port();
+        let relay = Relay::start(who, &[tcp(port), unix(&path)]);
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect").read(&mut [0]).is_err());
+        wait_until("the report", || relay.stderr().contains("Protocol wrong type for socket"));
+    }
+
+    fn ready_may_be_any_descriptor_and_stdin_stdout_and_stderr_may_be_closed(who) {
+        let port = free_port();
+        let to = tcp_server("hello");
+        for number in [0, 2, 5] {
+            let (mut ready, write) = pipe();
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd", &number.to_string()]).args([tcp(port), tcp(to)]);
+            srt_tests::pass_fd(&mut command, write.as_raw_fd(), number);
+            let mut child = command.spawn().expect("spawn");
+            drop((write, command));
+            let mut text = String::new();
+            ready.read_to_string(&mut text).expect("read");
+            assert_eq!(text, "ready\n");
+            assert_eq!(ask_tcp(port), "hello");
+            // No connection has become one of the three.
+            for three in 0..3 {
+                let link = fs::read_link(format!("/proc/{}/fd/{three}", child.id())).expect("open");
+                assert!(!link.as_os_str().as_bytes().starts_with(b"socket:"), "{three} is {}", link.display());
+            }
+            let _ended = (child.kill(), child.wait());
+        }
+        let (mut ready, write) = pipe();
+        let mut command = who.command("sh");
+        let script = format!("exec srt-relay --ready-fd 5 tcp:127.0.0.1:{port} tcp:127.0.0.1:{to} <&- >&- 2>&-");
+        command.args(["-c", &script]);
+        srt_tests::pass_fd(&mut command, write.as_raw_fd(), 5);
+        let mut child = command.spawn().expect("spawn");
+        drop((write, command));
+        let mut text = String::new();
+        ready.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "ready\n");
+        assert_eq!(ask_tcp(port), "hello");
+        let _ended = (child.kill(), child.wait());
+    }
+
+    fn what_else_is_inherited_is_closed(who) {
+        let port = free_port();
+        let secret = fs::File::open("/etc/passwd").expect("open");
+        let relay = Relay::start_with(who, &[tcp(port), tcp(1)], &[(secret.as_raw_fd(), 50), (secret.as_raw_fd(), 900)]);
+        for entry in fs::read_dir(format!("/proc/{}/fd", relay.pid())).expect("fd").flatten() {
+            let link = fs::read_link(entry.path()).expect("link");
+            assert_ne!(link, Path::new("/etc/passwd"));
+        }
+    }
+}
