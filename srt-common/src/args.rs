@@ -34,6 +34,13 @@ impl CommandLine {
             || self.program.is_none() && self.options.iter().any(|arg| arg == option)
     }
 
+    /// An error about the options, with a hint if they may be none: `--` is missing, or missing in front of a stage.
+    pub fn explain(&self, tool: &str, error: Error) -> Error {
+        let missing =
+            self.program.is_none() || self.options.iter().any(|word| word.as_bytes().starts_with(b"srt-"));
+        if missing && error.hint.is_none() { error.hint(form(tool)) } else { error }
+    }
+
     /// PROGRAM and its arguments, at least one word.
     ///
     /// # Errors
@@ -49,8 +56,11 @@ impl CommandLine {
 
 /// The error for a command line without `--`.
 pub fn missing_separator(tool: &str) -> Error {
-    Error::usage("missing -- before PROGRAM")
-        .hint(format!("write {tool} [options] -- PROGRAM [args...]; what follows -- goes through untouched"))
+    Error::usage("missing -- before PROGRAM").hint(form(tool))
+}
+
+fn form(tool: &str) -> String {
+    format!("write {tool} [options] -- PROGRAM [args...]; what follows -- goes through untouched")
 }
 
 /// The bytes of one argument as a string in which every byte is one character (ISO 8859-1), since argh takes

@@ -23,7 +23,8 @@ fn read(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     if line.asks("--version") {
         return tool.print(&tool.version());
     }
-    let plan = options::parse_with(&line.options, &mut source::read_all)?;
+    let plan = options::parse_with(&line.options, &mut source::read_all)
+        .map_err(|error| line.explain(tool.name, error))?;
     tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
     run(&plan, Program::new(&line.program(tool.name)?)?)
 }

@@ -162,7 +162,8 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Parsed<Plan>> {
     if line.program.is_none() && !line.asks("--help") {
         return Err(args::missing_separator(tool));
     }
-    let options: Options = match args::parse(tool, &line.options)? {
+    let options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
+    let options: Options = match options {
         Parsed::Options(options) => options,
         Parsed::Help(text) => return Ok(Parsed::Help(text)),
     };

@@ -83,7 +83,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if line.asks("--version") {
         return Ok(Request::Version);
     }
-    let options = match args::parse::<Options>(tool.name, &line.options)? {
+    let options = args::parse::<Options>(tool.name, &line.options);
+    let options = match options.map_err(|error| line.explain(tool.name, error))? {
         Parsed::Help(text) => return Ok(Request::Help(text)),
         Parsed::Options(options) => options,
     };
