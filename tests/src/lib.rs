@@ -6,6 +6,7 @@
 //! a skip is a failure.
 
 pub mod processes;
+pub mod refusals;
 pub mod servers;
 pub mod talk;
 
@@ -219,6 +220,19 @@ impl Ran {
     #[track_caller]
     pub fn complains(&self, of: &str) -> &Self {
         assert!(self.err.contains(of), "expected {of:?} in {self:#?}");
+        self
+    }
+
+    /// Fails the test unless stderr is two lines: one of `tool: …` with `error`, one of `tool: hint: …` with `hint`.
+    #[track_caller]
+    pub fn hints(&self, tool: &str, error: &str, hint: &str) -> &Self {
+        self.one_clear_error(tool);
+        let lines: Vec<&str> = self.err.lines().collect();
+        assert!(lines[0].contains(error), "expected {error:?} in {self:#?}");
+        assert!(
+            lines.get(1).is_some_and(|line| line.contains(hint)),
+            "expected a hint with {hint:?} in {self:#?}"
+        );
         self
     }
 

@@ -1,0 +1,472 @@
+//! Failures that users really meet end in two lines: what failed, and what can be done about it. Each is provoked for
+//! real: by a limit in a scratch user namespace, a seccomp filter in front, a mount over /proc, a missing capability.
+//! What the hint proposes is tried where a test can.
+
+use srt_tests::refusals::{Refusal, in_front, refuse, refuse_flag, with_mounts, with_none_of};
+use srt_tests::{Ran, Scratch, Who, both, run, tool};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+const EPERM: i32 = libc::EPERM;
+const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
+
+/// A tool with options, and a command that says on stdout that it ran.
+fn with(who: Who, tool: &str, options: &[&str]) -> Command {
+    let mut command = who.command(tool);
+    command.args(options).args(["--", "echo", "it ran"]);
+    command
+}
+
+/// The same under a system that refuses some calls.
+fn behind(refusals: &[Refusal], mut command: Command) -> Ran {
+    in_front(&mut command, refusals);
+    run(&mut command)
+}
+
+/// A stage has failed, and said why and what to do; nothing has run.
+#[track_caller]
+fn failed(ran: &Ran, tool: &str, error: &str, hint: &str) {
+    ran.code(125).says("").hints(tool, error, hint);
+}
+
+/// A socket on which somebody listens and everybody may connect, as long as the listener is held.
+fn socket(scratch: &Scratch) -> (UnixListener, String) {
+    let path = scratch.join("socket");
+    let listener = UnixListener::bind(&path).expect("bind");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    (listener, path.to_str().expect("UTF-8").to_owned())
+}
+
+/// A shell line that puts a sysctl of kernels or distributions where this one may lack it.
+fn sysctl(scratch: &Scratch, name: &str, value: &str) -> String {
+    scratch.file(format!("kernel/{name}"), value);
+    format!("mount --bind {}/kernel /proc/sys/kernel", scratch.text())
+}
+
+mod user_namespaces {
+    use super::*;
+
+    const CANNOT: &str = "cannot create a user namespace: Operation not permitted";
+
+    both! {
+        fn a_limit_of_zero_is_named(who) {
+            let refused = run(&mut with_none_of("max_user_namespaces", &with(who, "srt-ns", &[])));
+            let error = "cannot create a user namespace: No space left on device";
+            failed(&refused, "srt-ns", error, "user.max_user_namespaces is reached or 0");
+            // The control: the same scratch user namespace with another limit at 0 that srt-ns does not need.
+            run(&mut with_none_of("max_time_namespaces", &with(who, "srt-ns", &[]))).ok().says("it ran");
+        }
+
+        fn an_outer_srt_ns_forbids_them_until_it_is_told_otherwise(who) {
+            let inner = tool("srt-ns");
+            let outer = |options: &[&str]| {
+                let mut command = who.command("srt-ns");
+                run(command.args(options).arg("--").arg(&inner).args(["--", "echo", "it ran"]))
+            };
+            failed(&outer(&[]), "srt-ns", "cannot create a user namespace", "give that one --allow-userns");
+            if who == Who::User {
+                outer(&["--allow-userns"]).ok().says("it ran");
+            }
+        }
+
+        fn more_than_32_levels_are_too_many(who) {
+            let mut nested = who.command("unshare");
+            for _ in 0..32 {
+                nested.args(["--user", "--map-current-user", "--keep-caps", "unshare"]);
+            }
+            nested.args(["--user", "--map-current-user", "--"]).arg(tool("srt-ns")).args(["--", "echo", "it ran"]);
+            let error = "cannot create a user namespace: No space left on device";
+            failed(&run(&mut nested), "srt-ns", error, "more than 32 are nested");
+        }
+
+        fn a_containers_seccomp_profile_is_suspected(who) {
+            // Docker's default profile: unshare(2) with any CLONE_NEW* flag is EPERM.
+            let profile = refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM);
+            let refused = behind(&[profile], with(who, "srt-ns", &[]));
+            failed(&refused, "srt-ns", CANNOT, "docker run --security-opt seccomp=unconfined");
+        }
+
+        fn apparmor_is_named_where_its_sysctl_is_on(who) {
+            // Ubuntu 24.04 for a program without a profile of its own, as a root that is confined meets it too.
+            let profile = refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM);
+            for (value, hint) in [("1\n", "AppArmor restricts user namespaces here"), ("0\n", "docker run")] {
+                let scratch = who.scratch();
+                let script = sysctl(&scratch, "apparmor_restrict_unprivileged_userns", value);
+                let refused = behind(&[profile], with_mounts(&script, &with(who, "srt-ns", &[])));
+                failed(&refused, "srt-ns", CANNOT, hint);
+            }
+        }
+
+        fn apparmor_is_named_where_it_gives_a_namespace_without_capabilities(who) {
+            // The profile `unprivileged_userns`: unshare(2) works, and every use of a capability inside is refused.
+            // user_namespaces(7): without one /proc/PID/setgroups cannot be opened for writing.
+            let profile = refuse_flag(libc::SYS_openat, 2, libc::O_CREAT, libc::EACCES);
+            let scratch = who.scratch();
+            let script = sysctl(&scratch, "apparmor_restrict_unprivileged_userns", "1\n");
+            let refused = behind(&[profile], with_mounts(&script, &with(who, "srt-ns", &[])));
+            failed(&refused, "srt-ns", "cannot write /proc/self/setgroups", "AppArmor restricts user namespaces here");
+        }
+
+        fn debians_sysctl_is_named_where_it_is_off(who) {
+            let profile = refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM);
+            let scratch = who.scratch();
+            let script = sysctl(&scratch, "unprivileged_userns_clone", "0\n");
+            let refused = behind(&[profile], with_mounts(&script, &with(who, "srt-ns", &[])));
+            failed(&refused, "srt-ns", CANNOT, "sysctl kernel.unprivileged_userns_clone=1");
+        }
+
+        fn a_chroot_is_among_the_suspects(who) {
+            // user_namespaces(7): EPERM in a chroot.
+            let scratch = who.scratch();
+            let root = scratch.text();
+            let inside = "for d in bin lib lib64 usr proc dev tmp; do mkdir -p $d; mount --rbind /$d $d; done";
+            let script = format!("mount -t tmpfs tmpfs {root}; cd {root}; {inside}");
+            let mut chroot = Command::new("chroot");
+            let ids = format!("--userspec={0}:{0}", who.uid());
+            chroot.args([&ids, "--groups=", root]).arg(tool("srt-ns")).args(["--", "echo", "it ran"]);
+            failed(&run(&mut with_mounts(&script, &chroot)), "srt-ns", CANNOT, "a chroot");
+        }
+
+        fn a_kernel_without_them_is_named(who) {
+            let refused = behind(&[refuse(libc::SYS_unshare, libc::EINVAL)], with(who, "srt-ns", &[]));
+            failed(&refused, "srt-ns", "cannot create a user namespace: Invalid argument", "CONFIG_USER_NS");
+        }
+
+        fn a_read_only_proc_sys_leaves_a_way_that_works(who) {
+            // As in a container.
+            let script = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys";
+            let refused = run(&mut with_mounts(script, &with(who, "srt-ns", &[])));
+            let error = "cannot forbid further user namespaces: /proc/sys/user/max_user_namespaces: Read-only file system";
+            failed(&refused, "srt-ns", error, "use --allow-userns and forbid them with srt-seccomp --deny userns,mount");
+
+            let mut followed = who.command("srt-ns");
+            followed.args(["--allow-userns", "--", "srt-seccomp", "--deny", "userns,mount", "--"]);
+            run(&mut with_mounts(script, followed.args(["echo", "it ran"]))).ok().says("it ran");
+        }
+    }
+
+    #[test]
+    fn uid_0_without_cap_setfcap_is_told_so() {
+        for dropped in ["-setfcap", "-all"] {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--bounding-set={dropped}"), &format!("--inh-caps={dropped}"), "--"]);
+            command.arg(tool("srt-ns")).args(["--", "echo", "it ran"]);
+            let error = "cannot write /proc/self/uid_map: Operation not permitted";
+            failed(&run(&mut command), "srt-ns", error, "uid 0 needs CAP_SETFCAP");
+        }
+        // The control and the hint's proposal: an ordinary user needs none.
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
+        run(command.arg(tool("srt-ns")).args(["--", "echo", "it ran"])).ok().says("it ran");
+    }
+}
+
+mod other_namespaces {
+    use super::*;
+
+    both! {
+        fn a_limit_of_zero_is_named(who) {
+            for (limit, what) in [
+                ("max_net_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
+                ("max_ipc_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
+                ("max_uts_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
+                ("max_cgroup_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
+                ("max_pid_namespaces", "cannot create a pid namespace"),
+                ("max_mnt_namespaces", "cannot create a mount namespace"),
+            ] {
+                let refused = run(&mut with_none_of(limit, &with(who, "srt-ns", &[])));
+                let error = format!("{what}: No space left on device");
+                failed(&refused, "srt-ns", &error, "a limit of namespaces is reached");
+            }
+        }
+
+        fn a_refusal_of_one_of_them_is_explained_too(who) {
+            for (flag, what) in [
+                (libc::CLONE_NEWNET, "cannot create the net, ipc, uts and cgroup namespaces"),
+                (libc::CLONE_NEWPID, "cannot create a pid namespace"),
+                (libc::CLONE_NEWNS, "cannot create a mount namespace"),
+            ] {
+                let profile = refuse_flag(libc::SYS_unshare, 0, flag, EPERM);
+                let refused = behind(&[profile], with(who, "srt-ns", &[]));
+                failed(&refused, "srt-ns", &format!("{what}: Operation not permitted"), "seccomp");
+            }
+            let profile = refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWCGROUP, libc::EINVAL);
+            failed(&behind(&[profile], with(who, "srt-ns", &[])), "srt-ns", "namespaces: Invalid argument", "CONFIG_CGROUPS");
+        }
+
+        fn proc_is_missed(who) {
+            let refused = run(&mut with_mounts("umount -l /proc", &with(who, "srt-ns", &[])));
+            failed(&refused, "srt-ns", "cannot write /proc/self/setgroups: No such file or directory", "mount a procfs");
+        }
+
+        fn a_loopback_that_cannot_be_brought_up_is_explained(who) {
+            // ioctl(2) SIOCSIFFLAGS: its number alone has these bits among srt-ns's.
+            let profile = refuse_flag(libc::SYS_ioctl, 1, 0x8000, EPERM);
+            let refused = behind(&[profile], with(who, "srt-ns", &[]));
+            failed(&refused, "srt-ns", "cannot bring up the loopback interface", "a security module");
+        }
+
+        fn share_user_says_what_it_needs(who) {
+            let share = ["--share", "user", "--allow-userns"];
+            let mut command = with(who, "srt-ns", &share);
+            if who == Who::Root {
+                command = Command::new("setpriv");
+                command.args(["--bounding-set=-all", "--"]).arg(tool("srt-ns")).args(share).args(["--", "echo"]);
+            }
+            failed(&run(&mut command), "srt-ns", "Operation not permitted", "--share user is for a caller with CAP_SYS_ADMIN");
+        }
+    }
+
+    #[test]
+    fn share_user_of_root_works_and_without_cap_net_admin_is_explained() {
+        run(&mut with(Who::Root, "srt-ns", &["--share", "user", "--allow-userns"])).ok().says("it ran");
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all,+sys_admin", "--"]).arg(tool("srt-ns"));
+        command.args(["--share", "user", "--allow-userns", "--", "echo", "it ran"]);
+        failed(&run(&mut command), "srt-ns", "cannot bring up the loopback interface", "CAP_NET_ADMIN");
+    }
+
+    #[test]
+    fn root_in_a_chroot_that_is_no_mount_point_is_told_so() {
+        let scratch = Who::Root.scratch();
+        let root = scratch.text();
+        let inside =
+            "for d in bin lib lib64 usr proc dev tmp; do mkdir -p r/$d; mount --rbind /$d r/$d; done";
+        let script = format!("mount -t tmpfs tmpfs {root}; cd {root}; {inside}");
+        let mut chroot = Command::new("chroot");
+        chroot.arg(format!("{root}/r")).arg(tool("srt-ns"));
+        chroot.args(["--share", "user", "--allow-userns", "--", "echo", "it ran"]);
+        let refused = run(&mut with_mounts(&script, &chroot));
+        failed(&refused, "srt-ns", "Invalid argument", "the caller's root directory must be a mount point");
+    }
+}
+
+mod all_tools {
+    use super::*;
+
+    both! {
+        fn a_kernel_that_is_too_old_is_refused(who) {
+            // personality(2), UNAME26: uname(2) says 2.6.
+            let under = |name: &str, words: &[&str]| {
+                let mut command = who.command("setarch");
+                run(command.arg("--uname-2.6").arg(tool(name)).args(words))
+            };
+            for name in STAGES {
+                failed(&under(name, &["--", "echo", "it ran"]), name, "is too old", "run a newer kernel");
+            }
+            for (name, words) in [
+                ("srt-relay", ["tcp:127.0.0.1:0", "tcp:127.0.0.1:1"].as_slice()),
+                ("srt-connect", &["--proxy", "http://127.0.0.1:1", "example.org", "22"]),
+            ] {
+                under(name, words).code(1).says("").hints(name, "is too old: Linux 5.12 or newer", "run a newer kernel");
+            }
+        }
+
+        fn a_call_that_the_kernel_does_not_know_is_explained(who) {
+            for (call, name) in [
+                (libc::SYS_close_range, "srt-ns"),
+                (libc::SYS_pidfd_open, "srt-ns"),
+                (libc::SYS_fsopen, "srt-ns"),
+                (libc::SYS_fsmount, "srt-ns"),
+                (libc::SYS_move_mount, "srt-ns"),
+                (libc::SYS_mount_setattr, "srt-ns"),
+                (libc::SYS_close_range, "srt-seccomp"),
+            ] {
+                let refused = behind(&[refuse(call, libc::ENOSYS)], with(who, name, &[]));
+                failed(&refused, name, "Function not implemented", "Linux 5.12");
+            }
+        }
+
+        fn a_missing_separator_is_missed(who) {
+            for name in STAGES {
+                let form = format!("write {name} [options] -- PROGRAM");
+                failed(&run(&mut who.command(name)), name, "missing -- before PROGRAM", &form);
+                // The tool cannot know where the options were to end, but that `--` is missing it knows.
+                failed(&run(who.command(name).args(["echo", "it ran"])), name, "", &form);
+                let stages = ["srt-seccomp", "--", "echo", "it ran"];
+                failed(&run(who.command(name).args(stages)), name, "srt-seccomp", &form);
+                failed(&run(who.command(name).args(["--keep-fd", "0", "echo", "it ran"])), name, "", &form);
+            }
+        }
+    }
+
+    #[test]
+    fn privileges_that_the_caller_lacks_are_refused_and_can_be_taken_away() {
+        let copy = |name: &str, give: &[&str]| {
+            let scratch = Who::Root.scratch();
+            let path = scratch.join(name);
+            run(Command::new("cp").arg(tool(name)).arg(&path)).ok();
+            run(Command::new(give[0]).args(&give[1..]).arg(&path)).ok();
+            (scratch, path)
+        };
+        let stage = &["--", "echo", "it ran"][..];
+        for (name, words) in [
+            ("srt-ns", stage),
+            ("srt-mount", stage),
+            ("srt-seccomp", stage),
+            ("srt-relay", &["tcp:127.0.0.1:0", "tcp:127.0.0.1:1"]),
+            ("srt-connect", &["--proxy", "http://127.0.0.1:1", "example.org", "22"]),
+        ] {
+            for give in [&["chmod", "4755"][..], &["setcap", "cap_net_bind_service+ep"]] {
+                let (_scratch, path) = copy(name, give);
+                let ran = run(Who::User.command(&path).args(words));
+                ran.code(if words == stage { 125 } else { 1 }).says("");
+                ran.hints(
+                    name,
+                    "refusing to run setuid, setgid or with file capabilities",
+                    "chmod u-s,g-s and setcap -r",
+                );
+                // Root is not made more by either.
+                if words == stage && give[0] == "chmod" {
+                    let help = run(Command::new(&path).arg("--help"));
+                    help.ok();
+                }
+            }
+            // setgid, for a group that is not the caller's.
+            let (_scratch, path) = copy(name, &["chmod", "2755"]);
+            run(Who::User.command(&path).arg("--help")).says("").hints(name, "setgid", "chmod u-s,g-s");
+            // What the hint proposes.
+            run(Command::new("chmod").args(["u-s,g-s"]).arg(&path)).ok();
+            run(Who::User.command(&path).arg("--help")).ok();
+        }
+    }
+}
+
+mod relays {
+    use super::*;
+
+    both! {
+        fn a_socket_that_is_not_there_is_missed(who) {
+            let missing = who.scratch().join("none");
+            let missing = missing.to_str().expect("UTF-8");
+            let error = format!("cannot open {missing}: No such file or directory");
+            let relay = format!("8080={missing}");
+            failed(&run(&mut with(who, "srt-ns", &["--relay", &relay])), "srt-ns", &error, "start the proxy that makes this socket");
+
+            let to = format!("unix:{missing}");
+            let ran = run(who.command("srt-relay").args(["tcp:127.0.0.1:9999", &to]));
+            ran.code(1).hints("srt-relay", "No such file or directory", "start the program that makes the socket");
+        }
+
+        fn a_port_below_1024_is_roots(who) {
+            let scratch = who.scratch();
+            let (_listener, socket) = socket(&scratch);
+            let mut command = who.command("srt-relay");
+            if who == Who::Root {
+                command = Command::new("setpriv");
+                command.args(["--bounding-set=-net_bind_service", "--"]).arg(tool("srt-relay"));
+            }
+            let ran = run(command.args(["tcp:127.0.0.1:81", &format!("unix:{socket}")]));
+            ran.code(1).hints("srt-relay", "tcp:127.0.0.1:81: Permission denied", "ports below 1024 are root's");
+
+            // In a network namespace of the sandbox's own every port is free.
+            run(&mut with(who, "srt-ns", &["--relay", &format!("81={socket}")])).ok().says("it ran");
+        }
+
+        fn a_relay_that_is_not_beside_srt_ns_is_missed(who) {
+            let scratch = who.scratch();
+            let (_listener, socket) = socket(&scratch);
+            run(Command::new("cp").arg(tool("srt-ns")).arg(scratch.path())).ok();
+            let mut command = who.command(scratch.join("srt-ns"));
+            command.args(["--relay", &format!("8080={socket}"), "--", "echo", "it ran"]);
+            failed(&run(&mut command), "srt-ns", "srt-relay: No such file or directory", "need srt-relay beside srt-ns");
+        }
+
+        fn a_published_socket_replaces_no_file(who) {
+            let scratch = who.scratch();
+            let file = scratch.file("precious", "content");
+            let publish = format!("{}=8080", file.display());
+            failed(&run(&mut with(who, "srt-ns", &["--publish", &publish])), "srt-ns", "is not a socket", "choose another path");
+            assert_eq!(std::fs::read(file).expect("there"), b"content");
+        }
+
+        fn ports_of_the_callers_network_are_not_relayed(who) {
+            let refused = run(&mut with(who, "srt-ns", &["--share", "net", "--relay", "8080=/x"]));
+            failed(&refused, "srt-ns", "need a net namespace of their own", "run srt-relay if that is meant");
+        }
+    }
+
+    #[test]
+    fn a_port_below_1024_is_roots_in_srt_ns_too() {
+        let scratch = Who::Root.scratch();
+        let (_listener, socket) = socket(&scratch);
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all,+sys_admin,+net_admin", "--"]).arg(tool("srt-ns"));
+        command.args([
+            "--share",
+            "user",
+            "--allow-userns",
+            "--relay",
+            &format!("80={socket}"),
+            "--",
+            "echo",
+            "it ran",
+        ]);
+        failed(
+            &run(&mut command),
+            "srt-ns",
+            "cannot listen on port 80: Permission denied",
+            "ports below 1024 are root's",
+        );
+    }
+}
+
+mod keys {
+    use super::*;
+
+    both! {
+        fn a_filter_that_keeps_all_keys_away_is_no_failure(who) {
+            // Docker's default profile. The command inherits it, so no key of the caller's is within its reach.
+            behind(&[refuse(libc::SYS_keyctl, EPERM)], with(who, "srt-ns", &[])).ok().says("it ran");
+        }
+
+        fn a_keyring_that_cannot_be_left_is_a_failure(who) {
+            // keyctl(2): 1 is KEYCTL_JOIN_SESSION_KEYRING.
+            let ran = behind(&[refuse_flag(libc::SYS_keyctl, 0, 1, EPERM)], with(who, "srt-ns", &[]));
+            ran.code(125).says("").complains("cannot join a new session keyring").one_clear_error("srt-ns");
+        }
+    }
+
+    #[test]
+    fn a_quota_of_keys_that_is_used_up_is_named() {
+        // keyrings(7): kernel.keys.maxkeys, for a uid that nobody else here uses.
+        let fill = "import ctypes, os, sys\n\
+            libc = ctypes.CDLL(None, use_errno=True)\n\
+            add_key = {'x86_64': 248, 'aarch64': 217}[os.uname().machine]\n\
+            count = 0\n\
+            while libc.syscall(add_key, b'user', b'key %d' % count, b'x', 1, -3) > 0: count += 1\n\
+            assert ctypes.get_errno() == 122, ctypes.get_errno()\n\
+            os.execv(sys.argv[1], sys.argv[1:])\n";
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=5151",
+            "--regid=5151",
+            "--clear-groups",
+            "--",
+            "/usr/bin/python3",
+            "-c",
+            fill,
+        ]);
+        command.arg(tool("srt-ns")).args(["--", "echo", "it ran"]);
+        failed(&run(&mut command), "srt-ns", "Disk quota exceeded", "kernel.keys.maxkeys");
+    }
+}
+
+mod filters {
+    use super::*;
+
+    both! {
+        fn a_filter_that_forbids_filters_is_suspected(who) {
+            let refused = behind(&[refuse(libc::SYS_seccomp, EPERM)], with(who, "srt-seccomp", &[]));
+            failed(&refused, "srt-seccomp", "cannot install the seccomp filter", "a filter that is already in place forbids seccomp(2)");
+        }
+
+        fn what_is_no_filter_is_told_so(who) {
+            let scratch = who.scratch();
+            let file = scratch.file("filter", [0xff; 8]);
+            let refused = run(&mut with(who, "srt-seccomp", &["--load", file.to_str().expect("UTF-8")]));
+            failed(&refused, "srt-seccomp", "Invalid argument", "the kernel does not take this program as a filter");
+        }
+    }
+}
