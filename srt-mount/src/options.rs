@@ -200,8 +200,9 @@ impl Parser {
                 let read_all = read_all
                     .as_deref_mut()
                     .ok_or_else(|| Error::usage("--args: not allowed in what --args reads"))?;
-                let data = read_all(fd).map_err(|error| error.within(format!("--args {fd}")))?;
-                self.words(&mut nul_separated(&data), None)?;
+                read_all(fd)
+                    .and_then(|data| self.words(&mut nul_separated(&data), None))
+                    .map_err(|error| error.within(format!("--args {fd}")))?;
             } else {
                 self.option(&mut operands)?;
             }

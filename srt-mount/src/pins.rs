@@ -30,17 +30,17 @@ pub struct Pins {
     needed: bool,
     /// Parents of mount points as the user wrote them, to ask only once.
     asked: BTreeSet<PathBuf>,
-    /// The same, links resolved.
-    parents: BTreeSet<PathBuf>,
+    /// The directories to pin, by the mount that they are in.
+    mounts: BTreeMap<u64, Pinned>,
     /// The last mount of a directory below the root. No later mount covers it.
     cover: Option<Rc<OwnedFd>>,
 }
 
 /// The directories to pin in one mount.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pinned {
-    /// The path of the mount's root.
-    root: PathBuf,
+    /// The mount's root.
+    root: OwnedFd,
     /// The directories' paths, counted from that.
     below: BTreeSet<PathBuf>,
 }
@@ -51,23 +51,30 @@ impl Pins {
         self.needed = true;
     }
 
-    /// Notes the directories above a mount point.
+    /// Notes the directories above a mount point that are in writable mounts of the host.
     ///
     /// # Errors
-    /// When the path cannot be had.
+    /// When one cannot be looked at.
     pub fn protect(&mut self, root: &mut Root, dest: &Path, place: &Place) -> Result<()> {
         let parent = dest.parent().unwrap_or(dest);
         if !self.needed || matches!(place, Place::Root) || !self.asked.insert(parent.to_owned()) {
             return Ok(());
         }
-        let path = c_path(Path::new("/").join(parent)).context(|| "path")?;
-        let fd = tree::open_in_root(&*root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY)
-            .context(|| format!("cannot open {}", parent.display()))?;
-        // The new root is mounted on the host's: the kernel shows paths in it as if counted from there.
-        let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
-        let resolved =
-            sys::readlink(sys::CWD, &link).context(|| format!("cannot read {}", link.to_string_lossy()))?;
-        self.parents.insert(resolved);
+        let parent = resolve(root, parent)?;
+        let mut within: Option<(PathBuf, OwnedFd)> = None;
+        let mut all: Vec<&Path> = parent.ancestors().collect();
+        while let Some(directory) = all.pop() {
+            let fd = open(root, directory)?;
+            let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
+            if stat.mount_root || directory == Path::new("/") {
+                let pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(|| "fstatvfs")?;
+                within = pinnable.then(|| (directory.to_owned(), fd));
+            } else if let Some((mount_root, fd)) = &within {
+                let root = fd.try_clone().context(|| "dup")?;
+                let pinned = self.mounts.entry(stat.mount).or_insert(Pinned { root, below: BTreeSet::new() });
+                pinned.below.insert(directory.strip_prefix(mount_root).unwrap_or(directory).to_owned());
+            }
+        }
         Ok(())
     }
 
@@ -85,8 +92,7 @@ impl Pins {
     /// # Errors
     /// When a directory cannot be pinned.
     pub fn set(&self, root: &mut Root) -> Result<()> {
-        let mounts = self.by_mount(root)?;
-        if mounts.is_empty() {
+        if self.mounts.is_empty() {
             return Ok(());
         }
         let cover = match &self.cover {
@@ -95,9 +101,9 @@ impl Pins {
         };
         // All copies first: one must not hold another.
         let visible = sys::clone_tree(cover.as_raw_fd(), c"", true).context(|| "open_tree")?;
-        let copies = mounts.values().map(|pinned| copy(root, &pinned.root)).collect::<Result<Vec<_>>>()?;
+        let copies = self.mounts.values().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
         let mut pin: Option<OwnedFd> = None;
-        for (copy, pinned) in copies.iter().zip(mounts.values()) {
+        for (copy, pinned) in copies.iter().zip(self.mounts.values()) {
             sys::attach(copy, &*cover).context(|| "cannot hide a mount")?;
             // The deepest first: nothing below a pin can be reached any more.
             for path in pinned.below.iter().rev() {
@@ -106,29 +112,16 @@ impl Pins {
         }
         sys::attach(&visible, &*cover).context(|| "cannot cover a mount")
     }
+}
 
-    /// The directories that need a pin, by the mount that they are in.
-    fn by_mount(&self, root: &mut Root) -> Result<BTreeMap<u64, Pinned>> {
-        let mut mounts: BTreeMap<u64, Pinned> = BTreeMap::new();
-        for parent in &self.parents {
-            let mut mount_root = PathBuf::from("/");
-            let mut pinnable = false;
-            for directory in parent.ancestors().collect::<Vec<_>>().into_iter().rev() {
-                let fd = open(root, directory)?;
-                let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
-                if stat.mount_root || directory == Path::new("/") {
-                    mount_root = directory.to_owned();
-                    pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(|| "fstatvfs")?;
-                } else if pinnable {
-                    let pinned = mounts.entry(stat.mount).or_default();
-                    pinned.root.clone_from(&mount_root);
-                    let below = directory.strip_prefix(&mount_root).unwrap_or(directory);
-                    pinned.below.insert(below.to_owned());
-                }
-            }
-        }
-        Ok(mounts)
-    }
+/// The path of a directory in the new root, links resolved. The new root is mounted on the host's: the kernel shows
+/// paths in it as if counted from there.
+fn resolve(root: &mut Root, path: &Path) -> Result<PathBuf> {
+    let cannot = || format!("cannot resolve {}", path.display());
+    let path = c_path(Path::new("/").join(path)).context(cannot)?;
+    let fd = tree::open_in_root(&*root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY).context(cannot)?;
+    let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(cannot)?;
+    sys::readlink(sys::CWD, &link).context(cannot)
 }
 
 fn open(root: &mut Root, path: &Path) -> Result<OwnedFd> {
@@ -137,12 +130,11 @@ fn open(root: &mut Root, path: &Path) -> Result<OwnedFd> {
         .context(|| format!("cannot open {}", path.display()))
 }
 
-/// A second copy of the mount at `path`: alone, or with all below it where the kernel demands that (mounts that came
-/// from a more privileged namespace can only be copied together).
-fn copy(root: &mut Root, path: &Path) -> Result<OwnedFd> {
-    let fd = open(root, path)?;
-    let alone = sys::clone_tree(fd.as_raw_fd(), c"", false);
-    alone.or_else(|_| sys::clone_tree(fd.as_raw_fd(), c"", true)).context(|| "open_tree")
+/// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
+/// more privileged namespace can only be copied together).
+fn copy(root: &OwnedFd) -> Result<OwnedFd> {
+    let alone = sys::clone_tree(root.as_raw_fd(), c"", false);
+    alone.or_else(|_| sys::clone_tree(root.as_raw_fd(), c"", true)).context(|| "open_tree")
 }
 
 /// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter; all pins are
@@ -155,8 +147,12 @@ fn set_pin(copy: &OwnedFd, path: &Path, previous: Option<OwnedFd>) -> Result<Own
     let cannot = || format!("cannot pin {}", path.display());
     let path = c_path(path).context(cannot)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let directory = sys::openat2(copy.as_raw_fd(), &path, flags, RESOLVED | libc::RESOLVE_NO_XDEV);
-    sys::attach(&pin, &directory.context(cannot)?).context(cannot)?;
+    match sys::openat2(copy.as_raw_fd(), &path, flags, RESOLVED | libc::RESOLVE_NO_XDEV) {
+        Ok(directory) => sys::attach(&pin, &directory).context(cannot)?,
+        // A later operation has mounted something there, or above it.
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {}
+        Err(error) => return Err(Error::system(cannot(), &error)),
+    }
     Ok(pin)
 }
 

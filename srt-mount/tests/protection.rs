@@ -1,0 +1,159 @@
+//! What is protected stays where it is: `--mask`, `--ro-bind` and the pins above them.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{sh, sh_on, words};
+use srt_tests::{Scratch, Who, both};
+use std::fs;
+
+/// A project with something to protect two directories below its root.
+fn project(who: Who) -> Scratch {
+    let scratch = who.scratch();
+    scratch.file("p/.git/hooks/pre-commit", "hook");
+    scratch.file("p/.env", "secret");
+    scratch.file("p/src/main", "main");
+    scratch
+}
+
+/// The lists in which the project is writable: by itself, and as a part of the whole tree.
+fn bases(scratch: &Scratch) -> [Vec<String>; 3] {
+    let dir = scratch.text();
+    let list = |text: &str| words(text).into_iter().map(|word| word.replace("DIR", dir)).collect::<Vec<_>>();
+    [list("--ro-bind / / --bind DIR DIR"), list("--bind / /"), list("--bind / / --proc /proc --bind DIR DIR")]
+}
+
+#[track_caller]
+fn in_project(
+    who: Who,
+    base: &[String],
+    protect: &[&str],
+    scratch: &Scratch,
+    script: &str,
+) -> srt_tests::Ran {
+    let mut command = who.command("srt-ns");
+    command.args(["--", "srt-mount"]).args(base);
+    command.args(protect.iter().map(|word| word.replace("DIR", scratch.text())));
+    command.args(["--chdir", scratch.text(), "--", "sh", "-c", script]);
+    srt_tests::run(&mut command)
+}
+
+const ATTACK: &str = "
+    mv p/.git p/git2; mv p p2; rm -rf p/.git/hooks; rmdir p/.git/hooks; mv p/.git/hooks p/h; mv p/.env p/e; rm -f p/.env
+    ln -s /etc p/.git/hooks; mv -T p/src p/.git; mv -T p/src p/.git/hooks
+    /usr/bin/python3 -c '
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for a, b in ((b\"p/.git\", b\"p/src\"), (b\"p/src\", b\"p/.git\"), (b\"p\", b\"x\"), (b\"p/.git/hooks\", b\"p/src\")):
+    libc.renameat2(-100, a, -100, b, 2)' 2>/dev/null
+    true";
+
+both! {
+    fn what_lies_above_a_protected_path_cannot_be_renamed_or_replaced(who) {
+        for protect in [
+            &["--ro-bind", "DIR/p/.git/hooks", "DIR/p/.git/hooks"][..],
+            &["--mask", "DIR/p/.git/hooks"],
+            &["--mask", "DIR/p/.git/hooks/pre-commit"],
+            &["--ro-bind", "DIR/p/.git/hooks/pre-commit", "DIR/p/.git/hooks/pre-commit"],
+            &["--tmpfs", "DIR/p/.git/hooks"],
+        ] {
+            for base in bases(&project(who)) {
+                let scratch = project(who);
+                let base: Vec<String> = base.iter().map(|word| if word.starts_with("/tmp/") { scratch.text().to_owned() } else { word.clone() }).collect();
+                in_project(who, &base, protect, &scratch, ATTACK).ok();
+                let hook = fs::read_to_string(scratch.join("p/.git/hooks/pre-commit"));
+                assert_eq!(hook.expect("in its place"), "hook", "{base:?} {protect:?}");
+            }
+        }
+        // Control: without protection the attack works.
+        let scratch = project(who);
+        in_project(who, &bases(&scratch)[0], &[], &scratch, ATTACK).ok();
+        assert!(!scratch.join("p/.git/hooks/pre-commit").exists());
+        // Control: with the mount point alone held by a bind mount, what is above it can be renamed.
+        let scratch = project(who);
+        let hooks = scratch.join("p/.git/hooks");
+        let mut bwrap = who.command("bwrap");
+        bwrap.args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--ro-bind"]).arg(&hooks).arg(&hooks);
+        srt_tests::run(bwrap.args(["--chdir", scratch.text(), "sh", "-c", ATTACK])).ok();
+        assert!(!hooks.exists(), "bwrap pins, too");
+    }
+
+    fn a_pin_is_no_file_system_boundary(who) {
+        let script = "
+            touch p/.git/new && mv p/.git/new p/src/ && ln p/src/new p/.git/hard && mv p/.git/hard . && mv p/src x && mv x p/src &&
+            cd p/.git && mv ../src/new ../../../$(basename $OLDPWD)/n; cd $OLDPWD; ls; rm -f n hard; stat -c %d . p p/.git | uniq | wc -l";
+        for base in 0..3 {
+            let scratch = project(who);
+            let base = &bases(&scratch)[base];
+            let protect = ["--ro-bind", "DIR/p/.git/hooks", "DIR/p/.git/hooks", "--mask", "DIR/p/.env"];
+            in_project(who, base, &protect, &scratch, script).ok().says("hard\nn\np\n1");
+        }
+    }
+
+    fn paths_with_links_in_the_middle_are_pinned_where_they_lead(who) {
+        let scratch = project(who);
+        std::os::unix::fs::symlink("p/.git", scratch.join("link")).expect("symlink");
+        in_project(who, &bases(&scratch)[0], &["--mask", "DIR/link/hooks"], &scratch, ATTACK).ok();
+        assert!(scratch.join("p/.git/hooks/pre-commit").exists());
+    }
+
+    fn a_mask_hides_files_and_directories(who) {
+        let scratch = project(who);
+        let protect = ["--mask", "DIR/p/.env", "--mask", "DIR/p/.git"];
+        let script = "cat p/.env; ls -A p/.git; stat -c %a p/.env p/.git; touch p/.git/x; echo x > p/.env; chmod 777 p/.env; cat p/.env";
+        let ran = in_project(who, &bases(&scratch)[0], &protect, &scratch, script);
+        ran.ok().says("444\n555").complains("Read-only");
+        assert_eq!(fs::read(scratch.join("p/.env")).expect("read"), b"secret");
+        sh_on(who, "--ro-bind", &["--mask", "/dev/null", "--mask", "/etc"], "test -f /dev/null && ls -A /etc").ok().says("");
+    }
+
+    fn a_mask_of_nothing_is_an_error(who) {
+        sh(who, &words("--mask /no/such"), "true").code(125).one_clear_error("srt-mount")
+            .complains("--mask /no/such: cannot open /no/such in the new root: No such file or directory");
+    }
+
+    fn a_hundred_masks_have_their_pins(who) {
+        let scratch = who.scratch();
+        let mut options = vec![];
+        for n in 0..100 {
+            scratch.file(format!("d{}/e{n}/secret", n % 7), "secret");
+            options.extend(["--mask".to_owned(), format!("{}/d{}/e{n}/secret", scratch.text(), n % 7)]);
+        }
+        let script = format!("cd {}; for d in d* d*/e*; do mv $d moved 2>/dev/null && echo moved $d; done; cat d*/e*/secret", scratch.text());
+        sh_on(who, "--bind", &options, &script).ok().says("");
+    }
+
+    fn pins_alone_with_files_find_a_place_to_hide(who) {
+        // No operation mounts a directory but the root itself.
+        let scratch = project(who);
+        let secret = format!("{}/p/.env", scratch.text());
+        let script = format!("cd {}; mv p q; cat {secret}; ls -di / /.. | cut -d' ' -f1 | uniq | wc -l; ls /proc/self/fd | wc -l", scratch.text());
+        sh_on(who, "--bind", &["--mask", &secret], &script).ok().complains("busy");
+    }
+
+    fn the_mounts_of_the_caller_stay_as_they_are(who) {
+        let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let scratch = project(who);
+        let secret = format!("{}/p/.env", scratch.text());
+        let mut command = Who::Root.command("srt-mount");
+        command.args(["--bind", "/", "/", "--mask", &secret, "--dev", "/dev", "--tmpfs", "/tmp", "--", "true"]);
+        srt_tests::run(&mut command).ok();
+        sh_on(who, "--bind", &["--mask", &secret, "--proc", "/proc"], "true").ok();
+        assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mountinfo"), before);
+        assert_eq!(fs::read(scratch.join("p/.env")).expect("read"), b"secret");
+    }
+
+    fn a_mount_made_on_the_host_later_does_not_show(who) {
+        let scratch = who.scratch();
+        scratch.dir("m");
+        let (ready, go) = (scratch.join("ready"), scratch.join("go"));
+        // In a mount namespace of this test's own, whose mounts are shared, as systemd leaves them.
+        let script = "mount --make-rshared / && { setpriv --reuid $1 --regid $1 --clear-groups $2 -- srt-mount --bind / / -- \
+            sh -c 'touch $0; until test -e $1; do sleep 0.01; done; ls -A $2' $3 $4 $5 & } && until test -e $3; do sleep 0.01; done && \
+            mount -t tmpfs none $5 && touch $5/later && ls $5 && touch $4 && wait";
+        let mut command = Who::Root.command("unshare");
+        command.args(["-m", "sh", "-c", script, "sh", &who.uid().to_string()]).arg(srt_tests::tool("srt-ns"));
+        srt_tests::run(command.arg(ready).arg(go).arg(scratch.join("m"))).ok().says("later");
+    }
+}
