@@ -1,0 +1,239 @@
+//! What is scarce is shared out and not failed on: descriptors, connections, the target's backlog, time.
+
+#![allow(clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use srt_tests::{DEADLINE, Who, both, wait_until};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A Unix server that says `hello` and then waits for the other side's end; counts who is there.
+fn greeter(who: Who, path: &Path) -> Arc<AtomicUsize> {
+    let listener = UnixListener::bind(path).expect("bind");
+    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    let present = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&present);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                let _gone = (stream.write_all(b"hello"), stream.read(&mut [0]));
+                counter.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    present
+}
+
+/// Starts a relay to a Unix target under a limit on descriptors.
+fn limited(who: Who, descriptors: u32, options: &[&str], target: &Path) -> (Relay, u16) {
+    let port = free_port();
+    let mut command = who.command("prlimit");
+    command
+        .args([&format!("--nofile={descriptors}:{descriptors}"), "srt-relay", "--ready-fd", "1"])
+        .args(options);
+    command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", target.display())]);
+    (Relay::spawn(command, &[]), port)
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+    stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    stream
+}
+
+fn hears_hello(stream: &mut TcpStream) {
+    let mut word = [0; 5];
+    stream.read_exact(&mut word).expect("hello");
+    assert_eq!(&word, b"hello");
+}
+
+fn hears_nothing(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+    let error = stream.read(&mut [0]).expect_err("nothing yet");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
+}
+
+/// Clients in excess wait, burn nothing, and are served when others leave.
+fn excess_waits(relay: &Relay, port: u16, present: &AtomicUsize, most: usize) {
+    for _ in 0..3 {
+        let mut clients: Vec<_> = (0..most + 30).map(|_| connect(port)).collect();
+        wait_until("as many as there is room for", || present.load(Ordering::SeqCst) >= most - 2);
+        hears_hello(clients.first_mut().expect("one"));
+        hears_nothing(clients.last_mut().expect("one"));
+        let ticks = relay.cpu_ticks();
+        thread::sleep(Duration::from_millis(500));
+        assert!(relay.cpu_ticks() - ticks <= 1, "it spins");
+        assert!(present.load(Ordering::SeqCst) <= most);
+        // Those who are served go on being served.
+        let last = clients.split_off(most - 5);
+        drop(clients);
+        for mut client in last {
+            hears_hello(&mut client);
+        }
+        wait_until("everybody has left", || present.load(Ordering::SeqCst) == 0);
+    }
+    hears_hello(&mut connect(port));
+}
+
+both! {
+    fn out_of_descriptors_it_goes_on_and_accepts_again(who) {
+        let scratch = who.scratch();
+        let present = greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 64, &[], &scratch.join("s"));
+        let before = relay.descriptors();
+        excess_waits(&relay, port, &present, (64 - before) / 2);
+        relay.settles_at(before);
+    }
+
+    fn descriptors_that_another_connection_frees_are_used_at_once(who) {
+        let scratch = who.scratch();
+        let present = greeter(who, &scratch.join("s"));
+        let (_relay, port) = limited(who, 24, &[], &scratch.join("s"));
+        // Many more short visits than descriptors, eight at a time.
+        let all: Vec<_> = (0..12)
+            .map(|_| thread::spawn(move || (0..50).for_each(|_| hears_hello(&mut connect(port)))))
+            .collect();
+        all.into_iter().for_each(|one| one.join().expect("visits"));
+        wait_until("everybody has left", || present.load(Ordering::SeqCst) == 0);
+    }
+
+    fn bulk_transfers_work_without_a_descriptor_for_a_pipe(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let (relay, port) = limited(who, 16, &[], &path);
+        let mut pairs = vec![];
+        while relay.descriptors() + 2 <= 16 {
+            pairs.push((bounded(connect(port)), bounded(listener.accept().expect("accept").0)));
+        }
+        let all: Vec<_> = pairs
+            .into_iter()
+            .map(|(mut client, mut server)| {
+                let sender = thread::spawn(move || send_noise(&mut *client, 1, 5_000_000).expect("send"));
+                let receiver = thread::spawn(move || receive_sum(&mut *server).expect("receive"));
+                (sender, receiver)
+            })
+            .collect();
+        for (sender, receiver) in all {
+            assert_eq!(sender.join().expect("thread"), receiver.join().expect("thread"));
+        }
+    }
+
+    fn max_connections_leaves_the_rest_waiting(who) {
+        let scratch = who.scratch();
+        let present = greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 1024, &["--max-connections", "20"], &scratch.join("s"));
+        excess_waits(&relay, port, &present, 20);
+        // One at a time is a limit too.
+        let (_relay, port) = limited(who, 1024, &["--max-connections", "1"], &scratch.join("s"));
+        for _ in 0..20 {
+            let (mut first, mut second) = (connect(port), connect(port));
+            hears_hello(&mut first);
+            drop(first);
+            hears_hello(&mut second);
+        }
+    }
+
+    fn a_target_with_a_full_backlog_is_waited_for_without_spinning(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let listener = small_backlog(who, &path);
+        let (relay, port) = limited(who, 1024, &[], &path);
+        let mut clients: Vec<_> = (0..50).map(|_| connect(port)).collect();
+        thread::sleep(Duration::from_millis(300));
+        let ticks = relay.cpu_ticks();
+        thread::sleep(Duration::from_secs(1));
+        assert!(relay.cpu_ticks() - ticks <= 2, "it spins");
+        thread::spawn(move || listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"hello"))));
+        clients.iter_mut().for_each(hears_hello);
+    }
+
+    fn a_target_that_never_accepts_is_given_up_after_the_connect_timeout(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let _listener = small_backlog(who, &path);
+        let (relay, port) = limited(who, 1024, &["--connect-timeout", "0.5"], &path);
+        let before = relay.descriptors();
+        let start = Instant::now();
+        let mut clients: Vec<_> = (0..50).map(|_| connect(port)).collect();
+        // Two found a place in the backlog: those are connected, as far as anybody can tell.
+        let given_up = clients
+            .iter_mut()
+            .filter(|client| {
+                client.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+                (&mut &**client).read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+            })
+            .count();
+        assert!(given_up >= 40, "{given_up}");
+        assert!(start.elapsed() < Duration::from_secs(25));
+        wait_until("the report", || relay.stderr().contains("Connection timed out"));
+        drop(clients);
+        relay.settles_at(before);
+    }
+
+    fn a_tcp_target_that_never_answers_is_given_up_after_the_connect_timeout(who) {
+        // A full backlog: Linux drops the SYN.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        // SAFETY: two integers.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let to = listener.local_addr().expect("address").port();
+        let _fill: Vec<_> = (0..3)
+            .map(|_| thread::spawn(move || TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, to).into(), Duration::from_secs(3))))
+            .collect();
+        thread::sleep(Duration::from_millis(200));
+        let port = free_port();
+        let args = ["--connect-timeout".into(), "0.5".into(), format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")];
+        let relay = Relay::start(who, &args);
+        let before = relay.descriptors();
+        let error = connect(port).read(&mut [0]).expect_err("given up");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        wait_until("the report", || relay.stderr().contains("Connection timed out"));
+        relay.settles_at(before);
+    }
+}
+
+/// A Unix listener whose backlog is as small as can be.
+fn small_backlog(who: Who, path: &Path) -> UnixListener {
+    let listener = UnixListener::bind(path).expect("bind");
+    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    // SAFETY: two integers.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    // The control: nobody else gets in either.
+    let mut streams = vec![];
+    loop {
+        // SAFETY: three integers.
+        let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) };
+        assert!(fd >= 0);
+        // SAFETY: new.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: all-zero bytes are a valid sockaddr_un.
+        let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_un>() };
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in address.sun_path.iter_mut().zip(path.as_os_str().as_encoded_bytes()) {
+            *to = *from as libc::c_char;
+        }
+        let length = size_of::<libc::sockaddr_un>() as u32;
+        // SAFETY: an address and its size.
+        if unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN));
+            break;
+        }
+        streams.push(UnixStream::from(socket));
+    }
+    // They are in the backlog until somebody accepts, closed or not.
+    drop(streams);
+    listener
+}
