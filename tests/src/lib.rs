@@ -9,6 +9,7 @@ pub mod processes;
 pub mod refusals;
 pub mod servers;
 pub mod talk;
+pub mod tree;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
