@@ -18,7 +18,7 @@ srt_common::main!("srt-mount", Manner::Stage, read);
 fn read(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     let line = CommandLine::split(args);
     if line.asks("--help") {
-        return tool.print(options::HELP);
+        return tool.print(&options::help());
     }
     if line.asks("--version") {
         return tool.print(&tool.version());

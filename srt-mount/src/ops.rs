@@ -95,15 +95,15 @@ impl Build {
             (Action::Mask, _) => self.mask(dest),
             (Action::Dir { mode }, _) => self.root.make_directory(dest, *mode, parents(*mode)),
             (Action::File { mode, .. }, Prepared::Data(data)) => self.file(dest, data, *mode),
-            (Action::Symlink { target }, _) => self.symlink(Path::new(target), dest),
+            (Action::Symlink { target }, _) => self.symlink(target, dest),
             (Action::Chmod { mode }, _) => {
-                let (_, fd) = self.root.find(dest)?;
+                let (_, fd, _) = self.root.find(dest)?;
                 // fchmod(2) does not take an O_PATH descriptor; its magic link leads to the very same file.
                 let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
                 sys::chmod(&link, *mode).context(|| "chmod")
             }
             (Action::RemountReadOnly, _) => {
-                let (_, fd) = self.root.find(dest)?;
+                let (_, fd, _) = self.root.find(dest)?;
                 let fail = |error: std::io::Error| match error.raw_os_error() {
                     Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.display())),
                     _ => Error::system("cannot make it read-only", &error),
@@ -138,8 +138,8 @@ impl Build {
     }
 
     fn mask(&mut self, dest: &Path) -> Result<()> {
-        let (place, hidden) = self.root.find(dest)?;
-        let directory = sys::stat(hidden.as_raw_fd()).context(|| "statx")?.is(libc::S_IFDIR);
+        let (place, _, hidden) = self.root.find(dest)?;
+        let directory = hidden.is(libc::S_IFDIR);
         let (scratch, name) = self.scratch()?;
         if directory {
             sys::mkdir(scratch, &name, 0o555).context(|| "cannot make an empty directory")?;

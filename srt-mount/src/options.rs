@@ -3,6 +3,7 @@
 
 use srt_common::{Error, Result};
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -60,7 +61,7 @@ pub enum Action {
     /// A file with what `fd` holds.
     File { fd: RawFd, mode: u32 },
     /// A symbolic link.
-    Symlink { target: OsString },
+    Symlink { target: PathBuf },
     /// chmod(2).
     Chmod { mode: u32 },
     /// Makes one mount read-only; those below it stay as they are.
@@ -107,6 +108,55 @@ impl std::fmt::Display for Op {
     }
 }
 
+/// Every option: its name, its operands, and what `--help` says. One without help is a variant of the one before.
+#[rustfmt::skip]
+const OPTIONS: [(&str, &str, &str); 31] = [
+    ("--bind", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
+    ("--bind-try", "SRC DEST", ""),
+    ("--ro-bind", "SRC DEST", "the same, read-only with all that is mounted below SRC; --ro-bind-try"),
+    ("--ro-bind-try", "SRC DEST", ""),
+    ("--dev-bind", "SRC DEST", "the same as --bind, and device nodes work; --dev-bind-try"),
+    ("--dev-bind-try", "SRC DEST", ""),
+    ("--bind-fd", "FD DEST", "show what the descriptor FD is open on; --ro-bind-fd: read-only"),
+    ("--ro-bind-fd", "FD DEST", ""),
+    ("--tmpfs", "DEST", "a new tmpfs"),
+    ("--proc", "DEST", "a new procfs"),
+    ("--dev", "DEST", "a new /dev: the usual nodes, pts, shm"),
+    ("--mqueue", "DEST", "a new mqueue file system"),
+    ("--mask", "PATH", "hide PATH behind an empty read-only directory or file"),
+    ("--dir", "DEST", "make a directory"),
+    ("--file", "FD DEST", "make a file with what FD holds"),
+    ("--bind-data", "FD DEST", "mount a new file with what FD holds; --ro-bind-data: read-only"),
+    ("--ro-bind-data", "FD DEST", ""),
+    ("--symlink", "SRC DEST", "make a symbolic link to SRC"),
+    ("--chmod", "OCTAL PATH", "change the mode of PATH"),
+    ("--remount-ro", "DEST", "make the mount at DEST read-only, not those below it"),
+    ("--perms", "OCTAL", "the mode for the next --dir, --tmpfs, --file, --bind-data or --ro-bind-data"),
+    ("--size", "BYTES", "the size of the next --tmpfs"),
+    ("--overlay-src", "SRC", "a layer of the next overlay; the first is the lowest"),
+    ("--overlay", "RWSRC WORKDIR DEST", "an overlay that writes into RWSRC"),
+    ("--tmp-overlay", "DEST", "an overlay whose writes are thrown away"),
+    ("--ro-overlay", "DEST", "an overlay that is read-only"),
+    ("--placeholders", "", "make missing mount points on the host's file systems too; they stay there"),
+    ("--chdir", "DIR", "the working directory, counted from the new root"),
+    ("--args", "FD", "read more options from FD, NUL-separated"),
+    ("--keep-fd", "N", "leave the descriptor N open for PROGRAM (repeatable)"),
+    ("--status-fd", "N", "tell failures on the descriptor N, a JSON object a line"),
+];
+
+/// What `--help` prints.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Usage: srt-mount [options] -- PROGRAM [args...]\n\n\
+         Builds a private file tree from a list of mounts, in the order given, and runs PROGRAM in it.\n\
+         Needs CAP_SYS_ADMIN: run it under srt-ns, or under unshare -Ur. DEST counts from the new root.\n\n",
+    );
+    for (option, operands, about) in OPTIONS.iter().filter(|(_, _, about)| !about.is_empty()) {
+        text.push_str(&format!("  {:30}{about}\n", format!("{option} {operands}")));
+    }
+    text + "  --help, --version\n"
+}
+
 /// Reads the options. `--args` needs descriptors and is refused here: see [`parse_with`].
 ///
 /// # Errors
@@ -120,12 +170,13 @@ pub fn parse(words: &[OsString]) -> Result<Plan> {
 /// # Errors
 /// A usage error that names the option and what was expected; whatever `read_all` says.
 pub fn parse_with(words: &[OsString], read_all: &mut dyn FnMut(RawFd) -> Result<Vec<u8>>) -> Result<Plan> {
-    let mut parser = Parser { plan: Plan::default(), perms: None, size: None, layers: vec![] };
-    parser.words(&mut words.iter().map(OsString::as_os_str), Some(read_all))?;
-    parser.no_modifier_is_left()?;
+    let mut parser = Parser::default();
+    parser.words(&mut words.iter().cloned(), Some(read_all))?;
+    parser.modifiers_fit("")?;
     Ok(parser.plan)
 }
 
+#[derive(Default)]
 struct Parser {
     plan: Plan,
     /// `--perms`, `--size`, `--overlay-src`: kept for the option that they modify.
@@ -134,100 +185,53 @@ struct Parser {
     layers: Vec<PathBuf>,
 }
 
-/// The words that follow an option.
-struct Operands<'a, 'w> {
-    option: &'static str,
-    words: &'a mut dyn Iterator<Item = &'w OsStr>,
-}
-
-impl<'w> Operands<'_, 'w> {
-    fn word(&mut self, expected: &str) -> Result<&'w OsStr> {
-        match self.words.next() {
-            None => Err(Error::usage(format!("{}: expected {expected}", self.option))),
-            Some(word) if word.is_empty() => {
-                Err(Error::usage(format!("{}: {expected} is empty", self.option)))
-            }
-            Some(word) => Ok(word),
-        }
-    }
-
-    fn path(&mut self, expected: &str) -> Result<PathBuf> {
-        self.word(expected).map(PathBuf::from)
-    }
-
-    /// A number in the form of which `what` speaks.
-    fn number<T>(&mut self, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
-        let word = self.word(what)?;
-        word.to_str()
-            .and_then(read)
-            .ok_or_else(|| Error::usage(format!("{}: {} is not {what}", self.option, word.display())))
-    }
-
-    fn fd(&mut self) -> Result<RawFd> {
-        self.number("a descriptor number", |word| {
-            // No sign: `parse` would take one.
-            word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten()
-        })
-    }
-
-    fn mode(&mut self) -> Result<u32> {
-        self.number("an octal mode up to 7777", |word| {
-            let octal = word.bytes().all(|byte| byte.is_ascii_digit());
-            octal.then(|| u32::from_str_radix(word, 8).ok()).flatten().filter(|&mode| mode <= 0o7777)
-        })
-    }
-
-    fn size(&mut self) -> Result<u64> {
-        self.number("a number of bytes above 0", |word| {
-            // The kernel's limit is the largest loff_t.
-            let decimal = word.bytes().all(|byte| byte.is_ascii_digit());
-            decimal.then(|| word.parse().ok()).flatten().filter(|size| (1..=i64::MAX as u64).contains(size))
-        })
-    }
-}
-
 impl Parser {
     fn words(
         &mut self,
-        words: &mut dyn Iterator<Item = &OsStr>,
+        words: &mut dyn Iterator<Item = OsString>,
         mut read_all: Option<&mut dyn FnMut(RawFd) -> Result<Vec<u8>>>,
     ) -> Result<()> {
         while let Some(word) = words.next() {
-            let option = known(word)?;
-            let mut operands = Operands { option, words };
-            if option == "--args" {
-                let fd = operands.fd()?;
-                let read_all = read_all
-                    .as_deref_mut()
-                    .ok_or_else(|| Error::usage("--args: not allowed in what --args reads"))?;
-                read_all(fd)
-                    .and_then(|data| self.words(&mut nul_separated(&data), None))
-                    .map_err(|error| error.within(format!("--args {fd}")))?;
-            } else {
-                self.option(&mut operands)?;
+            let found = OPTIONS.iter().find(|(option, _, _)| word == *option);
+            let (option, names, _) = *found.ok_or_else(|| unknown(&word))?;
+            let operands = operands(option, names, words)?;
+            match (option, operands.as_slice()) {
+                ("--args", [fd]) => {
+                    let fd = descriptor(option, fd)?;
+                    let nested = || Error::usage("--args: not allowed in what --args reads");
+                    let data = read_all.as_deref_mut().ok_or_else(nested).and_then(|read| read(fd));
+                    data.and_then(|data| self.words(&mut nul_separated(&data), None))
+                        .map_err(|error| error.within(format!("--args {fd}")))?;
+                }
+                (_, operands) => self.option(option, operands)?,
             }
         }
         Ok(())
     }
 
-    fn option(&mut self, operands: &mut Operands) -> Result<()> {
-        let option = operands.option;
-        match option {
-            "--perms" if self.perms.is_some() => {
-                return Err(Error::usage("--perms: given twice for one option"));
-            }
-            "--size" if self.size.is_some() => {
-                return Err(Error::usage("--size: given twice for one option"));
-            }
-            "--perms" => self.perms = Some(operands.mode()?),
-            "--size" => self.size = Some(operands.size()?),
-            "--overlay-src" => {
-                self.modifiers_fit(option)?;
-                self.layers.push(operands.path("SRC")?);
+    fn option(&mut self, option: &'static str, operands: &[OsString]) -> Result<()> {
+        match (option, operands) {
+            ("--perms", [mode]) => once(option, &mut self.perms, octal(option, mode)?)?,
+            ("--size", [size]) => {
+                let size = number(option, size, 10, 1..=i64::MAX as u64, "a number of bytes above 0")?;
+                once(option, &mut self.size, size)?;
             }
             _ => {
                 self.modifiers_fit(option)?;
-                return self.complete(operands);
+                let plan = &mut self.plan;
+                match (option, operands) {
+                    ("--overlay-src", [layer]) => self.layers.push(layer.into()),
+                    ("--placeholders", _) => plan.placeholders = true,
+                    ("--chdir", [directory]) => once(option, &mut plan.chdir, directory.into())?,
+                    ("--status-fd", [fd]) => once(option, &mut plan.status_fd, descriptor(option, fd)?)?,
+                    ("--keep-fd", [fd]) => plan.keep.push(descriptor(option, fd)?),
+                    (_, [operands @ .., dest]) => {
+                        let action = self.action(option, operands)?;
+                        let (operands, dest) = (operands.to_vec(), dest.into());
+                        self.plan.ops.push(Op { option, operands, dest, action });
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -237,94 +241,53 @@ impl Parser {
     fn modifiers_fit(&self, option: &str) -> Result<()> {
         let makes = ["--dir", "--tmpfs", "--file", "--bind-data", "--ro-bind-data"];
         let overlays = ["--overlay-src", "--overlay", "--tmp-overlay", "--ro-overlay"];
-        if self.perms.is_some() && !makes.contains(&option) {
-            return Err(Error::usage(format!("--perms: expected one of {} next", makes.join(" "))));
-        }
-        if self.size.is_some() && option != "--tmpfs" {
-            return Err(Error::usage("--size: expected --tmpfs next"));
-        }
-        if !self.layers.is_empty() && !overlays.contains(&option) {
-            return Err(Error::usage(format!("--overlay-src: expected one of {} next", overlays.join(" "))));
-        }
-        Ok(())
-    }
-
-    fn no_modifier_is_left(&self) -> Result<()> {
-        self.modifiers_fit("the end")
-    }
-
-    fn complete(&mut self, operands: &mut Operands) -> Result<()> {
-        let option = operands.option;
-        let plan = &mut self.plan;
-        match option {
-            "--placeholders" => plan.placeholders = true,
-            "--chdir" => plan.chdir = Some(once(option, &plan.chdir, operands.path("DIR")?)?),
-            "--status-fd" => plan.status_fd = Some(once(option, &plan.status_fd, operands.fd()?)?),
-            "--keep-fd" => plan.keep.push(operands.fd()?),
-            _ => {
-                let op = self.op(operands)?;
-                self.plan.ops.push(op);
+        for (modifier, given, takers) in [
+            ("--perms", self.perms.is_some(), &makes[..]),
+            ("--size", self.size.is_some(), &["--tmpfs"]),
+            ("--overlay-src", !self.layers.is_empty(), &overlays),
+        ] {
+            if given && !takers.contains(&option) {
+                return Err(Error::usage(format!("{modifier}: expected one of {} next", takers.join(" "))));
             }
         }
         Ok(())
     }
 
-    fn op(&mut self, operands: &mut Operands) -> Result<Op> {
-        let option = operands.option;
-        let mut shown: Vec<OsString> = vec![];
+    /// What an option does with the operands that stand before DEST.
+    fn action(&mut self, option: &str, operands: &[OsString]) -> Result<Action> {
         let perms = self.perms.take();
         let mode = |default| perms.unwrap_or(default);
-        let action = match option {
-            "--bind" | "--bind-try" | "--ro-bind" | "--ro-bind-try" | "--dev-bind" | "--dev-bind-try" => {
-                let source = operands.path("SRC DEST")?;
-                shown.push(source.clone().into());
-                Action::Bind {
-                    source: Source::Path(source),
-                    access: access(option),
-                    optional: option.ends_with("-try"),
-                }
-            }
-            "--bind-fd" | "--ro-bind-fd" => {
-                let fd = operands.fd()?;
-                shown.push(fd.to_string().into());
-                Action::Bind { source: Source::Fd(fd), access: access(option), optional: false }
-            }
-            "--bind-data" | "--ro-bind-data" => {
-                let fd = operands.fd()?;
-                shown.push(fd.to_string().into());
-                Action::BindData { fd, mode: mode(0o600), access: access(option) }
-            }
-            "--file" => {
-                let fd = operands.fd()?;
-                shown.push(fd.to_string().into());
-                Action::File { fd, mode: mode(0o666) }
-            }
-            "--symlink" => {
-                let target = operands.word("SRC DEST")?.to_owned();
-                shown.push(target.clone());
-                Action::Symlink { target }
-            }
-            "--chmod" => {
-                let mode = operands.mode()?;
-                shown.push(format!("{mode:o}").into());
-                Action::Chmod { mode }
-            }
-            "--overlay" => {
-                let (upper, work) = (operands.path("RWSRC WORKDIR DEST")?, operands.path("WORKDIR DEST")?);
-                shown.extend([upper.clone().into(), work.clone().into()]);
-                self.overlay(option, Upper::Host { upper, work }, 1)?
-            }
-            "--tmp-overlay" => self.overlay(option, Upper::Temporary, 1)?,
-            "--ro-overlay" => self.overlay(option, Upper::None, 2)?,
-            "--tmpfs" => Action::Tmpfs { mode: mode(0o755), size: self.size.take() },
-            "--dir" => Action::Dir { mode: mode(0o755) },
-            "--proc" => Action::Proc,
-            "--dev" => Action::Dev,
-            "--mqueue" => Action::Mqueue,
-            "--mask" => Action::Mask,
-            _ => Action::RemountReadOnly,
+        let access = match option {
+            _ if option.starts_with("--ro-") => Access::ReadOnly,
+            _ if option.starts_with("--dev-") => Access::Devices,
+            _ => Access::Writable,
         };
-        Ok(Op { option, operands: shown, dest: operands.path("DEST")?, action })
+        Ok(match (option, operands) {
+            ("--bind-fd" | "--ro-bind-fd", [fd]) => {
+                Action::Bind { source: Source::Fd(descriptor(option, fd)?), access, optional: false }
+            }
+            ("--bind-data" | "--ro-bind-data", [fd]) => {
+                Action::BindData { fd: descriptor(option, fd)?, mode: mode(0o600), access }
+            }
+            ("--file", [fd]) => Action::File { fd: descriptor(option, fd)?, mode: mode(0o666) },
+            ("--symlink", [target]) => Action::Symlink { target: target.into() },
+            ("--chmod", [mode]) => Action::Chmod { mode: octal(option, mode)? },
+            ("--overlay", [upper, work]) => {
+                self.overlay(option, Upper::Host { upper: upper.into(), work: work.into() }, 1)?
+            }
+            ("--tmp-overlay", _) => self.overlay(option, Upper::Temporary, 1)?,
+            ("--ro-overlay", _) => self.overlay(option, Upper::None, 2)?,
+            ("--tmpfs", _) => Action::Tmpfs { mode: mode(0o755), size: self.size.take() },
+            ("--dir", _) => Action::Dir { mode: mode(0o755) },
+            ("--proc", _) => Action::Proc,
+            ("--dev", _) => Action::Dev,
+            ("--mqueue", _) => Action::Mqueue,
+            ("--mask", _) => Action::Mask,
+            (_, [path]) => {
+                Action::Bind { source: Source::Path(path.into()), access, optional: option.ends_with("-try") }
+            }
+            _ => Action::RemountReadOnly,
+        })
     }
 
     fn overlay(&mut self, option: &str, upper: Upper, least: usize) -> Result<Action> {
@@ -336,68 +299,44 @@ impl Parser {
     }
 }
 
-fn access(option: &str) -> Access {
-    if option.starts_with("--ro-") {
-        Access::ReadOnly
-    } else if option.starts_with("--dev-") {
-        Access::Devices
-    } else {
-        Access::Writable
-    }
+/// The words that follow an option, one for each of `names`.
+fn operands(option: &str, names: &str, words: &mut dyn Iterator<Item = OsString>) -> Result<Vec<OsString>> {
+    let names: Vec<&str> = names.split_whitespace().collect();
+    let take = |(at, name): (usize, &&str)| match words.next() {
+        None => Err(Error::usage(format!("{option}: expected {}", names[at..].join(" ")))),
+        Some(word) if word.is_empty() => Err(Error::usage(format!("{option}: {name} is empty"))),
+        Some(word) => Ok(word),
+    };
+    names.iter().enumerate().map(take).collect()
 }
 
-fn once<T>(option: &str, previous: &Option<T>, value: T) -> Result<T> {
-    if previous.is_some() { Err(Error::usage(format!("{option}: given twice"))) } else { Ok(value) }
+fn number(option: &str, word: &OsStr, radix: u32, range: RangeInclusive<u64>, what: &str) -> Result<u64> {
+    // No sign, which from_str_radix would take.
+    let digits = word.to_str().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = digits.and_then(|word| u64::from_str_radix(word, radix).ok());
+    let number = number.filter(|number| range.contains(number));
+    number.ok_or_else(|| Error::usage(format!("{option}: {} is not {what}", word.display())))
+}
+
+fn descriptor(option: &str, word: &OsStr) -> Result<RawFd> {
+    number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number").map(|fd| fd as RawFd)
+}
+
+fn octal(option: &str, word: &OsStr) -> Result<u32> {
+    number(option, word, 8, 0..=0o7777, "an octal mode up to 7777").map(|mode| mode as u32)
+}
+
+fn once<T>(option: &str, slot: &mut Option<T>, value: T) -> Result<()> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Error::usage(format!("{option}: given twice"))),
+    }
 }
 
 /// Words that end in a NUL each; the last one may lack it.
-fn nul_separated(data: &[u8]) -> impl Iterator<Item = &OsStr> {
-    let data = data.strip_suffix(b"\0").unwrap_or(data);
-    let mut words = data.split(|&byte| byte == 0).map(OsStr::from_bytes);
-    if data.is_empty() {
-        words.next();
-    }
-    words
-}
-
-/// Every option that takes part in the plan.
-const OPTIONS: [&str; 31] = [
-    "--bind",
-    "--bind-try",
-    "--ro-bind",
-    "--ro-bind-try",
-    "--dev-bind",
-    "--dev-bind-try",
-    "--bind-fd",
-    "--ro-bind-fd",
-    "--bind-data",
-    "--ro-bind-data",
-    "--overlay-src",
-    "--overlay",
-    "--tmp-overlay",
-    "--ro-overlay",
-    "--tmpfs",
-    "--proc",
-    "--dev",
-    "--mqueue",
-    "--mask",
-    "--dir",
-    "--file",
-    "--symlink",
-    "--chmod",
-    "--remount-ro",
-    "--perms",
-    "--size",
-    "--placeholders",
-    "--chdir",
-    "--args",
-    "--keep-fd",
-    "--status-fd",
-];
-
-/// The option that `word` is.
-fn known(word: &OsStr) -> Result<&'static str> {
-    OPTIONS.iter().copied().find(|option| word == *option).ok_or_else(|| unknown(word))
+fn nul_separated(data: &[u8]) -> impl Iterator<Item = OsString> {
+    let words = data.strip_suffix(b"\0").unwrap_or(data).split(|&byte| byte == 0);
+    words.skip(usize::from(data.is_empty())).map(|word| OsStr::from_bytes(word).to_owned())
 }
 
 /// bubblewrap does more than mount; its users get told which tool has the option that they look for.
@@ -407,19 +346,13 @@ fn unknown(word: &OsStr) -> Error {
         return Error::usage(format!("{text}: expected an option; PROGRAM stands after --"));
     }
     let error = Error::usage(format!("{text}: unknown option"));
+    let namespaces =
+        ["--unshare", "--share", "--uid", "--gid", "--hostname", "--as-pid-1", "--new-session", "--die-with"];
+    let environment = ["--setenv", "--unsetenv", "--clearenv"];
     let starts = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
-    if starts(&[
-        "--unshare-",
-        "--share-",
-        "--uid",
-        "--gid",
-        "--hostname",
-        "--as-pid-1",
-        "--new-session",
-        "--die-with",
-    ]) {
+    if starts(&namespaces) {
         error.hint("namespaces and lifetime are the business of srt-ns, which runs srt-mount")
-    } else if starts(&["--setenv", "--unsetenv", "--clearenv"]) {
+    } else if starts(&environment) {
         error.hint("env(1) sets variables: srt-mount ... -- env NAME=VALUE PROGRAM")
     } else if starts(&["--seccomp", "--add-seccomp-fd"]) {
         error.hint("srt-seccomp loads filters: srt-mount ... -- srt-seccomp --load-fd N -- PROGRAM")
@@ -428,38 +361,83 @@ fn unknown(word: &OsStr) -> Error {
     }
 }
 
-/// What `--help` prints.
-pub const HELP: &str = "\
-Usage: srt-mount [options] -- PROGRAM [args...]
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-Builds a private file tree from a list of mounts, in the order given, and runs PROGRAM in it.
-Needs CAP_SYS_ADMIN: run it under srt-ns, or under unshare -Ur. DEST counts from the new root.
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
 
-  --bind SRC DEST          show the host's SRC at DEST; -try: nothing where SRC does not exist
-  --ro-bind SRC DEST       the same, read-only with all that is mounted below SRC (-try too)
-  --dev-bind SRC DEST      the same as --bind, device nodes work (-try too)
-  --bind-fd FD DEST        show what the descriptor FD is open on; --ro-bind-fd: read-only
-  --tmpfs DEST             a new tmpfs
-  --proc DEST              a new procfs
-  --dev DEST               a new /dev with the usual nodes, pts and shm
-  --mqueue DEST            a new mqueue file system
-  --mask PATH              hide PATH behind an empty read-only directory or file
-  --dir DEST               make a directory
-  --file FD DEST           make a file with what FD holds
-  --bind-data FD DEST      mount a new file with what FD holds; --ro-bind-data: read-only
-  --symlink SRC DEST       make a symbolic link to SRC
-  --chmod OCTAL PATH       change the mode of PATH
-  --remount-ro DEST        make the mount at DEST read-only, not those below it
-  --perms OCTAL            the mode for the next --dir --tmpfs --file --bind-data --ro-bind-data
-  --size BYTES             the size of the next --tmpfs
-  --overlay-src SRC        a layer of the next overlay; the first is the lowest
-  --overlay RWSRC WORKDIR DEST   an overlay that writes into RWSRC
-  --tmp-overlay DEST       an overlay whose writes are thrown away
-  --ro-overlay DEST        an overlay that is read-only
-  --placeholders           make missing mount points on the host's file systems too; they stay there
-  --chdir DIR              the working directory, counted from the new root
-  --args FD                read more options from FD, NUL-separated
-  --keep-fd N              leave the descriptor N open for PROGRAM (repeatable)
-  --status-fd N            write a JSON object a line about failures to N
-  --help, --version
-";
+    fn ops(text: &str) -> Vec<Op> {
+        parse(&words(text)).unwrap_or_else(|error| panic!("{text}: {}", error.message)).ops
+    }
+
+    #[test]
+    fn operations_keep_their_order_and_their_words() {
+        let list = ops("--ro-bind /a /b --tmpfs c --symlink x /l --chmod 0711 /b --bind-fd 3 /d");
+        let shown: Vec<String> = list.iter().map(Op::to_string).collect();
+        let expected =
+            ["--ro-bind /a /b", "--tmpfs c", "--symlink x /l", "--chmod 0711 /b", "--bind-fd 3 /d"];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn every_bind_has_its_access() {
+        for (option, access, optional) in [
+            ("--bind", Access::Writable, false),
+            ("--bind-try", Access::Writable, true),
+            ("--ro-bind", Access::ReadOnly, false),
+            ("--ro-bind-try", Access::ReadOnly, true),
+            ("--dev-bind", Access::Devices, false),
+            ("--dev-bind-try", Access::Devices, true),
+        ] {
+            let expected = Action::Bind { source: Source::Path("/a".into()), access, optional };
+            assert_eq!(ops(&format!("{option} /a /b"))[0].action, expected);
+        }
+    }
+
+    #[test]
+    fn modifiers_go_to_the_next_option_alone() {
+        let list = ops("--perms 700 --size 5 --tmpfs /a --tmpfs /b --perms 1777 --dir /c --dir /d");
+        let actions: Vec<Action> = list.into_iter().map(|op| op.action).collect();
+        let expected = [
+            Action::Tmpfs { mode: 0o700, size: Some(5) },
+            Action::Tmpfs { mode: 0o755, size: None },
+            Action::Dir { mode: 0o1777 },
+            Action::Dir { mode: 0o755 },
+        ];
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn layers_go_to_the_next_overlay_alone() {
+        let list =
+            ops("--overlay-src /a --overlay-src /b --ro-overlay /o --overlay-src /c --overlay /u /w /p");
+        let layers = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(list[0].action, Action::Overlay { layers: layers(&["/a", "/b"]), upper: Upper::None });
+        let upper = Upper::Host { upper: "/u".into(), work: "/w".into() };
+        assert_eq!(list[1].action, Action::Overlay { layers: layers(&["/c"]), upper });
+        assert_eq!(list[1].to_string(), "--overlay /u /w /p");
+    }
+
+    #[test]
+    fn an_operand_may_look_like_an_option() {
+        assert_eq!(ops("--symlink --args --bind")[0].dest, PathBuf::from("--bind"));
+    }
+
+    #[test]
+    fn args_are_put_in_where_they_stand() {
+        let data = b"--tmpfs\0/in side\0--dir\0/d".to_vec();
+        let plan =
+            parse_with(&words("--proc /p --args 9 --dev /d"), &mut |_| Ok(data.clone())).expect("good");
+        let options: Vec<&str> = plan.ops.iter().map(|op| op.option).collect();
+        assert_eq!(options, ["--proc", "--tmpfs", "--dir", "--dev"]);
+        assert_eq!(plan.ops[1].dest, PathBuf::from("/in side"));
+    }
+
+    #[test]
+    fn help_names_every_option() {
+        assert!(OPTIONS.iter().all(|(option, _, _)| help().contains(option)));
+    }
+}

@@ -4,9 +4,9 @@
 //! cannot lead out of the new root, and it does not matter who changes the tree meanwhile (an earlier command may
 //! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
 
-use crate::sys::{self, c_path};
+use crate::sys::{self, Stat, c_path};
 use srt_common::{Context, Error, Result};
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,12 +18,12 @@ const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 /// How the last step is made, by a name in a directory that is held open.
 const ONE_STEP: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
 
-/// What a mount point must be.
+/// What is made, or mounted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For a mount whose root is a directory.
+    /// A directory.
     Directory,
-    /// For a mount whose root is anything else.
+    /// Anything else.
     File,
 }
 
@@ -59,39 +59,9 @@ impl Root {
     /// # Errors
     /// errno.
     pub fn new(placeholders: bool) -> Result<Self> {
-        let host =
-            sys::openat2(sys::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /")?;
-        Ok(Self { host: Rc::new(host), top: None, stacked: 0, own: vec![], placeholders, made: vec![] })
-    }
-
-    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
-    /// No path of the host is resolved any more but `/proc/self/fd/N`.
-    ///
-    /// # Errors
-    /// What move_mount(2) says.
-    pub fn mount_outside(&mut self, tree: &OwnedFd) -> Result<()> {
-        match sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
-            Ok(dev) => sys::attach(tree, &dev).map_err(|error| cannot_mount(&error)),
-            // Then on the old root itself, which costs a umount of its own.
-            Err(_) => {
-                self.stacked += 1;
-                sys::attach(tree, &*self.host).map_err(|error| cannot_mount(&error))
-            }
-        }
-    }
-
-    /// Remembers that `tree` is of a file system made here.
-    pub fn owns(&mut self, tree: &OwnedFd) -> Result<()> {
-        let device = sys::stat(tree.as_raw_fd()).context(|| "statx")?.device;
-        if !self.own.contains(&device) {
-            self.own.push(device);
-        }
-        Ok(())
-    }
-
-    /// Whether `device` is a file system made here.
-    pub fn is_own(&self, device: (u32, u32)) -> bool {
-        self.own.contains(&device)
+        let host = sys::openat2(sys::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0);
+        let host = Rc::new(host.context(|| "cannot open /")?);
+        Ok(Self { host, top: None, stacked: 0, own: vec![], placeholders, made: vec![] })
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -108,7 +78,8 @@ impl Root {
         Ok(tree)
     }
 
-    /// Mounts `tree` at `place`.
+    /// Mounts `tree` at `place`. A lookup on the host that starts at `/` does not meet what is mounted on that, one
+    /// that comes to `/` by `..` does: from here on no path of the host is resolved but `/proc/self/fd/N`.
     ///
     /// # Errors
     /// What move_mount(2) says.
@@ -123,88 +94,75 @@ impl Root {
         Ok(())
     }
 
+    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
+    ///
+    /// # Errors
+    /// What move_mount(2) says.
+    pub fn mount_outside(&mut self, tree: &OwnedFd) -> Result<()> {
+        match sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
+            Ok(dev) => sys::attach(tree, &dev).map_err(|error| cannot_mount(&error)),
+            // Then on the old root itself, which costs a umount of its own.
+            Err(_) => {
+                self.stacked += 1;
+                sys::attach(tree, &*self.host).map_err(|error| cannot_mount(&error))
+            }
+        }
+    }
+
+    /// Remembers that `tree` is of a file system made here.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn owns(&mut self, tree: &OwnedFd) -> Result<()> {
+        self.own.push(sys::stat(tree.as_raw_fd()).context(|| "statx")?.device);
+        Ok(())
+    }
+
+    /// Whether `device` is a file system made here.
+    pub fn is_own(&self, device: (u32, u32)) -> bool {
+        self.own.contains(&device)
+    }
+
     /// The mount point at `dest`, made if it is missing; its parents with `parents` as their mode.
     ///
     /// # Errors
     /// What is there does not fit, or it is missing and may not be made.
     pub fn mount_point(&mut self, dest: &Path, kind: Kind, parents: u32) -> Result<Place> {
         let names = names(dest);
-        let Some((name, above)) = names.split_last() else {
-            let fits = kind == Kind::Directory;
-            return fits.then_some(Place::Root).ok_or_else(|| Error::failed("/ must be a directory"));
-        };
-        match self.existing(&names, kind) {
-            Ok(Some(place)) => return Ok(place),
-            Ok(None) => {}
-            Err(error) => return Err(error),
+        if names.is_empty() && kind == Kind::Directory {
+            return Ok(Place::Root);
         }
-        let permitted = self.placeholders;
-        let parent = self.directories(above, parents, permitted)?;
-        self.may_make(&parent, permitted, dest)?;
-        let name = c_path(name).context(|| "path")?;
-        let (made, flags) = match kind {
-            Kind::Directory => (sys::mkdir(&parent, &name, 0o755), libc::O_DIRECTORY),
-            Kind::File => (sys::mkfile(&parent, &name, 0o444), 0),
+        let Some((place, _, stat)) = self.look(&names)? else {
+            let mode = if kind == Kind::Directory { 0o755 } else { 0o444 };
+            return self.make(&names, kind, mode, parents, self.placeholders).map(Place::Below);
         };
-        made.context(|| cannot_make(dest))?;
-        self.remember(&parent, &name, kind)?;
-        let fd = sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW | flags, ONE_STEP);
-        fd.map(|fd| Place::Below(Rc::new(fd))).context(|| cannot_open(dest))
+        match (kind, stat.is(libc::S_IFDIR)) {
+            (Kind::File, true) => Err(Error::failed(format!("{} is a directory", dest.display()))),
+            (Kind::Directory, false) => Err(Error::failed(format!("{} is not a directory", dest.display()))),
+            _ => Ok(place),
+        }
     }
 
     /// What is at `dest`, as a place to mount on. Never a symbolic link.
     ///
     /// # Errors
     /// It is missing, or a symbolic link.
-    pub fn find(&mut self, dest: &Path) -> Result<(Place, Rc<OwnedFd>)> {
+    pub fn find(&mut self, dest: &Path) -> Result<(Place, Rc<OwnedFd>, Stat)> {
+        let missing = || Error::system(cannot_open(dest), &io::Error::from_raw_os_error(libc::ENOENT));
+        self.look(&names(dest))?.ok_or_else(missing)
+    }
+
+    /// `--dir`: leaves a directory that exists as it is.
+    ///
+    /// # Errors
+    /// Something else is there, or it cannot be made.
+    pub fn make_directory(&mut self, dest: &Path, mode: u32, parents: u32) -> Result<()> {
         let names = names(dest);
-        let top = self.top()?;
-        if names.is_empty() {
-            return Ok((Place::Root, top));
+        match self.look(&names)? {
+            Some((_, _, stat)) if stat.is(libc::S_IFDIR) => Ok(()),
+            Some(_) => Err(Error::failed(format!("{} is not a directory", dest.display()))),
+            None => self.make(&names, Kind::Directory, mode, parents, true).map(drop),
         }
-        let fd = walk(&top, &names, libc::O_PATH | libc::O_NOFOLLOW).context(|| cannot_open(dest))?;
-        refuse_link(&fd, dest)?;
-        let fd = Rc::new(fd);
-        Ok((Place::Below(Rc::clone(&fd)), fd))
-    }
-
-    /// The mount point at `names` if there is one of that kind.
-    fn existing(&mut self, names: &[&OsStr], kind: Kind) -> Result<Option<Place>> {
-        let directory = if kind == Kind::Directory { libc::O_DIRECTORY } else { 0 };
-        let path = || join(names);
-        let top = self.top()?;
-        let fd = match walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW | directory) {
-            Ok(fd) => fd,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
-                // Either the last step or one before it. The last one might be a link, which has its own message.
-                if let Ok(fd) = walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW) {
-                    refuse_link(&fd, &path())?;
-                }
-                return Err(Error::system(cannot_open(&path()), &error));
-            }
-            Err(error) => return Err(Error::system(cannot_open(&path()), &error)),
-        };
-        if kind == Kind::File {
-            refuse_link(&fd, &path())?;
-            if sys::stat(fd.as_raw_fd()).context(|| "statx")?.is(libc::S_IFDIR) {
-                return Err(Error::failed(format!(
-                    "{} is a directory, and what goes there is not",
-                    path().display()
-                )));
-            }
-        }
-        // With `..` in it, a path can lead to the root after all.
-        if names.contains(&OsStr::new("..")) && self.is_top(&fd)? {
-            return Ok(Some(Place::Root));
-        }
-        Ok(Some(Place::Below(Rc::new(fd))))
-    }
-
-    fn is_top(&mut self, fd: &OwnedFd) -> Result<bool> {
-        let top = sys::stat(self.top()?.as_raw_fd()).context(|| "statx")?;
-        let other = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
-        Ok((top.mount, top.id) == (other.mount, other.id))
     }
 
     /// The directory that holds `dest`, made with its parents if missing, and the last name of `dest`: for what
@@ -213,8 +171,7 @@ impl Root {
     /// # Errors
     /// It is missing and cannot be made, or `dest` has no last name.
     pub fn parent(&mut self, dest: &Path, parents: u32) -> Result<(Rc<OwnedFd>, CString)> {
-        let names = names(dest);
-        match names.split_last() {
+        match names(dest).split_last() {
             Some((name, above)) if *name != ".." => {
                 Ok((self.directories(above, parents, true)?, c_path(name).context(|| "path")?))
             }
@@ -222,77 +179,85 @@ impl Root {
         }
     }
 
-    /// `--dir`.
+    /// Remembers what was made, if it would stay on the host.
     ///
     /// # Errors
-    /// As [`Self::parent`]; or something else is there.
-    pub fn make_directory(&mut self, dest: &Path, mode: u32, parents: u32) -> Result<()> {
-        let names = names(dest);
-        if names.is_empty() || self.existing(&names, Kind::Directory)?.is_some() {
-            return Ok(());
+    /// errno.
+    pub fn remember(&mut self, parent: &Rc<OwnedFd>, name: &CStr, kind: Kind) -> Result<()> {
+        if !self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device) {
+            self.made.push((Rc::clone(parent), name.to_owned(), kind));
         }
-        let (parent, name) = self.parent(dest, parents)?;
-        sys::mkdir(&parent, &name, mode).context(|| cannot_make(dest))?;
-        self.remember(&parent, &name, Kind::Directory)
+        Ok(())
+    }
+
+    /// What is at `names`, if anything is. Never a symbolic link: whoever could write there before would choose the
+    /// place for what is made or mounted through it (CVE-2026-87766).
+    fn look(&mut self, names: &[&OsStr]) -> Result<Option<(Place, Rc<OwnedFd>, Stat)>> {
+        let top = self.top()?;
+        let fd = match walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            result => Rc::new(result.context(|| cannot_open(&join(names)))?),
+        };
+        let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
+        if stat.is(libc::S_IFLNK) {
+            let target = sys::readlink(fd.as_raw_fd(), c"").context(|| cannot_open(&join(names)))?;
+            return Err(link(&join(names), &target));
+        }
+        // With `..` in it, a path can lead to the root after all.
+        let root = stat.mount_root && stat.mount == sys::stat(top.as_raw_fd()).context(|| "statx")?.mount;
+        let place = if root { Place::Root } else { Place::Below(Rc::clone(&fd)) };
+        Ok(Some((place, fd, stat)))
+    }
+
+    /// Makes what is missing at `names`, and opens it. On a file system of the host it would stay there for good,
+    /// so there it must be `permitted`.
+    fn make(
+        &mut self,
+        names: &[&OsStr],
+        kind: Kind,
+        mode: u32,
+        parents: u32,
+        permitted: bool,
+    ) -> Result<Rc<OwnedFd>> {
+        let path = || join(names);
+        let Some((name, above)) = names.split_last() else { return self.top() };
+        let parent = self.directories(above, parents, permitted)?;
+        let own = self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device);
+        if !own && !permitted {
+            return Err(not_permitted(&path(), &parent));
+        }
+        let name = c_path(name).context(|| "path")?;
+        let made = match kind {
+            Kind::Directory => sys::mkdir(&parent, &name, mode),
+            Kind::File => sys::mkfile(&parent, &name, mode),
+        };
+        made.map_err(|error| match sys::readlink(parent.as_raw_fd(), &name) {
+            // Not found, and yet there: a symbolic link that leads nowhere.
+            Ok(target) => link(&path(), &target),
+            Err(_) => Error::system(cannot_make(&path()), &error),
+        })?;
+        if !own {
+            self.made.push((Rc::clone(&parent), name.clone(), kind));
+        }
+        let fd = sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH, ONE_STEP);
+        fd.map(Rc::new).context(|| cannot_open(&path()))
     }
 
     /// The directory at `names`, made with its parents if missing.
     fn directories(&mut self, names: &[&OsStr], mode: u32, permitted: bool) -> Result<Rc<OwnedFd>> {
         let top = self.top()?;
-        let Some((name, above)) = names.split_last() else {
-            return Ok(top);
+        let open = || walk(&top, names, libc::O_PATH | libc::O_DIRECTORY);
+        let opened = match open() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => match names.split_last() {
+                Some((name, above)) if *name == ".." => {
+                    self.directories(above, mode, permitted)?;
+                    open()
+                }
+                _ => return self.make(names, Kind::Directory, mode, mode, permitted),
+            },
+            result => result,
         };
-        let path = || join(names);
-        match walk(&top, names, libc::O_PATH | libc::O_DIRECTORY) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            result => return result.map(Rc::new).context(|| cannot_open(&path())),
-        }
-        let parent = self.directories(above, mode, permitted)?;
-        if *name == ".." {
-            return walk(&top, names, libc::O_PATH | libc::O_DIRECTORY)
-                .map(Rc::new)
-                .context(|| cannot_open(&path()));
-        }
-        self.may_make(&parent, permitted, &path())?;
-        let name = c_path(name).context(|| "path")?;
-        sys::mkdir(&parent, &name, mode).map_err(|error| {
-            // Not found, and yet there: a symbolic link that leads nowhere.
-            let link = sys::readlink(parent.as_raw_fd(), &name);
-            link.map_or_else(
-                |_| Error::system(cannot_make(&path()), &error),
-                |target| dangling(&path(), &target),
-            )
-        })?;
-        self.remember(&parent, &name, Kind::Directory)?;
-        sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, ONE_STEP)
-            .map(Rc::new)
-            .context(|| cannot_open(&path()))
-    }
-
-    /// Whether a mount point may be made in `parent`. On a file system of the host it would stay there for good.
-    fn may_make(&self, parent: &OwnedFd, permitted: bool, dest: &Path) -> Result<()> {
-        let device = sys::stat(parent.as_raw_fd()).context(|| "statx")?.device;
-        if permitted || self.is_own(device) {
-            return Ok(());
-        }
-        if sys::is_read_only(parent).context(|| "fstatvfs")? {
-            return Err(Error::system(cannot_make(dest), &io::Error::from_raw_os_error(libc::EROFS)).hint(
-                format!("{} must exist before it can be a mount point on a read-only mount", dest.display()),
-            ));
-        }
-        Err(Error::failed(format!(
-            "{} does not exist, and would be made on the host's file system",
-            dest.display()
-        ))
-        .hint("make it first, or let --placeholders make it; it stays there when the sandbox ends"))
-    }
-
-    /// Remembers what was made on a file system of the host.
-    pub fn remember(&mut self, parent: &Rc<OwnedFd>, name: &CString, kind: Kind) -> Result<()> {
-        if !self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device) {
-            self.made.push((Rc::clone(parent), name.clone(), kind));
-        }
-        Ok(())
+        opened.map(Rc::new).context(|| cannot_open(&join(names)))
     }
 
     /// Makes the new root the process's root, and lets go of the old one.
@@ -300,7 +265,8 @@ impl Root {
     /// # Errors
     /// What pivot_root(2) says.
     pub fn enter(&mut self) -> Result<()> {
-        sys::fchdir(&*self.top()?).context(|| "cannot enter the new root")?;
+        let top = self.top()?;
+        sys::fchdir(&*top).context(|| "cannot enter the new root")?;
         sys::pivot_root_here().context(|| "pivot_root").map_err(|error| {
             error.hint("pivot_root(2) needs a root that is a mount, and not the initial RAM file system")
         })?;
@@ -310,7 +276,8 @@ impl Root {
         }
         // Whatever still lay there, `..` would lead into it.
         let above = sys::openat2(sys::CWD, c"/..", libc::O_PATH, 0).context(|| "cannot open /..")?;
-        if !self.is_top(&above)? {
+        let mount = |fd: &OwnedFd| sys::stat(fd.as_raw_fd()).map(|stat| stat.mount).context(|| "statx");
+        if mount(&above)? != mount(&top)? {
             return Err(Error::failed("something is mounted on the new root"));
         }
         self.made.clear();
@@ -325,7 +292,7 @@ impl Drop for Root {
             return;
         }
         // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY).
-        let _no_failure_left_to_tell = sys::fchdir(&self.host);
+        let _no_failure_left_to_tell = sys::fchdir(&*self.host);
         for _ in 0..self.stacked {
             let _no_failure_left_to_tell = sys::detach_here();
         }
@@ -347,33 +314,11 @@ pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<OwnedFd> {
     sys::new_filesystem(c"tmpfs", &options, sys::NO_SUID | sys::NO_DEV).context(|| "cannot make a tmpfs")
 }
 
-/// The names that make up a destination, counted from the root. `.` and doubled or trailing slashes go: a
-/// trailing slash would make the kernel follow a link that is the destination itself.
-fn names(dest: &Path) -> Vec<&OsStr> {
-    let names = dest.components();
-    names
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name),
-            Component::ParentDir => Some(OsStr::new("..")),
-            _ => None,
-        })
-        .collect()
-}
-
-fn join(names: &[&OsStr]) -> PathBuf {
-    Path::new("/").join(names.iter().collect::<PathBuf>())
-}
-
-fn walk(top: &OwnedFd, names: &[&OsStr], flags: libc::c_int) -> io::Result<OwnedFd> {
-    let path = CString::new(names.join(OsStr::new("/")).as_bytes())?;
-    open_in_root(top, &path, flags)
-}
-
 /// openat2(2) with `RESOLVE_IN_ROOT`.
 ///
 /// # Errors
 /// errno.
-pub fn open_in_root(top: &OwnedFd, path: &CString, flags: libc::c_int) -> io::Result<OwnedFd> {
+pub fn open_in_root(top: &OwnedFd, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     // EAGAIN: something was renamed or mounted anywhere in the system while a `..` was resolved, and the kernel
     // cannot tell whether it still is inside (openat2(2)). A busy host needs a few attempts.
     let mut attempts = 0;
@@ -385,14 +330,23 @@ pub fn open_in_root(top: &OwnedFd, path: &CString, flags: libc::c_int) -> io::Re
     }
 }
 
-/// Nothing is made or mounted through a link that is the destination itself: whoever could write there before
-/// would choose the place (CVE-2026-87766).
-fn refuse_link(fd: &OwnedFd, dest: &Path) -> Result<()> {
-    if !sys::stat(fd.as_raw_fd()).context(|| "statx")?.is(libc::S_IFLNK) {
-        return Ok(());
-    }
-    let target = sys::readlink(fd.as_raw_fd(), c"").context(|| cannot_open(dest))?;
-    Err(link(dest, &target))
+/// The names that make up a destination, counted from the root. `.` and doubled or trailing slashes go: a
+/// trailing slash would make the kernel follow a link that is the destination itself.
+fn names(dest: &Path) -> Vec<&OsStr> {
+    let name = |component| match component {
+        Component::Normal(name) => Some(name),
+        Component::ParentDir => Some(OsStr::new("..")),
+        _ => None,
+    };
+    dest.components().filter_map(name).collect()
+}
+
+fn join(names: &[&OsStr]) -> PathBuf {
+    Path::new("/").join(names.iter().collect::<PathBuf>())
+}
+
+fn walk(top: &OwnedFd, names: &[&OsStr], flags: libc::c_int) -> io::Result<OwnedFd> {
+    open_in_root(top, &CString::new(join(names).as_os_str().as_bytes())?, flags)
 }
 
 /// The error for a destination that is a symbolic link.
@@ -401,12 +355,14 @@ pub fn link(dest: &Path, target: &Path) -> Error {
         .hint("name the place that it leads to, if that is what is meant")
 }
 
-fn dangling(dest: &Path, target: &Path) -> Error {
-    Error::failed(format!(
-        "{} is a symbolic link to {}, which does not exist",
-        dest.display(),
-        target.display()
-    ))
+fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
+    if sys::is_read_only(parent).unwrap_or(false) {
+        let error = io::Error::from_raw_os_error(libc::EROFS);
+        return Error::system(cannot_make(dest), &error)
+            .hint("a mount point on a read-only mount must exist before");
+    }
+    Error::failed(format!("{} does not exist, and would be made on the host's file system", dest.display()))
+        .hint("make it first, or let --placeholders make it; it stays there when the sandbox ends")
 }
 
 fn cannot_mount(error: &io::Error) -> Error {

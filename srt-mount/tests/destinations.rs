@@ -71,7 +71,7 @@ both! {
         let scratch = who.scratch();
         symlink("/nowhere", scratch.join("link")).expect("symlink");
         sh(who, &["--bind", scratch.text(), "/w", "--placeholders", "--tmpfs", "/w/link/x"], "true")
-            .code(125).one_clear_error("srt-mount").complains("/nowhere, which does not exist");
+            .code(125).one_clear_error("srt-mount").complains("is a symbolic link to /nowhere");
     }
 
     fn a_magic_link_leads_nowhere(who) {

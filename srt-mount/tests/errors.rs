@@ -28,7 +28,7 @@ both! {
             ("--size 0 --tmpfs /a", "--size: 0 is not"),
             ("--size 99999999999999999999 --tmpfs /a", "--size: 99999999999999999999 is not"),
             ("--size -1 --tmpfs /a", "--size: -1 is not"),
-            ("--size 1 --dir /a", "--size: expected --tmpfs next"),
+            ("--size 1 --dir /a", "--size: expected one of --tmpfs next"),
             ("--overlay-src /etc", "--overlay-src: expected one of"),
             ("--overlay-src /etc --dir /a", "--overlay-src: expected one of"),
             ("--tmp-overlay /a", "--tmp-overlay: expected at least 1 --overlay-src"),

@@ -72,7 +72,7 @@ both! {
     fn chmod_changes_what_is_there(who) {
         sh(who, &words("--dir /a --chmod 0711 /a --chmod 1700 /"), "stat -c %a /a /").ok().says("711\n1700");
         sh(who, &words("--chmod 0711 /nothing"), "true").code(125).one_clear_error("srt-mount")
-            .complains("--chmod 711 /nothing: cannot open /nothing");
+            .complains("--chmod 0711 /nothing: cannot open /nothing");
     }
 
     fn a_tmpfs_has_the_size_asked_for(who) {
