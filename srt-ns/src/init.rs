@@ -34,15 +34,22 @@ pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
             life.opener().open();
             Ok((pid, go))
         }
-        Side::Child => sys::exit(match lock_down(life.waiter(), go.opener()) {
-            Ok(()) => serve(),
-            Err(error) => tool.fail(&error),
-        }),
+        Side::Child => {
+            // Held to the end: were it closed before the error is told, the command would end, and we with it.
+            let go = go.opener();
+            sys::exit(match lock_down(life.waiter(), &go) {
+                Ok(()) => {
+                    go.open();
+                    serve()
+                }
+                Err(error) => tool.fail(&error),
+            })
+        }
     }
 }
 
 /// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits.
-fn lock_down(life: Waiter, go: Opener) -> Result<()> {
+fn lock_down(life: Waiter, go: &Opener) -> Result<()> {
     sys::die_with_parent()?;
     life.wait(1);
     // Signals of the caller's terminal and process group are the supervisor's business.
@@ -51,10 +58,10 @@ fn lock_down(life: Waiter, go: Opener) -> Result<()> {
     privileges::drop_held()?;
     sys::rename_process(c"srt-init").context(|| "cannot wipe the arguments")?;
     // prctl(2): from now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and
-    // pidfd_getfd(2) are refused. Last, since it also shuts the supervisor out; before the command, of course.
+    // pidfd_getfd(2) are refused. Late, since it also shuts the supervisor out; before the command, of course.
     sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
-    go.open();
-    sys::close_all().context(|| "cannot close the descriptors")
+    // Last: stderr goes too.
+    sys::close_all_but(go.number()).context(|| "cannot close the descriptors")
 }
 
 /// Reaps whatever the kernel hands over, until told to leave and alone.

@@ -27,11 +27,6 @@ impl Gate {
         Ok(Self { reader: reader.into(), writer: writer.into() })
     }
 
-    /// The two descriptors, for one who closes all others.
-    pub fn numbers(&self) -> [RawFd; 2] {
-        [self.reader.as_raw_fd(), self.writer.as_raw_fd()]
-    }
-
     /// The side that waits.
     pub fn waiter(self) -> Waiter {
         Waiter(File::from(self.reader))
@@ -63,6 +58,11 @@ impl Waiter {
 pub struct Opener(File);
 
 impl Opener {
+    /// The descriptor, for one who closes all others.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Writes one byte. That nobody waits any more is not the writer's failure: waitid(2) tells it.
     pub fn open(mut self) {
         let _gone = self.0.write_all(b"!");

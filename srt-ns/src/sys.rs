@@ -278,9 +278,13 @@ pub fn detach_here() -> io::Result<()> {
     cerr(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
-/// Closes every descriptor of this process.
-pub fn close_all() -> io::Result<()> {
-    srt_common::sys::close_range(0, u32::MAX, 0)
+/// Closes every descriptor of this process but one.
+pub fn close_all_but(fd: RawFd) -> io::Result<()> {
+    let fd = fd as u32;
+    if let Some(below) = fd.checked_sub(1) {
+        srt_common::sys::close_range(0, below, 0)?;
+    }
+    srt_common::sys::close_range(fd + 1, u32::MAX, 0)
 }
 
 // ---- processes
