@@ -118,6 +118,10 @@ fn restrict(fd: OwnedFd, access: Access) -> std::io::Result<Tree> {
             Access::Writable => NO_DEV,
             Access::Devices => 0,
         };
+    finish(fd, attributes)
+}
+
+fn finish(fd: OwnedFd, attributes: u64) -> std::io::Result<Tree> {
     sys::set_attributes(&fd, attributes, true)?;
     let directory = sys::stat(fd.as_raw_fd())?.is(libc::S_IFDIR);
     Ok(Tree { fd: Rc::new(fd), directory })
@@ -149,6 +153,9 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
 }
 
 /// The device nodes of a minimal /dev, and the caller's terminal.
+///
+/// Read-only, which does not keep anybody from writing to a device. But the inodes are the host's: their modes,
+/// owners and times could be changed by uid 0, which owns them and needs no capability for that.
 fn nodes() -> Result<Vec<(&'static str, Tree)>> {
     let mut nodes = vec![];
     for (name, path) in [
@@ -159,9 +166,9 @@ fn nodes() -> Result<Vec<(&'static str, Tree)>> {
         ("urandom", "/dev/urandom"),
         ("tty", "/dev/tty"),
     ] {
-        let tree =
-            clone(Path::new(path), Access::Devices).map_err(|error| cannot_open(Path::new(path), &error))?;
-        nodes.push((name, tree));
+        let tree = c_path(path).and_then(|path| sys::clone_tree(sys::CWD, &path, false));
+        let tree = tree.and_then(|tree| finish(tree, NO_SUID | READ_ONLY));
+        nodes.push((name, tree.map_err(|error| cannot_open(Path::new(path), &error))?));
     }
     // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.
     // A terminal of another mount namespace has no path here, and gets none.
