@@ -11,17 +11,19 @@ use std::path::{Path, PathBuf};
 /// What the host has under PROGRAM's name, opened before any of the new root exists.
 #[derive(Debug)]
 pub struct OnHost {
-    /// A stage that lies beside this tool: it goes before anything in PATH, whose first directory may be one that
-    /// the last command could write.
-    beside: bool,
+    /// The path of a stage that lies beside this tool: it goes before anything in PATH, whose first directory may be one
+    /// that the last command could write.
+    beside: Option<PathBuf>,
     file: Option<OwnedFd>,
 }
 
 /// What is executed.
 #[derive(Debug)]
 pub enum Origin {
-    /// A path in the new root.
+    /// Whatever the new root has under PROGRAM's name.
     Inside,
+    /// This path in the new root.
+    At(PathBuf),
     /// A mount of that one file, read-only: /proc/PID/exe leads to this mount, and the file cannot be written
     /// through it (CVE-2019-5736 overwrote the container runtime that way).
     Host(OwnedFd),
@@ -30,12 +32,13 @@ pub enum Origin {
 /// Looks for PROGRAM on the host.
 pub fn on_host(program: &Program) -> OnHost {
     if program.is_stage() {
-        let file = exec::beside(program.name()).and_then(|path| executable(&path));
+        let beside = exec::beside(program.name());
+        let file = beside.as_deref().and_then(executable);
         if file.is_some() {
-            return OnHost { beside: true, file };
+            return OnHost { beside, file };
         }
     }
-    OnHost { beside: false, file: program.candidates().iter().find_map(|path| executable(path)) }
+    OnHost { beside: None, file: program.candidates().iter().find_map(|path| executable(path)) }
 }
 
 fn executable(path: &Path) -> Option<OwnedFd> {
@@ -50,7 +53,11 @@ fn executable(path: &Path) -> Option<OwnedFd> {
 /// When the host's file cannot be copied.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
     let Some(file) = host.file else { return Ok(Origin::Inside) };
-    if !host.beside {
+    if let Some(path) = host.beside {
+        if shows(root, &path, &file)? {
+            return Ok(Origin::At(path));
+        }
+    } else {
         for path in program.candidates() {
             let path = c_path(directory.join(path)).context(|| "path")?;
             if tree::open_in_root(&*root.top()?, &path, libc::O_PATH).is_ok() {
@@ -67,10 +74,22 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     Ok(Origin::Host(copy))
 }
 
+/// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that
+/// is run from there still finds its own neighbours: one sandbox inside another.
+fn shows(root: &mut Root, path: &Path, file: &OwnedFd) -> Result<bool> {
+    let Ok(inside) = tree::open_in_root(&*root.top()?, &c_path(path).context(|| "path")?, libc::O_PATH)
+    else {
+        return Ok(false);
+    };
+    let id = |fd: &OwnedFd| sys::stat(fd.as_raw_fd()).map(|stat| stat.id).context(|| "statx");
+    Ok(id(&inside)? == id(file)? && sys::is_read_only(&inside).context(|| "fstatvfs")?)
+}
+
 /// Becomes PROGRAM. Returns only the error.
 pub fn run(program: &Program, origin: &Origin) -> Error {
     match origin {
         Origin::Inside => program.exec(),
+        Origin::At(path) => program.failure(&program.exec_path(path)),
         Origin::Host(file) => {
             let error = program.exec_fd(file.as_raw_fd());
             let failure = program.failure(&error);
