@@ -245,3 +245,14 @@ fn parents(mode: u32) -> u32 {
 fn copy(from: OwnedFd, to: OwnedFd) -> Result<()> {
     std::io::copy(&mut File::from(from), &mut File::from(to)).map(drop).context(|| "cannot copy the content")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parents;
+
+    #[test]
+    fn parents_keep_out_whom_the_destination_keeps_out() {
+        let modes = [0o755, 0o750, 0o700, 0o600, 0o640, 0o666, 0, 0o1777, 0o705].map(parents);
+        assert_eq!(modes, [0o755, 0o750, 0o700, 0o700, 0o750, 0o755, 0o700, 0o755, 0o705]);
+    }
+}

@@ -2,6 +2,7 @@
 //! can be tried without privileges.
 
 use srt_common::{Error, Result};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
@@ -173,7 +174,21 @@ pub fn parse_with(words: &[OsString], read_all: &mut dyn FnMut(RawFd) -> Result<
     let mut parser = Parser::default();
     parser.words(&mut words.iter().cloned(), Some(read_all))?;
     parser.modifiers_fit("")?;
+    read_once(&parser.plan.ops)?;
     Ok(parser.plan)
+}
+
+/// A descriptor that was read to its end has nothing left for a second file.
+fn read_once(ops: &[Op]) -> Result<()> {
+    let mut read = BTreeSet::new();
+    for op in ops {
+        if let Action::File { fd, .. } | Action::BindData { fd, .. } = op.action
+            && !read.insert(fd)
+        {
+            return Err(Error::usage(format!("{op}: {fd} is read by an option before")));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Default)]
@@ -434,6 +449,13 @@ mod tests {
         let options: Vec<&str> = plan.ops.iter().map(|op| op.option).collect();
         assert_eq!(options, ["--proc", "--tmpfs", "--dir", "--dev"]);
         assert_eq!(plan.ops[1].dest, PathBuf::from("/in side"));
+    }
+
+    #[test]
+    fn a_descriptor_is_read_once() {
+        assert!(parse(&words("--file 3 /a --bind-data 4 /b --bind-fd 5 /c --bind-fd 5 /d")).is_ok());
+        let error = parse(&words("--file 3 /a --bind-data 3 /b")).expect_err("twice");
+        assert!(error.message.starts_with("--bind-data 3 /b: 3 is read"), "{}", error.message);
     }
 
     #[test]

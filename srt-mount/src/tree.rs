@@ -383,3 +383,22 @@ fn cannot_open(dest: &Path) -> String {
 pub fn cannot_make(dest: &Path) -> String {
     format!("cannot make {}", dest.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_counts_from_the_root_however_it_is_written() {
+        for (dest, expected) in [
+            ("/", "/"),
+            (".", "/"),
+            ("//a/./b//", "/a/b"),
+            ("a/b/.", "/a/b"),
+            ("/a/../b", "/a/../b"),
+            ("..", "/.."),
+        ] {
+            assert_eq!(join(&names(Path::new(dest))), Path::new(expected), "{dest}");
+        }
+    }
+}
