@@ -5,6 +5,7 @@
 //! differently. What the kernel or the machine cannot do is skipped aloud with [`skip!`]; under `SRT_MUST_RUN=1`
 //! a skip is a failure.
 
+pub mod attacks;
 pub mod processes;
 pub mod refusals;
 pub mod servers;
@@ -24,8 +25,8 @@ use std::time::{Duration, Instant};
 /// The ordinary user's uid and gid. No entry in /etc/passwd is needed.
 pub const USER: u32 = 1000;
 
-/// All five.
-const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
+/// All five, and the attacker's program (see [`attacks`]), which lies beside them.
+const TOOLS: [&str; 6] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect", "attack"];
 
 /// How long anything may take before a test calls it stuck.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,0 +1,98 @@
+//! Input into a terminal that somebody else reads.
+
+use crate::sys::{descriptor, open, sys};
+use crate::{Outcome, number};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process::{Command, Stdio};
+
+pub fn attack(words: &[&str]) -> Option<Outcome> {
+    Some(match *words {
+        // REQUEST is TIOCSTI, with or without garbage in its high half.
+        ["inject", fd, request] => inject(number(fd) as i32, number(request)),
+        ["ioctl", fd, request, word] => {
+            sys!(libc::SYS_ioctl, number(fd), number(request), number(word)).map(|_| "done".into())
+        }
+        // TIOCLINUX, subcode 3 (paste), and a selection: a request that no terminal but a console knows.
+        ["paste", fd, request] => {
+            let subcode = [3_u8; 8];
+            sys!(libc::SYS_ioctl, number(fd), number(request), subcode.as_ptr()).map(|_| "done".into())
+        }
+        // By its name, and by opening the descriptor again.
+        ["inject-dev-tty", request] => {
+            open("/dev/tty", libc::O_RDWR).and_then(|tty| inject(tty.as_raw_fd(), number(request)))
+        }
+        ["inject-reopened", fd, request] => open(&format!("/proc/self/fd/{fd}"), libc::O_RDWR)
+            .and_then(|tty| inject(tty.as_raw_fd(), number(request))),
+        // Takes the terminal from its session, as root may.
+        ["steal", fd, request] => sys!(libc::SYS_setsid)
+            .or(Ok(0))
+            .and_then(|_| sys!(libc::SYS_ioctl, number(fd), libc::TIOCSCTTY, 1))
+            .and_then(|_| inject(number(fd) as i32, number(request))),
+        ["foreground", fd, group] => {
+            let group = number(group) as i32;
+            sys!(libc::SYS_ioctl, number(fd), libc::TIOCSPGRP, &raw const group).map(|_| "done".into())
+        }
+        // Not an attack: the rest of the words run on a terminal of their own; then what was typed there is told.
+        ["on-a-terminal", ref command @ ..] => on_a_terminal(command),
+        _ => return None,
+    })
+}
+
+fn inject(fd: i32, request: u64) -> Outcome {
+    for byte in b"OWNED" {
+        sys!(libc::SYS_ioctl, fd, request, &raw const *byte)?;
+    }
+    Ok("injected".into())
+}
+
+fn on_a_terminal(command: &[&str]) -> Outcome {
+    let master = open("/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY)?;
+    let (zero, mut number) = (0_i32, 0_i32);
+    sys!(libc::SYS_ioctl, master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero)?;
+    sys!(libc::SYS_ioctl, master.as_raw_fd(), libc::TIOCGPTN, &raw mut number)?;
+    let slave = format!("/dev/pts/{number}");
+    let (mut report, reporter) = io::pipe()?;
+    // SAFETY: this program has one thread.
+    if unsafe { libc::fork() } == 0 {
+        let told = session(&slave, command);
+        let _reported = (&reporter).write_all(told.as_bytes());
+        std::process::exit(0);
+    }
+    drop(reporter);
+    // The terminal's output goes to nobody, but has to go.
+    let mut shown = vec![];
+    // SAFETY: a copy of a descriptor that lives on.
+    let mut master = unsafe { std::fs::File::from_raw_fd(libc::dup(master.as_raw_fd())) };
+    let _hung_up = master.read_to_end(&mut shown);
+    let mut told = String::new();
+    report.read_to_string(&mut told)?;
+    print!("{}", String::from_utf8_lossy(&shown).replace('\r', ""));
+    Ok(told)
+}
+
+/// The leader of the terminal's session: runs the command in it, as a shell does, and reads what is typed ahead.
+fn session(slave: &str, command: &[&str]) -> String {
+    sys!(libc::SYS_setsid).expect("setsid");
+    let tty = open(slave, libc::O_RDWR).expect("open the slave");
+    let fd = tty.as_raw_fd();
+    let _already = sys!(libc::SYS_ioctl, fd, libc::TIOCSCTTY, 0);
+    // SAFETY: all-zero bytes are a valid termios: not canonical, no echo, VMIN and VTIME 0: read(2) never waits.
+    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+    modes.c_cflag = libc::CS8 | libc::CREAD;
+    sys!(libc::SYS_ioctl, fd, libc::TCSETS, &raw const modes).expect("raw mode");
+    // SAFETY: SIG_IGN is no function. A command that leaves us in the background must not stop us.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+    let stdio = || Stdio::from(descriptor(sys!(libc::SYS_dup, fd).expect("dup")));
+    let mut ran = Command::new(command[0]);
+    ran.args(&command[1..]).stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let status = ran.status();
+    // SAFETY: no argument.
+    let own = unsafe { libc::getpgrp() };
+    let _mine = sys!(libc::SYS_ioctl, fd, libc::TIOCSPGRP, &raw const own);
+    let _raw = sys!(libc::SYS_ioctl, fd, libc::TCSETS, &raw const modes);
+    let mut typed = [0_u8; 256];
+    let count = sys!(libc::SYS_read, fd, typed.as_mut_ptr(), typed.len()).unwrap_or(0);
+    let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+    format!("{status}, typed {:?}", String::from_utf8_lossy(&typed[..count as usize]))
+}

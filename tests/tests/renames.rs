@@ -1,0 +1,152 @@
+//! What is protected below a writable directory stays where it is: neither it nor a directory above it is renamed,
+//! removed or replaced, whoever tries.
+
+use srt_tests::attacks::{Sandbox, where_one_may_mount};
+use srt_tests::{Scratch, Who, both};
+use std::fs;
+
+/// A work directory with a file to protect four levels down, and others beside it.
+fn lay_out(who: Who) -> Scratch {
+    let scratch = who.scratch();
+    scratch.file("work/a/b/c/config", "trusted\n");
+    scratch.file("work/a/b/other/file", "other\n");
+    scratch.file("work/mine/c/config", "OWNED\n");
+    scratch.file("work/mine/b/c/config", "OWNED\n");
+    scratch
+}
+
+/// All ways to get the attacker's file to the protected name, or the protected file to another. `work/ROOM` is the
+/// attacker's own directory with a `b`, a `c` and a `config` in it.
+fn ways(work: &str) -> Vec<String> {
+    let on = |attack: &str, directory: &str| match attack {
+        "rename" => format!("rename {work}/{directory} {work}/moved"),
+        "out" => format!("rename {work}/{directory} /tmp/moved"),
+        "exchange" => format!("exchange {work}/{directory} {work}/mine"),
+        "over" => format!("rename {work}/mine {work}/{directory}"),
+        "whiteout" => format!("whiteout {work}/{directory} {work}/moved"),
+        _ => format!("{attack} {work}/{directory}"),
+    };
+    let attacks = ["rename", "out", "exchange", "over", "whiteout", "rmdir"];
+    let mut all: Vec<String> = attacks
+        .iter()
+        .flat_map(|attack| ["a", "a/b", "a/b/c"].map(|directory| on(attack, directory)))
+        .collect();
+    all.extend([
+        format!("rename {work}/a/b/c/config {work}/moved"),
+        format!("rename {work}/mine/c/config {work}/a/b/c/config"),
+        format!("exchange {work}/a/b/c/config {work}/mine/c/config"),
+        format!("unlink {work}/a/b/c/config"),
+        format!("link {work}/a/b/c/config {work}/linked"),
+        // By other names of the same directories.
+        format!("rename /proc/self/root{work}/a {work}/moved"),
+        format!("rename {work}/a/b/other/../../../a {work}/moved"),
+        format!("rename {work}/mine/../a/b {work}/moved"),
+        "exchange /proc/self/cwd/a /proc/self/cwd/mine".into(),
+    ]);
+    all
+}
+
+/// A rename from a mount namespace in which nothing of the tree is mounted any more.
+fn detached(work: &str) -> Vec<String> {
+    ["a moved", "a/b b-moved", "a/b/c c-moved"]
+        .iter()
+        .map(|names| format!("in-userns detach-and-rename {work} {names}"))
+        .collect()
+}
+
+both! {
+    fn no_directory_above_a_mask_or_a_read_only_bind_can_be_renamed_or_removed(who) {
+        for protect in ["--mask", "--ro-bind"] {
+            let scratch = lay_out(who);
+            let work = scratch.join("work");
+            let (work_text, config) = (work.to_str().expect("UTF-8"), work.join("a/b/c/config"));
+            let config = config.to_str().expect("UTF-8");
+            let options: &[&str] = if protect == "--mask" { &[protect, config] } else { &[protect, config, config] };
+            let sandbox = Sandbox::new(who, &work).mounts(options);
+            sandbox.each(&ways(work_text)).all_were_refused();
+            sandbox.each(&detached(work_text)).all_were_refused_with(libc::ENOSPC);
+            assert_eq!(fs::read_to_string(config).expect("config"), "trusted\n");
+        }
+    }
+
+    fn each_of_the_ways_is_open_without_protection(who) {
+        // A way for each tree: they get in each other's way.
+        let shape = ways("WORK").into_iter().filter(|way| !way.starts_with("rmdir") && !way.contains("/tmp/moved"));
+        for way in shape.filter(|way| !way.starts_with("rename WORK/mine WORK/a") && !way.starts_with("whiteout")) {
+            let scratch = lay_out(who);
+            let work = scratch.join("work");
+            let way = way.replace("WORK", work.to_str().expect("UTF-8"));
+            Sandbox::new(who, &work).each(&[way]).all_got_through();
+        }
+        // The rest needs a directory that is empty, another file system or a capability: only what stands in its
+        // place tells that it is refused for another reason.
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let rest = [format!("rmdir {}/a/b/c", work.display()), format!("rename {0}/mine {0}/a/b/c", work.display())];
+        fs::remove_file(work.join("a/b/c/config")).expect("rm");
+        Sandbox::new(who, &work).each(&rest[..1]).all_got_through();
+        fs::create_dir(work.join("a/b/c")).expect("mkdir");
+        std::os::unix::fs::chown(work.join("a/b/c"), Some(who.uid()), Some(who.uid())).expect("chown");
+        Sandbox::new(who, &work).each(&rest[1..]).all_got_through();
+    }
+
+    fn a_mask_alone_is_not_enough_which_is_why_the_directories_are_pinned(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        // A mount over the file, as a mask without pins is: the name can be taken.
+        let script = format!("mount --bind /dev/null {}/a/b/c/config", work.display());
+        let way = [format!("exchange {0}/a/b {0}/mine", work.display())];
+        where_one_may_mount(who, &script, &way).all_got_through();
+        assert_eq!(fs::read_to_string(work.join("a/b/c/config")).expect("config"), "OWNED\n");
+    }
+
+    fn an_open_user_namespace_undoes_the_pins_which_is_why_it_is_closed_by_default(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let config = work.join("a/b/c/config");
+        let sandbox = Sandbox::new(who, &work).mounts(&["--mask", config.to_str().expect("UTF-8")]);
+        let attack = format!("in-userns detach-and-rename {} a moved", work.display());
+        sandbox.each(&[&attack]).all_were_refused_with(libc::ENOSPC);
+        assert!(config.exists());
+        sandbox.clone().ns(&["--allow-userns"]).each(&[&attack]).all_got_through();
+        assert!(!config.exists() && work.join("moved/b/c/config").exists());
+    }
+
+    fn pins_hold_below_every_writable_bind_and_through_every_name_of_a_directory(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let work = work.to_str().expect("UTF-8");
+        let config = format!("{work}/a/b/c/config");
+        let inner = format!("{work}/a/b");
+        // The same directory is bound twice, once from within.
+        let nested = Sandbox::new(who, std::path::Path::new(work))
+            .mounts(&["--bind", &inner, &inner, "--mask", &config, "--bind", work, "/mnt"]);
+        let mut all = ways(work);
+        all.extend([
+            "rename /mnt/a /mnt/moved".into(),
+            "rename /mnt/a/b /mnt/moved".into(),
+            "rename /mnt/a/b/c /mnt/moved".into(),
+            "exchange /mnt/a /mnt/mine".into(),
+        ]);
+        nested.each(&all).all_were_refused();
+        assert_eq!(fs::read_to_string(&config).expect("config"), "trusted\n");
+    }
+
+    fn what_lies_beside_the_protected_path_can_still_be_changed(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let config = work.join("a/b/c/config");
+        let work_text = work.to_str().expect("UTF-8");
+        let attacks = [
+            format!("create {work_text}/a/b/c/new"),
+            format!("rename {work_text}/a/b/other {work_text}/a/renamed"),
+            format!("rename {work_text}/a/b/c/new {work_text}/a/b/new"),
+            format!("link {work_text}/a/b/new {work_text}/mine/linked"),
+            format!("mkdir {work_text}/a/b/directory"),
+        ];
+        Sandbox::new(who, &work)
+            .mounts(&["--mask", config.to_str().expect("UTF-8")])
+            .each(&attacks)
+            .all_got_through();
+    }
+}
