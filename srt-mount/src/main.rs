@@ -35,6 +35,7 @@ fn run(plan: &Plan, mut program: Program) -> Result<u8> {
     let kept = Kept::new(plan.keep.clone())?;
 
     // 2. A mount namespace of our own. From here on nothing that is mounted shows on the host.
+    namespace::has_room_for(&plan.ops)?;
     namespace::make_private()?;
 
     // 3. All that comes from the host, while paths still mean what the caller means by them.

@@ -4,8 +4,10 @@
 //! cannot lead out of the new root, and it does not matter who changes the tree meanwhile (an earlier command may
 //! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
 
+use crate::namespace;
 use crate::sys::{self, Stat, c_path};
 use srt_common::{Context, Error, Result};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -46,7 +48,7 @@ pub struct Root {
     /// How many mounts are stacked on the host's root.
     stacked: usize,
     /// The file systems that this tool made: what is made there goes away with the sandbox.
-    own: Vec<(u32, u32)>,
+    own: BTreeSet<(u32, u32)>,
     /// Whether `--placeholders` allows to make mount points elsewhere.
     placeholders: bool,
     /// What was made elsewhere, to be removed after a failure.
@@ -61,7 +63,7 @@ impl Root {
     pub fn new(placeholders: bool) -> Result<Self> {
         let host = sys::openat2(sys::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0);
         let host = Rc::new(host.context(|| "cannot open /")?);
-        Ok(Self { host, top: None, stacked: 0, own: vec![], placeholders, made: vec![] })
+        Ok(Self { host, top: None, stacked: 0, own: BTreeSet::new(), placeholders, made: vec![] })
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -114,7 +116,7 @@ impl Root {
     /// # Errors
     /// errno.
     pub fn owns(&mut self, tree: &OwnedFd) -> Result<()> {
-        self.own.push(sys::stat(tree.as_raw_fd()).context(|| "statx")?.device);
+        self.own.insert(sys::stat(tree.as_raw_fd()).context(|| "statx")?.device);
         Ok(())
     }
 
@@ -267,12 +269,10 @@ impl Root {
     pub fn enter(&mut self) -> Result<()> {
         let top = self.top()?;
         sys::fchdir(&*top).context(|| "cannot enter the new root")?;
-        sys::pivot_root_here().context(|| "pivot_root").map_err(|error| {
-            error.hint("pivot_root(2) needs a root that is a mount, and not the initial RAM file system")
-        })?;
+        sys::pivot_root_here().map_err(|error| namespace::refused("pivot_root", &error))?;
         // The old root lies on the new one now, and on it what was stacked there. Lazily: all below goes too.
         for _ in 0..std::mem::take(&mut self.stacked) {
-            sys::detach_here().context(|| "cannot detach the old root")?;
+            sys::detach_here().map_err(|error| namespace::refused("cannot detach the old root", &error))?;
         }
         // Whatever still lay there, `..` would lead into it.
         let above = sys::openat2(sys::CWD, c"/..", libc::O_PATH, 0).context(|| "cannot open /..")?;
@@ -371,6 +371,7 @@ fn cannot_mount(error: &io::Error) -> Error {
         Some(libc::ENOSPC) => {
             cannot.hint("a mount namespace holds no more than the sysctl fs.mount-max mounts")
         }
+        Some(libc::EACCES) => namespace::refused("cannot mount", error),
         _ => cannot,
     }
 }
