@@ -17,7 +17,8 @@ pub fn new() -> Result<OwnedFd> {
             // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
             Some(libc::EPERM) => cannot.hint(
                 "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
-                 not masked; --ro-bind /proc /proc shows the one that is there",
+                 not masked (docker run --security-opt systempaths=unconfined); or show the one that is there, and \
+                 with it the names of the processes outside: --ro-bind /proc /proc",
             ),
             _ => cannot,
         }

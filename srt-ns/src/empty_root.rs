@@ -21,7 +21,7 @@ impl EmptyRoot {
         // what is detached here would be detached there.
         sys::make_private().map_err(|error| of_the_root("cannot make the mounts private", &error))?;
         let tmpfs = sys::tmpfs().context(|| "cannot create a tmpfs")?;
-        sys::attach_at_root(tmpfs.as_fd()).context(|| "cannot attach a tmpfs")?;
+        sys::attach_at_root(tmpfs.as_fd()).map_err(|error| of_the_root("cannot attach a tmpfs", &error))?;
         Ok(Self(tmpfs))
     }
 
@@ -39,16 +39,15 @@ impl EmptyRoot {
         sys::fchdir(self.0.as_fd()).context(|| "cannot enter the empty root")?;
         // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
         sys::pivot_root_here().map_err(|error| of_the_root("pivot_root", &error))?;
-        sys::detach_here().context(|| "cannot detach the old root")
+        sys::detach_here().map_err(|error| of_the_root("cannot detach the old root", &error))
     }
 }
 
-/// mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.
+/// mount_setattr(2), move_mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.
 fn of_the_root(what: &str, error: &io::Error) -> Error {
-    let failed = Error::system(what, error);
     match error.raw_os_error() {
-        Some(libc::EINVAL) => failed
+        Some(libc::EINVAL) => Error::system(what, error)
             .hint("the caller's root directory must be a mount point: not a plain chroot, not the initramfs"),
-        _ => failed,
+        _ => namespaces::refused(what, error),
     }
 }

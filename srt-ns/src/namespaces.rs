@@ -164,8 +164,8 @@ pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
         } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
             "sysctl kernel.unprivileged_userns_clone=1 allows user namespaces"
         } else {
-            "something refuses namespaces: in a container its seccomp profile (docker run --security-opt \
-             seccomp=unconfined), a chroot, or a security module"
+            "something refuses this: in a container its profiles (docker run --security-opt seccomp=unconfined \
+             --security-opt apparmor=unconfined), a chroot, or a security module"
         }),
         Some(libc::ENOSPC) => failed.hint("a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"),
         Some(libc::ENOENT) => failed.hint("srt-ns needs /proc: mount a procfs there"),
