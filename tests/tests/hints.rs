@@ -333,6 +333,170 @@ mod all_tools {
     }
 }
 
+mod mounts {
+    use super::*;
+
+    /// srt-mount under srt-ns, around a command that says on stdout that it ran.
+    fn mount(who: Who, options: &[&str]) -> Command {
+        let mut command = who.command("srt-ns");
+        command.args(["--", "srt-mount", "--ro-bind", "/", "/"]).args(options).args(["--", "echo", "it ran"]);
+        command
+    }
+
+    both! {
+        fn apparmors_profile_of_a_container_is_suspected(who) {
+            // `deny mount` of docker-default is EACCES from pivot_root(2), umount2(2) and, since Linux 6.7, move_mount(2).
+            for (call, tools) in [
+                (libc::SYS_move_mount, &["srt-ns", "srt-mount"]),
+                (libc::SYS_pivot_root, &["srt-ns", "srt-mount"]),
+                (libc::SYS_umount2, &["srt-ns", "srt-mount"]),
+            ] {
+                for name in tools {
+                    let mut command = who.command("unshare");
+                    command.args(["--user", "--map-current-user", "--keep-caps"]).arg(tool(name));
+                    let options = if *name == "srt-mount" { &["--ro-bind", "/", "/", "--tmpfs", "/tmp"][..] } else { &[] };
+                    command.args(options).args(["--", "echo", "it ran"]);
+                    let refused = behind(&[refuse(call, libc::EACCES)], command);
+                    failed(&refused, name, "Permission denied", "--security-opt apparmor=unconfined");
+                }
+            }
+        }
+
+        fn cap_sys_admin_is_missed(who) {
+            let mut command = with(who, "srt-mount", &["--ro-bind", "/", "/"]);
+            if who == Who::Root {
+                command = Command::new("setpriv");
+                command.args(["--bounding-set=-sys_admin", "--"]).arg(tool("srt-mount"));
+                command.args(["--ro-bind", "/", "/", "--", "echo", "it ran"]);
+            }
+            let error = "cannot make a mount namespace: Operation not permitted";
+            failed(&run(&mut command), "srt-mount", error, "needs CAP_SYS_ADMIN");
+
+            // srt-ns gives it to the srt-mount beside it alone; what the hint proposes.
+            let under = |options: &[&str]| {
+                let mut command = who.command("srt-ns");
+                let words = ["--", "env", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "it ran"];
+                run(command.args(options).args(words))
+            };
+            failed(&under(&[]), "srt-mount", error, "under srt-ns --keep-admin");
+            under(&["--keep-admin"]).ok().says("it ran");
+            run(&mut mount(who, &[])).ok().says("it ran");
+        }
+
+        fn a_masked_proc_leaves_a_way_that_works(who) {
+            // As Docker and podman do with /proc/interrupts and others.
+            let masked = "mount --bind /dev/null /proc/interrupts";
+            let refused = run(&mut with_mounts(masked, &mount(who, &["--proc", "/proc"])));
+            let error = "--proc /proc: cannot make a procfs: Operation not permitted";
+            failed(&refused, "srt-mount", error, "systempaths=unconfined");
+            let followed = mount(who, &["--ro-bind", "/proc", "/proc"]);
+            run(&mut with_mounts(masked, &followed)).ok().says("it ran");
+            // The control: it was the mask.
+            run(&mut with_mounts("", &mount(who, &["--proc", "/proc"]))).ok().says("it ran");
+        }
+
+        fn a_procfs_without_a_pid_namespace_is_explained(who) {
+            let mut command = who.command("unshare");
+            command.args(["--user", "--map-root-user", "--mount"]).arg(tool("srt-mount"));
+            command.args(["--ro-bind", "/", "/", "--proc", "/proc", "--", "echo", "it ran"]);
+            failed(&run(&mut command), "srt-mount", "cannot make a procfs", "needs a pid namespace of its own");
+        }
+
+        fn a_call_that_the_kernel_does_not_know_is_explained(who) {
+            for call in [libc::SYS_open_tree, libc::SYS_openat2, libc::SYS_mount_setattr, libc::SYS_move_mount, libc::SYS_fsopen] {
+                let mut command = who.command("unshare");
+                command.args(["--user", "--map-root-user"]).arg(tool("srt-mount"));
+                command.args(["--ro-bind", "/", "/", "--tmpfs", "/tmp", "--", "echo", "it ran"]);
+                failed(&behind(&[refuse(call, libc::ENOSYS)], command), "srt-mount", "Function not implemented", "Linux 5.12");
+            }
+        }
+
+        fn a_root_that_is_no_mount_point_is_explained(who) {
+            if who == Who::User {
+                return; // Only root can chroot(2) and then have CAP_SYS_ADMIN: user_namespaces(7), EPERM.
+            }
+            let scratch = who.scratch();
+            let root = scratch.text();
+            let inside = "for d in bin lib lib64 usr proc dev tmp; do mkdir -p r/$d; mount --rbind /$d r/$d; done";
+            let script = format!("mount -t tmpfs tmpfs {root}; cd {root}; {inside}");
+            let mut chroot = Command::new("chroot");
+            chroot.arg(format!("{root}/r")).arg(tool("srt-mount"));
+            let refused = run(&mut with_mounts(&script, chroot.args(["--ro-bind", "/", "/", "--", "echo", "it ran"])));
+            failed(&refused, "srt-mount", "Invalid argument", "not a plain chroot");
+        }
+
+        fn the_limit_of_mounts_is_named(who) {
+            let scratch = who.scratch();
+            // 4096 mounts, each of them copied with the directory that they are in.
+            let full = scratch.dir("full");
+            let full = full.to_str().expect("UTF-8");
+            let double = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do mkdir $i; mount --rbind . $i; done";
+            let script = format!("mount -t tmpfs tmpfs {full}; cd {full}; {double}; cd /");
+            let names: Vec<_> = (0..26).map(|number| format!("/tmp/{number}")).collect();
+            let binds = |count: usize| -> Vec<&str> {
+                let binds = names.iter().take(count).flat_map(|name| ["--ro-bind", full, name]);
+                ["--tmpfs", "/tmp"].into_iter().chain(binds).collect()
+            };
+            let refused = run(&mut with_mounts(&script, &mount(who, &binds(26))));
+            failed(&refused, "srt-mount", "cannot mount: No space left on device", "fs.mount-max");
+            run(&mut with_mounts(&script, &mount(who, &binds(2)))).ok().says("it ran");
+        }
+
+        fn the_limit_of_descriptors_is_named(who) {
+            let many: Vec<_> = std::iter::repeat_n(["--ro-bind", "/usr", "/usr"], 120).flatten().collect();
+            let under = |limit: &str| {
+                let mut command = who.command("prlimit");
+                command.arg(format!("--nofile={limit}")).arg(tool("srt-ns"));
+                run(command.args(["--", "srt-mount", "--ro-bind", "/", "/"]).args(&many).args(["--", "echo", "it ran"]))
+            };
+            failed(&under("64:64"), "srt-mount", "cannot open /usr: Too many open files", "ulimit -Hn");
+            under("64:4096").ok().says("it ran");
+        }
+
+        fn a_mount_point_that_would_stay_on_the_host_is_refused(who) {
+            let scratch = who.scratch();
+            let missing = scratch.join("missing");
+            let missing = missing.to_str().expect("UTF-8");
+            let options = ["--bind", scratch.text(), scratch.text(), "--tmpfs", missing];
+            failed(&run(&mut mount(who, &options)), "srt-mount", "would be made on the host's file system", "--placeholders");
+            assert!(!scratch.join("missing").exists());
+            run(&mut mount(who, &[&["--placeholders"], &options[..]].concat())).ok().says("it ran");
+
+            // Below a read-only one nobody can make it.
+            let refused = run(&mut mount(who, &["--placeholders", "--tmpfs", "/usr/srt-missing"]));
+            refused.code(125).says("").complains("/usr/srt-missing").one_clear_error("srt-mount");
+        }
+
+        fn a_destination_that_is_a_link_names_its_target(who) {
+            let scratch = who.scratch();
+            std::os::unix::fs::symlink("/etc", scratch.join("link")).expect("symlink");
+            let link = scratch.join("link");
+            let link = link.to_str().expect("UTF-8");
+            let refused = run(&mut mount(who, &["--tmpfs", link]));
+            failed(&refused, "srt-mount", &format!("{link} is a symbolic link to /etc"), "name the place that it leads to");
+        }
+
+        fn options_that_only_bubblewrap_has_lead_to_the_tool_that_does_it(who) {
+            for (option, hint) in [
+                ("--unshare-all", "srt-ns"),
+                ("--unshare-net", "srt-ns"),
+                ("--share-net", "srt-ns"),
+                ("--uid", "srt-ns"),
+                ("--hostname", "srt-ns"),
+                ("--die-with-parent", "srt-ns"),
+                ("--new-session", "srt-ns"),
+                ("--setenv", "env NAME=VALUE"),
+                ("--unsetenv", "env"),
+                ("--clearenv", "env"),
+                ("--seccomp", "srt-seccomp --load-fd"),
+            ] {
+                let refused = run(&mut mount(who, &[option, "1"]));
+                failed(&refused, "srt-mount", &format!("{option}: unknown option"), hint);
+            }
+        }
+    }
+}
+
 mod relays {
     use super::*;
 
