@@ -5,8 +5,9 @@
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// -1 is an error in errno; anything else is the answer.
@@ -313,6 +314,19 @@ pub fn execve_fd(fd: RawFd, argv: &Pointers, envp: &Pointers) -> io::Error {
     // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
     unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv, envp, libc::AT_EMPTY_PATH) };
     io::Error::last_os_error()
+}
+
+/// Opens a path with O_PATH and close-on-exec. Not through the standard library: it masks the caller's flags with
+/// O_ACCMODE, in which musl counts O_PATH, so that a FIFO or a socket would be opened in earnest.
+///
+/// # Errors
+/// errno.
+pub fn open_path(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a C string.
+    let fd = cerr_int(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC | flags) })?;
+    // SAFETY: the kernel has just made it, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// umask(2) around `action`. One thread.

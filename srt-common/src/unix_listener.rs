@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,11 +32,9 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     let name =
         path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(parent)
-        .context(|| format!("cannot open {}", parent.display()))?;
+    let directory = File::from(
+        sys::open_path(parent, libc::O_DIRECTORY).context(|| format!("cannot open {}", parent.display()))?,
+    );
     // unix(7): 107 bytes at most, which a path through the descriptor keeps short.
     let address = through(&directory, name);
     let what = || format!("cannot listen on {}", path.display());

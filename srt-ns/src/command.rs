@@ -7,13 +7,13 @@ use crate::pipe::{Gate, Waiter};
 use crate::sys::{self, Inherited, Pid, Side};
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
-use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, set_capabilities};
+use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, open_path, set_capabilities};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 
 /// Forks the process that becomes PROGRAM. It waits at `go` for a byte of everybody who has something to give away
 /// first: the supervisor, and srt-init if there is one.
@@ -78,11 +78,8 @@ fn become_program(
 /// compared. Any other program gets no capability, whatever its name: it might be one that an earlier command wrote.
 fn mount_stage(program: &Program) -> Option<File> {
     let open = |path: &std::path::Path| {
-        File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH)
-            .open(path)
-            .and_then(|file| Ok((file.metadata()?, file)))
+        let file = File::from(open_path(path, 0)?);
+        std::io::Result::Ok((file.metadata()?, file))
     };
     let (ours, _) = open(&beside(OsStr::new("srt-mount"))?).ok()?;
     let (theirs, file) = program.candidates().iter().find_map(|path| open(path).ok())?;

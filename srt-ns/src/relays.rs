@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ impl Drop for HostSide {
 }
 
 fn open_path(path: &Path) -> std::io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_PATH).open(path)
+    srt_common::sys::open_path(path, 0).map(File::from)
 }
 
 /// An O_PATH descriptor of the socket: whatever happens to its path later, this is what the port leads to.

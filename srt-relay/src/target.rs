@@ -2,10 +2,11 @@
 
 use crate::address::{Address, Place};
 use crate::sys::{self, SocketAddress};
+use srt_common::sys::open_path;
 use srt_common::{Context, Error, Result};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::rc::Rc;
 
 /// A socket to connect to.
@@ -29,10 +30,10 @@ impl Target {
         let (addresses, pinned) = match &address.place {
             Place::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
             Place::Unix(path) => {
-                let file = File::options().read(true).custom_flags(libc::O_PATH).open(path).context(|| &name);
+                let file = open_path(path, 0).context(|| &name);
                 let file = file
                     .map_err(|e| e.hint("start the program that makes the socket first, and wait for it"));
-                pinned(&name, file?.into())?
+                pinned(&name, file?)?
             }
             &Place::Descriptor(fd) => pinned(&name, sys::inherited(fd).context(|| &name)?)?,
         };
