@@ -926,10 +926,10 @@ fn refused() -> Vec<Case> {
         case("a symlink where a file is", "--ro-bind $S/d /d --symlink x /d/f")
             .setup(d)
             .both_refuse("--symlink x /d/f"),
-        case("chmod of what is not there", "--chmod 0700 /no").both_refuse("--chmod 700 /no"),
+        case("chmod of what is not there", "--chmod 0700 /no").both_refuse("--chmod 0700 /no"),
         case("chmod on a read-only bind", "--ro-bind $S/d /d --chmod 0700 /d/f")
             .setup(d)
-            .both_refuse("--chmod 700 /d/f"),
+            .both_refuse("--chmod 0700 /d/f"),
         case("what is no mount point cannot be made read-only", "--dir /d --remount-ro /d")
             .both_refuse("--remount-ro /d"),
         case("a mount point that is missing below a writable bind", "--bind $S/d /d --tmpfs /d/new/deep")
