@@ -76,7 +76,7 @@ both! {
         let uid = who.uid().to_string();
         command.args(["--reuid", &uid, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]);
         run(command.arg(srt_tests::tool("srt-mount")).args(["--", "true"])).code(125).one_clear_error("srt-mount")
-            .complains("cannot make a mount namespace: Operation not permitted").complains("run it under srt-ns");
+            .complains("cannot make a mount namespace: Operation not permitted").complains("under the srt-ns beside it");
     }
 
     fn the_working_directory_is_kept_if_it_exists_inside(who) {
