@@ -6,6 +6,7 @@
 //! a skip is a failure.
 
 pub mod attacks;
+pub mod host;
 pub mod processes;
 pub mod refusals;
 pub mod servers;
@@ -335,6 +336,11 @@ pub fn chain_with(who: Who, work: &Path, options: &[&str]) -> Command {
 #[track_caller]
 pub fn in_chain(who: Who, work: &Path, script: &str) -> Ran {
     run(chain(who, work).args(["sh", "-c", script]))
+}
+
+/// Gives a file to the user.
+pub fn chown_to(who: Who, path: &Path) {
+    chown(path, Some(who.uid()), Some(who.uid())).expect("chown");
 }
 
 /// Whether this process is root and can so play both parts.

@@ -78,6 +78,16 @@ pub fn microsocks(who: Who, login: Option<(&str, &str)>) -> Server {
     })
 }
 
+/// A web server of the files in its scratch directory's `www`.
+pub fn web(who: Who) -> Server {
+    Server::start(who, |port, scratch| {
+        let mut command = who.command("python3");
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(scratch.dir("www"));
+        command.arg(port.to_string());
+        command
+    })
+}
+
 /// An sshd of the user's own, on 127.0.0.1 and ::1, and all that its client needs.
 #[derive(Debug)]
 pub struct Sshd {

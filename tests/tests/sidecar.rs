@@ -1,0 +1,100 @@
+//! `--sidecar`: any program where the relays run; and that it is no more than that.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use srt_tests::host::{Events, HostRelay, chain_out, with_another_relay};
+use srt_tests::processes::{Process, child_named, kill};
+use srt_tests::servers::web;
+use srt_tests::talk::Talk;
+use srt_tests::{both, has, run, wait_until};
+use std::fs;
+
+both! {
+    fn socat_as_a_sidecar_stands_in_for_srt_relay_in_both_directions(who) {
+        if let Some(missing) = ["curl", "python3", "socat"].iter().find(|program| !has(program)) {
+            srt_tests::skip!("no {missing}");
+        }
+        let (scratch, web) = (who.scratch(), web(who));
+        web.scratch.file("www/page", "from the host");
+        scratch.file("work/page", "from inside");
+        let out = HostRelay::start(who, scratch.join("web.sock"), web.port);
+        let published = scratch.join("dev.sock");
+        let options = [
+            "--sidecar".to_owned(),
+            format!("exec socat TCP-LISTEN:8080,bind=127.0.0.1,reuseaddr,fork UNIX-CONNECT:{}", out.socket.display()),
+            "--sidecar".to_owned(),
+            format!("exec socat UNIX-LISTEN:{},mode=600,fork TCP:127.0.0.1:8000", published.display()),
+        ];
+        let script = "curl -sS -f --retry 100 --retry-delay 0 --retry-connrefused --max-time 20 http://127.0.0.1:8080/page 2>&1; echo
+                      exec python3 -m http.server --bind 127.0.0.1 8000 2>/dev/null";
+        let mut talk = Talk::over_pipes(chain_out(who, &options, &scratch.join("work")).args(["sh", "-c", script]));
+        let said = talk.expect("from the host\n");
+        assert!(!said.contains("from"), "{said}");
+        let get = || run(who.command("curl").args(["-sS", "-f", "--unix-socket"]).arg(&published).arg("http://sandbox/page"));
+        wait_until("the server inside", || get().out == "from inside");
+        talk.signal(libc::SIGTERM);
+        let _ended = talk.status();
+        assert_ne!(get().code, Some(0));
+    }
+
+    fn a_sidecar_is_out_of_reach_and_has_nothing_of_the_callers(who) {
+        let scratch = who.scratch();
+        let mut command = who.command("srt-ns");
+        command.args(["--sidecar", "exec sleep 1000", "--", "sh", "-c"]);
+        // The kill is for a pid namespace: nothing is killed if this is none.
+        command.arg("readlink /proc/self/ns/net; test $$ -lt 10 || exit 99; sleep 1000 & kill -9 -1; echo killed; read -r _");
+        let secret = Events::of(&mut command, &scratch);
+        let mut talk = Talk::over_pipes(&mut command);
+        let network = talk.line();
+        assert_eq!(talk.line(), "killed");
+        let sleep = child_named(talk.pid(), "sleep");
+        let own = std::process::id().try_into().expect("a pid");
+        let link = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).expect("a link");
+        assert_eq!(link(sleep, "ns/net").to_string_lossy(), network);
+        assert_ne!(link(sleep, "ns/net"), link(own, "ns/net"));
+        assert_eq!(link(sleep, "ns/pid"), link(own, "ns/pid"));
+        assert_eq!(link(sleep, "ns/mnt"), link(own, "ns/mnt"));
+        let status = fs::read_to_string(format!("/proc/{sleep}/status")).expect("status");
+        for line in ["CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
+                     "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+        let stat = fs::read_to_string(format!("/proc/{sleep}/stat")).expect("stat");
+        let session = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(3)).expect("a session");
+        assert_eq!(session, sleep.to_string(), "{stat}");
+        let mut fds: Vec<_> = fs::read_dir(format!("/proc/{sleep}/fd")).expect("fd").map(|fd| fd.expect("fd").file_name()).collect();
+        fds.sort();
+        assert_eq!(fds, ["0", "1", "2"]);
+        assert_eq!([link(sleep, "fd/0"), link(sleep, "fd/1")].map(|path| path.display().to_string()), ["/dev/null", "/dev/null"]);
+        assert_eq!(secret.text(), "");
+        talk.send("\n");
+        assert_eq!(talk.end(), (0, String::new()));
+        assert!(Process::find(sleep).is_none_or(|process| process.name != "sleep"), "the sidecar is still there");
+    }
+
+    fn a_sidecar_that_ends_before_the_command_is_fatal(who) {
+        let scratch = who.scratch();
+        // A relay that takes its time is what makes it certain who comes first.
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        let publish = format!("{}=1004", scratch.join("p.sock").display());
+        let start = |sidecar: &str| run(who.command(&ns).args(["--publish", &publish, "--sidecar", sidecar, "--", "echo", "it ran"]));
+        let ran = start("exit 3");
+        ran.code(125).says("").complains("--sidecar exit 3: ended before the command could start").one_clear_error("srt-ns");
+        start("exec sleep 1000").ok().says("it ran");
+        assert!(!scratch.join("p.sock").exists());
+    }
+
+    fn a_sidecar_that_ends_early_is_reported_and_the_command_goes_on(who) {
+        let scratch = who.scratch();
+        let mut command = who.command("srt-ns");
+        command.args(["--sidecar", "exec sleep 1000", "--status-fd", "9", "--", "sh", "-c", "echo up; read -r _; exit 7"]);
+        let events = Events::of(&mut command, &scratch);
+        let mut talk = Talk::over_pipes(&mut command);
+        assert_eq!(talk.line(), "up");
+        kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
+        assert_eq!(talk.line(), "srt-ns: --sidecar exec sleep 1000: ended before the command: signal 9");
+        wait_until("relay-lost", || events.text().contains("\"event\":\"relay-lost\",\"relay\":\"--sidecar exec sleep 1000\""));
+        talk.send("\n");
+        assert_eq!(talk.end(), (7, String::new()));
+    }
+}
