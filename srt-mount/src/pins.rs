@@ -6,18 +6,25 @@
 //! mount it is reached (`is_local_mountpoint()` in fs/namei.c). So each directory between the root of a writable
 //! mount and the mount point is made a mount point in a second copy of that mount, which no lookup can reach
 //! since another mount covers it. In the tree that the command sees, no file system boundary appears.
+//!
+//! The same is done with symbolic links on the way: who can replace one decides what the user's name leads to.
 
 use crate::source::Tree;
 use crate::sys::{self, c_path};
 use crate::tree::{self, Place, Root};
 use srt_common::{Context, Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-/// How a directory is reached once the tree stands: links were resolved before.
+/// How a directory or link is reached: the links on the way were resolved before.
 const RESOLVED: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+
+/// path_resolution(7): MAXSYMLINKS.
+const MOST_LINKS: usize = 40;
 
 /// Where the copies can hide if no operation has mounted a directory: a directory that usually is a mount point.
 const HIDING_PLACES: [&std::ffi::CStr; 10] =
@@ -30,20 +37,23 @@ pub struct Pins {
     needed: bool,
     /// Parents of mount points as the user wrote them, to ask only once.
     asked: BTreeSet<PathBuf>,
-    /// The directories to pin, by the mount that they are in.
+    /// The directories and links to pin, by the mount that they are in.
     mounts: BTreeMap<u64, Pinned>,
     /// The last mount of a directory below the root. No later mount covers it.
     cover: Option<Rc<OwnedFd>>,
 }
 
-/// The directories to pin in one mount.
+/// What to pin in one mount.
 #[derive(Debug)]
 struct Pinned {
     /// The mount's root.
     root: OwnedFd,
-    /// The directories' paths, counted from that.
+    /// The paths, counted from that.
     below: BTreeSet<PathBuf>,
 }
+
+/// The mounts that a walk has come through, with the paths of their roots; `None`: nothing in it needs a pin.
+type Roots = BTreeMap<u64, Option<(PathBuf, OwnedFd)>>;
 
 impl Pins {
     /// From here on the command could rename directories of the host.
@@ -51,7 +61,8 @@ impl Pins {
         self.needed = true;
     }
 
-    /// Notes the directories above a mount point that are in writable mounts of the host.
+    /// Notes the directories above a mount point, and the links on the way to it, that are in writable mounts of
+    /// the host.
     ///
     /// # Errors
     /// When one cannot be looked at.
@@ -60,22 +71,51 @@ impl Pins {
         if !self.needed || matches!(place, Place::Root) || !self.asked.insert(parent.to_owned()) {
             return Ok(());
         }
-        let parent = resolve(root, parent)?;
-        let mut within: Option<(PathBuf, OwnedFd)> = None;
-        let mut all: Vec<&Path> = parent.ancestors().collect();
-        while let Some(directory) = all.pop() {
-            let fd = open(root, directory)?;
-            let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
-            if stat.mount_root || directory == Path::new("/") {
-                let pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(|| "fstatvfs")?;
-                within = pinnable.then(|| (directory.to_owned(), fd));
-            } else if let Some((mount_root, fd)) = &within {
-                let root = fd.try_clone().context(|| "dup")?;
-                let pinned = self.mounts.entry(stat.mount).or_insert(Pinned { root, below: BTreeSet::new() });
-                pinned.below.insert(directory.strip_prefix(mount_root).unwrap_or(directory).to_owned());
+        let mut roots = Roots::new();
+        let mut path = PathBuf::from("/");
+        self.visit(root, &path, &mut roots)?;
+        let mut ahead: VecDeque<OsString> = parent.components().filter_map(step).collect();
+        let mut links = 0;
+        while let Some(name) = ahead.pop_front() {
+            if name == ".." {
+                path.pop();
+                continue;
+            }
+            path.push(name);
+            if let Some(target) = self.visit(root, &path, &mut roots)? {
+                links += 1;
+                if links > MOST_LINKS {
+                    let cannot = format!("cannot resolve {}", parent.display());
+                    return Err(Error::system(cannot, &io::Error::from_raw_os_error(libc::ELOOP)));
+                }
+                path.pop();
+                if target.is_absolute() {
+                    path = PathBuf::from("/");
+                }
+                ahead = target.components().filter_map(step).chain(ahead).collect();
             }
         }
         Ok(())
+    }
+
+    /// Notes what lies at `path`, if it needs a pin. Tells where it leads if it is a link. What lies above was
+    /// visited before.
+    fn visit(&mut self, root: &mut Root, path: &Path, roots: &mut Roots) -> Result<Option<PathBuf>> {
+        let cannot = || format!("cannot look at {}", path.display());
+        let name = c_path(path).context(cannot)?;
+        let fd = sys::openat2(root.top()?.as_raw_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, RESOLVED)
+            .context(cannot)?;
+        let stat = sys::stat(fd.as_raw_fd()).context(cannot)?;
+        let link = stat.is(libc::S_IFLNK).then(|| sys::readlink(fd.as_raw_fd(), c""));
+        if stat.mount_root || path == Path::new("/") {
+            let pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(cannot)?;
+            roots.insert(stat.mount, pinnable.then(|| (path.to_owned(), fd)));
+        } else if let Some(Some((mount_root, fd))) = roots.get(&stat.mount) {
+            let root = fd.try_clone().context(cannot)?;
+            let pinned = self.mounts.entry(stat.mount).or_insert(Pinned { root, below: BTreeSet::new() });
+            pinned.below.insert(path.strip_prefix(mount_root).unwrap_or(path).to_owned());
+        }
+        link.transpose().context(cannot)
     }
 
     /// Notes what was mounted.
@@ -114,20 +154,13 @@ impl Pins {
     }
 }
 
-/// The path of a directory in the new root, links resolved. The new root is mounted on the host's: the kernel shows
-/// paths in it as if counted from there.
-fn resolve(root: &mut Root, path: &Path) -> Result<PathBuf> {
-    let cannot = || format!("cannot resolve {}", path.display());
-    let path = c_path(Path::new("/").join(path)).context(cannot)?;
-    let fd = tree::open_in_root(&*root.top()?, &path, libc::O_PATH | libc::O_DIRECTORY).context(cannot)?;
-    let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(cannot)?;
-    sys::readlink(sys::CWD, &link).context(cannot)
-}
-
-fn open(root: &mut Root, path: &Path) -> Result<OwnedFd> {
-    let c_path = c_path(path).context(|| "path")?;
-    sys::openat2(root.top()?.as_raw_fd(), &c_path, libc::O_PATH | libc::O_DIRECTORY, RESOLVED)
-        .context(|| format!("cannot open {}", path.display()))
+/// A step of a path. `..` goes up, at the root it stays there.
+fn step(component: Component) -> Option<OsString> {
+    match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    }
 }
 
 /// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
@@ -137,8 +170,8 @@ fn copy(root: &OwnedFd) -> Result<OwnedFd> {
     alone.or_else(|_| sys::clone_tree(root.as_raw_fd(), c"", true)).context(|| "open_tree")
 }
 
-/// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter; all pins are
-/// mounts of the same empty file system.
+/// Makes the directory or link at `path` in `copy` a mount point. What is mounted there does not matter: all pins
+/// of directories are mounts of the same empty file system, and a link is bound onto itself.
 fn set_pin(copy: &OwnedFd, path: &Path, previous: Option<OwnedFd>) -> Result<OwnedFd> {
     let pin = match previous {
         None => tree::tmpfs(0, None)?,
@@ -146,8 +179,12 @@ fn set_pin(copy: &OwnedFd, path: &Path, previous: Option<OwnedFd>) -> Result<Own
     };
     let cannot = || format!("cannot pin {}", path.display());
     let path = c_path(path).context(cannot)?;
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
     match sys::openat2(copy.as_raw_fd(), &path, flags, RESOLVED | libc::RESOLVE_NO_XDEV) {
+        Ok(entry) if sys::stat(entry.as_raw_fd()).context(cannot)?.is(libc::S_IFLNK) => {
+            let link = sys::clone_tree(entry.as_raw_fd(), c"", false).context(cannot)?;
+            sys::attach(&link, &entry).context(cannot)?;
+        }
         Ok(directory) => sys::attach(&pin, &directory).context(cannot)?,
         // A later operation has mounted something there, or above it.
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {}

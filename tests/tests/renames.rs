@@ -4,6 +4,7 @@
 use srt_tests::attacks::{Sandbox, where_one_may_mount};
 use srt_tests::{Scratch, Who, both};
 use std::fs;
+use std::os::unix::fs::symlink;
 
 /// A work directory with a file to protect four levels down, and others beside it.
 fn lay_out(who: Who) -> Scratch {
@@ -130,6 +131,32 @@ both! {
         ]);
         nested.each(&all).all_were_refused();
         assert_eq!(fs::read_to_string(&config).expect("config"), "trusted\n");
+    }
+
+    fn a_link_on_the_way_to_a_protected_path_cannot_be_replaced(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        // Relative, absolute, and one after the other: WORK/short → WORK/links/to-b → WORK/a/b.
+        scratch.dir("work/links");
+        symlink("../a/b", work.join("links/to-b")).expect("symlink");
+        symlink(work.join("links/to-b"), work.join("short")).expect("symlink");
+        let name = format!("{}/short/c/config", work.display());
+        let work_text = work.to_str().expect("UTF-8");
+        let mut attacks = ways(work_text);
+        for link in ["short", "links/to-b", "links"] {
+            attacks.extend([
+                format!("unlink {work_text}/{link}"),
+                format!("rename {work_text}/{link} {work_text}/moved"),
+                format!("exchange {work_text}/{link} {work_text}/mine"),
+            ]);
+        }
+        let sandbox = Sandbox::new(who, &work);
+        for protect in [vec!["--mask", &name], vec!["--ro-bind", &name, &name]] {
+            sandbox.clone().mounts(&protect).each(&attacks).all_were_refused();
+            assert_eq!(fs::read_to_string(&name).expect("config"), "trusted\n");
+        }
+        sandbox.each(&[format!("exchange {work_text}/links/to-b {work_text}/mine")]).all_got_through();
+        assert_eq!(fs::read_to_string(&name).expect("config"), "OWNED\n");
     }
 
     fn what_lies_beside_the_protected_path_can_still_be_changed(who) {
