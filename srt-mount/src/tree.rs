@@ -224,6 +224,13 @@ impl Root {
         let path = || join(names);
         let Some((name, above)) = names.split_last() else { return self.top() };
         let parent = self.directories(above, parents, permitted)?;
+        if above.contains(&OsStr::new("..")) {
+            // Such a path can lead back to a directory that has just been made for it: /a/../a/b.
+            match self.look(names)? {
+                Some((_, fd, stat)) if kind == Kind::Directory && stat.is(libc::S_IFDIR) => return Ok(fd),
+                _ => {}
+            }
+        }
         let own = self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device);
         if !own && !permitted {
             return Err(not_permitted(&path(), &parent));
