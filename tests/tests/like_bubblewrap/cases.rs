@@ -51,6 +51,20 @@ pub const EVERYWHERE: &[Difference] = &[
         why: "as above",
         who: None,
     },
+    Difference {
+        fact: "*dev/*: mount flags",
+        bwrap: "nosuid",
+        srt: "ro,nosuid",
+        why: "a device works on a read-only mount; its node on the host is not the command's to change",
+        who: None,
+    },
+    Difference {
+        fact: "mount *dev/*: flags",
+        bwrap: "nosuid,relatime,rw",
+        srt: "nosuid,relatime,ro",
+        why: "as above",
+        who: None,
+    },
 ];
 
 /// Why nothing goes onto a link.
@@ -128,7 +142,6 @@ fn roots() -> Vec<Case> {
             })
             .program(Program::At("/tree")),
         case("a directory made at /", "--dir / --dir /a"),
-        case("/dev at /", "--dev /"),
     ]
 }
 
@@ -337,6 +350,12 @@ fn destinations() -> Vec<Case> {
         )
         .setup(d)
         .parents(&["/x"]),
+        case(
+            "paths back to what is made on the way",
+            "--tmpfs /a/../a/b --ro-bind $S/d /c/d/../../c/d/e --dir /x/../x",
+        )
+        .setup(d)
+        .parents(&["/c", "/c/d"]),
         case("more dots than there are directories", "--dir /../../a --tmpfs /../t --bind $S/d /../../d")
             .setup(d)
             .differs(
@@ -953,6 +972,20 @@ fn refused() -> Vec<Case> {
             "--bind $S/d /d --dir /d/dir --symlink x /d/link",
         )
         .setup(d),
+        case(
+            "a protected file where there is no place to hide a pin",
+            "--bind $S/root / --ro-bind $S/f /d/f",
+        )
+        .setup(|w| {
+            w.files(&["root/d/f", "f"]);
+            w.show_tree("root/tree");
+        })
+        .program(Program::At("/tree"))
+        .srt_refuses(
+            "add a mount of a directory",
+            "bubblewrap lets the command rename /d and put its own there; the pins that forbid it need a \
+                 mounted directory to hide below",
+        ),
         case("a file that is missing below a writable bind", "--bind $S/d /d --ro-bind /dev/null /d/.env")
             .setup(d)
             .srt_refuses("--placeholders", STAYS),
