@@ -4,10 +4,11 @@ use crate::sys;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::Eq;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
 };
 use srt_common::sys::prctl;
 use srt_common::{Context, Error, Result, privileges};
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 /// What the loop has to be allowed beyond moving bytes.
@@ -52,8 +53,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_munmap,
     libc::SYS_madvise,
-    // The end: Rust's runtime takes its signal stack down.
-    libc::SYS_sigaltstack,
+    // The end.
     libc::SYS_exit_group,
 ];
 
@@ -62,37 +62,50 @@ const ALWAYS: &[libc::c_long] = &[
 /// # Errors
 /// What seccompiler says; none for the rules here.
 pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules = std::collections::BTreeMap::new();
-    let mut allow = |call: libc::c_long, alternatives: Vec<SeccompRule>| rules.insert(call, alternatives);
-    for &call in ALWAYS {
-        allow(call, vec![]);
-    }
     // New memory, private and not executable, where the kernel wants it.
     let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    allow(libc::SYS_mmap, vec![all(&[(0, Qword, 0), (2, Qword, writable), (3, Qword, anonymous)])?]);
-    allow(libc::SYS_mremap, vec![all(&[(3, Qword, libc::MREMAP_MAYMOVE as u64)])?]);
     // In a debug build the standard library looks at a descriptor before it closes it.
-    let commands =
-        if cfg!(debug_assertions) { &[libc::F_SETPIPE_SZ, libc::F_GETFD][..] } else { &[libc::F_SETPIPE_SZ] };
+    let commands: &[_] =
+        if cfg!(debug_assertions) { &[libc::F_SETPIPE_SZ, libc::F_GETFD] } else { &[libc::F_SETPIPE_SZ] };
     let command = |&command| all(&[(1, Dword, command as u64)]);
-    allow(libc::SYS_fcntl, commands.iter().map(command).collect::<Result<_, _>>()?);
     let socket = |&family| all(&[(0, Dword, family as u64), (1, Dword, sys::STREAM as u64), (2, Dword, 0)]);
-    allow(libc::SYS_socket, needs.families.iter().map(socket).collect::<Result<_, _>>()?);
+    let mut rules = BTreeMap::from([
+        (libc::SYS_mmap, vec![all(&[(0, Qword, 0), (2, Qword, writable), (3, Qword, anonymous)])?]),
+        (libc::SYS_mremap, vec![all(&[(3, Qword, libc::MREMAP_MAYMOVE as u64)])?]),
+        (libc::SYS_fcntl, commands.iter().map(command).collect::<Result<_, _>>()?),
+        (libc::SYS_socket, needs.families.iter().map(socket).collect::<Result<_, _>>()?),
+    ]);
     // A filter cannot look at the name: with a listening Unix socket, a relay that was taken over could unlink
     // what its user can. Without one it has neither call.
     if !needs.directories.is_empty() {
         let inside = |fd: &RawFd| all(&[(0, Dword, *fd as u64), (2, Dword, 0)]);
-        allow(libc::SYS_unlinkat, needs.directories.iter().map(inside).collect::<Result<_, _>>()?);
-        allow(libc::SYS_newfstatat, vec![]);
+        rules.insert(libc::SYS_unlinkat, needs.directories.iter().map(inside).collect::<Result<_, _>>()?);
+        rules.insert(libc::SYS_newfstatat, vec![]);
     }
-    SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        std::env::consts::ARCH.try_into()?,
-    )?
-    .try_into()
+    let arch = std::env::consts::ARCH.try_into()?;
+    let mut program: BpfProgram =
+        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()?;
+    program.splice(ARCHITECTURE_CHECK..ARCHITECTURE_CHECK, table());
+    Ok(program)
+}
+
+/// How many instructions seccompiler begins with to compare the architecture.
+const ARCHITECTURE_CHECK: usize = 3;
+
+/// Allows the calls of [`ALWAYS`], in one instruction each where seccompiler takes five. The kernel walks a filter
+/// once for every number when it is loaded, to learn what is always allowed (`seccomp_cache_prepare`), so its length
+/// is start-up time; a call that it found allowed is never filtered again.
+fn table() -> BpfProgram {
+    let statement = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let calls = ALWAYS.iter().enumerate().map(|(index, &call)| {
+        // BPF_JMP | BPF_JEQ | BPF_K: to the last instruction of the table, or on; the last one jumps over it.
+        let left = (ALWAYS.len() - 1 - index) as u8;
+        statement(0x15, left, u8::from(left == 0), call as u32)
+    });
+    // BPF_LD | BPF_W | BPF_ABS, of seccomp_data's nr; BPF_RET | BPF_K.
+    let (load, allow) = (statement(0x20, 0, 0, 0), statement(0x06, 0, 0, libc::SECCOMP_RET_ALLOW));
+    [load].into_iter().chain(calls).chain([allow]).collect()
 }
 
 /// A rule for arguments (index, width, value) that must all be equal. Dword where the kernel takes an int.
@@ -101,4 +114,101 @@ fn all(arguments: &[(u8, SeccompCmpArgLen, u64)]) -> Result<SeccompRule, seccomp
         SeccompCondition::new(*index, width.clone(), Eq, *value)
     };
     SeccompRule::new(arguments.iter().map(equal).collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel's BPF machine returns for a call, of the instructions that occur here.
+    fn evaluate(program: &BpfProgram, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let instruction = &program[at];
+            let k = instruction.k;
+            at += 1;
+            match instruction.code {
+                0x20 => {
+                    accumulator = match k {
+                        0 => nr,
+                        4 => arch,
+                        k => (args[(k as usize - 16) / 8] >> (k % 8 * 8)) as u32,
+                    }
+                }
+                0x15 => at += usize::from(if accumulator == k { instruction.jt } else { instruction.jf }),
+                0x05 => at += k as usize,
+                0x06 => return k,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    const NATIVE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+
+    fn allowed(needs: &Needs, nr: libc::c_long, args: [u64; 6]) -> bool {
+        match evaluate(&filter(needs).expect("filter"), NATIVE, nr as u32, args) {
+            libc::SECCOMP_RET_ALLOW => true,
+            libc::SECCOMP_RET_KILL_PROCESS => false,
+            other => panic!("{other:#x}"),
+        }
+    }
+
+    fn unix() -> Needs {
+        Needs { families: vec![libc::AF_UNIX], directories: vec![] }
+    }
+
+    #[test]
+    fn the_list_is_allowed_and_every_other_number_kills() {
+        for nr in (0..1000).chain(0x4000_0000..0x4000_0300).chain([0x7fff_ffff, 0xffff_ffff]) {
+            assert_eq!(allowed(&unix(), nr, [u64::MAX; 6]), ALWAYS.contains(&nr), "{nr}");
+        }
+    }
+
+    #[test]
+    fn another_architecture_kills_whatever_the_number() {
+        for arch in [0x4000_0003, 0x4000_0028, 0, NATIVE ^ (0xc000_003e ^ 0xc000_00b7)] {
+            for nr in 0..500 {
+                let verdict = evaluate(&filter(&unix()).expect("filter"), arch, nr, [0; 6]);
+                assert_eq!(verdict, libc::SECCOMP_RET_KILL_PROCESS);
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_are_of_the_families_that_are_connected_to() {
+        let stream = sys::STREAM as u64;
+        let both = Needs { families: vec![libc::AF_INET, libc::AF_INET6], directories: vec![] };
+        for family in 0..50 {
+            let args = [family, stream, 0, 0, 0, 0];
+            assert_eq!(allowed(&unix(), libc::SYS_socket, args), family == libc::AF_UNIX as u64);
+            let inet = [libc::AF_INET as u64, libc::AF_INET6 as u64].contains(&family);
+            assert_eq!(allowed(&both, libc::SYS_socket, args), inet);
+        }
+        for bad in [[1, stream, 1], [1, stream & !0x800, 0], [1, stream + 1, 0]] {
+            assert!(!allowed(&unix(), libc::SYS_socket, [bad[0], bad[1], bad[2], 0, 0, 0]));
+        }
+    }
+
+    #[test]
+    fn memory_is_neither_executable_nor_placed() {
+        let (rw, anonymous) = (3, 0x22);
+        assert!(allowed(&unix(), libc::SYS_mmap, [0, 4096, rw, anonymous, u64::MAX, 0]));
+        for bad in
+            [[0, 4096, 7, anonymous], [4096, 4096, rw, anonymous], [0, 4096, rw, 1], [0, 4096, rw, 0x32]]
+        {
+            assert!(!allowed(&unix(), libc::SYS_mmap, [bad[0], bad[1], bad[2], bad[3], 3, 0]));
+        }
+        assert!(!allowed(&unix(), libc::SYS_mremap, [0, 0, 0, 3, 0, 0]));
+    }
+
+    #[test]
+    fn names_are_removed_where_there_are_names_to_remove() {
+        let needs = Needs { families: vec![], directories: vec![5, 8] };
+        for directory in 0..10 {
+            let args = [directory, 1, 0, 0, 0, 0];
+            assert_eq!(allowed(&needs, libc::SYS_unlinkat, args), [5, 8].contains(&directory));
+        }
+        assert!(!allowed(&needs, libc::SYS_unlinkat, [5, 1, libc::AT_REMOVEDIR as u64, 0, 0, 0]));
+        assert!(!allowed(&unix(), libc::SYS_newfstatat, [0; 6]));
+    }
 }

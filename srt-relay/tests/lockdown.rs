@@ -141,9 +141,9 @@ mod injected {
 
     use Arg::{Number, Path};
 
-    fn ptrace(request: libc::c_uint, pid: i32, address: u64, data: u64) -> i64 {
+    fn ptrace(request: impl Into<i64>, pid: i32, address: u64, data: u64) -> i64 {
         // SAFETY: the requests used here take numbers, or pointers to structures of the right size.
-        unsafe { libc::ptrace(request, pid, address, data) }
+        unsafe { libc::ptrace(request.into() as _, pid, address, data) }
     }
 
     fn wait_for(pid: i32) -> i32 {
