@@ -56,7 +56,7 @@ impl Lists {
         }
     }
 
-    /// One operation more, or a new list.
+    /// One operation more, or a new list. No absolute links: bubblewrap cannot go through them (see the table).
     pub fn next(&mut self) -> Case {
         if self.list.len() > 24 {
             self.list.clear();
@@ -64,7 +64,7 @@ impl Lists {
         self.before = self.list.len();
         let (source, dest) = (self.one_of(&SOURCES), self.one_of(&DESTINATIONS));
         let mode = self.one_of(&["0700", "0750", "0711", "0", "1777"]);
-        let target = self.one_of(&["a", "/d", "../t", "nowhere"]);
+        let target = self.one_of(&["a", "in", "../t", "nowhere"]);
         let operation: &[&str] = match self.below(14) {
             0 | 1 => &["--bind", source, dest],
             2..=4 => &["--ro-bind", source, dest],
