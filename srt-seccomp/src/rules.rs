@@ -50,6 +50,8 @@ const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 
 const AF_UNIX: u32 = libc::AF_UNIX as u32;
 const AF_VSOCK: u32 = libc::AF_VSOCK as u32;
+/// linux/socket.h; libc has it not for every target.
+const AF_QIPCRTR: u32 = 42;
 const STREAM: u32 = libc::SOCK_STREAM as u32;
 /// SOCK_TYPE_MASK of linux/net.h (the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK), without the one bit in which
 /// SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
@@ -99,8 +101,15 @@ pub const RULES: &[Rule] = &[
             when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
         ],
     ),
-    // vsock(7): the way to the hypervisor and its other guests, which no network namespace closes.
-    on("vsock", &[when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM)]),
+    // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests. AF_QIPCRTR: the way to
+    // a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c).
+    on(
+        "vsock",
+        &[
+            when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM),
+            when(SYS_socket, "AF_QIPCRTR", &[equal(0, AF_QIPCRTR)], EPERM),
+        ],
+    ),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
     on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
     // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).

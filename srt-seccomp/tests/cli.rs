@@ -36,7 +36,7 @@ both! {
         list.ok();
         for line in [
             "unix         on       socket(AF_UNIX), socketpair(AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET)",
-            "vsock        on       socket(AF_VSOCK)",
+            "vsock        on       socket(AF_VSOCK), socket(AF_QIPCRTR)",
             "io-uring     on       io_uring_setup, io_uring_enter, io_uring_register",
             "tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX)",
             "keyring      on       add_key, request_key, keyctl",

@@ -155,6 +155,7 @@ const REFUSED: &[Refused] = &[
     ("unix", 53, 199, [1, 2, 0, 0, 0, 0], EPERM),
     ("unix", 53, 199, [1, 3 | 0o4000, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [40, 1, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [42, 2, 0, 0, 0, 0], EPERM),
     ("io-uring", 425, 425, [8, 0, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 426, 426, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 427, 427, [3, 1, 0, 0, 0, 0], ENOSYS),
@@ -234,15 +235,15 @@ fn every_rule_and_every_call_of_the_table_is_tested_above() {
 }
 
 #[test]
-fn of_all_socket_families_unix_and_vsock_alone_are_refused() {
+fn of_all_socket_families_unix_vsock_and_qipcrtr_alone_are_refused() {
     for arch in ARCHES {
         for domain in (0..256).chain([0x7fff_ffff, 0xffff_ffff]) {
             for garbage in GARBAGE {
                 let args = [domain | garbage, u64::MAX, u64::MAX, 0, 0, 0];
                 let got = |rules: &[&Rule]| eval(rules, arch, SYS_socket.number(arch), args);
-                assert_eq!(got(&default()), if [1, 40].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(got(&default()), if [1, 40, 42].contains(&domain) { EPERM } else { ALLOW });
                 assert_eq!(got(&only("unix")), if domain == 1 { EPERM } else { ALLOW });
-                assert_eq!(got(&only("vsock")), if domain == 40 { EPERM } else { ALLOW });
+                assert_eq!(got(&only("vsock")), if [40, 42].contains(&domain) { EPERM } else { ALLOW });
             }
         }
     }
