@@ -107,7 +107,8 @@ fn map_ids(plan: &Plan, caller: Caller) -> Result<()> {
             // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the
             // new namespace would be root's.
             Some(libc::EPERM) if caller.uid == 0 && !caller.setfcap => Error::system(format!("cannot write {path}"), &error)
-                .hint("uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, or run srt-ns as an ordinary user"),
+                .hint("uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer srt-ns --uid and --gid, \
+                       or run srt-ns as an ordinary user"),
             _ => refused(&format!("cannot write {path}"), &error),
         })
     };
