@@ -202,6 +202,24 @@ pub fn empty_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
+/// The `main` of a tool: `srt_common::main!("srt-ns", Manner::Stage, run);`
+///
+/// It is C's, not Rust's: what Rust's runtime does before `main` (a guard page for the stack, for which glibc
+/// reads /proc/self/maps, and handlers that tell its overflow) is a tenth of what a stage costs, and a stage starts before
+/// every command. What is needed of it, [`crate::tool::Tool::run`] does.
+#[macro_export]
+macro_rules! main {
+    ($name:expr, $manner:expr, $story:path) => {
+        #[allow(unsafe_code, reason = "the name that the C runtime calls")]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(argc: $crate::sys::Argc, argv: $crate::sys::Argv) -> $crate::sys::Argc {
+            // SAFETY: these are what the C runtime gave to main.
+            let args = unsafe { $crate::sys::arguments(argc, argv) };
+            $crate::tool::Tool::run($name, $manner, args, $story).into()
+        }
+    };
+}
+
 /// The type of main's first argument and result.
 pub type Argc = libc::c_int;
 /// The type of main's second argument.

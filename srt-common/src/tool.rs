@@ -26,24 +26,6 @@ impl Manner {
     }
 }
 
-/// The `main` of a tool: `srt_common::main!("srt-ns", Manner::Stage, run);`
-///
-/// It is C's, not Rust's: what Rust's runtime does before `main` (a guard page for the stack, for which glibc
-/// reads /proc/self/maps, and handlers that tell its overflow) is a tenth of what a stage costs, and a stage starts before
-/// every command. What is needed of it, [`Tool::run`] does.
-#[macro_export]
-macro_rules! main {
-    ($name:expr, $manner:expr, $story:path) => {
-        #[allow(unsafe_code, reason = "the name that the C runtime calls")]
-        #[unsafe(no_mangle)]
-        extern "C" fn main(argc: $crate::sys::Argc, argv: $crate::sys::Argv) -> $crate::sys::Argc {
-            // SAFETY: these are what the C runtime gave to main.
-            let args = unsafe { $crate::sys::arguments(argc, argv) };
-            $crate::tool::Tool::run($name, $manner, args, $story).into()
-        }
-    };
-}
-
 /// A running tool: its name, and where its events go.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
