@@ -184,7 +184,9 @@ impl Relay {
                     let text = String::from_utf8_lossy(&line);
                     let said =
                         |name: &&(RawFd, String)| text.contains(&format!("\"listen\":\"fd:{}\"", name.0));
-                    if let Some((_, name)) = self.names.iter().find(said) {
+                    // A published port on which nothing listens yet (connect-failed) is not lost.
+                    let lost_one = text.contains("\"event\":\"relay-lost\"");
+                    if let Some((_, name)) = self.names.iter().find(said).filter(|_| lost_one) {
                         lost(tool, name, "its socket is gone or was made anew");
                     }
                 }
