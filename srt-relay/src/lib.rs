@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+mod attempt;
 pub mod connection;
 pub mod life;
 pub mod listener;

@@ -47,6 +47,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_write,
     libc::SYS_splice,
     libc::SYS_pipe2,
+    libc::SYS_ppoll,
     // A clock that the vDSO cannot read.
     libc::SYS_clock_gettime,
     // The allocator.

@@ -1,16 +1,14 @@
 //! The loop: one thread, one epoll instance, every connection in a slot of a table.
 
+use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome, Stock};
 use crate::life::Life;
-use crate::listener::{self, Listener};
+use crate::listener::Listener;
 use crate::options::Limits;
 use crate::pipes::Pipes;
 use crate::sys::{self, Epoll, Event};
 use srt_common::tool::Tool;
-use srt_common::{Context, Error, Result, status};
-use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use srt_common::{Context, Error, Result};
 use std::time::{Duration, Instant};
 
 /// The relay's unit of time. Fine enough for timeouts, and a connection's age fits into 32 bits.
@@ -18,15 +16,14 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What a connection's sockets report, each change once (EPOLLET): no system call is made to ask for less while
 /// a direction is stalled, and a stalled one wakes nobody.
-const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+pub(crate) const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
-/// Between two attempts to connect to a Unix socket whose backlog is full, at first and at most. The kernel
-/// reports no event for that: connect(2), EAGAIN.
+/// Between two looks at the attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
 /// What an event is about, packed into epoll's 64 bits.
 #[derive(Clone, Copy)]
-enum Token {
+pub(crate) enum Token {
     Life,
     Listener(usize),
     /// A connection's slot, and 0 for the client's socket or 1 for the target's.
@@ -34,7 +31,7 @@ enum Token {
 }
 
 impl Token {
-    fn pack(self) -> u64 {
+    pub(crate) fn pack(self) -> u64 {
         match self {
             Self::Life => u64::MAX,
             Self::Listener(index) => 1 << 62 | index as u64,
@@ -51,21 +48,7 @@ impl Token {
     }
 }
 
-/// A client that does not have its target yet.
-struct Attempt {
-    client: OwnedFd,
-    socket: OwnedFd,
-    listener: usize,
-    /// Which of the target's addresses is tried.
-    address: usize,
-    deadline: Option<u32>,
-    /// TCP: epoll reports the end of the attempt. Otherwise it is repeated.
-    in_progress: bool,
-    /// In its listener's list already.
-    pending: bool,
-}
-
-enum Slot {
+pub(crate) enum Slot {
     Free,
     Connecting(Attempt),
     Open { connection: Connection, queued: bool },
@@ -73,11 +56,11 @@ enum Slot {
 
 /// The relay, ready to run.
 pub struct Relay {
-    tool: Tool,
-    listeners: Vec<Listener>,
+    pub(crate) tool: Tool,
+    pub(crate) listeners: Vec<Listener>,
     limits: Limits,
-    epoll: Epoll,
-    slots: Vec<Slot>,
+    pub(crate) epoll: Epoll,
+    pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots whose connection has ended. Not used again before the events at hand are dealt with: one of them
     /// may be about the connection that was there.
@@ -91,7 +74,7 @@ pub struct Relay {
     retry: Duration,
     stock: Stock,
     start: Instant,
-    now: u32,
+    pub(crate) now: u32,
     swept: u32,
 }
 
@@ -129,6 +112,7 @@ impl Relay {
         }
         self.resume()?;
         let mut events = [Event { events: 0, u64: 0 }; 256];
+        let mut turns = Vec::new();
         loop {
             let count = self.epoll.wait(&mut events, self.patience()).context(|| "epoll_wait")?;
             self.now = ticks(self.start.elapsed());
@@ -139,12 +123,9 @@ impl Relay {
                     Token::Socket(slot, end) => self.ready(slot, end, event.events),
                 }
             }
-            for slot in std::mem::take(&mut self.queue) {
-                self.turn(slot);
-            }
-            for index in 0..self.listeners.len() {
-                self.retry_pending(index);
-            }
+            std::mem::swap(&mut self.queue, &mut turns);
+            turns.drain(..).for_each(|slot| self.turn(slot));
+            self.retry_pending();
             self.close_idle();
             // What was closed has made room. What another process has closed is not reported: look again later.
             let room = self.open < self.limits.connections;
@@ -181,38 +162,24 @@ impl Relay {
         match sys::accept(&listener.socket) {
             Ok(client) => {
                 let deadline = self.limits.connect.map(|limit| self.now + ticks(limit) + 1);
-                let (in_progress, pending) = (false, false);
                 self.open += 1;
                 self.stock.divide(self.open);
                 let slot = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(Slot::Free);
                     self.slots.len() as u32 - 1
                 });
-                self.connect(
-                    slot,
-                    Attempt { client, socket, listener: index, address: 0, deadline, in_progress, pending },
-                );
+                self.connect(slot, Attempt::new(client, socket, index, deadline));
                 if self.open >= self.limits.connections { self.pause() } else { Ok(()) }
             }
-            Err(error) => {
-                match error.raw_os_error().unwrap_or(0) {
-                    libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
-                    // The client or its network has gone again (accept(2), Error handling), or a firewall refuses.
-                    libc::EAGAIN
-                    | libc::EINTR
-                    | libc::ECONNABORTED
-                    | libc::EPROTO
-                    | libc::EPERM
-                    | libc::ENETDOWN
-                    | libc::ENOPROTOOPT
-                    | libc::EHOSTDOWN
-                    | libc::ENONET
-                    | libc::EHOSTUNREACH
-                    | libc::EOPNOTSUPP
-                    | libc::ENETUNREACH => Ok(()),
-                    _ => Err(Error::system(format!("cannot accept on {}", listener.name), &error)),
+            Err(error) => match error.raw_os_error().unwrap_or(0) {
+                libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
+                // Nothing that accepts any more: its owner has shut it down.
+                libc::EINVAL | libc::EBADF | libc::ENOTSOCK => {
+                    Err(Error::system(format!("cannot accept on {}", listener.name), &error))
                 }
-            }
+                // The client or its network has gone again, or a firewall refuses (accept(2), Error handling).
+                _ => Ok(()),
+            },
         }
     }
 
@@ -235,121 +202,6 @@ impl Relay {
         Ok(())
     }
 
-    /// Connects a client to its target, or leaves it pending.
-    fn connect(&mut self, slot: u32, mut attempt: Attempt) {
-        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
-        let target = Rc::clone(&listener.target);
-        let result = match target.addresses.get(attempt.address) {
-            Some(address) => sys::connect(&attempt.socket, address),
-            None => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
-        };
-        match result.as_ref().map_err(|error| error.raw_os_error().unwrap_or(0)) {
-            Ok(()) => return self.establish(slot, attempt, 0),
-            Err(libc::EINPROGRESS) => {
-                attempt.in_progress = true;
-                let token = Token::Socket(slot, 1).pack();
-                if let Err(error) = self.epoll.add(&attempt.socket, EVERYTHING, token) {
-                    return self.refuse(slot, &attempt, &error);
-                }
-            }
-            Err(libc::EAGAIN) => attempt.in_progress = false,
-            Err(code) => return self.try_next(slot, attempt, &io::Error::from_raw_os_error(code)),
-        }
-        if !std::mem::replace(&mut attempt.pending, true) {
-            listener.pending.push_back(slot);
-        }
-        self.put(slot, Slot::Connecting(attempt));
-    }
-
-    /// One address has failed: `localhost` has another.
-    fn try_next(&mut self, slot: u32, mut attempt: Attempt, error: &io::Error) {
-        attempt.address += 1;
-        let listener = self.listeners.get(attempt.listener);
-        let next = listener.and_then(|listener| listener.target.addresses.get(attempt.address));
-        match next.map(|address| sys::socket(address.family())) {
-            Some(Ok(socket)) => self.connect(slot, Attempt { socket, in_progress: false, ..attempt }),
-            _ => self.refuse(slot, &attempt, error),
-        }
-    }
-
-    /// The target is reached; `events` is what epoll has said of its socket already.
-    fn establish(&mut self, slot: u32, attempt: Attempt, events: u32) {
-        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
-        listener.lost = false;
-        self.retry = RETRY.0;
-        let family = listener.target.addresses.first().map_or(libc::AF_UNIX, |address| address.family());
-        if family != libc::AF_UNIX {
-            let _best_effort = listener::tune(&attempt.socket);
-        }
-        let added = match attempt.in_progress {
-            true => Ok(()),
-            false => self.epoll.add(&attempt.socket, EVERYTHING, Token::Socket(slot, 1).pack()),
-        };
-        let added =
-            added.and_then(|()| self.epoll.add(&attempt.client, EVERYTHING, Token::Socket(slot, 0).pack()));
-        let (client, target) = ((attempt.client, listener.family), (attempt.socket, family));
-        let mut connection = Connection::new(client, target, self.now);
-        connection.note(1, events);
-        if added.is_err() {
-            connection.reset();
-            return self.release(slot);
-        }
-        self.put(slot, Slot::Open { connection, queued: false });
-    }
-
-    /// The target cannot be reached. The client learns that by a reset, the user by one report per failure that
-    /// lasts.
-    fn refuse(&mut self, slot: u32, attempt: &Attempt, error: &io::Error) {
-        let _unsupported = sys::reset_on_close(&attempt.client);
-        self.release(slot);
-        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
-        if std::mem::replace(&mut listener.lost, true) {
-            return;
-        }
-        let error =
-            Error::system(format!("{}: cannot connect to {}", listener.name, listener.target.name), error);
-        let (event, error) = if listener.target.is_pinned() {
-            (
-                "relay-lost",
-                error.hint(
-                    "the program that made the socket has ended or made it anew: start srt-relay again",
-                ),
-            )
-        } else {
-            ("connect-failed", error)
-        };
-        self.tool.warn(&error);
-        if let Some(status) = self.tool.status {
-            let event = status::Event::new(self.tool.name, event).text("listen", &listener.name);
-            status.send(&event.text("connect", &listener.target.name).text("message", &error.message));
-        }
-    }
-
-    /// Repeats the attempts that had met a full backlog, and ends those that took too long. A listener's attempts
-    /// are in the order of their deadlines.
-    fn retry_pending(&mut self, index: usize) {
-        while let Some(&slot) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
-            match self.take(slot) {
-                Slot::Connecting(attempt)
-                    if attempt.deadline.is_some_and(|deadline| self.now >= deadline) =>
-                {
-                    self.refuse(slot, &attempt, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
-                }
-                Slot::Connecting(attempt) if !attempt.in_progress => {
-                    self.retry = (self.retry * 2).min(RETRY.1);
-                    self.connect(slot, attempt);
-                }
-                other => self.put(slot, other),
-            }
-            if matches!(self.slots.get(slot as usize), Some(Slot::Connecting(_))) {
-                return;
-            }
-            if let Some(listener) = self.listeners.get_mut(index) {
-                listener.pending.pop_front();
-            }
-        }
-    }
-
     /// epoll reports something about a connection's socket.
     fn ready(&mut self, slot: u32, end: usize, events: u32) {
         match self.slots.get_mut(slot as usize) {
@@ -361,11 +213,7 @@ impl Relay {
             }
             Some(Slot::Connecting(_)) => {
                 let Slot::Connecting(attempt) = self.take(slot) else { return };
-                match sys::socket_option(&attempt.socket, libc::SO_ERROR) {
-                    Ok(0) => self.establish(slot, attempt, events),
-                    Ok(code) => self.try_next(slot, attempt, &io::Error::from_raw_os_error(code)),
-                    Err(error) => self.try_next(slot, attempt, &error),
-                }
+                self.conclude(slot, attempt, events);
             }
             _ => {}
         }
@@ -385,6 +233,11 @@ impl Relay {
         }
     }
 
+    fn retry_pending(&mut self) {
+        let pending = (0..self.listeners.len()).filter(|&index| self.retry(index)).count() > 0;
+        self.retry = if pending { (self.retry * 2).min(RETRY.1) } else { RETRY.0 };
+    }
+
     fn close_idle(&mut self) {
         let Some(limit) = self.limits.idle.filter(|_| self.now != self.swept) else { return };
         self.swept = self.now;
@@ -399,18 +252,18 @@ impl Relay {
         }
     }
 
-    fn put(&mut self, slot: u32, content: Slot) {
+    pub(crate) fn put(&mut self, slot: u32, content: Slot) {
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = content;
         }
     }
 
-    fn take(&mut self, slot: u32) -> Slot {
+    pub(crate) fn take(&mut self, slot: u32) -> Slot {
         self.slots.get_mut(slot as usize).map_or(Slot::Free, |place| std::mem::replace(place, Slot::Free))
     }
 
     /// Closes what is in `slot`.
-    fn release(&mut self, slot: u32) {
+    pub(crate) fn release(&mut self, slot: u32) {
         self.put(slot, Slot::Free);
         self.closed.push(slot);
         self.open -= 1;

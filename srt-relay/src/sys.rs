@@ -60,6 +60,14 @@ pub fn announce(fd: OwnedFd) {
     let _gone = write_all(fd.as_raw_fd(), b"ready\n");
 }
 
+/// ppoll(2): whether `fd` takes a line now. Of a pipe POLLOUT means room for PIPE_BUF, 4096 bytes (pipe(7)).
+pub fn takes_a_line(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one pollfd and a timespec, both alive through the call; the signal mask stays.
+    (unsafe { libc::ppoll(&raw mut poll, 1, &raw const now, std::ptr::null()) }) == 1
+}
+
 /// fcntl(2) F_GETFL: how a descriptor was opened.
 ///
 /// # Errors

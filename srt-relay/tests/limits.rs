@@ -88,6 +88,32 @@ fn excess_waits(relay: &Relay, port: u16, present: &AtomicUsize, most: usize) {
 }
 
 both! {
+    fn a_stderr_and_a_status_descriptor_that_nobody_reads_hold_up_nobody(who) {
+        let scratch = who.scratch();
+        greeter(who, &scratch.join("s"));
+        let ((_stderr, err), (_events, status), (mut ready, ready_writer)) = (pipe(), pipe(), pipe());
+        for full in [&err, &status] {
+            let mut file = std::fs::File::from(full.try_clone().expect("dup"));
+            file.write_all(&[b'x'; 65536]).expect("fill the pipe");
+        }
+        let (port, dead) = (free_port(), free_port());
+        let mut command = who.command("srt-relay");
+        command.args(["--ready-fd", "5", "--status-fd", "6"]);
+        command.args([format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1".into()]);
+        command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", scratch.join("s").display())]);
+        for (fd, number) in [(&err, 2), (&ready_writer, 5), (&status, 6)] {
+            srt_tests::pass_fd(&mut command, fd.as_raw_fd(), number);
+        }
+        let mut child = command.spawn().expect("spawn");
+        drop((command, ready_writer));
+        assert_eq!(read_all(&mut ready), b"ready\n");
+        for _ in 0..3 {
+            assert!(connect(dead).read(&mut [0]).is_err());
+            hears_hello(&mut connect(port));
+        }
+        let _ended = (child.kill(), child.wait());
+    }
+
     fn out_of_descriptors_it_goes_on_and_accepts_again(who) {
         let scratch = who.scratch();
         let present = greeter(who, &scratch.join("s"));
