@@ -88,7 +88,9 @@ impl Beside {
             relay.ended(end, tool);
         }
         if let Some(at) = self.sidecars.iter().position(|sidecar| sidecar.0 == pid) {
-            let (_, name) = self.sidecars.remove(at);
+            let (group, name) = self.sidecars.remove(at);
+            // What its shell has left running goes with it: nobody would know of it at the end.
+            sys::kill(-group, libc::SIGKILL);
             tool.warn(&Error::failed(format!("{name}: ended before the command: {end}")));
             if let Some(status) = tool.status {
                 status.send(

@@ -97,4 +97,20 @@ both! {
         talk.send("\n");
         assert_eq!(talk.end(), (7, String::new()));
     }
+
+    fn what_a_sidecar_that_ends_early_has_left_running_goes_with_it(who) {
+        let mut command = who.command("srt-ns");
+        // The shell tells the number of what it leaves: it has the caller's stderr.
+        let sidecar = "sleep 1000 & echo $! >&2; exec sleep 1001";
+        command.args(["--sidecar", sidecar, "--", "sh", "-c", "read -r _"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        let left: i32 = talk.line().parse().expect("a pid");
+        let is_there = || Process::find(left).is_some_and(|process| process.name == "sleep" && process.is_alive());
+        wait_until("both sleeps", || is_there() && Process::find(child_named(talk.pid(), "sleep")).is_some());
+        kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
+        assert!(talk.line().ends_with("ended before the command: signal 9"));
+        talk.send("\n");
+        assert_eq!(talk.end(), (0, String::new()));
+        wait_until("its end", || !is_there());
+    }
 }
