@@ -103,13 +103,15 @@ impl Build {
                 sys::chmod(&link, *mode).context(|| "chmod")
             }
             (Action::RemountReadOnly, _) => {
-                let (_, fd, _) = self.root.find(dest)?;
+                let (place, fd, _) = self.root.find(dest)?;
                 let fail = |error: std::io::Error| match error.raw_os_error() {
                     Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.display())),
                     _ => Error::system("cannot make it read-only", &error),
                 };
                 // nodev too, as bubblewrap has it: to open a device for writing is to write.
-                sys::set_attributes(&*fd, READ_ONLY | NO_SUID | NO_DEV, false).map_err(fail)
+                sys::set_attributes(&*fd, READ_ONLY | NO_SUID | NO_DEV, false).map_err(fail)?;
+                // It may be a mount that came along with a bind, above which nothing is pinned yet.
+                self.pins.protect(&mut self.root, dest, &place)
             }
             _ => Err(Error::failed("nothing was prepared for this operation")),
         }

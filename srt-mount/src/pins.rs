@@ -56,9 +56,11 @@ struct Pinned {
 type Roots = BTreeMap<u64, Option<(PathBuf, OwnedFd)>>;
 
 impl Pins {
-    /// From here on the command could rename directories of the host.
+    /// From here on the command could rename directories of the host: those of what was mounted just now, too, which
+    /// can be at paths that were asked for when something else was there.
     pub fn host_is_writable(&mut self) {
         self.needed = true;
+        self.asked.clear();
     }
 
     /// Notes the directories above a mount point, and the links on the way to it, that are in writable mounts of

@@ -2,7 +2,7 @@
 //! removed or replaced, whoever tries.
 
 use srt_tests::attacks::{Sandbox, where_one_may_mount};
-use srt_tests::{Scratch, Who, both};
+use srt_tests::{Scratch, Who, both, run};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -157,6 +157,39 @@ both! {
         }
         sandbox.each(&[format!("exchange {work_text}/links/to-b {work_text}/mine")]).all_got_through();
         assert_eq!(fs::read_to_string(&name).expect("config"), "OWNED\n");
+    }
+
+    fn pins_hold_in_a_bind_that_comes_in_place_of_another(who) {
+        let scratch = lay_out(who);
+        scratch.file("later/a/b/c/config", "trusted\n");
+        scratch.file("inner/c/config", "trusted\n");
+        let path = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
+        let [work, config, later] = ["work", "work/a/b/c/config", "later"].map(path);
+        let [inside, inner] = ["work/a/b", "inner"].map(path);
+        // What was protected at the same path before is another directory.
+        let sandbox = Sandbox::new(who, std::path::Path::new(&work)).mounts(&["--mask", &config]);
+        for second in [["--bind", &later, &work], ["--bind", &inner, &inside]] {
+            let attacks = [format!("rename {inside}/c {inside}/moved"), format!("exchange {inside}/c {work}/mine/c")];
+            sandbox.clone().mounts(&second).mounts(&["--mask", &config]).each(&attacks).all_were_refused();
+            sandbox.clone().mounts(&second).each(&attacks[..1]).all_got_through();
+        }
+    }
+
+    fn a_mount_that_came_along_and_is_made_read_only_stays_where_it_is(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let work = work.to_str().expect("UTF-8");
+        let ran = |protect: &str| {
+            let script = format!(
+                "mount -t tmpfs tmpfs {work}/a/b/c && exec srt-ns -- srt-mount --ro-bind / / --proc /proc \
+                 --bind {work} {work} {protect} -- mv {work}/a {work}/moved"
+            );
+            let mut command = who.command("unshare");
+            command.args(if who == Who::Root { &["-m"][..] } else { &["-Urm"] }).args(["sh", "-c", &script]);
+            run(&mut command)
+        };
+        ran(&format!("--remount-ro {work}/a/b/c")).code(1).complains("Device or resource busy");
+        ran("").ok();
     }
 
     fn what_lies_beside_the_protected_path_can_still_be_changed(who) {
