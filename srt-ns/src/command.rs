@@ -1,6 +1,7 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
 use crate::caller;
+use crate::lifeline::Lifeline;
 use crate::namespaces::FOR_SRT_MOUNT;
 use crate::options::{Pid1, Plan, Session};
 use crate::pipe::{Gate, Waiter};
@@ -28,11 +29,13 @@ pub fn start(
     go: Gate,
     inherited: Inherited,
 ) -> Result<(Pid, Gate)> {
+    // srt-init's end is the command's. Without it the command is tied to the supervisor as srt-init would be.
+    let life = if plan.pid1 == Pid1::Command { Some(Lifeline::new()?) } else { None };
     match sys::fork().context(|| "cannot fork the command")? {
         Side::Parent(pid) => Ok((pid, go)),
         Side::Child => {
-            let error =
-                become_program(plan, program, kept, go.waiter(), inherited).unwrap_or_else(|error| error);
+            let error = become_program(plan, program, kept, life, go.waiter(), inherited)
+                .unwrap_or_else(|error| error);
             sys::exit(tool.fail(&error))
         }
     }
@@ -43,19 +46,18 @@ fn become_program(
     plan: &Plan,
     program: &Program,
     kept: &Kept,
+    life: Option<Lifeline>,
     go: Waiter,
     inherited: Inherited,
 ) -> Result<Error> {
-    if plan.pid1 == Pid1::Command {
-        sys::die_with_parent()?;
-    }
-    match plan.session {
+    let detach = || match plan.session {
         // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
-        Session::New => sys::setsid().context(|| "setsid")?,
+        Session::New => sys::setsid().context(|| "setsid"),
         // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
         // pid namespace, so the caller's group must not be the command's.
-        Session::Keep => sys::own_process_group(0).context(|| "setpgid")?,
-    }
+        Session::Keep => sys::own_process_group(0).context(|| "setpgid"),
+    };
+    life.map_or_else(detach, |life| life.tie(detach))?;
     caller::leave_keyring()?;
     let stage = mount_stage(program);
     // Both the supervisor and srt-init have given everything away when they let the command go.

@@ -2,40 +2,35 @@
 //! command can neither see nor signal it, and ends with the supervisor.
 
 use crate::caller;
-use crate::pipe::{Gate, Waiter};
+use crate::lifeline::Lifeline;
 use crate::sys::{self, Inherited, Side};
 use srt_common::tool::Tool;
 use srt_common::{Context, Result};
 use std::fs::File;
 use std::os::fd::AsFd;
 
-/// Forks a companion. The child comes back as [`Side::Child`], armed and with nothing of the caller's session, and
-/// ends in [`end`].
+/// Forks a companion. The child comes back as [`Side::Child`], tied to the supervisor's life and with nothing of the
+/// caller's session, and ends in [`end`].
 ///
 /// # Errors
-/// What fork(2) or pipe2(2) says.
+/// What fork(2) or pidfd_open(2) says.
 pub fn start(tool: Tool, name: &str) -> Result<Side> {
-    let life = Gate::new()?;
+    let life = Lifeline::new()?;
     match sys::fork().context(|| format!("cannot fork {name}"))? {
-        Side::Parent(pid) => {
-            life.opener().open();
-            Ok(Side::Parent(pid))
-        }
+        Side::Parent(pid) => Ok(Side::Parent(pid)),
         Side::Child => {
-            if let Err(error) = settle(life.waiter()) {
-                end(tool, Err(error));
-            }
-            Ok(Side::Child)
+            let tied = life.tie(detach).and_then(|()| caller::leave_keyring());
+            tied.map_or_else(|error| end(tool, Err(error)), |()| Ok(Side::Child))
         }
     }
 }
 
-fn settle(life: Waiter) -> Result<()> {
-    sys::die_with_parent()?;
-    life.wait(1);
-    // Neither the caller's terminal and its keys nor the caller's keyring are a companion's.
-    sys::setsid().context(|| "setsid")?;
-    caller::leave_keyring()
+/// Neither the caller's terminal and its keys nor the caller's process group are a companion's.
+///
+/// # Errors
+/// What setsid(2) says.
+pub fn detach() -> Result<()> {
+    sys::setsid().context(|| "setsid")
 }
 
 /// The end of a companion: its exit status, or what it could not do.

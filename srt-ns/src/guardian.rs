@@ -4,6 +4,7 @@
 //! left, and there is a guardian if one of them exists: a command that is PID 1 itself (--as-pid-1) and could
 //! have disarmed its death signal (prctl(2)), the children of a sidecar's shell, and the published sockets.
 
+use crate::caller;
 use crate::companion;
 use crate::sys::{self, Pid, Side};
 use srt_common::fds::Kept;
@@ -28,7 +29,7 @@ impl Guardian {
     /// What fork(2) or pipe2(2) says.
     pub fn start(tool: Tool, published: &[Place]) -> Result<Self> {
         let (reader, writer) = pipe().context(|| "pipe")?;
-        match companion::start(tool, "the guardian")? {
+        match sys::fork().context(|| "cannot fork the guardian")? {
             Side::Parent(pid) => Ok(Self { pid, orders: File::from(OwnedFd::from(writer)) }),
             Side::Child => {
                 drop(writer);
@@ -54,8 +55,10 @@ impl Guardian {
 /// Should: sit on the end of a pipe with nothing but the directories of the published sockets. Mustn't: do anything
 /// while the supervisor lives.
 fn guard(mut orders: File, published: &[Place]) -> Result<u8> {
-    // It is the one process that must not die with the supervisor: the end of the pipe tells it.
-    sys::outlive_parent()?;
+    // It is the one process that is not tied to the supervisor's life: the end of the pipe tells it, and the orders
+    // stay in the pipe until it comes to read them, however late.
+    companion::detach()?;
+    caller::leave_keyring()?;
     let descriptors = published.iter().map(Place::descriptor).chain([orders.as_raw_fd(), 2]);
     Kept::default().close_others(&descriptors.collect::<Vec<_>>())?;
     privileges::drop_held()?;

@@ -7,8 +7,10 @@
 //! end, stops included, with its own waitid(2). What srt-init holds for the command is nothing: no capability,
 //! no descriptor, no file, no memory that can be read.
 
+use crate::companion;
 use crate::empty_root::EmptyRoot;
-use crate::pipe::{Gate, Opener, Waiter};
+use crate::lifeline::Lifeline;
+use crate::pipe::{Gate, Opener};
 use crate::sys::{self, Pid, Received, Side};
 use srt_common::tool::Tool;
 use srt_common::{Context, Result, privileges};
@@ -26,18 +28,15 @@ pub fn leave_signal() -> libc::c_int {
 /// is left to it.
 ///
 /// # Errors
-/// What pipe2(2) or fork(2) says. What srt-init itself cannot do, it tells the user, and exits.
+/// What pidfd_open(2) or fork(2) says. What srt-init itself cannot do, it tells the user, and exits.
 pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
-    let life = Gate::new()?;
+    let life = Lifeline::new()?;
     match sys::fork().context(|| "cannot fork srt-init")? {
-        Side::Parent(pid) => {
-            life.opener().open();
-            Ok((pid, go))
-        }
+        Side::Parent(pid) => Ok((pid, go)),
         Side::Child => {
             // Held to the end: were it closed before the error is told, the command would end, and we with it.
             let go = go.opener();
-            sys::exit(match lock_down(life.waiter(), &go) {
+            sys::exit(match lock_down(life, &go) {
                 Ok(()) => {
                     go.open();
                     serve()
@@ -49,11 +48,9 @@ pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
 }
 
 /// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits.
-fn lock_down(life: Waiter, go: &Opener) -> Result<()> {
-    sys::die_with_parent()?;
-    life.wait(1);
+fn lock_down(life: Lifeline, go: &Opener) -> Result<()> {
     // Signals of the caller's terminal and process group are the supervisor's business.
-    sys::setsid().context(|| "setsid")?;
+    life.tie(companion::detach)?;
     EmptyRoot::new()?.enter()?;
     privileges::drop_held()?;
     sys::rename_process(c"srt-init").context(|| "cannot wipe the arguments")?;

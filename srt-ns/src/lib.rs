@@ -9,6 +9,7 @@ pub mod companion;
 pub mod empty_root;
 pub mod guardian;
 pub mod init;
+pub mod lifeline;
 pub mod namespaces;
 pub mod options;
 pub mod pipe;

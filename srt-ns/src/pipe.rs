@@ -1,8 +1,4 @@
-//! Pipes that hold a child back until its parent lets it go, and that tell it when the parent is gone.
-//!
-//! A child that only arms its death signal (PR_SET_PDEATHSIG) has a hole: the parent may have died before. So
-//! it arms the signal, then waits here for a byte that only the parent can write, and takes the end of the
-//! pipe for the parent's death.
+//! A pipe that holds a child back until everybody has let it go.
 
 use crate::sys;
 use srt_common::{Context, Result};

@@ -34,6 +34,12 @@ pub fn parent() -> Pid {
     unsafe { libc::getppid() }
 }
 
+/// getpid(2).
+pub fn own_pid() -> Pid {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::getpid() }
+}
+
 /// getpgrp(2).
 pub fn process_group() -> Pid {
     // SAFETY: no argument, no failure.
@@ -93,11 +99,6 @@ pub fn die_with_parent() -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)
         .map(drop)
         .context(|| "prctl(PR_SET_PDEATHSIG)")
-}
-
-/// prctl(2) PR_SET_PDEATHSIG: the parent's end changes nothing.
-pub fn outlive_parent() -> Result<()> {
-    prctl(libc::PR_SET_PDEATHSIG, 0, 0).map(drop).context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
 /// dup2(2).
