@@ -19,9 +19,12 @@ use srt_common::{Context, Error, Result};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 const STDIN: RawFd = 0;
 const STDOUT: RawFd = 1;
+/// How long a caller that ends takes from closing one of its two pipes to closing the other, on a busy machine.
+const AFTER_THE_OTHER: Duration = Duration::from_millis(100);
 
 /// Bytes a splice may move at once: as much as a pipe can be made to hold (pipe(7), pipe-max-size).
 const SPLICE: usize = 1 << 20;
@@ -107,6 +110,7 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                     down.done = true;
                 }
                 Err(Failure::Input(error)) => return Err(Error::system("the connection broke", &error)),
+                Err(Failure::Output(_)) if up.done || caller_is_gone()? => break,
                 Err(Failure::Output(error)) => return Err(Error::system("cannot write to stdout", &error)),
             }
         }
@@ -115,6 +119,14 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
         }
     }
     unsent.map_or(Ok(()), Err)
+}
+
+/// Whether stdin has no writer any more, now that stdout has no reader: a caller that ends (ssh, with the peer's last
+/// words still on their way) closes both, one after the other, and has nothing to complain of.
+fn caller_is_gone() -> Result<bool> {
+    let mut stdin = [sys::watch(STDIN, 0)];
+    sys::poll(&mut stdin, Some(AFTER_THE_OTHER)).context(|| "poll")?;
+    Ok(stdin.iter().any(|fd| fd.revents & libc::POLLHUP != 0))
 }
 
 impl Flow {
