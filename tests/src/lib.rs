@@ -75,7 +75,12 @@ impl Who {
 
     /// A new directory that belongs to this user, mode 0755, reachable for everybody.
     pub fn scratch(self) -> Scratch {
-        let dir = tempfile::Builder::new().prefix("srt-").tempdir_in("/tmp").expect("a scratch directory");
+        self.scratch_in("/tmp")
+    }
+
+    /// The same elsewhere.
+    pub fn scratch_in(self, parent: &str) -> Scratch {
+        let dir = tempfile::Builder::new().prefix("srt-").tempdir_in(parent).expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         chown(dir.path(), Some(self.uid()), Some(self.uid())).expect("chown");
         Scratch { dir, who: self }
@@ -273,19 +278,24 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
         }
     });
     let collect = |stream: Option<Box<dyn Read + Send>>| {
+        let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
             if let Some(mut stream) = stream {
                 let _closed = stream.read_to_end(&mut bytes);
             }
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
+            let _late = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        });
+        receiver
     };
     let out = collect(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
     let err = collect(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
     let status = wait(&mut child, &format!("the end of {command:?}"));
+    let [out, err] = [out, err].map(|text| {
+        text.recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("somebody outlives {command:?} and holds its output"))
+    });
     feeder.join().expect("feeder");
-    let (out, err) = (out.join().expect("stdout"), err.join().expect("stderr"));
     Ran { code: status.code(), signal: status.signal(), out, err }
 }
 

@@ -100,7 +100,7 @@ impl Sshd {
     pub fn start(who: Who) -> Self {
         let server = Server::start(who, |port, scratch| {
             let home = scratch.dir("home");
-            passwd(who, scratch);
+            passwd_files(who, scratch, &[name(who)]);
             for key in ["host_key", "user_key"] {
                 run(who
                     .command("ssh-keygen")
@@ -165,22 +165,22 @@ fn name(who: Who) -> &'static str {
     if who == Who::Root { "root" } else { "srt-user" }
 }
 
-/// Files for /etc/passwd and /etc/shadow in which the test's user has a home and a shell, whatever the machine says.
-fn passwd(who: Who, scratch: &Scratch) {
-    let others = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+/// Files for /etc/passwd and /etc/shadow in which the test's user has a home, a shell and these names, whatever the
+/// machine says.
+pub fn passwd_files(who: Who, scratch: &Scratch, names: &[&str]) {
     let uid = who.uid().to_string();
-    let mut all: String = others
-        .lines()
-        .filter(|line| line.split(':').nth(2) != Some(&uid))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    all.push_str(&format!("{}:x:{uid}:{uid}::{}/home:/bin/sh\n", name(who), scratch.text()));
-    scratch.file("passwd", all);
-    let shadow = scratch.file("shadow", format!("{}:*:19000:0:99999:7:::\n", name(who)));
+    let others = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let others =
+        others.lines().filter(|line| line.split(':').nth(2) != Some(&uid)).map(|line| format!("{line}\n"));
+    let home = scratch.join("home");
+    let own = names.iter().map(|name| format!("{name}:x:{uid}:{uid}::{}:/bin/sh\n", home.display()));
+    scratch.file("passwd", others.chain(own).collect::<String>());
+    let lines = names.iter().map(|name| format!("{name}:*:19000:0:99999:7:::\n"));
+    let shadow = scratch.file("shadow", lines.collect::<String>());
     fs::set_permissions(shadow, fs::Permissions::from_mode(0o600)).expect("chmod");
 }
 
-/// A command of `who`'s in a mount namespace with the files of [`passwd`] in their places.
+/// A command of `who`'s in a mount namespace with the files of [`passwd_files`] in their places.
 fn with_passwd(who: Who, scratch: &Scratch, program: &str) -> Command {
     let inner = who.command(program);
     let mut command = Who::Root.command("unshare");

@@ -147,7 +147,7 @@ fn readme_uses_no_option_that_does_not_exist() {
         for word in block.split_whitespace() {
             if TOOLS.contains(&word) || word == "bwrap" {
                 tool = word;
-            } else if word == "--" {
+            } else if word == "--" || word == "&" {
                 tool = "";
             }
             let foreign = tool.is_empty()
