@@ -1,0 +1,147 @@
+//! Many sandboxes at once, and many one after the other: nothing accumulates.
+
+use srt_tests::processes::Family;
+use srt_tests::talk::Talk;
+use srt_tests::{Who, both, chain, run, tools, wait_until};
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Bytes of the kernel's own memory that it cannot give back under pressure: what namespaces and mounts are made of.
+fn kernel_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let names = ["SUnreclaim:", "Percpu:", "KernelStack:", "PageTables:"];
+    let lines = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>() * 1024
+}
+
+/// How many keys a user has: proc_key-users(5).
+fn keys(who: Who) -> usize {
+    let text = fs::read_to_string("/proc/key-users").unwrap_or_default();
+    let line = text.lines().find(|line| line.trim_start().starts_with(&format!("{}:", who.uid())));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+/// How many directories there are in a tree, for the cgroups.
+fn directories(path: &Path) -> usize {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| 1 + directories(&entry.path()))
+        .sum()
+}
+
+fn mounts() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().count()
+}
+
+/// All that must be afterwards as before.
+fn everything() -> (usize, usize) {
+    (mounts(), directories(Path::new("/sys/fs/cgroup")))
+}
+
+/// Runs the chain a thousand times where there may be 60 namespaces of each kind at a time, and where every directory
+/// that programs put temporary files into is new and empty; prints what is in them afterwards, and the mounts that have
+/// come.
+const THOUSAND: &str = r#"
+set -e
+mount --bind "$1" /mnt
+for directory in /tmp /var/tmp /dev/shm /run; do
+    if [ -d "$directory" ] && [ ! -L "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
+done
+mkdir /tmp/work
+for limit in /proc/sys/user/max_*_namespaces; do echo 60 >"$limit"; done
+before=$(cat /proc/self/mountinfo)
+count=0
+while [ $count -lt 1000 ]; do
+    /mnt/srt-ns -- srt-mount --ro-bind / / --dev /dev --proc /proc --bind /tmp/work /tmp/work -- srt-seccomp -- true
+    count=$((count + 1))
+done
+find /tmp /var/tmp /dev/shm /run -xdev -mindepth 1 ! -path /tmp/work
+[ "$before" = "$(cat /proc/self/mountinfo)" ] || echo mounts have changed
+echo $count
+"#;
+
+#[test]
+fn a_limit_of_namespaces_would_stop_what_leaves_some_behind() {
+    let script = "for limit in /proc/sys/user/max_*_namespaces; do echo 60 >$limit; done
+        exec 2>&1; i=0; while [ $i -lt 100 ]; do unshare -n sleep 1000 & i=$((i+1)); done; sleep 0.5; kill -9 -1";
+    let ran = run(Who::Root.command("unshare").args(["-Urpf", "--mount-proc", "sh", "-c", script]));
+    assert!(ran.out.contains("No space left on device"), "{ran:#?}");
+}
+
+both! {
+    fn a_hundred_at_once_live_side_by_side_and_leave_nothing(who) {
+        let family = Family::new();
+        let work = who.scratch();
+        let before = everything();
+        let (memory, before_keys) = (kernel_memory(), keys(who));
+        let mut all: Vec<_> = (0..100)
+            .map(|number| {
+                let script = format!("echo ready; read word; echo $word {number}; exit {number}");
+                Talk::over_pipes(chain(who, work.path()).args(["sh", "-c", &script]))
+            })
+            .collect();
+        all.iter_mut().for_each(|talk| _ = talk.expect("ready"));
+        // Each has its own namespaces.
+        let members = family.members();
+        let namespace = |pid: i32| fs::metadata(format!("/proc/{pid}/ns/pid")).expect("it runs").ino();
+        let inits: Vec<_> = members.iter().filter(|member| member.name == "srt-init").collect();
+        assert_eq!(inits.iter().map(|init| namespace(init.pid)).collect::<HashSet<_>>().len(), 100);
+        let with_all = kernel_memory();
+        // A third is told to end, a third is killed, a third ends by itself.
+        for (number, mut talk) in all.into_iter().enumerate() {
+            let code = i32::try_from(number).expect("small");
+            match number % 3 {
+                0 => {
+                    talk.send("hello\n");
+                    talk.expect(&format!("hello {number}"));
+                    assert_eq!(talk.end().0, code);
+                }
+                1 => {
+                    talk.signal(libc::SIGTERM);
+                    assert_eq!(talk.end().0, 143);
+                }
+                _ => {
+                    talk.signal(libc::SIGKILL);
+                    talk.status();
+                }
+            }
+        }
+        eprintln!("all gone after {:?}; {} KiB of the kernel each", family.ends(), with_all.saturating_sub(memory) / 102_400);
+        assert_eq!(everything(), before);
+        // The kernel takes namespaces and keys apart in its own time, and other tests have theirs.
+        let most = memory + (with_all.saturating_sub(memory)) / 2 + (16 << 20);
+        wait_until("the kernel's memory to come back", || kernel_memory() < most);
+        wait_until("the keys to go", || keys(who) < before_keys + 50);
+        assert_eq!(fs::read_dir(work.path()).expect("work").count(), 0);
+    }
+
+    fn a_thousand_in_a_row_leave_nothing(who) {
+        let family = Family::new();
+        let before = everything();
+        let (memory, before_keys) = (kernel_memory(), keys(who));
+        let words = ["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", THOUSAND, "sh"];
+        run_for(who.command("unshare").args(words).arg(tools()));
+        assert_eq!(family.members(), []);
+        assert_eq!(everything(), before);
+        // A network namespace alone is a hundred KiB.
+        wait_until("the kernel's memory to come back", || kernel_memory() < memory + (48 << 20));
+        wait_until("the keys to go", || keys(who) < before_keys + 50);
+    }
+}
+
+/// Runs the thousand, which may take longer than other things.
+fn run_for(command: &mut Command) {
+    let mut talk = Talk::over_pipes(command);
+    let start = Instant::now();
+    while talk.is_alive() {
+        assert!(start.elapsed() < Duration::from_secs(300), "still not a thousand");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (code, said) = talk.end();
+    assert_eq!((code, said.trim()), (0, "1000"));
+}
