@@ -66,7 +66,7 @@ const COPY: usize = 256 << 10;
 const BULK: usize = 64 << 10;
 
 /// How many pieces one flow moves before another connection has its turn.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 2;
 
 /// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is noted here when it is reported, and
 /// taken back when the kernel says EAGAIN.
