@@ -93,6 +93,7 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
         command: Some(command),
         terminal,
         beside,
+        asked_to_stop: false,
     };
     supervisor.run()
 }

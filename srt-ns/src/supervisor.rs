@@ -30,6 +30,8 @@ pub struct Supervisor<'a> {
     pub terminal: Option<Terminal>,
     /// What runs beside the sandbox.
     pub beside: Beside,
+    /// Under --keep-session: somebody sent us SIGTSTP, and the command has not stopped yet.
+    pub asked_to_stop: bool,
 }
 
 /// How a process ended.
@@ -165,7 +167,10 @@ impl Supervisor<'_> {
         let Some(command) = self.command else { return };
         match self.plan.session {
             // The command's group decides; that it stopped comes back as a change of state.
-            Session::Keep => sys::kill(-command, libc::SIGTSTP),
+            Session::Keep => {
+                self.asked_to_stop = !received.from_kernel();
+                sys::kill(-command, libc::SIGTSTP);
+            }
             Session::New => {
                 // setpgid(2): in a session of its own the command's group is orphaned, and the kernel drops SIGTSTP.
                 sys::kill(-command, libc::SIGSTOP);
@@ -182,7 +187,10 @@ impl Supervisor<'_> {
         if let Some(terminal) = &mut self.terminal {
             terminal.take_back();
         }
-        if !sys::stop_as_by_default() {
+        // A stop key pressed where nobody could continue us must not stop the command either; somebody who sent SIGTSTP
+        // can send SIGCONT.
+        let asked = std::mem::take(&mut self.asked_to_stop);
+        if !sys::stop_as_by_default() && !asked {
             self.resume();
         }
     }
