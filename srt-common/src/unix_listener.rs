@@ -49,9 +49,10 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
         }
         bound => bound.context(what)?,
     };
-    sys::listen(listener.as_fd(), BACKLOG).context(what)?;
     let inode = sys::inode(directory.as_fd(), name).context(what)?;
-    Ok((listener, Place { directory, name: name.into(), inode }))
+    let place = Place { directory, name: name.into(), inode };
+    sys::listen(listener.as_fd(), BACKLOG).context(what).inspect_err(|_| place.remove())?;
+    Ok((listener, place))
 }
 
 /// Binds a socket whose file has mode 0600 from the first moment. bind(2) applies the umask itself (`unix_bind_bsd`

@@ -384,22 +384,32 @@ pub fn list(fd: &impl AsRawFd, last: impl Fn(&CStr) -> bool) -> io::Result<Vec<(
     if stream.is_null() {
         return Err(io::Error::last_os_error());
     }
-    let mut names = vec![];
-    loop {
+    let mut names = Ok(vec![]);
+    while let Ok(list) = &mut names {
+        // SAFETY: no arguments.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: this thread's own errno, by which readdir(3) tells an error from the end.
+        unsafe { *errno = 0 };
         // SAFETY: an open stream, of this thread alone.
         let entry = unsafe { libc::readdir(stream) };
         // SAFETY: NULL at the end, or an entry that stays valid until the next readdir.
-        let Some(entry) = (unsafe { entry.as_ref() }) else { break };
+        let Some(entry) = (unsafe { entry.as_ref() }) else {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(0) {
+                names = Err(error);
+            }
+            break;
+        };
         // SAFETY: the kernel ends the name with a NUL.
         let name = unsafe { CStr::from_ptr(entry.d_name.as_ptr()) };
         if last(name) {
             break;
         }
-        names.push((name.to_owned(), entry.d_type));
+        list.push((name.to_owned(), entry.d_type));
     }
     // SAFETY: an open stream that is not used again.
     unsafe { libc::closedir(stream) };
-    Ok(names)
+    names
 }
 
 /// geteuid(2).
