@@ -576,6 +576,23 @@ mod relays {
     }
 }
 
+mod caller {
+    use super::*;
+
+    both! {
+        fn one_that_has_ended_already_is_missed(who) {
+            // strace(1) holds srt-ns back, where it opens a pidfd of the shell, until the shell has ended.
+            let late = "strace -D -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:delay_enter=1000000";
+            let orphan = |options: &str| {
+                let script = format!("{late} srt-ns {options} -- echo it ran & sleep 0.3");
+                run(who.command("sh").args(["-c", &script]))
+            };
+            orphan("").says("").hints("srt-ns", "the process that started srt-ns has ended already", "--outlive-parent");
+            orphan("--outlive-parent").says("it ran");
+        }
+    }
+}
+
 mod keys {
     use super::*;
 

@@ -1,0 +1,70 @@
+//! If any part of the sandbox cannot be had, the command does not run: every system call of a start that builds or locks
+//! something is made to fail, one after the other.
+
+use srt_tests::{Ran, Who, both, run};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The calls that make the sandbox what it is. (What reads and closes is left out: a failing close(2) weakens nothing.)
+const PROTECTIVE: &str = "unshare,setsid,keyctl,capget,capset,prctl,close_range,pidfd_open,signalfd4,fsopen,fsconfig,fsmount,\
+    open_tree,move_mount,mount_setattr,pivot_root,umount2,fchdir,getdents64,seccomp";
+
+/// The whole chain under strace(1), around a command that says if it runs.
+fn traced(who: Who, log: &str, inject: &[String]) -> Ran {
+    let mut command = who.command("strace");
+    command.args(["--follow-forks", "--quiet=all", "--output", log]).arg(format!("--trace={PROTECTIVE}"));
+    command.args(inject.iter().flat_map(|what| ["-e", what])).arg(srt_tests::tool("srt-ns"));
+    command.args([
+        "--",
+        "srt-mount",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--tmpfs",
+        "/mnt",
+    ]);
+    run(command.args(["--mask", "/etc/passwd", "--", "srt-seccomp", "--", "echo", "it ran"]))
+}
+
+/// Each call, and how often a process of the chain makes it. Of the many that empty the bounding set the first will do.
+fn calls(log: &str) -> BTreeSet<(String, usize)> {
+    let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut calls = BTreeSet::new();
+    for line in log.lines() {
+        let Some((process, call)) = line.split_once(' ') else { continue };
+        let Some((name, arguments)) = call.trim_start().split_once('(') else { continue };
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            continue;
+        }
+        let count = seen.entry((process, name)).or_default();
+        *count += 1;
+        if !arguments.starts_with("PR_CAPBSET_DROP") || *count == 1 {
+            calls.insert((name.to_owned(), *count));
+        }
+    }
+    calls
+}
+
+both! {
+    fn whatever_is_refused_nothing_runs(who) {
+        let scratch = who.scratch();
+        let log = scratch.file("log", "");
+        let log = log.to_str().expect("UTF-8");
+        // The control, and what there is to refuse.
+        traced(who, log, &[]).ok().says("it ran");
+        let calls = calls(&std::fs::read_to_string(log).expect("the log"));
+        assert!(calls.len() > 30, "{calls:?}");
+        for (call, when) in calls {
+            let ran = traced(who, log, &[format!("inject={call}:error=EPERM:when={when}")]);
+            let told = ran.err.lines().all(|line| line.starts_with("srt-"));
+            let message = format!("{call}, the {when}. time: {ran:#?}");
+            assert!(ran.code == Some(125) && ran.out.is_empty() && told, "{message}");
+            assert!(!ran.err.contains("panicked"), "{message}");
+            // srt-init closes its stderr at last: what it cannot do then, it cannot tell.
+            assert!(!ran.err.is_empty() || call == "close_range", "{message}");
+        }
+    }
+}
