@@ -109,7 +109,9 @@ impl Beside {
             [self.relay.take().map(|relay| relay.pid), self.guardian.take().map(|guardian| guardian.pid())];
         let others: Vec<_> = others.into_iter().flatten().collect();
         others.iter().for_each(|&pid| sys::kill(pid, libc::SIGKILL));
-        sidecars.iter().map(|sidecar| sidecar.0).chain(others).for_each(sys::reap);
+        for pid in sidecars.iter().map(|sidecar| sidecar.0).chain(others) {
+            sys::reap(pid);
+        }
         self.host = None;
     }
 }

@@ -47,6 +47,13 @@ pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
     }
 }
 
+/// Ends an srt-init beside which the command could not be forked; what it exited with, if it had failed before. Then
+/// its failure is the cause, and told: no fork succeeds in a pid namespace whose PID 1 has ended (pid_namespaces(7)).
+pub fn failure(pid: Pid) -> Option<u8> {
+    sys::kill(pid, libc::SIGKILL);
+    sys::reap(pid)
+}
+
 /// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits.
 fn lock_down(life: Lifeline, go: &Opener) -> Result<()> {
     // Signals of the caller's terminal and process group are the supervisor's business.

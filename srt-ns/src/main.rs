@@ -60,7 +60,13 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
             init::start(*tool, Gate::new()?).map(|(pid, go)| (Some(pid), go))?
         }
     };
-    let (command, go) = command::start(*tool, &plan, &program, &kept, go, inherited)?;
+    let started = command::start(*tool, &plan, &program, &kept, go, inherited);
+    if started.is_err()
+        && let Some(code) = init.and_then(init::failure)
+    {
+        return Ok(code);
+    }
+    let (command, go) = started?;
     if plan.session == Session::Keep {
         // Also here, since nobody knows who comes first; the terminal takes only a group that exists.
         let _done_by_the_command = sys::own_process_group(command);

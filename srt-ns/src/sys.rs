@@ -371,12 +371,16 @@ pub fn has_ended(pid: Pid) -> bool {
     result.is_err() || unsafe { info.si_pid() } != 0
 }
 
-/// waitpid(2), until the child has ended. It is on its way, or was reaped before.
-pub fn reap(pid: Pid) {
-    // SAFETY: a null status is not written.
-    while cerr(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) })
-        .is_err_and(|error| error.raw_os_error() == Some(libc::EINTR))
-    {}
+/// waitpid(2), until the child has ended. It is on its way, or was reaped before. Its exit status, if it has one.
+pub fn reap(pid: Pid) -> Option<u8> {
+    let mut status = 0;
+    // SAFETY: a pointer to an integer that lives through the call.
+    while let Err(error) = cerr(unsafe { libc::waitpid(pid, &mut status, 0) }) {
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return None;
+        }
+    }
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status) as u8)
 }
 
 /// Whether a process has children.

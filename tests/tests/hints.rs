@@ -362,6 +362,15 @@ mod mounts {
             }
         }
 
+        fn a_failure_of_srt_init_is_told_once(who) {
+            // strace(1) holds the fork of the command back until srt-init has failed, and with it the pid namespace.
+            let mut command = who.command("strace");
+            command.args(["-o", "/dev/null", "-e", "inject=clone,clone3:delay_enter=200000:when=2"]);
+            command.arg(tool("srt-ns")).args(["--", "echo", "it ran"]);
+            let refused = behind(&[refuse(libc::SYS_umount2, libc::EACCES)], command);
+            failed(&refused, "srt-ns", "Permission denied", "--security-opt apparmor=unconfined");
+        }
+
         fn cap_sys_admin_is_missed(who) {
             let mut command = with(who, "srt-mount", &["--ro-bind", "/", "/"]);
             if who == Who::Root {
