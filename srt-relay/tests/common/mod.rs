@@ -1,15 +1,16 @@
 //! What the tests of the relay share: a running relay, and streams of either family.
 
-#![allow(dead_code, clippy::expect_used, clippy::print_stderr)]
+#![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A relay that has said `ready`. Killed when it goes out of scope.
@@ -42,15 +43,19 @@ impl Relay {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
         let stderr = Arc::new(Mutex::new(String::new()));
         let (lines, sink) = (child.stderr.take().expect("stderr"), Arc::clone(&stderr));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
                 *sink.lock().expect("lock") += &format!("{line}\n");
             }
         });
         let mut out = String::new();
         child.stdout.take().expect("stdout").read_to_string(&mut out).expect("read");
-        let relay = Self { child, stderr };
-        assert_eq!(out, "ready\n", "{}", relay.stderr());
+        let mut relay = Self { child, stderr };
+        if out != "ready\n" {
+            let status = relay.wait();
+            reader.join().expect("stderr");
+            panic!("not ready but {out:?}, {status}: {}", relay.stderr());
+        }
         relay
     }
 
@@ -148,9 +153,16 @@ pub fn bounded(stream: impl Stream + 'static) -> Box<dyn Stream> {
     Box::new(stream)
 }
 
-/// A port on which nothing listens now.
+/// A port on which nothing listens now, below those that the kernel gives to outgoing connections: one of those
+/// might take it before the relay does. Not bound to find out: a child that another thread starts meanwhile would
+/// hold the socket until its exec.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind").local_addr().expect("address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16 % 200 * 100;
+    (0..)
+        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .find(|&port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err())
+        .expect("a free port")
 }
 
 /// Everything up to the end of the stream.
