@@ -5,8 +5,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, dead_code)]
 
+mod launch;
 mod peers;
 mod report;
+mod sandboxes;
 mod timing;
 
 use report::{Bench, Result};
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 /// A part of the benchmark, by the name that `--only` takes.
 type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 
-const GROUPS: [Group; 0] = [];
+const GROUPS: [Group; 1] = [("launch", launch::run_all)];
 
 fn main() -> ExitCode {
     match run() {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
     let mut bench = Bench::new(options.quick)?;
+    timing::adopt_orphans()?;
     println!("{}", peers::machine());
     println!("the tools: {} ({})\n", bench.built.display(), peers::linkage());
     for (name, run) in GROUPS {

@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
 
 /// Programs of the benchmark's own.
-const OWN: [&str; 0] = [];
+const OWN: [&str; 3] = ["floor", "first-byte", "load-filter"];
 
 /// All there is to report, and how thorough to be.
 pub struct Bench {

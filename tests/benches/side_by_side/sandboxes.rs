@@ -1,0 +1,130 @@
+//! The same sandbox, made by the chain and by its peers: commands that lack only what is to run inside.
+//!
+//! Everything read-only, fresh /dev, /proc and /tmp, one writable directory, no namespace of the caller's, a session of
+//! its own, the end with the caller, srt-seccomp's filter.
+
+use crate::peers::Bubblewrap;
+use crate::report::{Bench, Result};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Who starts sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Whoever runs the benchmark.
+    Self_,
+    /// uid 1000, for a benchmark that runs as root.
+    User,
+}
+
+/// What all sandboxes of a caller have in common.
+pub struct Place {
+    caller: Caller,
+    tools: PathBuf,
+    /// The directory that can be written inside.
+    pub writable: PathBuf,
+    /// srt-seccomp's filter, raw.
+    pub filter: PathBuf,
+    /// The same, open, and inherited by all that is started: to hand one down would make each start a slower one.
+    open_filter: File,
+}
+
+impl Place {
+    pub fn new(bench: &Bench, caller: Caller) -> Result<Self> {
+        let name = if caller == Caller::User { "user" } else { "self" };
+        let directory = bench.work.path().join(name);
+        let (writable, filter) = (directory.join("writable"), directory.join("filter"));
+        fs::create_dir_all(&writable)?;
+        let exported = Command::new(bench.tools.join("srt-seccomp")).arg("--export").output()?;
+        fs::write(&filter, exported.stdout)?;
+        fs::set_permissions(&filter, fs::Permissions::from_mode(0o644))?;
+        if caller == Caller::User {
+            chown(&writable, Some(srt_tests::USER), Some(srt_tests::USER))?;
+        }
+        let open_filter = File::open(&filter)?;
+        // SAFETY: integers.
+        if unsafe { libc::fcntl(open_filter.as_raw_fd(), libc::F_SETFD, 0) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter })
+    }
+
+    /// A program of ours.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools.join(name)
+    }
+
+    /// Any command of the caller's.
+    pub fn settle(&self, mut command: Command) -> Command {
+        command.current_dir(&self.writable).stdin(Stdio::null());
+        if self.caller == Caller::User {
+            command.uid(srt_tests::USER).gid(srt_tests::USER);
+        }
+        command
+    }
+
+    /// Three stages, with more options for the first two.
+    pub fn chain<S: AsRef<OsStr>>(&self, for_ns: &[S], for_mount: &[S]) -> Command {
+        let mut command = Command::new(self.tool("srt-ns"));
+        command.args(for_ns).args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
+        command.args(for_mount).args(["--", "srt-seccomp", "--"]);
+        self.settle(command)
+    }
+
+    /// bubblewrap with the same, and the filter if it is to load it.
+    pub fn bwrap<S: AsRef<OsStr>>(&self, bwrap: &Bubblewrap, filter: bool, more: &[S]) -> Command {
+        let mut command = bwrap.command();
+        command.args(["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]);
+        command.args(["--unshare-cgroup-try", "--new-session", "--die-with-parent"]);
+        command.args(MOUNTS).args(self.bind()).args(more);
+        if filter {
+            command.arg("--seccomp").arg(self.rewound_filter().to_string());
+        }
+        command.arg("--");
+        self.settle(command)
+    }
+
+    /// util-linux: the same namespaces, of the mounts /proc and /tmp alone, no filter (its setpriv has none).
+    pub fn unshare(&self) -> Command {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "--ipc",
+            "--pid",
+            "--net",
+            "--uts",
+            "--cgroup",
+        ]);
+        command.args(["--mount", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]);
+        command.arg("mount -t tmpfs tmpfs /tmp && exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all -- \"$@\"");
+        command.arg("sh");
+        self.settle(command)
+    }
+
+    /// The same namespaces and mounts, and nothing else.
+    pub fn floor(&self) -> Command {
+        let mut command = Command::new(self.tool("floor"));
+        command.arg(&self.writable);
+        self.settle(command)
+    }
+
+    fn bind(&self) -> [&Path; 3] {
+        [Path::new("--bind"), &self.writable, &self.writable]
+    }
+
+    fn rewound_filter(&self) -> RawFd {
+        let fd = self.open_filter.as_raw_fd();
+        // SAFETY: integers. It cannot fail for a regular file.
+        unsafe { libc::lseek(fd, 0, libc::SEEK_SET) };
+        fd
+    }
+}
+
+const MOUNTS: [&str; 9] = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"];
