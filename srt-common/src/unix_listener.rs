@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     // unix(7): 107 bytes at most, which a path through the descriptor keeps short.
     let address = through(&directory, name);
     let what = || format!("cannot listen on {}", path.display());
-    let _lock = lock(parent).map_err(|error| error.within(what()))?;
+    let _lock = lock(&directory).map_err(|error| error.within(what()))?;
     let listener = match bind_private(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_dead(&directory, name, &address).map_err(|error| error.within(what()))?;
@@ -62,17 +62,18 @@ fn bind_private(address: &Path) -> io::Result<UnixListener> {
     sys::with_umask(0o177, || UnixListener::bind(address))
 }
 
-/// From the look at what is there until the new socket listens, nobody else does the same in this directory: a
-/// socket that is bound and does not listen yet looks dead. A directory that cannot be read has no lock.
-fn lock(directory: &Path) -> Result<Option<File>> {
-    let Ok(file) = File::open(directory) else { return Ok(None) };
+/// From the look at what is there until the new socket is in its place, nobody else does the same in this directory: two
+/// who found the same dead socket would remove each other's new one, which may have its inode number. A directory that
+/// cannot be read has no lock.
+fn lock(directory: &File) -> Result<Option<File>> {
+    let Ok(file) = File::open(through(directory, OsStr::new("."))) else { return Ok(None) };
     for _ in 0..200 {
         if file.try_lock().is_ok() {
             return Ok(Some(file));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Err(Error::failed(format!("another process keeps {} locked", directory.display())))
+    Err(Error::failed("another process keeps the directory locked"))
 }
 
 impl Place {
@@ -97,10 +98,14 @@ fn remove_dead(directory: &File, name: &OsStr, address: &Path) -> Result<()> {
         return Err(Error::failed("something that is not a socket is there")
             .hint("remove it, or choose another path"));
     }
-    match UnixStream::connect(address) {
+    // A datagram socket never waits for somebody to accept, and takes no place among those who do: where a socket of
+    // another type is bound connect(2) says EPROTOTYPE, ECONNREFUSED where none is (`unix_find_bsd` in the kernel).
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(address)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Err(error) => return Err(Error::system("a socket is there", &error)),
-        Ok(_) => return Err(Error::failed("somebody listens there already")),
+        Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => {
+            return Err(Error::system("a socket is there", &error));
+        }
+        _ => return Err(Error::failed("somebody listens there already")),
     }
     // Between the look and the removal another may have taken the name: only what was looked at goes.
     if sys::inode(directory.as_fd(), name).is_ok_and(|inode| inode == (there.dev(), there.ino())) {
@@ -144,6 +149,18 @@ mod tests {
         let path = directory.join("s");
         drop(UnixListener::bind(&path).expect("bind"));
         let (_living, _place) = bind(&path).expect("in place of a dead one");
+        let error = bind(&path).expect_err("somebody is there");
+        assert!(error.message.contains("somebody listens"), "{}", error.message);
+        std::fs::remove_dir_all(directory).expect("clean");
+    }
+
+    #[test]
+    fn one_whose_backlog_is_full_is_not_waited_for() {
+        let directory = directory("full");
+        let path = directory.join("s");
+        let full = UnixListener::bind(&path).expect("bind");
+        sys::listen(full.as_fd(), 0).expect("listen");
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).expect("the one that has a place");
         let error = bind(&path).expect_err("somebody is there");
         assert!(error.message.contains("somebody listens"), "{}", error.message);
         std::fs::remove_dir_all(directory).expect("clean");

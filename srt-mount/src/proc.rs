@@ -52,18 +52,16 @@ pub fn protect(proc: &OwnedFd) -> Result<()> {
 }
 
 fn caller_owns(proc: &OwnedFd) -> std::io::Result<bool> {
-    let sys = sys::openat2(proc.as_raw_fd(), c"sys", libc::O_PATH, 0)?;
-    Ok(sys::stat(sys.as_raw_fd())?.uid == sys::user())
+    Ok(sys::stat_at(proc.as_raw_fd(), c"sys")?.uid == sys::user())
 }
 
 /// Mounts an entry on itself, read-only, unless it is a file that nobody can write.
 fn cover(proc: &OwnedFd, name: &CStr) -> std::io::Result<()> {
-    let entry = sys::openat2(proc.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    let stat = sys::stat(entry.as_raw_fd())?;
+    let stat = sys::stat_at(proc.as_raw_fd(), name)?;
     if stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 {
         return Ok(());
     }
     let tree = sys::clone_tree(proc.as_raw_fd(), name, false)?;
     sys::set_attributes(&tree, NO_SUID | NO_DEV | NO_EXEC | READ_ONLY, false)?;
-    sys::attach(&tree, &entry)
+    sys::attach_at(&tree, proc, name)
 }

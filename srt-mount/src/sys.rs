@@ -299,12 +299,21 @@ impl Stat {
 /// # Errors
 /// errno.
 pub fn stat(fd: RawFd) -> io::Result<Stat> {
+    stat_at(fd, c"")
+}
+
+/// statx(2) of the entry `name` of a directory; a symbolic link is not followed.
+///
+/// # Errors
+/// errno.
+pub fn stat_at(fd: RawFd, name: &CStr) -> io::Result<Stat> {
     let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let flags =
+        libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
     // SAFETY: a C string and a statx to fill, alive through the call.
     let result =
-        unsafe { libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), flags, mask, buffer.as_mut_ptr()) };
+        unsafe { libc::syscall(libc::SYS_statx, fd, name.as_ptr(), flags, mask, buffer.as_mut_ptr()) };
     cerr(result)?;
     // SAFETY: zeroed memory is a valid statx, and the kernel has filled it.
     let stat = unsafe { buffer.assume_init() };

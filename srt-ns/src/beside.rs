@@ -50,7 +50,8 @@ impl Beside {
         Ok(())
     }
 
-    /// A process (negative: a process group) that must not outlive the supervisor, however that ends.
+    /// A process (negative: a process group) that must not outlive the supervisor, however that ends; said again: it
+    /// has ended.
     ///
     /// # Errors
     /// When the guardian is gone.
@@ -91,6 +92,7 @@ impl Beside {
             let (group, name) = self.sidecars.remove(at);
             // What its shell has left running goes with it: nobody would know of it at the end.
             sys::kill(-group, libc::SIGKILL);
+            let _gone = self.shall_not_outlive(-group);
             tool.warn(&Error::failed(format!("{name}: ended before the command: {end}")));
             if let Some(status) = tool.status {
                 status.send(

@@ -43,7 +43,8 @@ impl Guardian {
         self.pid
     }
 
-    /// Adds a process (or, negative, a process group) to those that must not outlive the supervisor.
+    /// Adds a process (or, negative, a process group) to those that must not outlive the supervisor. Said again, when it
+    /// has ended, it takes that back: the number may be somebody else's next.
     ///
     /// # Errors
     /// When the guardian is gone.
@@ -66,7 +67,11 @@ fn guard(mut orders: File, published: &[Place]) -> Result<u8> {
     let mut condemned = Vec::new();
     let mut order = [0; size_of::<Pid>()];
     while orders.read_exact(&mut order).is_ok() {
-        condemned.push(Pid::from_ne_bytes(order));
+        let pid = Pid::from_ne_bytes(order);
+        match condemned.iter().position(|&other| other == pid) {
+            Some(ended) => drop(condemned.remove(ended)),
+            None => condemned.push(pid),
+        }
     }
     condemned.into_iter().for_each(|pid| sys::kill(pid, libc::SIGKILL));
     published.iter().for_each(Place::remove);

@@ -6,7 +6,7 @@ use srt_tests::host::{Events, HostRelay, chain_out, with_another_relay};
 use srt_tests::processes::{Process, child_named, kill};
 use srt_tests::servers::web;
 use srt_tests::talk::Talk;
-use srt_tests::{both, has, run, wait_until};
+use srt_tests::{both, has, run, tool, wait_until};
 use std::fs;
 
 both! {
@@ -112,5 +112,23 @@ both! {
         talk.send("\n");
         assert_eq!(talk.end(), (0, String::new()));
         wait_until("its end", || !is_there());
+    }
+
+    fn the_number_of_one_that_has_ended_is_not_killed_later(who) {
+        let scratch = who.scratch();
+        let log = scratch.file("log", "");
+        // timeout(1) kills the supervisor; strace(1) notes who kills a process group at which time.
+        let kills = |sidecar: &str| {
+            let mut command = who.command("strace");
+            command.args(["-f", "-qq", "-e", "trace=kill", "-e", "signal=none", "-o"]).arg(&log);
+            command.args(["timeout", "-s", "KILL", "1"]).arg(tool("srt-ns"));
+            command.args(["--outlive-parent", "--sidecar", sidecar, "--", "sleep", "60"]);
+            run(&mut command);
+            let log = std::fs::read_to_string(&log).expect("the log");
+            log.lines().filter(|line| line.contains("kill(-")).count()
+        };
+        // The control: the guardian does it. Of one that has ended the supervisor has ended the rest, at once.
+        assert_eq!(kills("exec sleep 60"), 1);
+        assert_eq!(kills("exec sleep 0.2"), 1);
     }
 }
