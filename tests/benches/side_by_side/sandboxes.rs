@@ -5,9 +5,10 @@
 
 use crate::peers::Bubblewrap;
 use crate::report::{Bench, Result};
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,9 @@ pub struct Place {
     pub writable: PathBuf,
     /// srt-seccomp's filter, raw.
     pub filter: PathBuf,
-    /// The same, open, and inherited by all that is started: to hand one down would make each start a slower one.
-    open_filter: File,
+    /// The same, open for the bubblewrap that is started next, and inherited by all that is started: to hand it down to
+    /// one alone would make its start a slower one (no vfork).
+    open_filter: RefCell<Option<File>>,
 }
 
 impl Place {
@@ -46,12 +48,7 @@ impl Place {
         if caller == Caller::User {
             chown(&writable, Some(srt_tests::USER), Some(srt_tests::USER))?;
         }
-        let open_filter = File::open(&filter)?;
-        // SAFETY: integers.
-        if unsafe { libc::fcntl(open_filter.as_raw_fd(), libc::F_SETFD, 0) } != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter })
+        Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter: RefCell::default() })
     }
 
     /// A program of ours.
@@ -69,23 +66,43 @@ impl Place {
     }
 
     /// Three stages, with more options for the first two.
-    pub fn chain<S: AsRef<OsStr>>(&self, for_ns: &[S], for_mount: &[S]) -> Command {
+    pub fn chain(&self, for_ns: &[impl AsRef<OsStr>], for_mount: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.tool("srt-ns"));
         command.args(for_ns).args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
         command.args(for_mount).args(["--", "srt-seccomp", "--"]);
         self.settle(command)
     }
 
-    /// bubblewrap with the same, and the filter if it is to load it.
-    pub fn bwrap<S: AsRef<OsStr>>(&self, bwrap: &Bubblewrap, filter: bool, more: &[S]) -> Command {
+    /// bubblewrap with the same; it is started before the next one is asked for.
+    pub fn bwrap(&self, bwrap: &Bubblewrap, more: &[impl AsRef<OsStr>]) -> Result<Command> {
+        let mut command = self.bwrap_without_filter(bwrap, more);
+        let filter = File::open(&self.filter)?;
+        // SAFETY: integers.
+        if unsafe { libc::fcntl(filter.as_raw_fd(), libc::F_SETFD, 0) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        command.arg("--seccomp").arg(filter.as_raw_fd().to_string()).arg("--");
+        self.open_filter.replace(Some(filter));
+        Ok(command)
+    }
+
+    /// What sandbox runtimes start today: two relays and the command behind a shell, a helper for the filter.
+    pub fn stack(&self, bwrap: &Bubblewrap, relays: &[(u16, PathBuf)]) -> Command {
+        let listen = relays.iter().map(|(port, socket)| {
+            let socket = socket.display();
+            format!("socat TCP-LISTEN:{port},fork,reuseaddr UNIX-CONNECT:{socket} >/dev/null 2>&1 &\n")
+        });
+        let script = listen.collect::<String>() + "exec \"$@\"";
+        let mut command = self.bwrap_without_filter(bwrap, &["--", "sh", "-c", &script, "sh"]);
+        command.arg(self.tool("load-filter")).arg(&self.filter);
+        command
+    }
+
+    fn bwrap_without_filter(&self, bwrap: &Bubblewrap, more: &[impl AsRef<OsStr>]) -> Command {
         let mut command = bwrap.command();
         command.args(["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]);
         command.args(["--unshare-cgroup-try", "--new-session", "--die-with-parent"]);
         command.args(MOUNTS).args(self.bind()).args(more);
-        if filter {
-            command.arg("--seccomp").arg(self.rewound_filter().to_string());
-        }
-        command.arg("--");
         self.settle(command)
     }
 
@@ -117,13 +134,6 @@ impl Place {
 
     fn bind(&self) -> [&Path; 3] {
         [Path::new("--bind"), &self.writable, &self.writable]
-    }
-
-    fn rewound_filter(&self) -> RawFd {
-        let fd = self.open_filter.as_raw_fd();
-        // SAFETY: integers. It cannot fail for a regular file.
-        unsafe { libc::lseek(fd, 0, libc::SEEK_SET) };
-        fd
     }
 }
 

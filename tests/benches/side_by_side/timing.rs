@@ -1,6 +1,8 @@
 //! Runs of a command, measured, and peers that take turns.
 
 use crate::report::Result;
+use std::collections::HashSet;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -30,8 +32,17 @@ pub fn adopt_orphans() -> Result<()> {
 
 /// Runs a command, which must succeed, and waits until none of its processes is left. No other child may be alive.
 pub fn run(command: &mut Command) -> Result<Run> {
+    run_reading(command).map(|(run, _)| run)
+}
+
+/// The same; returns what it wrote to a stdout that is a pipe, too.
+pub fn run_reading(command: &mut Command) -> Result<(Run, String)> {
     let start = Instant::now();
-    let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+    let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+    let mut said = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut said)?;
+    }
     let first = i32::try_from(child.id())?;
     let (mut run, mut ended) = (Run::default(), None);
     while let Some((pid, status, usage)) = wait_any()? {
@@ -43,9 +54,28 @@ pub fn run(command: &mut Command) -> Result<Run> {
         run.faults += usage.ru_minflt as f64;
     }
     match ended {
-        Some(status) if status.success() => Ok(run),
+        Some(status) if status.success() => Ok((run, said)),
         _ => Err(format!("{command:?}: {ended:?}").into()),
     }
+}
+
+/// Starts as many at once as one process can, waits for all, which must succeed; how many that are in a second.
+pub fn at_once(count: usize, mut command: impl FnMut() -> Result<Command>) -> Result<f64> {
+    let start = Instant::now();
+    let mut started = HashSet::new();
+    for _ in 0..count {
+        started.insert(i32::try_from(command()?.spawn()?.id())?);
+    }
+    let mut seconds = f64::NAN;
+    while let Some((pid, status, _)) = wait_any()? {
+        if started.remove(&pid) {
+            if !status.success() {
+                return Err(format!("one of {count} at once: {status}").into());
+            }
+            seconds = start.elapsed().as_secs_f64();
+        }
+    }
+    Ok(count as f64 / seconds)
 }
 
 /// wait4(2) for any child: its use of the machine includes that of the children that it waited for.
