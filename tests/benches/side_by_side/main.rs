@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, dead_code)]
 
+mod binaries;
+mod growth;
 mod launch;
 mod peers;
 mod report;
@@ -18,7 +20,8 @@ use std::process::ExitCode;
 /// A part of the benchmark, by the name that `--only` takes.
 type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 
-const GROUPS: [Group; 1] = [("launch", launch::run_all)];
+const GROUPS: [Group; 3] =
+    [("launch", launch::run_all), ("growth", growth::run_all), ("binaries", binaries::run_all)];
 
 fn main() -> ExitCode {
     match run() {

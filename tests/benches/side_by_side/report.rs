@@ -129,6 +129,18 @@ impl Row {
         Self { group, what: what.into(), unit, figures: figures.collect(), targets: vec![] }
     }
 
+    /// A row of figures that are not for comparison with the first.
+    pub fn list(
+        group: &'static str,
+        what: impl Into<String>,
+        unit: &'static str,
+        measured: Vec<(String, Vec<f64>)>,
+    ) -> Self {
+        let figures =
+            measured.into_iter().map(|(who, values)| Figure { who, value: Stats::of(values), ratio: None });
+        Self { group, what: what.into(), unit, figures: figures.collect(), targets: vec![] }
+    }
+
     pub fn target(mut self, target: Target) -> Self {
         self.targets.push(target);
         self
@@ -152,7 +164,8 @@ impl Row {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}: {}, {}\n", self.group, self.what, self.unit);
+        let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
+        let mut text = format!("{}: {}{unit}\n", self.group, self.what);
         for figure in &self.figures {
             let Stats { median, p25, p75, n, .. } = figure.value;
             let spread = if n > 1 { format!("({} to {})", number(p25), number(p75)) } else { String::new() };

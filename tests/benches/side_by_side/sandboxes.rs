@@ -5,7 +5,6 @@
 
 use crate::peers::Bubblewrap;
 use crate::report::{Bench, Result};
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -13,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 /// Who starts sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Place {
     pub filter: PathBuf,
     /// The same, open for the bubblewrap that is started next, and inherited by all that is started: to hand it down to
     /// one alone would make its start a slower one (no vfork).
-    open_filter: RefCell<Option<File>>,
+    open_filter: Mutex<Option<File>>,
 }
 
 impl Place {
@@ -48,7 +48,7 @@ impl Place {
         if caller == Caller::User {
             chown(&writable, Some(srt_tests::USER), Some(srt_tests::USER))?;
         }
-        Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter: RefCell::default() })
+        Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter: Mutex::default() })
     }
 
     /// A program of ours.
@@ -82,7 +82,7 @@ impl Place {
             return Err(std::io::Error::last_os_error().into());
         }
         command.arg("--seccomp").arg(filter.as_raw_fd().to_string()).arg("--");
-        self.open_filter.replace(Some(filter));
+        *self.open_filter.lock().map_err(|error| error.to_string())? = Some(filter);
         Ok(command)
     }
 
@@ -98,7 +98,8 @@ impl Place {
         command
     }
 
-    fn bwrap_without_filter(&self, bwrap: &Bubblewrap, more: &[impl AsRef<OsStr>]) -> Command {
+    /// bubblewrap with the same but for the filter; it may end in `--`.
+    pub fn bwrap_without_filter(&self, bwrap: &Bubblewrap, more: &[impl AsRef<OsStr>]) -> Command {
         let mut command = bwrap.command();
         command.args(["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]);
         command.args(["--unshare-cgroup-try", "--new-session", "--die-with-parent"]);
@@ -137,4 +138,5 @@ impl Place {
     }
 }
 
-const MOUNTS: [&str; 9] = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"];
+/// What every sandbox has.
+pub const MOUNTS: [&str; 9] = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"];
