@@ -214,6 +214,12 @@ impl Row {
 }
 
 impl Verdict {
+    fn cells(&self) -> String {
+        let way = if self.target.at_most { "≤" } else { "≥" };
+        let said = if self.met { "met" } else { "**missed**" };
+        format!("{} | {} | {way} {} | {said} |", self.peer, number(self.measured), number(self.target.bound))
+    }
+
     fn text(&self) -> String {
         let way = if self.target.at_most { "at most" } else { "at least" };
         let of = if self.peer.is_empty() { String::new() } else { format!(" of {}", self.peer) };
@@ -259,14 +265,15 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
-    /// The targets again, all in one place, and what is missing.
+    /// The targets again, all in one place, as README has them, and what is missing.
     pub fn print_end(&self) {
-        println!("targets (ratios of medians):");
+        println!("| what | beside | measured | target | |\n| --- | --- | --- | --- | --- |");
         for row in &self.rows {
             for verdict in row.verdicts() {
-                println!("    {}: {}: {}", row.group, row.what, verdict.text());
+                println!("| {}: {} | {}", row.group, row.what, verdict.cells());
             }
         }
+        println!("\nRatios of medians: ours over the one beside; a figure of our own where there is none.");
         for missing in &self.missing {
             println!("missing: {missing}");
         }
