@@ -86,14 +86,16 @@ impl Place {
         Ok(command)
     }
 
-    /// What sandbox runtimes start today: two relays and the command behind a shell, a helper for the filter.
+    /// What sandbox runtimes start today: bash in bubblewrap, which starts a socat for each relay, then a helper that
+    /// loads the filter and becomes the command, and ends the socats after it. (They have the command itself run by one
+    /// more bash, and the whole by another: not here.)
     pub fn stack(&self, bwrap: &Bubblewrap, relays: &[(u16, PathBuf)]) -> Command {
         let listen = relays.iter().map(|(port, socket)| {
             let socket = socket.display();
             format!("socat TCP-LISTEN:{port},fork,reuseaddr UNIX-CONNECT:{socket} >/dev/null 2>&1 &\n")
         });
-        let script = listen.collect::<String>() + "exec \"$@\"";
-        let mut command = self.bwrap_without_filter(bwrap, &["--", "sh", "-c", &script, "sh"]);
+        let script = listen.collect::<String>() + "trap 'kill %1 %2 2>/dev/null' EXIT\n\"$@\"";
+        let mut command = self.bwrap_without_filter(bwrap, &["--", "bash", "-c", &script, "bash"]);
         command.arg(self.tool("load-filter")).arg(&self.filter);
         command
     }
