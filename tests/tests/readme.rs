@@ -25,6 +25,8 @@ enum Fixture {
     None,
     /// Builds or tests all this: compared with what CI runs, and not run from within.
     Setup,
+    /// Measures all this: CI runs it with `--quick`.
+    Bench,
     /// A network with example.org, where a web server and an sshd listen.
     Network,
     /// The same, and a proxy on 127.0.0.1:3128.
@@ -44,6 +46,7 @@ impl Fixture {
         match name {
             "" => Self::None,
             "setup" => Self::Setup,
+            "bench" => Self::Bench,
             "network" => Self::Network,
             "proxy" => Self::Proxy,
             "relay" => Self::Relay,
@@ -495,7 +498,11 @@ fn the_two_commands_are_what_ci_runs() {
     for command in commands {
         assert!(lines.any(|line| line == command), ".ci/run does not run {command}, or too early");
     }
-    for script in ["tests/first-job", "tests/all", ".ci/run"] {
+    for block in blocks_for(Fixture::Bench) {
+        let quick = format!("{} --quick", block.text.trim());
+        assert!(ci.lines().any(|line| line == quick), ".ci/run does not run {quick}");
+    }
+    for script in ["tests/first-job", "tests/bench", "tests/all", ".ci/run"] {
         let mode = fs::metadata(workspace().join(script)).expect(script).permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} cannot be executed");
     }

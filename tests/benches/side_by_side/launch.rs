@@ -47,6 +47,13 @@ fn chain(bench: &mut Bench, caller: Caller, whose: &str, seconds: u64) -> Result
     bench.add(row("time", |run| run.wall).target(Target::at_most(1.6, "floor")));
     bench.add(row("CPU time", |run| run.cpu));
     if caller == Caller::Self_ {
+        let gone = each(&results, |run| run.gone);
+        bench.add(Row::compare(
+            "launch",
+            format!("time until nothing is left of the chain, {whose}"),
+            "ms",
+            gone,
+        ));
         let faults = each(&results, |run| run.faults);
         bench.add(Row::compare("launch", format!("minor page faults of the chain, {whose}"), "", faults));
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub struct Run {
     /// From before the fork to the end of the process that was started, milliseconds.
     pub wall: f64,
+    /// The same, to the end of the last process that was left of it.
+    pub gone: f64,
     /// Of all its processes, user and system, milliseconds. What the kernel does later for a namespace that is gone, in
     /// threads of its own, is in nobody's.
     pub cpu: f64,
@@ -53,6 +55,7 @@ pub fn run_reading(command: &mut Command) -> Result<(Run, String)> {
         run.cpu += milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime);
         run.faults += usage.ru_minflt as f64;
     }
+    run.gone = start.elapsed().as_secs_f64() * 1e3;
     match ended {
         Some(status) if status.success() => Ok((run, said)),
         _ => Err(format!("{command:?}: {ended:?}").into()),
