@@ -117,7 +117,7 @@ fn sandboxes_at_once(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) ->
     for count in [1, 8, 32, 50] {
         // As many starts for each count.
         let rounds = bench.pick(600, 100) / count;
-        let turns = Turns { rounds: rounds.max(3), budget: Duration::from_secs(bench.pick(6, 1)) };
+        let turns = Turns { rounds: rounds.max(3), budget: Duration::from_millis(bench.pick(6000, 500)) };
         let with = |mut command: Command| {
             command.arg("true");
             command

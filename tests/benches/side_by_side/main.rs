@@ -3,14 +3,18 @@
 //! Peers take turns within a round, in another order each round, and a ratio is that of one round. Nothing here asserts
 //! anything about time; a wrong result (a start that fails, a byte that is lost) ends the benchmark.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, dead_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod binaries;
+mod connect;
 mod growth;
 mod launch;
 mod peers;
+mod relay;
+mod relays;
 mod report;
 mod sandboxes;
+mod streams;
 mod timing;
 
 use report::{Bench, Result};
@@ -20,8 +24,13 @@ use std::process::ExitCode;
 /// A part of the benchmark, by the name that `--only` takes.
 type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 
-const GROUPS: [Group; 3] =
-    [("launch", launch::run_all), ("growth", growth::run_all), ("binaries", binaries::run_all)];
+const GROUPS: &[Group] = &[
+    ("launch", launch::run_all),
+    ("growth", growth::run_all),
+    ("relay", relay::run),
+    ("connect", connect::run),
+    ("binaries", binaries::run_all),
+];
 
 fn main() -> ExitCode {
     match run() {
@@ -72,9 +81,11 @@ impl Options {
         }
         let known = |name: &String| GROUPS.iter().any(|(group, _)| group == name);
         match options.only.iter().find(|name| !known(name)) {
-            Some(name) => {
-                Err(format!("--only {name}: there are {:?}", GROUPS.map(|(group, _)| group)).into())
-            }
+            Some(name) => Err(format!(
+                "--only {name}: there are {:?}",
+                GROUPS.iter().map(|(group, _)| group).collect::<Vec<_>>()
+            )
+            .into()),
             None => Ok(options),
         }
     }

@@ -170,7 +170,9 @@ impl Row {
             let Stats { median, p25, p75, n, .. } = figure.value;
             let spread = if n > 1 { format!("({} to {})", number(p25), number(p75)) } else { String::new() };
             let mut line = format!("    {:38} {:>9} {spread:22}", figure.who, number(median));
-            if let Some(Stats { median, p25, p75, .. }) = figure.ratio {
+            // None where both are 0.
+            if let Some(Stats { median, p25, p75, .. }) = figure.ratio.filter(|ratio| !ratio.median.is_nan())
+            {
                 _ = write!(line, " ours/this {} ({} to {})", number(median), number(p25), number(p75));
             }
             text += line.trim_end();

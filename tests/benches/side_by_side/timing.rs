@@ -117,10 +117,23 @@ pub type Contender<'a, T> = (String, Box<dyn FnMut() -> Result<T> + 'a>);
 
 /// Lets all take turns, each round beginning with another one; returns what each one's rounds gave. One round before
 /// all is not counted.
-pub fn interleave<T>(turns: Turns, mut all: Vec<Contender<'_, T>>) -> Result<Vec<(String, Vec<T>)>> {
+pub fn interleave<T>(turns: Turns, all: Vec<Contender<'_, T>>) -> Result<Vec<(String, Vec<T>)>> {
+    take_turns(turns, 0, all)
+}
+
+/// The same without that first round.
+pub fn interleave_unrehearsed<T>(turns: Turns, all: Vec<Contender<'_, T>>) -> Result<Vec<(String, Vec<T>)>> {
+    take_turns(turns, 1, all)
+}
+
+fn take_turns<T>(
+    turns: Turns,
+    first: usize,
+    mut all: Vec<Contender<'_, T>>,
+) -> Result<Vec<(String, Vec<T>)>> {
     let mut results: Vec<(String, Vec<T>)> = all.iter().map(|(name, _)| (name.clone(), vec![])).collect();
     let start = Instant::now();
-    for round in 0..=turns.rounds {
+    for round in first..=turns.rounds {
         if round > 3 && start.elapsed() > turns.budget {
             break;
         }
