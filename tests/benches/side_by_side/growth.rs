@@ -41,7 +41,7 @@ fn binds(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) -> Result<()> 
         let directories = directories(&bench.work.path().join("binds"), count)?;
         let options: Vec<PathBuf> =
             directories.into_iter().flat_map(|dir| ["--ro-bind".into(), dir.clone(), dir]).collect();
-        let seconds = if count == 1000 { bench.pick(12, 3) } else { bench.pick(4, 1) };
+        let seconds = if count == 1000 { bench.pick(9, 2) } else { bench.pick(4, 1) };
         let turns = Turns {
             rounds: bench.pick(100, if count == 1000 { 1 } else { 10 }),
             budget: Duration::from_secs(seconds),
@@ -74,7 +74,7 @@ fn mounts_on_the_host(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) -
     }
     for count in [20, 500, 1000] {
         let directories = directories(&bench.work.path().join("mounts"), count)?;
-        let seconds = if count == 1000 { bench.pick(12, 3) } else { bench.pick(4, 1) };
+        let seconds = if count == 1000 { bench.pick(9, 2) } else { bench.pick(4, 1) };
         let turns = Turns { rounds: bench.pick(60, 5), budget: Duration::from_secs(seconds) };
         let results = std::thread::scope(|scope| {
             let host = scope.spawn(|| {
@@ -117,7 +117,7 @@ fn sandboxes_at_once(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) ->
     for count in [1, 8, 32, 50] {
         // As many starts for each count.
         let rounds = bench.pick(600, 100) / count;
-        let turns = Turns { rounds: rounds.max(3), budget: Duration::from_millis(bench.pick(6000, 500)) };
+        let turns = Turns { rounds: rounds.max(3), budget: Duration::from_millis(bench.pick(4000, 500)) };
         let with = |mut command: Command| {
             command.arg("true");
             command

@@ -13,9 +13,9 @@ const NONE: [&str; 0] = [];
 
 pub fn run_all(bench: &mut Bench) -> Result<()> {
     let root = srt_tests::am_root();
-    chain(bench, Caller::Self_, if root { "root" } else { "this user" }, bench.pick(25, 4))?;
+    chain(bench, Caller::Self_, if root { "root" } else { "this user" }, bench.pick(18, 3))?;
     if root {
-        chain(bench, Caller::User, "an ordinary user", bench.pick(20, 3))?;
+        chain(bench, Caller::User, "an ordinary user", bench.pick(14, 3))?;
     } else {
         bench.miss("rows for root: the benchmark does not run as root");
     }

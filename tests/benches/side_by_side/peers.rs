@@ -5,14 +5,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a program says to `--version`, in one line.
-pub fn version(program: impl AsRef<std::ffi::OsStr>, option: &str) -> Option<String> {
-    let output = Command::new(program).arg(option).output().ok()?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    Some(said.lines().find(|line| !line.trim().is_empty())?.trim().to_owned())
-}
-
 /// The kernel and the processors.
 pub fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
