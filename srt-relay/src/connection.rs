@@ -175,9 +175,12 @@ impl Flow {
     /// Reads once; what is read is held, or written already.
     fn fetch(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<()> {
         let pipe = if self.bulk && from.splices { stock.pipes.take() } else { None };
-        let count = match pipe {
-            Some(pipe) => self.splice(from, pipe, stock)?,
-            None => self.copy(from, to, stock)?,
+        // At TCP's urgent mark splice(2) stops for good, with 0 or EAGAIN: only a read goes on behind it, or tells that
+        // there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
+        let count = match pipe.map(|pipe| self.splice(from, pipe, stock)) {
+            Some(Ok(count @ 1..)) => count,
+            Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            _ => self.copy(from, to, stock)?,
         };
         self.bulk = count >= stock.share.min(BULK);
         if count == 0 {

@@ -146,6 +146,31 @@ both! {
         }
     }
 
+    fn what_follows_urgent_data_is_not_lost(who) {
+        // The urgent byte itself is none of the stream (tcp(7)), and a Unix socket has no place for it.
+        for (way, count) in [(Way::TcpToUnix, 3), (Way::TcpToUnix, 100_000), (Way::TcpToUnix, 3_000_000), (Way::TcpToTcp, 3_000_000)] {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            let mut sender = client.another();
+            let sender = thread::spawn(move || {
+                sender.write_all(&vec![b'a'; count]).expect("write");
+                // SAFETY: one byte that lives through the call.
+                assert_eq!(unsafe { libc::send(sender.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+                sender.write_all(b"and more").expect("write");
+            });
+            // All of it is there before the relay can read more, and the client waits for its answer.
+            thread::sleep(Duration::from_millis(200));
+            let mut all = vec![0; count + 8];
+            server.read_exact(&mut all).expect("read");
+            assert_eq!(&all[count..], b"and more", "{count}");
+            sender.join().expect("thread");
+            server.write_all(b"x").expect("write");
+            client.read_exact(&mut [0]).expect("read");
+            client.end();
+            assert_eq!(read_all(&mut server), b"", "{count}");
+        }
+    }
+
     fn an_answer_is_delivered_although_its_server_refuses_the_rest_of_the_request(who) {
         for way in WAYS {
             let setup = Setup::new(who, way);
