@@ -55,6 +55,7 @@ impl Stock {
     /// Divides 64 MiB among the flows, so that not even thousands of stalled readers fill the memory.
     pub fn divide(&mut self, connections: usize) {
         self.share = ((64 << 20) / connections.max(1)).clamp(16 << 10, COPY);
+        self.pipes.divide(connections);
     }
 }
 

@@ -5,15 +5,23 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-/// What one pipe is asked to hold, in bytes. An ordinary user's pipes may hold 64 MiB together before the
-/// kernel makes new ones small (pipe(7), pipe-user-pages-soft), and other programs of that user need some.
-const CAPACITY: usize = 1 << 20;
+/// What all pipes are asked to hold together, in bytes. An ordinary user's may hold 64 MiB before the kernel makes new
+/// ones small (pipe(7), pipe-user-pages-soft), and other programs of that user need some. More would not stay in the
+/// processor's cache until the reader has it, either: with twice as much, 64 streams are half as fast.
+const ALL: usize = 32 << 20;
+
+/// What one pipe is asked to hold, at least and at most.
+const CAPACITY: (usize, usize) = (512 << 10, 1 << 20);
+
+/// How many pipes there may be: as many as hold the least. Two descriptors each, which connections then lack.
+pub const MOST: usize = ALL / CAPACITY.0;
 
 /// An empty pipe, or one with `held` bytes in it.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    capacity: usize,
     held: usize,
     _counted: Rc<()>,
 }
@@ -24,7 +32,7 @@ impl Pipe {
     /// # Errors
     /// What splice(2) says of `from`.
     pub fn fill(&mut self, from: &impl AsRawFd) -> io::Result<usize> {
-        self.held = sys::splice(from, &self.write, CAPACITY)?;
+        self.held = sys::splice(from, &self.write, self.capacity)?;
         Ok(self.held)
     }
 
@@ -43,24 +51,38 @@ impl Pipe {
 pub struct Pipes {
     idle: Vec<Pipe>,
     most: usize,
+    capacity: usize,
     count: Rc<()>,
 }
 
 impl Pipes {
     /// At most `most` pipes, two descriptors each.
     pub fn new(most: usize) -> Self {
-        Self { idle: Vec::new(), most, count: Rc::new(()) }
+        Self { idle: Vec::new(), most, capacity: CAPACITY.1, count: Rc::new(()) }
+    }
+
+    /// Divides what they hold together among the connections.
+    pub fn divide(&mut self, connections: usize) {
+        // In powers of two, as the kernel makes them anyhow, so that few changes of the number change the size.
+        let each = (ALL / connections.max(1)).clamp(CAPACITY.0, CAPACITY.1);
+        self.capacity = 1 << each.ilog2();
     }
 
     /// An empty pipe, or none: then bytes are copied instead.
     pub fn take(&mut self) -> Option<Pipe> {
-        self.idle.pop().or_else(|| {
-            let made = Rc::strong_count(&self.count) - 1;
-            let (read, write) = if made < self.most { sys::pipe().ok()? } else { return None };
+        let mut pipe = self.idle.pop().or_else(|| self.make())?;
+        if pipe.capacity != self.capacity {
             // Refused to a user with many pipes: a small one works as well.
-            let _small = sys::set_pipe_size(&write, CAPACITY);
-            Some(Pipe { read, write, held: 0, _counted: Rc::clone(&self.count) })
-        })
+            let _small = sys::set_pipe_size(&pipe.write, self.capacity);
+            pipe.capacity = self.capacity;
+        }
+        Some(pipe)
+    }
+
+    fn make(&self) -> Option<Pipe> {
+        let made = Rc::strong_count(&self.count) - 1;
+        let (read, write) = if made < self.most { sys::pipe().ok()? } else { return None };
+        Some(Pipe { read, write, capacity: 0, held: 0, _counted: Rc::clone(&self.count) })
     }
 
     /// Takes an empty pipe back. One that still holds bytes is closed, so that nobody else gets them.

@@ -5,7 +5,7 @@ use crate::connection::{Connection, Outcome, Stock};
 use crate::life::Life;
 use crate::listener::Listener;
 use crate::options::Limits;
-use crate::pipes::Pipes;
+use crate::pipes::{self, Pipes};
 use crate::sys::{self, Epoll, Event};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -82,7 +82,7 @@ impl Relay {
     /// Takes the listeners; `descriptors` is how many this process may have.
     pub fn new(tool: Tool, epoll: Epoll, listeners: Vec<Listener>, limits: Limits, descriptors: u64) -> Self {
         // Pipes must not take the descriptors that connections need.
-        let pipes = Pipes::new((descriptors / 16).clamp(1, 32) as usize);
+        let pipes = Pipes::new((descriptors / 16).clamp(1, pipes::MOST as u64) as usize);
         Self {
             tool,
             listeners,
