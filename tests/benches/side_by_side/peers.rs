@@ -54,8 +54,15 @@ pub fn bubblewraps(bench: &mut Bench) -> Vec<Bubblewrap> {
             None => bench.miss(format!("{} cannot be run", path.display())),
         }
     }
-    if !found.iter().any(|one| one.name.starts_with("bubblewrap 0.13")) {
-        bench.miss("bubblewrap 0.13 (tests/bench gets it from Debian's sid where it can; or name one in SRT_BENCH_BWRAP)");
+    // Those that the targets speak of.
+    for (version, whence) in [
+        ("0.8", "Debian 12's; name one in SRT_BENCH_BWRAP"),
+        ("0.13", "tests/bench gets what is in Debian's sid; or name one in SRT_BENCH_BWRAP"),
+    ] {
+        let name = format!("bubblewrap {version}");
+        if !found.iter().any(|one| one.name.starts_with(&format!("{name}."))) {
+            bench.miss(format!("{name} ({whence})"));
+        }
     }
     found
 }
