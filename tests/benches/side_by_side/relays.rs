@@ -371,6 +371,19 @@ pub fn kernel_memory() -> f64 {
     kilobytes("/proc/meminfo", &fields).unwrap_or(f64::NAN)
 }
 
+/// The same, once what was there before is gone: the kernel frees sockets some time after they are closed.
+pub fn settled_kernel_memory() -> f64 {
+    let (mut before, start) = (kernel_memory(), Instant::now());
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = kernel_memory();
+        if (before - now).abs() < 128.0 * 1024.0 || start.elapsed() > Duration::from_secs(2) {
+            return now;
+        }
+        before = now;
+    }
+}
+
 /// The sum of some lines of `NAME NUMBER kB`, in bytes.
 fn kilobytes(file: impl AsRef<OsStr>, names: &[&str]) -> Option<f64> {
     let text = fs::read_to_string(Path::new(file.as_ref())).ok()?;
