@@ -123,8 +123,12 @@ impl Supervisor<'_> {
             *end = Some(ended);
             match (self.init, self.plan.pid1) {
                 (Some(init), Pid1::InitWaitsForAll) => sys::kill(init, init::leave_signal()),
-                // pid_namespaces(7): the end of PID 1 is the end of all in its namespace.
-                (Some(init), _) => sys::kill(init, libc::SIGKILL),
+                // pid_namespaces(7): the end of PID 1 is the end of all in its namespace. What runs beside it ends in
+                // the meantime.
+                (Some(init), _) => {
+                    sys::kill(init, libc::SIGKILL);
+                    self.beside.end();
+                }
                 (None, _) => {}
             }
         } else if Some(pid) == self.init {
