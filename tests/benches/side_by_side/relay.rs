@@ -92,9 +92,11 @@ const DIRECTIONS: [Direction; 3] = [
 
 /// Gigabytes a second each way, and what they cost the relay.
 fn throughput(bench: &mut Bench) -> Result<()> {
-    let (window, rounds) = bench.pick((Duration::from_millis(170), 5), (Duration::from_millis(50), 2));
+    let (window, rounds) = bench.pick((Duration::from_millis(160), 5), (Duration::from_millis(50), 2));
     for direction in &DIRECTIONS {
         for &streams in bench.pick(&[1, 8, 64][..], &[1, 8]) {
+            // What 64 have on its way takes long to arrive.
+            let rounds = if streams == 64 { rounds - 1 } else { rounds };
             let results = turns(bench, ways(), rounds, |way| {
                 let (route, listener) = Route::open(bench, way)?;
                 let shared = Shared::default();
