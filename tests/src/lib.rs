@@ -299,20 +299,23 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
     Ran { code: status.code(), signal: status.signal(), out, err }
 }
 
-/// Waits for a child's end; kills it and fails the test at the deadline.
+/// Waits for a child's end; kills it and fails the test at the deadline, and tells what it and its children do.
 #[track_caller]
 pub fn wait(child: &mut Child, what: &str) -> std::process::ExitStatus {
-    let start = Instant::now();
+    // The time slept, not the clock's: a virtual machine may stand still, and everything in it with it.
+    let mut waited = Duration::ZERO;
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait().expect("wait") {
             return status;
         }
-        if start.elapsed() > DEADLINE {
+        if waited > DEADLINE {
+            let who_does_what = processes::tree(child.id());
             let _gone = child.kill();
-            panic!("waited {DEADLINE:?} in vain for {what}");
+            panic!("waited {DEADLINE:?} in vain for {what}; there are\n{who_does_what}");
         }
         std::thread::sleep(pause);
+        waited += pause;
         pause = (pause * 2).min(Duration::from_millis(20));
     }
 }

@@ -57,6 +57,18 @@ pub fn descendants(of: i32) -> Vec<Process> {
     found
 }
 
+/// A process and its descendants, a line each: where in the kernel each one is, for the message of a failed test.
+pub fn tree(of: u32) -> String {
+    let own = i32::try_from(of).ok().and_then(Process::find);
+    let all = own.into_iter().chain(i32::try_from(of).map(descendants).unwrap_or_default());
+    let line = |process: Process| {
+        let read = |what| fs::read_to_string(format!("/proc/{}/{what}", process.pid)).unwrap_or_default();
+        let (wchan, call) = (read("wchan"), read("syscall"));
+        format!("{} {} {} {wchan} {}\n", process.pid, process.name, process.state, call.trim_end())
+    };
+    all.map(line).collect()
+}
+
 /// The living child of `parent` with this name, which must come within the deadline.
 #[track_caller]
 pub fn child_named(parent: i32, name: &str) -> i32 {
