@@ -84,8 +84,13 @@ impl Relay {
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         listener.lost = false;
         let family = listener.target.addresses.first().map_or(libc::AF_UNIX, |address| address.family());
-        if family != libc::AF_UNIX {
-            let _best_effort = listener::tune(&attempt.socket);
+        let _best_effort = match family {
+            libc::AF_UNIX => listener::tune_unix(&attempt.socket),
+            _ => listener::tune_tcp(&attempt.socket),
+        };
+        // A TCP client has its listener's.
+        if listener.family == libc::AF_UNIX {
+            let _best_effort = listener::tune_unix(&attempt.client);
         }
         let added = match attempt.in_progress {
             true => Ok(()),

@@ -68,7 +68,7 @@ impl Listener {
             }
         }
         for listener in listeners.iter().filter(|listener| listener.family != libc::AF_UNIX) {
-            tune(&listener.socket).context(|| format!("{name}: setsockopt"))?;
+            tune_tcp(&listener.socket).context(|| format!("{name}: setsockopt"))?;
         }
         Ok(listeners)
     }
@@ -88,11 +88,11 @@ impl Drop for SocketFile {
     }
 }
 
-/// The options of every TCP socket. What accept4(2) returns inherits them from its listener.
+/// The options of a TCP socket. What accept4(2) returns inherits them from its listener.
 ///
 /// # Errors
 /// errno.
-pub fn tune(socket: &OwnedFd) -> io::Result<()> {
+pub fn tune_tcp(socket: &OwnedFd) -> io::Result<()> {
     sys::set_number(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     // A peer that is no longer there is found out in 10 + 3 × 5 seconds.
     sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 10)?;
@@ -100,6 +100,16 @@ pub fn tune(socket: &OwnedFd) -> io::Result<()> {
     sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)?;
     // The relay writes what it has read at once: there is nothing to wait for.
     sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+}
+
+/// The options of a connected Unix socket, which inherits none.
+///
+/// # Errors
+/// errno.
+pub fn tune_unix(socket: &OwnedFd) -> io::Result<()> {
+    // The kernel doubles it (socket(7), SO_SNDBUF): that is twice what it lets a Unix socket hold by itself, and what any
+    // user gets. One stream that comes from TCP is relayed 1.3 times as fast; with 64, more would not stay in the cache.
+    sys::set_number(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, 212_992)
 }
 
 fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
