@@ -25,8 +25,13 @@ pub fn run_all(bench: &mut Bench) -> Result<()> {
 fn chain(bench: &mut Bench, caller: Caller, whose: &str, seconds: u64) -> Result<()> {
     let place = Place::new(bench, caller)?;
     let place = &place;
+    let musl = place.with_musl(bench);
     let mut all: Vec<Contender<'_, Run>> =
         vec![("the chain".into(), Box::new(|| run(place.chain(&NONE, &NONE).arg("true"))))];
+    if let Some(place) = &musl {
+        let name = "the chain, built with musl".to_owned();
+        all.push((name, Box::new(|| run(place.chain(&NONE, &NONE).arg("true")))));
+    }
     for bwrap in peers::bubblewraps(bench) {
         all.push((bwrap.name.clone(), Box::new(move || run(place.bwrap(&bwrap, &NONE)?.arg("true")))));
     }

@@ -3,13 +3,16 @@
 use std::fmt::Write;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The tools under test.
 pub const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
+
+/// Those that a chain is made of.
+const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
 
 /// Programs of the benchmark's own.
 const OWN: [&str; 3] = ["floor", "first-byte", "load-filter"];
@@ -25,6 +28,8 @@ pub struct Bench {
     pub work: tempfile::TempDir,
     /// A copy of the tools in it, so that an ordinary user can run them wherever the checkout lies.
     pub tools: PathBuf,
+    /// The same of the three stages built with musl, as releases are: `SRT_BENCH_MUSL` names where they are.
+    pub musl: Option<PathBuf>,
     pub rows: Vec<Row>,
     /// Peers that could not be had, and what could not be measured here, each with the reason.
     pub missing: Vec<String>,
@@ -230,6 +235,15 @@ impl Verdict {
     }
 }
 
+fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for name in names {
+        fs::copy(from.join(name), to.join(name))
+            .map_err(|error| format!("{}: {error}", from.join(name).display()))?;
+    }
+    Ok(())
+}
+
 impl Bench {
     pub fn new(quick: bool) -> Result<Self> {
         let work = tempfile::Builder::new().prefix("srt-bench-").tempdir_in("/var/tmp")?;
@@ -239,13 +253,15 @@ impl Bench {
         let built = exe.ancestors().find(|dir| dir.join("srt-ns").is_file());
         let built = built.ok_or("srt-ns is not built: cargo build --release first, or run tests/bench")?;
         let tools = work.path().join("bin");
-        fs::create_dir(&tools)?;
-        for name in TOOLS.iter().chain(&OWN) {
-            fs::copy(built.join(name), tools.join(name))
-                .map_err(|error| format!("{}: {error}", built.join(name).display()))?;
+        copy(built, &tools, &TOOLS)?;
+        copy(built, &tools, &OWN)?;
+        let musl = std::env::var_os("SRT_BENCH_MUSL").map(PathBuf::from);
+        if let Some(musl) = &musl {
+            copy(musl, &work.path().join("musl"), &STAGES)?;
         }
+        let musl = musl.map(|_| work.path().join("musl"));
         let built = built.to_path_buf();
-        Ok(Self { quick, built, work, tools, rows: vec![], missing: vec![], started: Instant::now() })
+        Ok(Self { quick, built, work, tools, musl, rows: vec![], missing: vec![], started: Instant::now() })
     }
 
     /// Keeps a row, and shows it at once.

@@ -51,6 +51,18 @@ impl Place {
         Ok(Self { caller, tools: bench.tools.clone(), writable, filter, open_filter: Mutex::default() })
     }
 
+    /// The same with tools built with musl, where there are some.
+    pub fn with_musl(&self, bench: &mut Bench) -> Option<Self> {
+        let Some(tools) = bench.musl.clone() else {
+            bench.miss(
+                "the chain built with musl: the full tests/bench builds it where rustup has that target",
+            );
+            return None;
+        };
+        let (writable, filter) = (self.writable.clone(), self.filter.clone());
+        Some(Self { caller: self.caller, tools, writable, filter, open_filter: Mutex::default() })
+    }
+
     /// A program of ours.
     pub fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)
