@@ -215,7 +215,11 @@ impl Build {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 match sys::readlink(parent.as_raw_fd(), &name) {
                     Ok(existing) if existing == target => Ok(()),
-                    Ok(existing) => Err(tree::link(dest, &existing)),
+                    Ok(existing) => Err(Error::failed(format!(
+                        "{} is a symbolic link to {} already",
+                        dest.display(),
+                        existing.display()
+                    ))),
                     Err(_) => Err(Error::system(tree::cannot_make(dest), &error)),
                 }
             }

@@ -64,7 +64,8 @@ both! {
 
     fn a_symbolic_link_is_made_and_may_be_there_already(who) {
         sh(who, &words("--symlink /usr/bin/x /a/l --symlink /usr/bin/x /a/l"), "readlink /a/l").ok().says("/usr/bin/x");
-        sh(who, &words("--symlink x /l --symlink y /l"), "true").code(125).one_clear_error("srt-mount");
+        sh(who, &words("--symlink x /l --symlink y /l"), "true").code(125).one_clear_error("srt-mount")
+            .complains("--symlink y /l: /l is a symbolic link to x already\n");
         sh(who, &words("--dir /l --symlink y /l"), "true").code(125).one_clear_error("srt-mount")
             .complains("--symlink y /l: cannot make /l: File exists");
     }
