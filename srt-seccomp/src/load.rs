@@ -99,7 +99,7 @@ pub fn install(program: &[sock_filter]) -> Result<()> {
         let hint = match error.raw_os_error() {
             Some(libc::EINVAL) => "the kernel does not take this program as a filter, or has no seccomp filters",
             Some(libc::ENOMEM) => "all filters around one process may have 32768 instructions together",
-            _ => "a filter that is already in place forbids seccomp(2) and prctl(PR_SET_SECCOMP): load such a filter last; in a container, allow one of them in the container's profile",
+            _ => "a filter that is already in place forbids seccomp(2): load such a filter last; in a container, allow it in the container's profile",
         };
         Error::system("seccomp", &error).hint(hint)
     })

@@ -1,4 +1,4 @@
-//! The system calls that only this tool makes.
+//! The two system calls that only this tool makes.
 
 #![allow(unsafe_code)]
 
@@ -7,15 +7,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// seccomp(2) SECCOMP_SET_MODE_FILTER, for the calling thread, which is the only one. Where a filter that is in place
-/// refuses that call, prctl(2) PR_SET_SECCOMP, which does the same: an allow-list that was made for bubblewrap, which
-/// makes no other call, lets prctl through alone, and another filter may follow it.
+/// seccomp(2) SECCOMP_SET_MODE_FILTER, for the calling thread, which is the only one.
 ///
 /// No flag: SECCOMP_FILTER_FLAG_SPEC_ALLOW would, on kernels before 5.16, take the speculative store bypass
 /// mitigation from the very code that is not trusted; later kernels do not couple the two any more.
 ///
 /// # Errors
-/// errno of seccomp(2); EINVAL for what the kernel does not take as a filter.
+/// errno; EINVAL for what the kernel does not take as a filter.
 pub fn seccomp(program: &[sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // The kernel only reads; and seccompiler's sock_filter is the kernel's (repr(C), the same fields).
@@ -24,16 +22,7 @@ pub fn seccomp(program: &[sock_filter]) -> io::Result<()> {
     // SAFETY: `program` and the `len` instructions that it points to live through the call, which copies them.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    srt_common::sys::cerr(result).map(drop).or_else(|error| {
-        // What the kernel itself says of a filter it would say again.
-        if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOMEM)) {
-            return Err(error);
-        }
-        let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
-        // SAFETY: as above; prctl reads all its arguments as long ones, and this mode has no more than these.
-        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
-        srt_common::sys::cerr(result).map(drop).map_err(|_| error)
-    })
+    srt_common::sys::cerr(result).map(drop)
 }
 
 /// The caller's descriptor `fd` as a file: a duplicate, since 0, 1 and 2 must stay open.
