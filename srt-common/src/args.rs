@@ -31,7 +31,8 @@ impl CommandLine {
     /// Whether the user asks for `--help` or `--version`, which need no `--`.
     pub fn asks(&self, option: &str) -> bool {
         self.options.first().is_some_and(|first| first == option)
-            || self.program.is_none() && self.options.iter().any(|arg| arg == option)
+            || self.program.is_none()
+                && self.options.iter().take_while(|arg| *arg != "--").any(|arg| arg == option)
     }
 
     /// An error about the options, with a hint if they may be none: `--` is missing, or missing in front of a stage.
@@ -87,46 +88,60 @@ impl FromStr for Raw {
     }
 }
 
-/// What an argv means.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Parsed<T> {
-    /// Run with these options.
-    Options(T),
-    /// Print this on stdout and exit 0: `--help`.
-    Help(String),
-}
-
 /// Reads `options` into an argh struct. Values come to the struct in the form that [`decode`] and [`Raw`] read.
 ///
 /// # Errors
 /// A usage error in one line, with what argh says.
-pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<Parsed<T>> {
+pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<T> {
     let words: Vec<String> = options.iter().map(encode).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match T::from_args(&[tool], &words) {
-        Ok(parsed) => Ok(Parsed::Options(parsed)),
-        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
-        Err(exit) => Err(Error::usage(one_line(&exit.output))),
-    }
+    T::from_args(&[tool], &words).map_err(|exit| match exit.status {
+        Ok(()) => Error::usage("--help: expected it first, or without -- PROGRAM"),
+        Err(()) => complaint(&exit.output),
+    })
 }
 
-/// argh spreads its complaints over several lines, a list of what is missing among them.
-fn one_line(output: &str) -> String {
+/// The text of `--help` of an argh struct.
+pub fn help<T: FromArgs>(tool: &str) -> String {
+    T::from_args(&[tool], &["--help"]).err().map_or_else(String::new, |exit| exit.output)
+}
+
+/// argh spreads its complaints over several lines, a list of what is missing among them, and says what Rust's parser
+/// says of a value.
+fn complaint(output: &str) -> Error {
     let text = decode(output).to_string_lossy().into_owned();
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some(word) = words.strip_prefix("Unrecognized argument: ") {
+        let error = Error::usage(format!("{word}: unknown option"));
+        return match form_of(OsStr::new(word)) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        };
+    }
+    if let Some((option, rest)) =
+        words.strip_prefix("Error parsing option '").and_then(|rest| rest.split_once("' with value '"))
+        && let Some((value, why)) = rest.rsplit_once("': ")
+    {
+        let number = ["digit", "integer", "number too", "float"].iter().any(|word| why.contains(word));
+        let why = if number { "expected a number" } else { why };
+        return Error::usage(format!("{option} {value}: {why}"));
+    }
     let mut chars = words.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    Error::usage(chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect()))
 }
 
-/// Where an argument cannot hold a NUL (argv never does, an `--args` file might).
-///
-/// # Errors
-/// A usage error that shows the argument.
-pub fn no_nul(arg: &OsStr) -> Result<&OsStr> {
-    if arg.as_bytes().contains(&0) {
-        return Err(Error::usage(format!("{}: contains a NUL byte", arg.display())));
+/// What to write instead of an unknown option that has one of the usual forms: `-h`, `--uid=1000`.
+pub fn form_of(word: &OsStr) -> Option<String> {
+    let word = word.to_string_lossy();
+    match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => {
+            Some(format!("write {option} {value}: two words, without ="))
+        }
+        _ if word.starts_with('-') && !word.starts_with("--") => {
+            Some("long options only: see --help".to_owned())
+        }
+        _ => None,
     }
-    Ok(arg)
 }
 
 #[cfg(test)]
@@ -167,14 +182,14 @@ mod tests {
     fn every_byte_comes_through_argh() {
         let bytes = OsString::from_vec((1..=255).collect());
         let parsed = parse::<Options>("t", &[OsString::from("--path"), bytes.clone()]);
-        assert_eq!(parsed, Ok(Parsed::Options(Options { path: vec![Raw(bytes)], number: None })));
+        assert_eq!(parsed, Ok(Options { path: vec![Raw(bytes)], number: None }));
     }
 
     #[test]
     fn a_value_of_help_is_no_request_for_help() {
         let parsed = parse::<Options>("t", &words(&["--path", "help"]));
         let path = vec![Raw(OsString::from("help"))];
-        assert_eq!(parsed, Ok(Parsed::Options(Options { path, number: None })));
+        assert_eq!(parsed, Ok(Options { path, number: None }));
     }
 
     #[test]
@@ -189,8 +204,16 @@ mod tests {
 
     #[test]
     fn help_is_text() {
-        assert!(
-            matches!(parse::<Options>("t", &words(&["--help"])), Ok(Parsed::Help(text)) if text.contains("--path"))
-        );
+        assert!(help::<Options>("t").contains("--path"));
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_and_the_usual_other_forms_are_told_in_words() {
+        let of = |bad: &[&str]| parse::<Options>("t", &words(bad)).expect_err("bad options");
+        assert_eq!(of(&["--number", "x"]).message, "--number x: expected a number");
+        assert_eq!(of(&["--number", "70000"]).message, "--number 70000: expected a number");
+        assert_eq!(of(&["--number=7"]).message, "--number=7: unknown option");
+        assert_eq!(of(&["--number=7"]).hint.as_deref(), Some("write --number 7: two words, without ="));
+        assert_eq!(of(&["-h"]).hint.as_deref(), Some("long options only: see --help"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 /// The result of anything that can end a tool.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,22 +29,27 @@ pub struct Error {
     pub message: String,
     /// What the user can do about it.
     pub hint: Option<String>,
+    /// What the system said, if it was the system.
+    pub errno: Option<i32>,
+    /// The file that it is about, if there is one.
+    pub path: Option<PathBuf>,
 }
 
 impl Error {
     /// The tool could not do what it was asked.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failed, message: message.into(), hint: None }
+        Self { kind: Kind::Failed, message: message.into(), hint: None, errno: None, path: None }
     }
 
     /// The command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, message: message.into(), hint: None }
+        Self { kind: Kind::Usage, ..Self::failed(message) }
     }
 
     /// The system refused: `what: No such file or directory`.
     pub fn system(what: impl fmt::Display, error: &io::Error) -> Self {
-        let failed = Self::failed(format!("{what}: {}", strerror(error)));
+        let mut failed = Self::failed(format!("{what}: {}", strerror(error)));
+        failed.errno = error.raw_os_error();
         match error.raw_os_error() {
             // Whatever the call: nobody but the kernel, or a filter in front of it, says so.
             Some(libc::ENOSYS) => failed.hint(
@@ -61,6 +67,19 @@ impl Error {
         self
     }
 
+    /// Names the file that it is about, for scripts: the message shows no more of a name than can be printed.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The option that it is about: every message begins with it.
+    pub fn option(&self) -> Option<&str> {
+        let first = self.message.split([' ', ':']).next()?;
+        first.strip_prefix("--").filter(|name| !name.is_empty()).map(|_| first)
+    }
+
     /// Puts the option or step that was under way in front: `--bind /a /b: cannot open /a: …`.
     #[must_use]
     pub fn within(mut self, what: impl fmt::Display) -> Self {
@@ -68,10 +87,15 @@ impl Error {
         self
     }
 
+    /// The message as it is shown: printable, and short enough for one line.
+    pub fn shown_message(&self) -> String {
+        shortened(&printable(&self.message))
+    }
+
     /// The lines that the user sees, each ended by a newline. Control characters are escaped, so that a path
     /// cannot forge a second line or speak to the terminal.
     pub fn lines(&self, tool: &str) -> String {
-        let mut lines = format!("{tool}: {}\n", shortened(&printable(&self.message)));
+        let mut lines = format!("{tool}: {}\n", self.shown_message());
         if let Some(hint) = &self.hint {
             lines.push_str(&format!("{tool}: hint: {}\n", printable(hint)));
         }

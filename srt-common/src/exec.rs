@@ -1,11 +1,14 @@
 //! The last step of a stage: become the next program.
 
-use crate::sys::{self, Pointers};
+use crate::sys::process::{self, Pointers};
+use crate::sys::signal::{self, Disposition};
+use crate::sys::start::environ;
 use crate::{Context, Error, Kind, Result};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Named without a slash, these are looked for beside the running tool before PATH is searched.
 const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
@@ -28,7 +31,7 @@ impl Program {
         let c_string =
             |bytes: Vec<u8>| CString::new(bytes).map_err(|_| Error::usage("NUL byte in an argument"));
         let argv = words.iter().map(|word| c_string(word.as_bytes().to_vec())).collect::<Result<_>>()?;
-        Ok(Self { name, argv, envp: sys::environment() })
+        Ok(Self { name, argv, envp: environ() })
     }
 
     /// The same with an empty environment.
@@ -89,7 +92,7 @@ impl Program {
     /// # Errors
     /// When the kernel refuses to set SIGPIPE.
     pub fn ready(&self) -> Result<Ready<'_>> {
-        sys::default_sigpipe().context(|| "cannot set SIGPIPE to its default")?;
+        restore_signals().context(|| "cannot restore SIGPIPE and SIGXFSZ")?;
         let paths = self.candidates().into_iter();
         Ok(self.with_paths(
             paths.filter_map(|path| CString::new(path.into_os_string().into_vec()).ok()).collect(),
@@ -105,7 +108,7 @@ impl Program {
         let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
             return io::Error::from_raw_os_error(libc::EINVAL);
         };
-        if let Err(error) = sys::default_sigpipe() {
+        if let Err(error) = restore_signals() {
             return error;
         }
         self.with_paths(vec![]).exec_path(&path)
@@ -113,8 +116,8 @@ impl Program {
 
     /// Becomes the file that `fd` is open on. Returns only the error.
     pub fn exec_fd(&self, fd: impl std::os::fd::AsRawFd) -> io::Error {
-        match sys::default_sigpipe() {
-            Ok(()) => sys::execve_fd(fd.as_raw_fd(), &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
+        match restore_signals() {
+            Ok(()) => process::execveat(&fd, &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
             Err(error) => error,
         }
     }
@@ -156,15 +159,40 @@ impl Ready<'_> {
     }
 
     fn exec_path(&self, path: &CStr) -> io::Error {
-        let error = sys::execve(path, &self.argv, &self.envp);
+        let error = process::execve(path, &self.argv, &self.envp);
         if error.raw_os_error() != Some(libc::ENOEXEC) {
             return error;
         }
         // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
         let rest = self.program.argv.iter().skip(1).map(CString::as_c_str);
         let argv: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(rest).collect();
-        sys::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
+        process::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
     }
+}
+
+/// Whether the caller ignores SIGXFSZ.
+static IGNORES_SIGXFSZ: AtomicBool = AtomicBool::new(false);
+
+/// A write into a closed pipe (SIGPIPE), or to a file at its limit (SIGXFSZ, RLIMIT_FSIZE), is an error to be told, and
+/// does not end the process.
+///
+/// # Errors
+/// errno.
+pub fn ignore_signals() -> Result<()> {
+    let what = || "cannot ignore SIGPIPE and SIGXFSZ";
+    signal::signal(libc::SIGPIPE, Disposition::Ignored).context(what)?;
+    let before = signal::signal(libc::SIGXFSZ, Disposition::Ignored).context(what)?;
+    IGNORES_SIGXFSZ.store(before == Disposition::Ignored, Relaxed);
+    Ok(())
+}
+
+/// For the next program, since an ignored signal stays ignored through exec (signal(7)): SIGPIPE at its default, SIGXFSZ
+/// as the caller had it.
+fn restore_signals() -> io::Result<()> {
+    if !IGNORES_SIGXFSZ.load(Relaxed) {
+        signal::signal(libc::SIGXFSZ, Disposition::Default)?;
+    }
+    signal::signal(libc::SIGPIPE, Disposition::Default).map(drop)
 }
 
 /// The path of `name` in the directory of the running tool. `None` where /proc is not mounted.

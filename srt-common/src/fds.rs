@@ -1,7 +1,8 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user named.
 
-use crate::sys;
+use crate::sys::fd;
 use crate::{Context, Error, Result};
+use std::io;
 use std::os::fd::RawFd;
 
 /// The descriptors that `--keep-fd` names.
@@ -16,7 +17,7 @@ impl Kept {
     pub fn new(mut fds: Vec<RawFd>) -> Result<Self> {
         fds.sort_unstable();
         fds.dedup();
-        if let Some(fd) = fds.iter().find(|&&fd| sys::fd_flags(fd).is_err()) {
+        if let Some(fd) = fds.iter().find(|&&number| fd::fcntl_getfd(&number).is_err()) {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
         }
         Ok(Self(fds))
@@ -32,9 +33,9 @@ impl Kept {
     /// # Errors
     /// What close_range(2) says (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
     pub fn alone_survive_exec(&self) -> Result<()> {
-        self.gaps(|first, last| sys::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
-        for fd in self.numbers() {
-            sys::set_cloexec(fd, false).context(|| format!("--keep-fd {fd}"))?;
+        self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
+        for number in self.numbers() {
+            fd::fcntl_setfd(&number, 0).context(|| format!("--keep-fd {number}"))?;
         }
         Ok(())
     }
@@ -47,11 +48,11 @@ impl Kept {
         let mut all = Self(self.0.iter().chain(also).copied().collect());
         all.0.sort_unstable();
         all.0.dedup();
-        all.gaps(|first, last| sys::close_range(first, last, 0))
+        all.gaps(|first, last| fd::close_range(first, last, 0))
     }
 
     /// Calls `each` with every stretch of numbers from 3 up that holds none of these.
-    fn gaps(&self, each: impl Fn(u32, u32) -> std::io::Result<()>) -> Result<()> {
+    fn gaps(&self, each: impl Fn(u32, u32) -> io::Result<()>) -> Result<()> {
         let mut first = 3;
         for fd in self.numbers().filter_map(|fd| u32::try_from(fd).ok()) {
             if first < fd {
@@ -61,6 +62,21 @@ impl Kept {
         }
         each(first, u32::MAX).context(|| "close_range")
     }
+}
+
+/// write(2) until all is written.
+///
+/// # Errors
+/// errno, EINTR excepted.
+pub fn write_all(number: RawFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match fd::write(&number, bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod args;
 pub mod error;
 pub mod exec;
 pub mod fds;
+pub mod parent;
 pub mod privileges;
 pub mod status;
 pub mod sys;

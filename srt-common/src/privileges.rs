@@ -1,6 +1,7 @@
 //! No privileges left: capabilities(7) and the no_new_privs bit, set and read back.
 
-use crate::sys::{self, Capabilities};
+use crate::sys::privileges::{CAP_SETPCAP, Capabilities, capget, capset};
+use crate::sys::process::prctl;
 use crate::{Context, Error, Result};
 
 /// Drops every capability from every set and sets no_new_privs, then reads both back.
@@ -11,9 +12,9 @@ use crate::{Context, Error, Result};
 /// # Errors
 /// When the kernel refuses a step, or does not show its effect.
 pub fn drop_all() -> Result<()> {
-    let held = sys::capabilities().context(|| "capget")?;
-    if held.effective & (1 << sys::CAP_SETPCAP) != 0 {
-        sys::empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")?;
+    let held = capget().context(|| "capget")?;
+    if held.effective & (1 << CAP_SETPCAP) != 0 {
+        empty_bounding_set()?;
     }
     drop_held()
 }
@@ -23,14 +24,28 @@ pub fn drop_all() -> Result<()> {
 /// # Errors
 /// When the kernel refuses a step, or does not show its effect.
 pub fn drop_held() -> Result<()> {
-    sys::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     // The ambient set is always a subset of the permitted one: it goes with it.
-    sys::set_capabilities(Capabilities::default()).context(|| "capset")?;
-    if sys::capabilities().context(|| "capget")? != Capabilities::default() {
+    capset(Capabilities::default()).context(|| "capset")?;
+    if capget().context(|| "capget")? != Capabilities::default() {
         return Err(Error::failed("capabilities are left after capset"));
     }
-    if !sys::no_new_privs().context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? {
+    if prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? != 1 {
         return Err(Error::failed("no_new_privs did not stay set"));
+    }
+    Ok(())
+}
+
+/// Drops every capability that the kernel knows (EINVAL tells the end) from the bounding set.
+///
+/// # Errors
+/// errno; EPERM without CAP_SETPCAP.
+pub fn empty_bounding_set() -> Result<()> {
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => break,
+            result => result.map(drop).context(|| "prctl(PR_CAPBSET_DROP)")?,
+        }
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! `--status-fd`: one JSON object a line, for scripts.
 
-use crate::sys;
+use crate::fds::write_all;
+use crate::sys::fd;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The descriptor that a script reads. Not owned: it is the caller's, and closed at the exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +16,15 @@ impl StatusFd {
     /// Takes an open descriptor, and keeps it from the program that follows.
     ///
     /// # Errors
-    /// A usage error when `fd` is not open.
-    pub fn new(fd: RawFd) -> Result<Self> {
+    /// A usage error when it is not open.
+    pub fn new(number: RawFd) -> Result<Self> {
         // 0, 1 and 2 are passed on to the program in any case.
-        let taken = if fd > 2 { sys::set_cloexec(fd, true) } else { sys::fd_flags(fd).map(drop) };
-        taken.map_err(|_| Error::usage(format!("--status-fd {fd}: not an open descriptor")))?;
-        Ok(Self(fd))
+        let taken = match number {
+            0..=2 => fd::fcntl_getfd(&number).map(drop),
+            _ => fd::fcntl_setfd(&number, libc::FD_CLOEXEC),
+        };
+        taken.map_err(|_| Error::usage(format!("--status-fd {number}: not an open descriptor")))?;
+        Ok(Self(number))
     }
 
     /// The descriptor's number, for one who closes all others.
@@ -26,9 +32,10 @@ impl StatusFd {
         self.0
     }
 
-    /// Writes one event. A reader that has gone away is not an error: the sandbox is not its business.
+    /// Writes one event, in one write: up to PIPE_BUF bytes it stays whole where several stages share a pipe (pipe(7)).
+    /// A reader that has gone away is not an error: the sandbox is not its business.
     pub fn send(self, event: &Event) {
-        let _gone = sys::write_all(self.0, format!("{{{}}}\n", event.0).as_bytes());
+        let _gone = write_all(self.0, format!("{{{}}}\n", event.0).as_bytes());
     }
 }
 
@@ -40,6 +47,32 @@ impl Event {
     /// Starts with the two fields that every line has.
     pub fn new(stage: &str, event: &str) -> Self {
         Self(String::new()).text("stage", stage).text("event", event)
+    }
+
+    /// `failed`, with the parts of the message as fields. What does not fit into PIPE_BUF bytes is left out: the
+    /// message, which names the path too, stays.
+    pub fn failed(stage: &str, code: u8, error: &Error) -> Self {
+        let mut event =
+            Self::new(stage, "failed").number("code", code).text("message", &error.shown_message());
+        if let Some(option) = error.option() {
+            event = event.text("option", option);
+        }
+        if let Some(errno) = error.errno {
+            event = event.number("errno", errno);
+        }
+        if let Some(path) = &error.path {
+            event = event.if_it_fits(|event| event.path("path", path));
+        }
+        if let Some(hint) = &error.hint {
+            event = event.if_it_fits(|event| event.text("hint", hint));
+        }
+        event
+    }
+
+    fn if_it_fits(self, add: impl FnOnce(Self) -> Self) -> Self {
+        let before = self.0.clone();
+        let after = add(self);
+        if after.0.len() + "{}\n".len() <= libc::PIPE_BUF { after } else { Self(before) }
     }
 
     fn key(&mut self, key: &str) {
@@ -65,6 +98,17 @@ impl Event {
         self
     }
 
+    /// Adds a path, which may be any bytes: one that is not of UTF-8 is `\xNN`, a backslash is two.
+    #[must_use]
+    pub fn path(self, key: &str, path: &Path) -> Self {
+        let mut text = String::new();
+        for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+            text.push_str(&chunk.valid().replace('\\', "\\\\"));
+            chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+        }
+        self.text(key, &text)
+    }
+
     /// Adds a number.
     #[must_use]
     pub fn number(mut self, key: &str, value: impl Into<i128>) -> Self {
@@ -87,6 +131,24 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn a_path_of_any_bytes_comes_back() {
+        let event = Event::new("t", "e").path("path", Path::new(OsStr::from_bytes(b"/a\xff\\\"\n")));
+        assert_eq!(event.0, r#""stage":"t","event":"e","path":"/a\\xff\\\\\"\u000a""#);
+    }
+
+    #[test]
+    fn a_failure_has_its_parts_and_fits_into_one_write() {
+        let error = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let error = Error::system("cannot open /a", &error).path("/a").within("--bind /a /b").hint("x");
+        let text = Event::failed("srt-mount", 125, &error).0;
+        assert!(text.contains(r#""option":"--bind","errno":2,"path":"/a","hint":"x""#), "{text}");
+        let long = error.path("x".repeat(4000)).hint("y".repeat(4000));
+        let text = Event::failed("srt-mount", 125, &Error { message: "é".repeat(9000), ..long }).0;
+        assert!(text.len() < libc::PIPE_BUF - 3, "{}", text.len());
+    }
 
     #[test]
     fn what_is_written_is_json() {

@@ -1,9 +1,16 @@
-//! The frame of every tool's `main`: what is checked before anything else, and how an end is told.
+//! The frame of every tool's `main`: what is checked before anything else, what all five answer alike, and how an end
+//! is told.
 
+use crate::args::CommandLine;
 use crate::error::{Context, Error, Kind, Result};
+use crate::exec::ignore_signals;
+use crate::fds::write_all;
+use crate::parent::Parent;
 use crate::status::{Event, StatusFd};
-use crate::sys;
+use crate::sys::{fd, file, process, start};
 use std::ffi::OsString;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::time::Duration;
 
 /// What the tools exit with when they fail themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,33 +33,77 @@ impl Manner {
     }
 }
 
-/// A running tool: its name, and where its events go.
+/// What makes a tool this one.
 #[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// The name in front of every message.
+    pub name: &'static str,
+    /// What it exits with.
+    pub manner: Manner,
+    /// The text of `--help`.
+    pub help: fn() -> String,
+    /// Whether its life is bounded by its parent's.
+    pub watches_parent: bool,
+}
+
+/// A running tool.
+#[derive(Debug)]
 pub struct Tool {
     /// The name in front of every message.
     pub name: &'static str,
     manner: Manner,
     /// Where `--status-fd` points: a guess until the options are read.
     pub status: Option<StatusFd>,
+    /// The parent as it was first thing in `main`, for the tool that watches it.
+    pub parent: Option<Parent>,
 }
 
 impl Tool {
-    /// Runs `story` with `args` (argv without argv\[0\]) and turns its end into an exit status.
+    /// Runs `story` with the command line and turns its end into an exit status.
     pub fn run(
-        name: &'static str,
-        manner: Manner,
+        spec: Spec,
         args: Vec<OsString>,
-        story: impl FnOnce(&mut Self, Vec<OsString>) -> Result<u8>,
+        story: impl FnOnce(&mut Self, CommandLine) -> Result<u8>,
     ) -> u8 {
-        let mut tool = Self { name, manner, status: None };
-        let ready = prepare_process().and_then(|()| {
-            tool.status = if manner == Manner::Stage { early_status(&args) } else { None };
-            refuse_unsafe_start()
+        let parent = spec.watches_parent.then(Parent::look);
+        let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent };
+        let line = match spec.manner {
+            Manner::Stage => CommandLine::split(args),
+            Manner::Plain => CommandLine { options: args, program: None },
+        };
+        let result = tool.prepare(&line).and_then(|()| {
+            if line.asks("--help") {
+                tool.print(&(spec.help)())
+            } else if line.asks("--version") {
+                tool.print(&format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
+            } else {
+                story(&mut tool, line)
+            }
         });
-        match ready.and_then(|()| story(&mut tool, args)) {
-            Ok(code) => code,
-            Err(error) => tool.fail(&error),
+        result.unwrap_or_else(|error| tool.fail(&error))
+    }
+
+    /// 0, 1 and 2 are open before anything else is opened, or a file of ours would be the program's stdout; no write
+    /// ends the process by a signal; and no tool runs with privileges that its caller does not have: it
+    /// trusts argv, the environment and the descriptors, all of which come from the caller.
+    fn prepare(&mut self, line: &CommandLine) -> Result<()> {
+        open_standard_descriptors()?;
+        ignore_signals()?;
+        self.status = early_status(&line.options);
+        if start::getauxval(libc::AT_SECURE) != 0 {
+            return Err(Error::failed("refusing to run setuid, setgid or with file capabilities")
+                .hint("remove the bits: chmod u-s,g-s and setcap -r; the tools need no privileges"));
         }
+        Ok(())
+    }
+
+    /// Takes what `--status-fd` names.
+    ///
+    /// # Errors
+    /// A usage error when it is not open.
+    pub fn take_status(&mut self, fd: Option<RawFd>) -> Result<()> {
+        self.status = fd.map(StatusFd::new).transpose()?;
+        Ok(())
     }
 
     /// Tells the user and the status descriptor what went wrong; returns the exit status for it.
@@ -60,42 +111,53 @@ impl Tool {
         let code = self.manner.code(error.kind);
         self.warn(error);
         if let Some(status) = self.status {
-            status
-                .send(&Event::new(self.name, "failed").number("code", code).text("message", &error.message));
+            status.send(&Event::failed(self.name, code, error));
         }
         code
     }
 
-    /// Tells the user, on stderr, in one write. A closed stderr is nobody's failure.
+    /// Tells the user, on stderr, in one write. A closed stderr is no failure.
     pub fn warn(&self, error: &Error) {
-        let _closed = sys::write_all(2, error.lines(self.name).as_bytes());
+        let _closed = write_all(2, error.lines(self.name).as_bytes());
     }
 
-    /// `--help` and `--version`: `text` on stdout.
+    /// Sends an event of this tool, if `--status-fd` is given.
+    pub fn tell(&self, event: &str, fields: impl FnOnce(Event) -> Event) {
+        if let Some(status) = self.status {
+            status.send(&fields(Event::new(self.name, event)));
+        }
+    }
+
+    /// Writes `text` to stdout.
     ///
     /// # Errors
     /// When stdout cannot be written, as for any other program.
     pub fn print(&self, text: &str) -> Result<u8> {
-        sys::write_all(1, text.as_bytes()).context(|| "cannot write to stdout")?;
+        write_all(1, text.as_bytes()).context(|| "cannot write to stdout")?;
         Ok(0)
-    }
-
-    /// The line of `--version`.
-    pub fn version(&self) -> String {
-        format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION"))
     }
 }
 
-/// 0, 1 and 2 are open before anything else is opened, or a file of ours would be the program's stdout; and a closed
-/// pipe is an error to be told, not a signal.
-fn prepare_process() -> Result<()> {
-    sys::open_standard_descriptors().context(|| "cannot open /dev/null in place of a closed descriptor")?;
-    sys::ignore_sigpipe().context(|| "cannot ignore SIGPIPE")
+/// Opens /dev/null where 0, 1 or 2 is closed: poll(2) tells POLLNVAL.
+fn open_standard_descriptors() -> Result<()> {
+    let mut three = [0, 1, 2].map(|number| fd::pollfd(number, 0));
+    let what = || "cannot open /dev/null in place of a closed descriptor";
+    fd::ppoll(&mut three, Some(Duration::ZERO)).context(what)?;
+    for closed in three.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
+        // The lowest number that is free: those below are open by now.
+        let null = file::openat(&file::CWD, c"/dev/null", libc::O_RDWR, 0).context(what)?;
+        if null.as_raw_fd() != closed.fd {
+            return Err(Error::failed(what()));
+        }
+        fd::fcntl_setfd(&null, 0).context(what)?;
+        let _stays_open = null.into_raw_fd();
+    }
+    Ok(())
 }
 
 /// Where a wrong command line is told, too: its 125 must not be mistaken for the command's own.
-fn early_status(args: &[OsString]) -> Option<StatusFd> {
-    let mut words = args.iter().take_while(|word| *word != "--");
+fn early_status(options: &[OsString]) -> Option<StatusFd> {
+    let mut words = options.iter();
     words.find(|word| *word == "--status-fd")?;
     StatusFd::new(words.next()?.to_str()?.parse().ok()?).ok()
 }
@@ -103,15 +165,12 @@ fn early_status(args: &[OsString]) -> Option<StatusFd> {
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
-/// Refuses to run with privileges that the caller does not have, and on a kernel that is too old.
-fn refuse_unsafe_start() -> Result<()> {
-    // getauxval(3): set for setuid, setgid and file capabilities. The tools trust their argv, environment and
-    // descriptors, all of which come from the caller.
-    if sys::secure_exec() {
-        return Err(Error::failed("refusing to run setuid, setgid or with file capabilities")
-            .hint("remove the bits: chmod u-s,g-s and setcap -r; the tools need no privileges"));
-    }
-    let release = sys::kernel_release().context(|| "uname")?;
+/// Refuses a kernel that is too old. After the options were read: `--help` and its like need none.
+///
+/// # Errors
+/// The kernel is too old.
+pub fn require_kernel() -> Result<()> {
+    let release = process::uname().context(|| "uname")?;
     match parse_release(&release) {
         Some(version) if version < OLDEST_KERNEL => {
             let (major, minor) = OLDEST_KERNEL;

@@ -3,25 +3,25 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+use srt_common::args::CommandLine;
 use srt_common::sys::{Capabilities, set_capabilities, set_no_new_privs};
-use srt_common::tool::{Manner, Tool};
+use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
-use srt_connect::options::{self, Wanted};
+use srt_connect::options;
 use srt_connect::proxy::Proxy;
 use srt_connect::target::Target;
 use srt_connect::{dial, stream};
-use std::ffi::OsString;
 
-srt_common::main!(options::NAME, Manner::Plain, run);
+srt_common::main!(
+    Spec { name: options::NAME, manner: Manner::Plain, help: options::help, watches_parent: false },
+    run
+);
 
-fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
-    let options = match options::parse(args)? {
-        Wanted::Connection(options) => options,
-        Wanted::Help(text) => return tool.print(&text),
-        Wanted::Version => return tool.print(&tool.version()),
-    };
+fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
+    let options = options::parse(&line.options)?;
+    tool::require_kernel()?;
     let deadline = Deadline::after(options.timeout);
 
     // 1. Everything that the caller wrote is found good before the proxy sees so much as a connection: a line break

@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 use srt_common::Result;
-use srt_common::args::{CommandLine, Parsed, Raw, parse as parse_args};
+use srt_common::args::{self, Raw};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -48,32 +48,19 @@ pub struct Options {
     pub port: Raw,
 }
 
-/// What the caller asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A connection.
-    Connection(Options),
-    /// The text of `--help`.
-    Help(String),
-    /// The line of `--version`.
-    Version,
+/// The text of `--help`.
+pub fn help() -> String {
+    args::help::<Options>(NAME)
 }
 
 /// Reads argv, without argv\[0\].
 ///
 /// # Errors
 /// A usage error in one line.
-pub fn parse(args: Vec<OsString>) -> Result<Wanted> {
-    if CommandLine::split(args.clone()).asks("--version") {
-        return Ok(Wanted::Version);
-    }
+pub fn parse(words: &[OsString]) -> Result<Options> {
     // argh quotes the word that it does not understand: `--proxy=http://user:password@…` is such a word.
-    let parsed = parse_args::<Options>(NAME, &args)
-        .or_else(|_| parse_args(NAME, &args.iter().map(without_secret).collect::<Vec<_>>()))?;
-    Ok(match parsed {
-        Parsed::Options(options) => Wanted::Connection(options),
-        Parsed::Help(text) => Wanted::Help(text),
-    })
+    args::parse::<Options>(NAME, words)
+        .or_else(|_| args::parse(NAME, &words.iter().map(without_secret).collect::<Vec<_>>()))
 }
 
 /// The word, cut short where it may hold a password.

@@ -5,27 +5,22 @@
 
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::status::StatusFd;
-use srt_common::tool::{Manner, Tool};
+use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_mount::ops::Build;
 use srt_mount::options::{self, Plan};
 use srt_mount::{namespace, program, source, sys};
-use std::ffi::OsString;
 
-srt_common::main!("srt-mount", Manner::Stage, read);
+srt_common::main!(
+    Spec { name: "srt-mount", manner: Manner::Stage, help: options::help, watches_parent: false },
+    read
+);
 
-fn read(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
-    let line = CommandLine::split(args);
-    if line.asks("--help") {
-        return tool.print(&options::help());
-    }
-    if line.asks("--version") {
-        return tool.print(&tool.version());
-    }
+fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let plan = options::parse_with(&line.options, &mut source::read_all)
         .map_err(|error| line.explain(tool.name, error))?;
-    tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
+    tool.take_status(plan.status_fd)?;
+    tool::require_kernel()?;
     run(&plan, Program::new(&line.program(tool.name)?)?)
 }
 

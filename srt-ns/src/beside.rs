@@ -27,14 +27,14 @@ impl Beside {
     ///
     /// # Errors
     /// Whatever cannot be started; what was started before ends with this process.
-    pub fn start(tool: Tool, plan: &Plan, host: Option<HostSide>, inherited: Inherited) -> Result<Self> {
+    pub fn start(tool: &Tool, plan: &Plan, host: Option<HostSide>, inherited: Inherited) -> Result<Self> {
         let mut beside = Self::default();
         beside.host = host;
         beside.start_all(tool, plan, inherited)?;
         Ok(beside)
     }
 
-    fn start_all(&mut self, tool: Tool, plan: &Plan, inherited: Inherited) -> Result<()> {
+    fn start_all(&mut self, tool: &Tool, plan: &Plan, inherited: Inherited) -> Result<()> {
         if !(plan.publish.is_empty() && plan.sidecars.is_empty()) || plan.pid1 == Pid1::Command {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
             self.guardian = Some(Guardian::start(tool, published)?);
@@ -79,12 +79,12 @@ impl Beside {
     }
 
     /// Reads it.
-    pub fn read_news(&mut self, tool: Tool) {
+    pub fn read_news(&mut self, tool: &Tool) {
         self.silent = self.relay.as_mut().is_none_or(|relay| !relay.read_news(tool));
     }
 
     /// A child was reaped while the command runs. False: it was the guardian, without which nothing is safe.
-    pub fn ended(&mut self, pid: Pid, end: End, tool: Tool) -> bool {
+    pub fn ended(&mut self, pid: Pid, end: End, tool: &Tool) -> bool {
         if let Some(relay) = self.relay.take_if(|relay| relay.pid == pid) {
             relay.ended(end, tool);
         }

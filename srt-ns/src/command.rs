@@ -22,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 /// # Errors
 /// What fork(2) says. What the child itself cannot do, it tells the user, and exits.
 pub fn start(
-    tool: Tool,
+    tool: &Tool,
     plan: &Plan,
     program: &Program,
     kept: &Kept,

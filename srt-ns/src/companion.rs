@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 ///
 /// # Errors
 /// What fork(2) or pidfd_open(2) says.
-pub fn start(tool: Tool, name: &str) -> Result<Side> {
+pub fn start(tool: &Tool, name: &str) -> Result<Side> {
     let life = Lifeline::new()?;
     match sys::fork().context(|| format!("cannot fork {name}"))? {
         Side::Parent(pid) => Ok(Side::Parent(pid)),
@@ -34,7 +34,7 @@ pub fn detach() -> Result<()> {
 }
 
 /// The end of a companion: its exit status, or what it could not do.
-pub fn end(tool: Tool, result: Result<u8>) -> ! {
+pub fn end(tool: &Tool, result: Result<u8>) -> ! {
     sys::exit(result.unwrap_or_else(|error| tool.fail(&error)))
 }
 

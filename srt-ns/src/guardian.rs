@@ -27,7 +27,7 @@ impl Guardian {
     ///
     /// # Errors
     /// What fork(2) or pipe2(2) says.
-    pub fn start(tool: Tool, published: &[Place]) -> Result<Self> {
+    pub fn start(tool: &Tool, published: &[Place]) -> Result<Self> {
         let (reader, writer) = pipe().context(|| "pipe")?;
         match sys::fork().context(|| "cannot fork the guardian")? {
             Side::Parent(pid) => Ok(Self { pid, orders: File::from(OwnedFd::from(writer)) }),

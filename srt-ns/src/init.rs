@@ -29,7 +29,7 @@ pub fn leave_signal() -> libc::c_int {
 ///
 /// # Errors
 /// What pidfd_open(2) or fork(2) says. What srt-init itself cannot do, it tells the user, and exits.
-pub fn start(tool: Tool, go: Gate) -> Result<(Pid, Gate)> {
+pub fn start(tool: &Tool, go: Gate) -> Result<(Pid, Gate)> {
     let life = Lifeline::new()?;
     match sys::fork().context(|| "cannot fork srt-init")? {
         Side::Parent(pid) => Ok((pid, go)),

@@ -9,11 +9,11 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use srt_common::args::{CommandLine, Parsed};
+use srt_common::args::CommandLine;
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::status::{Event, StatusFd};
-use srt_common::tool::{Manner, Tool};
+use srt_common::parent::Parent;
+use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, privileges};
 use srt_ns::beside::Beside;
 use srt_ns::namespaces::{self, Caller};
@@ -22,26 +22,23 @@ use srt_ns::pipe::Gate;
 use srt_ns::relays::HostSide;
 use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminal;
-use srt_ns::{caller, command, init, sys};
-use std::ffi::OsString;
+use srt_ns::{command, init, sys};
 
-srt_common::main!("srt-ns", Manner::Stage, run);
+srt_common::main!(
+    Spec { name: "srt-ns", manner: Manner::Stage, help: options::help, watches_parent: true },
+    run
+);
 
-fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
+fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. What is asked for, and what the caller gave us: descriptors, signals, its own life.
-    let line = CommandLine::split(args);
-    if line.asks("--version") {
-        return tool.print(&tool.version());
-    }
-    let plan = match options::parse(tool.name, line)? {
-        Parsed::Options(plan) => plan,
-        Parsed::Help(text) => return tool.print(&text),
-    };
-    tool.status = plan.status_fd.map(StatusFd::new).transpose()?;
+    let plan = options::parse(tool.name, line)?;
+    tool.take_status(plan.status_fd)?;
+    tool::require_kernel()?;
     let kept = Kept::new(plan.keep_fds.clone())?;
     kept.close_others(&plan.status_fd.into_iter().collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
-    let caller = if plan.outlive_parent { None } else { caller::watch()? };
+    let parent = tool.parent.take().filter(|_| !plan.outlive_parent);
+    let caller = parent.map(Parent::watch).transpose()?.flatten();
     let inherited = sys::block_signals().context(|| "cannot block the signals")?;
     let signals = sys::signalfd().context(|| "signalfd")?;
     let mut terminal = if plan.session == Session::Keep { Terminal::controlling() } else { None };
@@ -50,17 +47,17 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     let host = HostSide::prepare(&plan)?;
     namespaces::enter(&plan, Caller::current()?)?;
     namespaces::empty_bounding_set()?;
-    let mut beside = Beside::start(*tool, &plan, host, inherited)?;
+    let mut beside = Beside::start(tool, &plan, host, inherited)?;
 
     // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
     namespaces::enter_pid_for_children(&plan)?;
     let (init, go) = match plan.pid1 {
         Pid1::Command => (None, Gate::new()?),
         Pid1::Init | Pid1::InitWaitsForAll => {
-            init::start(*tool, Gate::new()?).map(|(pid, go)| (Some(pid), go))?
+            init::start(tool, Gate::new()?).map(|(pid, go)| (Some(pid), go))?
         }
     };
-    let started = command::start(*tool, &plan, &program, &kept, go, inherited);
+    let started = command::start(tool, &plan, &program, &kept, go, inherited);
     if started.is_err()
         && let Some(code) = init.and_then(init::failure)
     {
@@ -83,16 +80,13 @@ fn run(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     // 4. Nothing is left to us that the command could want; then it may go.
     privileges::drop_held()?;
     sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let Some(status) = tool.status {
-        let started = Event::new(tool.name, "started").number("pid", command);
-        status.send(&started.numbers("namespaces", namespaces::inodes()));
-    }
+    tool.tell("started", |event| event.number("pid", command).numbers("namespaces", namespaces::inodes()));
     go.opener().open();
 
     // 5. Until everything has ended.
     let supervisor = Supervisor {
         plan: &plan,
-        tool: *tool,
+        tool,
         signals,
         caller,
         init,

@@ -1,7 +1,7 @@
 //! From argv to a plan. Nothing here touches the system.
 
 use argh::FromArgs;
-use srt_common::args::{self, CommandLine, Parsed, Raw};
+use srt_common::args::{self, CommandLine, Raw};
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -154,19 +154,20 @@ pub struct Plan {
     pub program: Vec<OsString>,
 }
 
+/// The text of `--help`.
+pub fn help() -> String {
+    args::help::<Options>("srt-ns")
+}
+
 /// Reads argv (without argv\[0\]).
 ///
 /// # Errors
 /// A usage error that names the option and what was expected.
-pub fn parse(tool: &str, line: CommandLine) -> Result<Parsed<Plan>> {
-    if line.program.is_none() && !line.asks("--help") {
+pub fn parse(tool: &str, line: CommandLine) -> Result<Plan> {
+    if line.program.is_none() {
         return Err(args::missing_separator(tool));
     }
-    let options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
-    let options: Options = match options {
-        Parsed::Options(options) => options,
-        Parsed::Help(text) => return Ok(Parsed::Help(text)),
-    };
+    let options: Options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
     let plan = Plan {
         share: share(options.share.as_deref())?,
         uid: id("--uid", options.uid)?,
@@ -196,7 +197,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Parsed<Plan>> {
         program: line.program(tool)?,
     };
     plan.check()?;
-    Ok(Parsed::Options(plan))
+    Ok(plan)
 }
 
 impl Plan {
@@ -297,10 +298,7 @@ mod tests {
 
     fn plan(words: &[&str]) -> Result<Plan> {
         let line = CommandLine::split(words.iter().map(OsString::from).collect());
-        match parse("srt-ns", line)? {
-            Parsed::Options(plan) => Ok(plan),
-            Parsed::Help(_) => panic!("help"),
-        }
+        parse("srt-ns", line)
     }
 
     #[test]
@@ -322,7 +320,7 @@ mod tests {
     fn a_path_may_be_any_bytes() {
         let value = OsString::from_vec(b"80=/\xff\xfe".to_vec());
         let line = CommandLine::split(vec!["--relay".into(), value, "--".into(), "true".into()]);
-        let Ok(Parsed::Options(plan)) = parse("srt-ns", line) else { panic!("no plan") };
+        let plan = parse("srt-ns", line).expect("a plan");
         assert_eq!(plan.relays[0].socket.as_os_str().as_bytes(), b"/\xff\xfe");
     }
 

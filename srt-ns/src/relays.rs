@@ -111,7 +111,7 @@ impl Relay {
     ///
     /// # Errors
     /// A port that cannot be bound; what the system says of the start.
-    pub fn start(tool: Tool, plan: &Plan, host: &HostSide, inherited: Inherited) -> Result<Self> {
+    pub fn start(tool: &Tool, plan: &Plan, host: &HostSide, inherited: Inherited) -> Result<Self> {
         let mut ports = Vec::new();
         let mut names = Vec::new();
         let mut pairs = Vec::new();
@@ -174,7 +174,7 @@ impl Relay {
 
     /// Passes on which relay has lost its socket. Only descriptor numbers are taken from what is read: srt-relay
     /// reads bytes of untrusted peers, and what it says is not ours to repeat. False: there will be no more.
-    pub fn read_news(&mut self, tool: Tool) -> bool {
+    pub fn read_news(&mut self, tool: &Tool) -> bool {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -196,7 +196,7 @@ impl Relay {
     }
 
     /// srt-relay has ended while the command runs.
-    pub fn ended(&self, end: End, tool: Tool) {
+    pub fn ended(&self, end: End, tool: &Tool) {
         tool.warn(&Error::failed(format!("srt-relay ended before the command: {end}")));
         let mut names: Vec<_> = self.names.iter().map(|(_, name)| name).collect();
         names.dedup();
@@ -204,7 +204,7 @@ impl Relay {
     }
 }
 
-fn lost(tool: Tool, name: &str, why: &str) {
+fn lost(tool: &Tool, name: &str, why: &str) {
     if let Some(status) = tool.status {
         status.send(&Event::new(tool.name, "relay-lost").text("relay", name).text("message", why));
     }

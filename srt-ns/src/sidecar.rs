@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 ///
 /// # Errors
 /// What fork(2) says.
-pub fn start(tool: Tool, command: &OsStr, inherited: Inherited) -> Result<Pid> {
+pub fn start(tool: &Tool, command: &OsStr, inherited: Inherited) -> Result<Pid> {
     let shell = Program::new(&["/bin/sh".into(), "-c".into(), command.to_owned()])?;
     match companion::start(tool, "a sidecar")? {
         Side::Parent(pid) => Ok(pid),

@@ -17,7 +17,7 @@ pub struct Supervisor<'a> {
     /// What the user asked for.
     pub plan: &'a Plan,
     /// For messages and events.
-    pub tool: Tool,
+    pub tool: &'a Tool,
     /// Where this process's signals arrive, all of them blocked.
     pub signals: OwnedFd,
     /// Readable when the caller's process has ended.

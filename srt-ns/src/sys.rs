@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use srt_common::sys::{cerr, environment, prctl};
+use srt_common::sys::{cerr, prctl};
 use srt_common::{Context, Result};
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -108,32 +108,9 @@ pub fn dup2(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
 }
 
 /// Names this process `name` in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
-///
-/// fs/exec.c lays argv, the environment and the path of the file out side by side, and AT_EXECFN (getauxval(3))
-/// points at the last. The program must not read the first two afterwards.
 pub fn rename_process(name: &CStr) -> io::Result<()> {
-    // SAFETY: PR_SET_NAME reads a C string, of which it takes 15 bytes.
-    cerr(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })?;
-    let start = srt_common::sys::first_argument();
-    // SAFETY: an integer in, an integer out.
-    let end = unsafe { libc::getauxval(libc::AT_EXECFN) } as usize;
-    let environment: usize = environment().iter().map(|entry| entry.as_bytes_with_nul().len()).sum();
-    let title = name.to_bytes_with_nul();
-    if start == 0 || end < start + environment.max(title.len()) {
-        return Err(io::Error::other("the stack is not laid out as expected"));
-    }
-    // SAFETY: between argv[0] and the file's path the kernel has put nothing but argv and the environment.
-    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
-    area.fill(0);
-    // fs/proc/base.c get_mm_cmdline(): a last byte of argv that is not NUL marks a title, which ends at its NUL.
-    // Without the mark /proc/PID/cmdline would show one empty argument for each wiped byte.
-    if let Some(last) = area.len().checked_sub(environment + 1).and_then(|at| area.get_mut(at)) {
-        *last = b'.';
-    }
-    if let Some(place) = area.get_mut(..title.len()) {
-        place.copy_from_slice(title);
-    }
-    Ok(())
+    srt_common::sys::process::prctl_set_name(name)?;
+    srt_common::sys::start::overwrite_arguments(name)
 }
 
 // ---- namespaces and mounts

@@ -31,7 +31,7 @@ impl Attempt {
     }
 }
 
-impl Relay {
+impl Relay<'_> {
     /// Connects a client to its target, or leaves it pending.
     pub(crate) fn connect(&mut self, slot: u32, mut attempt: Attempt) {
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };

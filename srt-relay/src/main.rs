@@ -4,33 +4,29 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use srt_common::args::Parsed;
+use srt_common::args::CommandLine;
 use srt_common::fds::Kept;
-use srt_common::status::StatusFd;
-use srt_common::tool::{Manner, Tool};
+use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result};
 use srt_relay::life::Life;
 use srt_relay::listener::Listener;
 use srt_relay::lockdown::{self, Needs};
-use srt_relay::options::Options;
+use srt_relay::options::{self, Options};
 use srt_relay::relay::Relay;
 use srt_relay::sys::{self, Epoll};
 use srt_relay::target::Targets;
-use std::ffi::OsString;
 
-srt_common::main!("srt-relay", Manner::Plain, relay);
+srt_common::main!(
+    Spec { name: "srt-relay", manner: Manner::Plain, help: options::help, watches_parent: true },
+    relay
+);
 
-fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
-    if args.iter().any(|arg| arg == "--version") {
-        return tool.print(&tool.version());
-    }
-    let options = match Options::parse(&args)? {
-        Parsed::Options(options) => options,
-        Parsed::Help(text) => return tool.print(&text),
-    };
+fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
+    let options = Options::parse(&line.options)?;
 
     // 1. What the caller left open is not the relay's: only what the command line names stays.
-    tool.status = options.status_fd.map(StatusFd::new).transpose()?;
+    tool.take_status(options.status_fd)?;
+    tool::require_kernel()?;
     Kept::default().close_others(&options.descriptors().collect::<Vec<_>>())?;
     let descriptors = sys::raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
     let epoll = Epoll::new().context(|| "epoll_create1")?;
@@ -38,7 +34,7 @@ fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     let ready = ready.transpose()?;
 
     // 2. From here on a signal, or the end of the parent, ends the relay in order: sockets are removed.
-    let life = Life::new(options.outlive_parent)?;
+    let life = Life::new(tool.parent.take().filter(|_| !options.outlive_parent))?;
 
     // 3. Where connections lead, before there can be any.
     let mut targets = Targets::default();
@@ -60,6 +56,6 @@ fn relay(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
     }
 
     // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
-    Relay::new(*tool, epoll, listeners, options.limits, descriptors).run(&life)?;
+    Relay::new(tool, epoll, listeners, options.limits, descriptors).run(&life)?;
     Ok(0)
 }

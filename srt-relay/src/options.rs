@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Place};
 use argh::FromArgs;
-use srt_common::args::{self, Parsed, Raw};
+use srt_common::args::{self, Raw};
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -48,6 +48,11 @@ struct CommandLine {
     /// pairs of addresses
     #[argh(positional, arg_name = "LISTEN CONNECT")]
     addresses: Vec<Raw>,
+}
+
+/// The text of `--help`.
+pub fn help() -> String {
+    args::help::<CommandLine>("srt-relay")
 }
 
 /// A number as a script writes it: digits alone.
@@ -110,11 +115,8 @@ impl Options {
     ///
     /// # Errors
     /// A usage error that names the option or address and what was expected.
-    pub fn parse(words: &[OsString]) -> Result<Parsed<Self>> {
-        let line: CommandLine = match args::parse("srt-relay", words)? {
-            Parsed::Options(line) => line,
-            Parsed::Help(text) => return Ok(Parsed::Help(text)),
-        };
+    pub fn parse(words: &[OsString]) -> Result<Self> {
+        let line: CommandLine = args::parse("srt-relay", words)?;
         let addresses =
             line.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
         let (pairs, rest) = addresses.as_chunks::<2>();
@@ -142,7 +144,7 @@ impl Options {
             },
         };
         options.each_descriptor_has_one_use()?;
-        Ok(Parsed::Options(options))
+        Ok(options)
     }
 
     /// Every inherited descriptor that is still needed.
@@ -178,15 +180,12 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Parsed<Options>> {
+    fn parse(words: &[&str]) -> Result<Options> {
         Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     fn options(words: &[&str]) -> Options {
-        match parse(words) {
-            Ok(Parsed::Options(options)) => options,
-            other => panic!("{other:?}"),
-        }
+        parse(words).expect("options")
     }
 
     #[test]

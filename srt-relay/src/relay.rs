@@ -55,8 +55,8 @@ pub(crate) enum Slot {
 }
 
 /// The relay, ready to run.
-pub struct Relay {
-    pub(crate) tool: Tool,
+pub struct Relay<'a> {
+    pub(crate) tool: &'a Tool,
     pub(crate) listeners: Vec<Listener>,
     limits: Limits,
     pub(crate) epoll: Epoll,
@@ -78,9 +78,15 @@ pub struct Relay {
     swept: u32,
 }
 
-impl Relay {
+impl<'a> Relay<'a> {
     /// Takes the listeners; `descriptors` is how many this process may have.
-    pub fn new(tool: Tool, epoll: Epoll, listeners: Vec<Listener>, limits: Limits, descriptors: u64) -> Self {
+    pub fn new(
+        tool: &'a Tool,
+        epoll: Epoll,
+        listeners: Vec<Listener>,
+        limits: Limits,
+        descriptors: u64,
+    ) -> Self {
         // Pipes must not take the descriptors that connections need.
         let pipes = Pipes::new((descriptors / 16).clamp(1, pipes::MOST as u64) as usize);
         Self {

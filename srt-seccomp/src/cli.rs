@@ -3,8 +3,7 @@
 use crate::load::Load;
 use crate::rules::{self, Rule};
 use argh::FromArgs;
-use srt_common::args::{self, CommandLine, Parsed, Raw};
-use srt_common::status::StatusFd;
+use srt_common::args::{self, CommandLine, Raw};
 use srt_common::tool::Tool;
 use srt_common::{Error, Result};
 use std::ffi::OsString;
@@ -13,10 +12,6 @@ use std::os::fd::RawFd;
 /// What the user asks for.
 #[derive(Debug, PartialEq)]
 pub enum Request {
-    /// `--help`: this text.
-    Help(String),
-    /// `--version`
-    Version,
     /// `--list`
     List,
     /// `--export`: the filter of these rules.
@@ -75,20 +70,19 @@ struct Options {
     version: bool,
 }
 
+/// The text of `--help`.
+pub fn help() -> String {
+    args::help::<Options>("srt-seccomp")
+}
+
 /// Reads the command line. `tool.status` is set as soon as it is known.
 ///
 /// # Errors
 /// Usage errors.
 pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
-    if line.asks("--version") {
-        return Ok(Request::Version);
-    }
     let options = args::parse::<Options>(tool.name, &line.options);
-    let options = match options.map_err(|error| line.explain(tool.name, error))? {
-        Parsed::Help(text) => return Ok(Request::Help(text)),
-        Parsed::Options(options) => options,
-    };
-    tool.status = options.status_fd.map(StatusFd::new).transpose()?;
+    let options = options.map_err(|error| line.explain(tool.name, error))?;
+    tool.take_status(options.status_fd)?;
     let rules = rules::select(&options.allow, &options.deny)?;
     let (alone, request) = match (options.list, options.export) {
         (0, 0) => {

@@ -5,23 +5,23 @@
 
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::tool::{Manner, Tool};
+use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_seccomp::cli::{self, Plan, Request};
 use srt_seccomp::filter::{self, Arch};
 use srt_seccomp::{load, rules};
-use std::ffi::OsString;
 
-srt_common::main!("srt-seccomp", Manner::Stage, answer);
+srt_common::main!(
+    Spec { name: "srt-seccomp", manner: Manner::Stage, help: cli::help, watches_parent: false },
+    answer
+);
 
-fn answer(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
-    match cli::parse(tool, CommandLine::split(args))? {
-        Request::Help(text) => tool.print(&text),
-        Request::Version => tool.print(&tool.version()),
+fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
+    match cli::parse(tool, line)? {
         Request::List => tool.print(&rules::list()),
         Request::Export(rules) => {
             let filter = load::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
-            srt_common::sys::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
+            srt_common::fds::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
             Ok(0)
         }
         Request::Run(plan) => run(&plan),
@@ -29,6 +29,7 @@ fn answer(tool: &mut Tool, args: Vec<OsString>) -> Result<u8> {
 }
 
 fn run(plan: &Plan) -> Result<u8> {
+    tool::require_kernel()?;
     // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
     let kept = Kept::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;

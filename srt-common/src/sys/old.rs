@@ -2,13 +2,12 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// -1 is an error in errno; anything else is the answer.
 ///
@@ -200,51 +199,6 @@ pub fn empty_bounding_set() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The `main` of a tool: `srt_common::main!("srt-ns", Manner::Stage, run);`
-///
-/// It is C's, not Rust's: what Rust's runtime does before `main` (a guard page for the stack, for which glibc
-/// reads /proc/self/maps, and handlers that tell its overflow) is a tenth of what a stage costs, and a stage starts before
-/// every command. What is needed of it, [`crate::tool::Tool::run`] does.
-#[macro_export]
-macro_rules! main {
-    ($name:expr, $manner:expr, $story:path) => {
-        #[allow(unsafe_code, reason = "the name that the C runtime calls")]
-        #[unsafe(no_mangle)]
-        extern "C" fn main(argc: $crate::sys::Argc, argv: $crate::sys::Argv) -> $crate::sys::Argc {
-            // SAFETY: these are what the C runtime gave to main.
-            let args = unsafe { $crate::sys::arguments(argc, argv) };
-            $crate::tool::Tool::run($name, $manner, args, $story).into()
-        }
-    };
-}
-
-/// The type of main's first argument and result.
-pub type Argc = libc::c_int;
-/// The type of main's second argument.
-pub type Argv = *const *const libc::c_char;
-
-/// Where argv\[0\] is, since [`arguments`] was called.
-static FIRST_ARGUMENT: AtomicUsize = AtomicUsize::new(0);
-
-/// The address of argv\[0\], which is the lowest of argv, the environment and the path of the file (fs/exec.c).
-pub fn first_argument() -> usize {
-    FIRST_ARGUMENT.load(Relaxed)
-}
-
-/// The words after argv\[0\].
-///
-/// # Safety
-/// `argc` and `argv` are those of `main`.
-pub unsafe fn arguments(argc: Argc, argv: Argv) -> Vec<OsString> {
-    let count = usize::try_from(argc).unwrap_or(0);
-    // SAFETY: argc counts the pointers of argv.
-    let words = unsafe { std::slice::from_raw_parts(argv, count) };
-    // SAFETY: a pointer of argv leads to a C string that lives as long as the process.
-    let word = |&word: &*const libc::c_char| unsafe { CStr::from_ptr(word) }.to_bytes();
-    FIRST_ARGUMENT.store(words.first().map_or(0, |&first| first as usize), Relaxed);
-    words.iter().skip(1).map(|pointer| OsStr::from_bytes(word(pointer)).to_os_string()).collect()
 }
 
 /// Opens /dev/null where 0, 1 or 2 is closed.

@@ -1,0 +1,156 @@
+//! Descriptors: what they are open on, reading, writing, waiting.
+
+use super::{check, count, owned};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// fcntl(2) F_GETFD: EBADF when `fd` is not open.
+pub fn fcntl_getfd(fd: &impl AsRawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFD takes no pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })
+}
+
+/// fcntl(2) F_SETFD.
+pub fn fcntl_setfd(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFD takes an integer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
+}
+
+/// fcntl(2) F_GETFL.
+pub fn fcntl_getfl(fd: &impl AsRawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFL takes no argument.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+}
+
+/// fcntl(2) F_SETFL.
+pub fn fcntl_setfl(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFL takes an integer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
+}
+
+/// fcntl(2) F_DUPFD_CLOEXEC: the lowest free number from `least` up.
+pub fn fcntl_dupfd_cloexec(fd: &impl AsRawFd, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+}
+
+/// fcntl(2) F_SETPIPE_SZ, in bytes. In srt-relay's allow-list.
+pub fn fcntl_setpipe_sz(pipe: &impl AsRawFd, bytes: usize) -> io::Result<()> {
+    // SAFETY: F_SETPIPE_SZ takes an integer.
+    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) }).map(drop)
+}
+
+/// dup2(2) onto a number that no [`OwnedFd`] has: 0, 1, 2 or one of the caller's.
+pub fn dup2(from: &impl AsRawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: two integers; the number is not owned (see above).
+    check(unsafe { libc::dup2(from.as_raw_fd(), to) }).map(drop)
+}
+
+/// close(2) of a number that no [`OwnedFd`] has: 0, 1, 2 or one of the caller's.
+pub fn close(fd: RawFd) -> io::Result<()> {
+    // SAFETY: an integer; the number is not owned (see above).
+    check(unsafe { libc::close(fd) }).map(drop)
+}
+
+/// close_range(2), `first` to `last`. That nothing in the range is used again is the caller's business: an exec or an
+/// exit follows, or the process has just begun.
+pub fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// An inherited descriptor that the command line names, made ours. EBADF when it is not open.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    fcntl_getfd(&fd)?;
+    // SAFETY: it is open, and nothing in this process has opened it: the caller named it on the command line.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same, not made ours: it stays open when the value goes. EBADF when it is not open.
+pub fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
+    fcntl_getfd(&fd)?;
+    // SAFETY: it is open, and it is the caller's: nothing in this process closes it before the exec or the exit.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// pipe2(2): the end to read from and the end to write to. In srt-relay's allow-list.
+pub fn pipe2(flags: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    // SAFETY: the kernel writes two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), flags | libc::O_CLOEXEC) })?;
+    Ok((owned(ends[0].into())?, owned(ends[1].into())?))
+}
+
+/// read(2). In srt-relay's allow-list.
+pub fn read(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of `buffer`.
+    count(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// write(2). In srt-relay's allow-list.
+pub fn write(fd: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of `bytes`.
+    count(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// splice(2), without offsets: one of the two is a pipe. In srt-relay's allow-list.
+pub fn splice(
+    from: &impl AsRawFd,
+    to: &impl AsRawFd,
+    bytes: usize,
+    flags: libc::c_uint,
+) -> io::Result<usize> {
+    let (here, there) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: null offsets and integers.
+    count(unsafe { libc::splice(from.as_raw_fd(), here, to.as_raw_fd(), there, bytes, flags) })
+}
+
+/// An entry for [`ppoll`]. A negative `fd` is passed over (poll(2)).
+pub fn pollfd(fd: RawFd, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
+}
+
+/// ppoll(2) without a signal mask: how many entries have something to tell. `None` waits without end. In srt-relay's
+/// allow-list.
+pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    let timeout =
+        timeout.map(|time| libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let length = fds.len() as libc::nfds_t;
+    // SAFETY: the pointer and the length are those of `fds`; a timespec or null; no mask.
+    check(unsafe { libc::ppoll(fds.as_mut_ptr(), length, timeout, std::ptr::null()) })
+        .map(|ready| ready as usize)
+}
+
+/// epoll_create1(2).
+pub fn epoll_create1() -> io::Result<OwnedFd> {
+    // SAFETY: an integer.
+    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }.into())
+}
+
+/// epoll_ctl(2). `operation`: EPOLL_CTL_ADD, EPOLL_CTL_MOD or EPOLL_CTL_DEL. In srt-relay's allow-list.
+pub fn epoll_ctl(
+    epoll: &impl AsRawFd,
+    operation: libc::c_int,
+    fd: &impl AsRawFd,
+    events: libc::c_int,
+    token: u64,
+) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: events as u32, u64: token };
+    // SAFETY: the kernel reads one event.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) }).map(drop)
+}
+
+/// epoll_pwait(2) without a signal mask: how many of `events` are filled. Not epoll_wait(2), which is another system
+/// call on some architectures. In srt-relay's allow-list.
+pub fn epoll_pwait(
+    epoll: &impl AsRawFd,
+    events: &mut [libc::epoll_event],
+    milliseconds: libc::c_int,
+) -> io::Result<usize> {
+    let (length, mask) = (events.len() as libc::c_int, std::ptr::null());
+    // SAFETY: the kernel fills at most `length` events.
+    check(unsafe { libc::epoll_pwait(epoll.as_raw_fd(), events.as_mut_ptr(), length, milliseconds, mask) })
+        .map(|filled| filled as usize)
+}

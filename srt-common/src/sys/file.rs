@@ -1,0 +1,199 @@
+//! Files by name and by descriptor. `""` with an `AT_EMPTY_PATH` flag is the descriptor itself.
+
+use super::{check, count, owned};
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Where relative paths of the caller count from.
+pub const CWD: RawFd = libc::AT_FDCWD;
+
+/// openat(2). Not through the standard library for O_PATH: it masks the flags with O_ACCMODE, in which musl counts
+/// O_PATH, so that a FIFO or a socket would be opened in earnest.
+pub fn openat(
+    directory: &impl AsRawFd,
+    path: &CStr,
+    flags: libc::c_int,
+    mode: libc::mode_t,
+) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: a C string and integers.
+    owned(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as libc::c_uint) }.into())
+}
+
+/// openat2(2), without O_CREAT.
+pub fn openat2(
+    directory: &impl AsRawFd,
+    path: &CStr,
+    flags: libc::c_int,
+    resolve: u64,
+) -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is a valid open_how.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = resolve;
+    let size = size_of::<libc::open_how>();
+    // SAFETY: a C string and an open_how of the size given, alive through the call.
+    owned(unsafe {
+        libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), path.as_ptr(), &raw const how, size)
+    })
+}
+
+/// mkdirat(2).
+pub fn mkdirat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    check(unsafe { libc::mkdirat(directory.as_raw_fd(), path.as_ptr(), mode) }).map(drop)
+}
+
+/// mknodat(2) with device 0. A regular file (`S_IFREG | mode`) needs no privilege.
+pub fn mknodat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    check(unsafe { libc::mknodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
+}
+
+/// symlinkat(2).
+pub fn symlinkat(target: &CStr, directory: &impl AsRawFd, path: &CStr) -> io::Result<()> {
+    // SAFETY: two C strings.
+    check(unsafe { libc::symlinkat(target.as_ptr(), directory.as_raw_fd(), path.as_ptr()) }).map(drop)
+}
+
+/// unlinkat(2). `flags`: AT_REMOVEDIR for a directory, which must be empty. In srt-relay's allow-list.
+pub fn unlinkat(directory: &impl AsRawFd, path: &CStr, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    check(unsafe { libc::unlinkat(directory.as_raw_fd(), path.as_ptr(), flags) }).map(drop)
+}
+
+/// readlinkat(2). An empty path reads the link that `directory` itself is open on. EINVAL for what is no link.
+pub fn readlinkat(directory: &impl AsRawFd, path: &CStr) -> io::Result<PathBuf> {
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    let (fd, to) = (directory.as_raw_fd(), buffer.as_mut_ptr().cast());
+    // SAFETY: a C string, the buffer and its length.
+    let length = count(unsafe { libc::readlinkat(fd, path.as_ptr(), to, buffer.len()) })?;
+    Ok(PathBuf::from(OsStr::from_bytes(buffer.get(..length).unwrap_or(&buffer))))
+}
+
+/// fchmod(2).
+pub fn fchmod(file: &impl AsRawFd, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: integers.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }).map(drop)
+}
+
+/// fchmodat(2), following links.
+pub fn fchmodat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    check(unsafe { libc::fchmodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
+}
+
+/// umask(2); the previous one. It cannot fail.
+pub fn umask(mask: libc::mode_t) -> libc::mode_t {
+    // SAFETY: an integer.
+    unsafe { libc::umask(mask) }
+}
+
+/// What the tools ask of statx(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `S_IFMT` and the permissions.
+    pub mode: u32,
+    /// The owner, as this user namespace shows it.
+    pub uid: u32,
+    /// The group, as this user namespace shows it.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Device and inode: the file's identity.
+    pub id: (u32, u32, u64),
+    /// The device alone: the file system's identity.
+    pub device: (u32, u32),
+    /// The mount through which it was reached.
+    pub mount: u64,
+    /// Whether it is the root of that mount.
+    pub mount_root: bool,
+}
+
+impl Stat {
+    /// Whether the type is `kind`, an `S_IF*` constant.
+    pub fn is(&self, kind: libc::mode_t) -> bool {
+        self.mode & libc::S_IFMT == kind
+    }
+}
+
+/// statx(2) of `path`, links not followed; of `fd` itself for an empty path.
+pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    let flags =
+        libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    let (fd, to) = (fd.as_raw_fd(), buffer.as_mut_ptr());
+    // SAFETY: a C string and a statx to fill, alive through the call.
+    check(unsafe { libc::syscall(libc::SYS_statx, fd, path.as_ptr(), flags, mask, to) })?;
+    // SAFETY: zeroed memory is a valid statx, and the kernel has filled it.
+    let stat = unsafe { buffer.assume_init() };
+    Ok(Stat {
+        mode: stat.stx_mode.into(),
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        size: stat.stx_size,
+        id: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
+        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        mount: stat.stx_mnt_id,
+        mount_root: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+    })
+}
+
+/// fstatat(2) of what `path` itself is, a link or not: device and inode. For srt-relay, whose allow-list has this call
+/// and not statx(2).
+pub fn fstatat(directory: &impl AsRawFd, path: &CStr) -> io::Result<(u64, u64)> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    let (fd, to, flags) = (directory.as_raw_fd(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: a C string and a stat to fill, alive through the call.
+    check(unsafe { libc::fstatat(fd, path.as_ptr(), to, flags) })?;
+    // SAFETY: zeroed memory is a valid stat, and the call has filled it.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "narrower on some targets")]
+    Ok((stat.st_dev as u64, stat.st_ino as u64))
+}
+
+/// fstatvfs(3): the `ST_*` flags of the mount that `file` was opened through.
+pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<libc::c_ulong> {
+    let mut buffer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a statvfs to fill, alive through the call.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), buffer.as_mut_ptr()) })?;
+    // SAFETY: zeroed memory is a valid statvfs, and the call has filled it.
+    Ok(unsafe { buffer.assume_init() }.f_flag)
+}
+
+/// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).
+pub fn fstatfs(file: &impl AsRawFd) -> io::Result<u64> {
+    let mut buffer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a statfs to fill, alive through the call.
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), buffer.as_mut_ptr()) })?;
+    // SAFETY: zeroed memory is a valid statfs, and the call has filled it.
+    Ok(unsafe { buffer.assume_init() }.f_type as u64)
+}
+
+/// fgetxattr(2): the value, at most 64 bytes of it. ENODATA: there is none.
+pub fn fgetxattr(file: &impl AsRawFd, name: &CStr) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; 64];
+    let (fd, to) = (file.as_raw_fd(), value.as_mut_ptr().cast());
+    // SAFETY: a C string, the buffer and its length.
+    let length = count(unsafe { libc::fgetxattr(fd, name.as_ptr(), to, value.len()) })?;
+    value.truncate(length);
+    Ok(value)
+}
+
+/// fsetxattr(2). `flags`: 0, XATTR_CREATE or XATTR_REPLACE.
+pub fn fsetxattr(file: &impl AsRawFd, name: &CStr, value: &[u8], flags: libc::c_int) -> io::Result<()> {
+    let (fd, from) = (file.as_raw_fd(), value.as_ptr().cast());
+    // SAFETY: a C string, a buffer and its length.
+    check(unsafe { libc::fsetxattr(fd, name.as_ptr(), from, value.len(), flags) }).map(drop)
+}
+
+/// flock(2).
+pub fn flock(file: &impl AsRawFd, operation: libc::c_int) -> io::Result<()> {
+    // SAFETY: integers.
+    check(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
+}

@@ -1,0 +1,141 @@
+//! Namespaces, mounts and roots.
+
+use super::{check, owned};
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+// linux/mount.h; libc has not all of them for musl.
+/// open_tree(2): a detached copy.
+pub const OPEN_TREE_CLONE: libc::c_uint = 1;
+/// move_mount(2): `from` is the mount itself.
+pub const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+/// move_mount(2): `to` is the mount point itself.
+pub const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+/// fsconfig(2): a parameter without a value.
+pub const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+/// fsconfig(2): a parameter with a string, of up to 255 bytes.
+pub const FSCONFIG_SET_STRING: libc::c_uint = 1;
+/// fsconfig(2): makes the file system.
+pub const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+/// mount_setattr(2), fsmount(2): read-only.
+pub const MOUNT_ATTR_RDONLY: u64 = 1;
+/// No setuid programs.
+pub const MOUNT_ATTR_NOSUID: u64 = 2;
+/// No device nodes.
+pub const MOUNT_ATTR_NODEV: u64 = 4;
+/// No programs.
+pub const MOUNT_ATTR_NOEXEC: u64 = 8;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+
+/// unshare(2). The tools have one thread each.
+pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: one integer.
+    check(unsafe { libc::unshare(flags) }).map(drop)
+}
+
+/// setns(2): `fd` is open on a namespace, or is a pidfd.
+pub fn setns(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }).map(drop)
+}
+
+/// sethostname(2).
+pub fn sethostname(name: &OsStr) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of `name`.
+    check(unsafe { libc::sethostname(name.as_bytes().as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// struct mount_attr of linux/mount.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountAttr {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// 0, or `MS_PRIVATE` and its like.
+    pub propagation: u64,
+    /// For id-mapped mounts.
+    pub userns_fd: u64,
+}
+
+/// mount_setattr(2). `flags`: AT_EMPTY_PATH, AT_RECURSIVE.
+pub fn mount_setattr(
+    fd: &impl AsRawFd,
+    path: &CStr,
+    flags: libc::c_int,
+    attributes: &MountAttr,
+) -> io::Result<()> {
+    let (fd, attributes, size) = (fd.as_raw_fd(), std::ptr::from_ref(attributes), size_of::<MountAttr>());
+    // SAFETY: a C string and a mount_attr of the size given, alive through the call.
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path.as_ptr(), flags, attributes, size) })
+        .map(drop)
+}
+
+/// open_tree(2). `flags`: OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW.
+pub fn open_tree(fd: &impl AsRawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: a C string and integers.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, fd.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// move_mount(2) of the mount `from` itself onto `path` in `to`, or onto `to` itself for an empty path.
+pub fn move_mount(from: &impl AsRawFd, to: &impl AsRawFd, path: &CStr) -> io::Result<()> {
+    let onto = if path.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    let (from, to, flags) = (from.as_raw_fd(), to.as_raw_fd(), MOVE_MOUNT_F_EMPTY_PATH | onto);
+    // SAFETY: two C strings and integers.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
+        .map(drop)
+}
+
+/// fsopen(2).
+pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: a C string and an integer.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+/// fsconfig(2), without the commands that take a descriptor.
+pub fn fsconfig(
+    context: &impl AsRawFd,
+    command: libc::c_uint,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+) -> io::Result<()> {
+    let [key, value] = [key, value].map(|text| text.map_or(std::ptr::null(), CStr::as_ptr));
+    // SAFETY: NULL or C strings, as the command demands.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) }).map(drop)
+}
+
+/// fsmount(2). `attributes`: `MOUNT_ATTR_*`.
+pub fn fsmount(context: &impl AsRawFd, attributes: u64) -> io::Result<OwnedFd> {
+    let attributes = attributes as libc::c_uint;
+    // SAFETY: integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// pivot_root(2).
+pub fn pivot_root(new_root: &CStr, put_old: &CStr) -> io::Result<()> {
+    // SAFETY: two C strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, new_root.as_ptr(), put_old.as_ptr()) }).map(drop)
+}
+
+/// umount2(2).
+pub fn umount2(path: &CStr, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: a C string and an integer.
+    check(unsafe { libc::umount2(path.as_ptr(), flags) }).map(drop)
+}
+
+/// chroot(2).
+pub fn chroot(path: &CStr) -> io::Result<()> {
+    // SAFETY: a C string.
+    check(unsafe { libc::chroot(path.as_ptr()) }).map(drop)
+}
+
+/// fchdir(2).
+pub fn fchdir(directory: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: an integer.
+    check(unsafe { libc::fchdir(directory.as_raw_fd()) }).map(drop)
+}

@@ -1,0 +1,88 @@
+//! capabilities(7), keyrings(7), seccomp(2).
+
+use super::check;
+use std::io;
+
+/// capabilities(7), by number: may pass the permissions of files.
+pub const CAP_DAC_OVERRIDE: u32 = 1;
+/// May change capabilities.
+pub const CAP_SETPCAP: u32 = 8;
+/// May mount.
+pub const CAP_SYS_ADMIN: u32 = 21;
+/// May give capabilities to files.
+pub const CAP_SETFCAP: u32 = 31;
+
+/// The three sets of capget(2), a bit per capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What the kernel asks.
+    pub effective: u64,
+    /// What can be made effective.
+    pub permitted: u64,
+    /// What an exec can keep.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: 64 capabilities in two halves.
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// capget(2) of this thread.
+pub fn capget() -> io::Result<Capabilities> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 reads one header and writes two data.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    let join = |half: fn(&CapData) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: join(|d| d.effective),
+        permitted: join(|d| d.permitted),
+        inheritable: join(|d| d.inheritable),
+    })
+}
+
+/// capset(2) of this thread.
+pub fn capset(sets: Capabilities) -> io::Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads one header and two data.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// keyctl(2) with integer arguments.
+pub fn keyctl(operation: libc::c_int, second: libc::c_long, third: libc::c_long) -> io::Result<libc::c_long> {
+    let none: libc::c_long = 0;
+    // SAFETY: only operations whose arguments are integers, or a pointer that may be null and is 0, come here.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, operation, second, third, none, none) })
+}
+
+/// prctl(2) PR_SET_SECCOMP with SECCOMP_MODE_FILTER. EINVAL for what the kernel does not take as a filter.
+///
+/// Not seccomp(2): a filter that forbids that call and permits prctl(2) may be followed by others. And no flag is
+/// wanted: SECCOMP_FILTER_FLAG_SPEC_ALLOW would, before Linux 5.16, take a mitigation from the very code that is
+/// not trusted.
+pub fn prctl_set_seccomp(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let (option, mode) = (libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong);
+    // SAFETY: `program` and the `len` instructions that it points to live through the call, which copies them.
+    check(unsafe { libc::prctl(option, mode, &raw const program) }).map(drop)
+}

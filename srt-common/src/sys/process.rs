@@ -1,0 +1,215 @@
+//! Processes: who they are, their start, their end.
+
+use super::{check, owned};
+use std::ffi::CStr;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// A process's number in this process's pid namespace. Negative in kill(2): a process group.
+pub type Pid = libc::pid_t;
+
+/// getpid(2).
+pub fn getpid() -> Pid {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::getpid() }
+}
+
+/// getppid(2): 0 for a parent outside this pid namespace.
+pub fn getppid() -> Pid {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::getppid() }
+}
+
+/// getpgrp(2).
+pub fn getpgrp() -> Pid {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::getpgrp() }
+}
+
+/// geteuid(2).
+pub fn geteuid() -> u32 {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::geteuid() }
+}
+
+/// getegid(2).
+pub fn getegid() -> u32 {
+    // SAFETY: no argument, no failure.
+    unsafe { libc::getegid() }
+}
+
+/// setsid(2).
+pub fn setsid() -> io::Result<()> {
+    // SAFETY: no argument.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// setpgid(2).
+pub fn setpgid(pid: Pid, group: Pid) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::setpgid(pid, group) }).map(drop)
+}
+
+/// Which side of a fork(2) this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// The one that called it; the child's number.
+    Parent(Pid),
+    /// The new one. It ends in an exec or in [`exit`]: destructors of what it inherited are not its business.
+    Child,
+}
+
+/// fork(2).
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: the tools have one thread each, so the child may do what any program may.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// _exit(2).
+pub fn exit(code: u8) -> ! {
+    // SAFETY: an integer, and no return.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// A NULL-terminated array of pointers to C strings, as execve(2) wants it.
+#[derive(Debug)]
+pub struct Pointers<'a>(Vec<*const libc::c_char>, PhantomData<&'a CStr>);
+
+impl<'a> Pointers<'a> {
+    /// Borrows the strings.
+    pub fn new(strings: &'a [impl AsRef<CStr>]) -> Self {
+        Self(strings.iter().map(|s| s.as_ref().as_ptr()).chain([std::ptr::null()]).collect(), PhantomData)
+    }
+}
+
+/// execve(2). Returns only the error.
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> io::Error {
+    // SAFETY: a C string and two NULL-terminated arrays of C strings, alive through the call.
+    unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// execveat(2) with AT_EMPTY_PATH: the file that `fd` is open on. Returns only the error.
+pub fn execveat(fd: &impl AsRawFd, argv: &Pointers, envp: &Pointers) -> io::Error {
+    let (fd, empty, argv, envp) = (fd.as_raw_fd(), c"".as_ptr(), argv.0.as_ptr(), envp.0.as_ptr());
+    // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv, envp, libc::AT_EMPTY_PATH) };
+    io::Error::last_os_error()
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: two integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// pidfd_send_signal(2), without siginfo.
+pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: libc::c_int, flags: libc::c_uint) -> io::Result<()> {
+    let (fd, info) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: integers and a null pointer.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) }).map(drop)
+}
+
+/// kill(2). Its number must be one that cannot have been given to another process: that of a child that was not
+/// reaped, or, for srt-init, of any process inside.
+pub fn kill(pid: Pid, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this code.
+    Exited(u8),
+    /// By this signal.
+    Signaled(u8),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Signaled(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// What waitid(2) tells of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is dead.
+    Ended(End),
+    /// A signal stopped it.
+    Stopped,
+    /// A ptrace(2) stop: the child has made this process its tracer. Told whatever the options are.
+    Trapped,
+    /// SIGCONT continued it.
+    Continued,
+}
+
+/// waitid(2) for one child, or for any with `None`. `Ok(None)`: under WNOHANG, none has changed. ECHILD: there is none.
+pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pid, Change)>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let (kind, id) = child.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid as libc::id_t));
+    // SAFETY: a pointer to a siginfo_t that lives through the call.
+    check(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) })?;
+    // SAFETY: all-zero bytes are a valid siginfo_t, and waitid has filled it or left it zero.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills si_pid; zero means that no child changed.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: waitid fills si_status.
+    let status = unsafe { info.si_status() };
+    let change = match info.si_code {
+        libc::CLD_EXITED => Change::Ended(End::Exited(status as u8)),
+        libc::CLD_STOPPED => Change::Stopped,
+        libc::CLD_TRAPPED => Change::Trapped,
+        libc::CLD_CONTINUED => Change::Continued,
+        _ => Change::Ended(End::Signaled(status as u8)),
+    };
+    Ok((pid != 0).then_some((pid, change)))
+}
+
+/// prctl(2) with integer arguments; the unused ones are 0, as the newer options demand.
+pub fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -> io::Result<libc::c_int> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: only options whose arguments are integers come here.
+    check(unsafe { libc::prctl(option, second, third, none, none) })
+}
+
+/// prctl(2) PR_SET_NAME: at most 15 bytes of it.
+pub fn prctl_set_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: PR_SET_NAME reads a C string.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }).map(drop)
+}
+
+/// getrlimit(2). `resource`: RLIMIT_NOFILE and its like.
+pub fn getrlimit(resource: i32) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a pointer to an rlimit that lives through the call.
+    check(unsafe { libc::getrlimit(resource as _, &raw mut limit) })?;
+    Ok(limit)
+}
+
+/// setrlimit(2).
+pub fn setrlimit(resource: i32, limit: libc::rlimit) -> io::Result<()> {
+    // SAFETY: a pointer to an rlimit that lives through the call.
+    check(unsafe { libc::setrlimit(resource as _, &raw const limit) }).map(drop)
+}
+
+/// uname(2): the kernel's release.
+pub fn uname() -> io::Result<String> {
+    let mut name = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: a pointer to a utsname that lives through the call.
+    check(unsafe { libc::uname(name.as_mut_ptr()) })?;
+    // SAFETY: all-zero bytes are a valid utsname, and uname has filled it.
+    let name = unsafe { name.assume_init() };
+    // SAFETY: the kernel ends every field with a NUL.
+    let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
+    Ok(release.to_string_lossy().into_owned())
+}

@@ -1,0 +1,263 @@
+//! Sockets: Internet, Unix, and the messages that carry descriptors.
+
+use super::{check, count, owned};
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A socket address in the kernel's form: ip(7), ipv6(7), unix(7).
+#[derive(Clone)]
+#[repr(C, align(8))]
+pub struct SocketAddress {
+    bytes: [u8; 128],
+    length: usize,
+}
+
+impl std::fmt::Debug for SocketAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SocketAddress({:?})", self.bytes.get(..self.length))
+    }
+}
+
+impl SocketAddress {
+    /// The longest path that fits: unix(7), 108 bytes with the NUL at the end.
+    pub const LONGEST_PATH: usize = 107;
+
+    fn of(family: libc::c_int, rest: &[&[u8]]) -> Self {
+        let mut address = Self { bytes: [0; 128], length: 0 };
+        for part in [(family as u16).to_ne_bytes().as_slice()].iter().chain(rest) {
+            for (to, from) in address.bytes.iter_mut().skip(address.length).zip(*part) {
+                *to = *from;
+            }
+            address.length += part.len();
+        }
+        address
+    }
+
+    /// A `sockaddr_un`. `None` for a path that does not fit.
+    pub fn unix(path: &[u8]) -> Option<Self> {
+        (path.len() <= Self::LONGEST_PATH).then(|| Self::of(libc::AF_UNIX, &[path, &[0]]))
+    }
+
+    /// A `sockaddr_in` or a `sockaddr_in6`.
+    pub fn tcp(address: SocketAddr) -> Self {
+        let port = address.port().to_be_bytes();
+        match address {
+            SocketAddr::V4(v4) => Self::of(libc::AF_INET, &[&port, &v4.ip().octets(), &[0; 8]]),
+            SocketAddr::V6(v6) => {
+                let scope = v6.scope_id().to_ne_bytes();
+                Self::of(libc::AF_INET6, &[&port, &[0; 4], &v6.ip().octets(), &scope])
+            }
+        }
+    }
+
+    /// AF_UNIX, AF_INET or AF_INET6.
+    pub fn family(&self) -> libc::c_int {
+        let [first, second, ..] = self.bytes;
+        u16::from_ne_bytes([first, second]).into()
+    }
+
+    fn pointer(&self) -> *const libc::sockaddr {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+/// socket(2). In srt-relay's allow-list, with the family and the type that it uses.
+pub fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: three integers.
+    owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) }.into())
+}
+
+/// socketpair(2) of AF_UNIX.
+pub fn socketpair(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    // SAFETY: the kernel writes two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
+    Ok((owned(ends[0].into())?, owned(ends[1].into())?))
+}
+
+/// bind(2).
+pub fn bind(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
+    let length = address.length as libc::socklen_t;
+    // SAFETY: the address has `length` bytes and lives through the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address.pointer(), length) }).map(drop)
+}
+
+/// connect(2). EINPROGRESS (TCP) and EAGAIN (Unix, the listener's backlog is full) of a socket that does not block are
+/// no failures. In srt-relay's allow-list.
+pub fn connect(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
+    let length = address.length as libc::socklen_t;
+    // SAFETY: the address has `length` bytes and lives through the call.
+    check(unsafe { libc::connect(socket.as_raw_fd(), address.pointer(), length) }).map(drop)
+}
+
+/// listen(2).
+pub fn listen(socket: &impl AsRawFd, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// accept4(2), without the peer's address. `flags`: SOCK_NONBLOCK. In srt-relay's allow-list.
+pub fn accept4(listener: &impl AsRawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let (nowhere, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let flags = flags | libc::SOCK_CLOEXEC;
+    // SAFETY: accept4 takes null pointers when the peer's address is of no interest.
+    owned(unsafe { libc::accept4(listener.as_raw_fd(), nowhere, no_length, flags) }.into())
+}
+
+/// shutdown(2). In srt-relay's allow-list.
+pub fn shutdown(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::shutdown(socket.as_raw_fd(), how) }).map(drop)
+}
+
+/// What setsockopt(2) reads: plain C types.
+pub trait SocketOption {}
+impl SocketOption for libc::c_int {}
+impl SocketOption for libc::timeval {}
+impl SocketOption for libc::linger {}
+
+/// setsockopt(2). In srt-relay's allow-list.
+pub fn setsockopt<T: SocketOption>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let (from, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: the kernel reads `length` bytes of `value`.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, from, length) }).map(drop)
+}
+
+/// getsockopt(2) of an option of SOL_SOCKET that is a number. In srt-relay's allow-list.
+pub fn getsockopt(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let (mut value, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    let (fd, out) = (socket.as_raw_fd(), (&raw mut value).cast());
+    // SAFETY: the kernel writes at most `length` bytes to `value`.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, out, &raw mut length) })?;
+    Ok(value)
+}
+
+/// send(2).
+pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of `bytes`.
+    count(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// How many descriptors a message of [`sendmsg`] may carry.
+pub const MOST_FDS: usize = 2;
+
+/// Room for the control messages: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
+/// header and its data, both aligned to 8 bytes).
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// sendmsg(2) of one byte and some descriptors (unix(7), SCM_RIGHTS), without SIGPIPE.
+pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut byte = byte;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = Control([0; 64]);
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    if let 1..=MOST_FDS = fds.len() {
+        let data = (size_of::<RawFd>() * fds.len()) as libc::c_uint;
+        message.msg_control = (&raw mut control).cast();
+        // SAFETY: arithmetic on an integer.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
+        // SAFETY: msg_control and msg_controllen describe `control`, in which a header fits.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: arithmetic on an integer.
+        let length = unsafe { libc::CMSG_LEN(data) };
+        // SAFETY: all-zero bytes are a valid cmsghdr.
+        let mut first: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        (first.cmsg_level, first.cmsg_type, first.cmsg_len) =
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS, length as _);
+        // SAFETY: `header` points into `control`, which is aligned for it.
+        unsafe { header.write(first) };
+        for (at, fd) in fds.iter().enumerate() {
+            // SAFETY: `header` is one.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: the data of `header` has room for MOST_FDS descriptors, which need not be aligned.
+            let place = unsafe { data.cast::<RawFd>().add(at) };
+            // SAFETY: as above.
+            unsafe { place.write_unaligned(fd.as_raw_fd()) };
+        }
+    } else if !fds.is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: a msghdr whose parts live through the call.
+    count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) }).map(drop)
+}
+
+/// What a message of [`recvmsg`] brought.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// Its byte. `None`: the end, no process has the other end open.
+    pub byte: Option<u8>,
+    /// Its descriptors.
+    pub fds: Vec<OwnedFd>,
+    /// The sender's number in this process's pid namespace, under SO_PASSCRED (unix(7), SCM_CREDENTIALS).
+    pub pid: Option<libc::pid_t>,
+}
+
+/// recvmsg(2) of one byte with what it carries. `flags`: MSG_DONTWAIT.
+pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message> {
+    let mut byte = 0u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = Control([0; 64]);
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of::<Control>() as _);
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: a msghdr whose parts live through the call.
+    let length = count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
+    let mut received = Message { byte: (length > 0).then_some(byte), ..Message::default() };
+    // SAFETY: the kernel has filled `control` with whole control messages.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: NULL, or a header within `control`, which is aligned for it.
+    while let Some(header) = unsafe { next.as_ref() } {
+        // SAFETY: the data that follows the header.
+        let data = unsafe { libc::CMSG_DATA(next) };
+        #[allow(clippy::unnecessary_cast, reason = "narrower with musl")]
+        let length = header.cmsg_len as usize;
+        // SAFETY: arithmetic on an integer.
+        let bytes = length - unsafe { libc::CMSG_LEN(0) } as usize;
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for at in 0..bytes / size_of::<RawFd>() {
+                    // SAFETY: within the data of this message.
+                    let place = unsafe { data.cast::<RawFd>().add(at) };
+                    // SAFETY: as above; it need not be aligned.
+                    let fd = unsafe { place.read_unaligned() };
+                    // SAFETY: the kernel has just made it, so nothing else owns it.
+                    received.fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if bytes >= size_of::<libc::ucred>() => {
+                // SAFETY: the data of this message is a ucred; it need not be aligned.
+                received.pid = Some(unsafe { data.cast::<libc::ucred>().read_unaligned() }.pid);
+            }
+            _ => {}
+        }
+        // SAFETY: the same message and a header in it.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    Ok(received)
+}
+
+/// netdevice(7) SIOCSIFFLAGS of the interface `name`, of up to 15 bytes.
+pub fn ioctl_siocsifflags(socket: &impl AsRawFd, name: &[u8], flags: libc::c_int) -> io::Result<()> {
+    let mut request = MaybeUninit::<libc::ifreq>::zeroed();
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let request = unsafe { request.assume_init_mut() };
+    for (to, from) in request.ifr_name.iter_mut().take(15).zip(name) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_ref(request)) })
+        .map(drop)
+}

@@ -1,0 +1,70 @@
+//! Terminals: termios(3), tty_ioctl(4).
+
+use super::check;
+use crate::sys::process::Pid;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+
+/// termios(3): modes, characters, speed.
+#[derive(Clone, Copy)]
+pub struct Termios(libc::termios);
+
+impl std::fmt::Debug for Termios {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Termios")
+    }
+}
+
+/// tcgetattr(3). ENOTTY for what is no terminal.
+pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<Termios> {
+    let mut modes = MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: a pointer to a termios.
+    check(unsafe { libc::tcgetattr(tty.as_raw_fd(), modes.as_mut_ptr()) })?;
+    // SAFETY: tcgetattr has filled it.
+    Ok(Termios(unsafe { modes.assume_init() }))
+}
+
+/// tcsetattr(3). `when`: TCSANOW, TCSADRAIN or TCSAFLUSH.
+pub fn tcsetattr(tty: &impl AsRawFd, when: libc::c_int, modes: &Termios) -> io::Result<()> {
+    // SAFETY: a pointer to a termios.
+    check(unsafe { libc::tcsetattr(tty.as_raw_fd(), when, &raw const modes.0) }).map(drop)
+}
+
+/// tcgetpgrp(3).
+pub fn tcgetpgrp(tty: &impl AsRawFd) -> io::Result<Pid> {
+    // SAFETY: one integer.
+    check(unsafe { libc::tcgetpgrp(tty.as_raw_fd()) })
+}
+
+/// tcsetpgrp(3).
+pub fn tcsetpgrp(tty: &impl AsRawFd, group: Pid) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::tcsetpgrp(tty.as_raw_fd(), group) }).map(drop)
+}
+
+/// tcflow(3). `action`: TCOON, TCOOFF.
+pub fn tcflow(tty: &impl AsRawFd, action: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::tcflow(tty.as_raw_fd(), action) }).map(drop)
+}
+
+/// ioctl(2) of a terminal without an argument: TIOCEXCL, TIOCNXCL.
+pub fn ioctl(tty: &impl AsRawFd, request: u32) -> io::Result<()> {
+    // SAFETY: requests that take no argument come here.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, 0) }).map(drop)
+}
+
+/// ioctl(2) of a terminal that fills an integer: TIOCGEXCL, TIOCGETD.
+pub fn ioctl_get(tty: &impl AsRawFd, request: u32) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: requests that write one integer come here.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, &raw mut value) })?;
+    Ok(value)
+}
+
+/// ioctl(2) of a terminal that reads an integer: TIOCSETD.
+pub fn ioctl_set(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: requests that read one integer come here.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, &raw const value) }).map(drop)
+}
