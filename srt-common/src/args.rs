@@ -5,6 +5,7 @@ use argh::FromArgs;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A stage's argv, split at the first `--`.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,6 +86,22 @@ impl FromStr for Raw {
 
     fn from_str(value: &str) -> Result<Self, String> {
         Ok(Self(decode(value)))
+    }
+}
+
+/// Seconds, perhaps with a fraction. `None` is 0: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub Option<Duration>);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        // A year is the most, so that no sum of times overflows.
+        let seconds: Option<f64> = text.parse().ok().filter(|&seconds| plain && seconds <= 31_536_000.0);
+        let seconds = seconds.ok_or("expected seconds, like 5 or 0.5")?;
+        Ok(Self((seconds > 0.0).then(|| Duration::from_secs_f64(seconds))))
     }
 }
 

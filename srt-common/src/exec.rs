@@ -3,9 +3,10 @@
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
-use crate::{Context, Error, Kind, Result};
+use crate::{Context, Error, Kind, Result, interpreter};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -84,7 +85,7 @@ impl Program {
 
     /// Becomes the first candidate that can be run. Returns only on failure.
     pub fn exec(&self) -> Error {
-        self.ready().map_or_else(|error| error, |ready| ready.exec())
+        self.ready().map_or_else(|error| error, |ready| self.failure(&ready.exec()))
     }
 
     /// Does all that comes before the exec itself, SIGPIPE back at its default included.
@@ -115,20 +116,45 @@ impl Program {
     }
 
     /// Becomes the file that `fd` is open on. Returns only the error.
-    pub fn exec_fd(&self, fd: impl std::os::fd::AsRawFd) -> io::Error {
+    pub fn exec_fd(&self, fd: impl AsRawFd) -> io::Error {
         match restore_signals() {
             Ok(()) => process::execveat(&fd, &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
             Err(error) => error,
         }
     }
 
+    /// The same with words in front of its arguments.
+    pub fn exec_fd_with(&self, fd: &impl AsRawFd, words: &[OsString]) -> io::Error {
+        let Ok(words) = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()
+        else {
+            return io::Error::from_raw_os_error(libc::EINVAL);
+        };
+        let (name, rest) = self.argv.split_at(self.argv.len().min(1));
+        let argv: Vec<&CStr> = name.iter().chain(&words).chain(rest).map(CString::as_c_str).collect();
+        match restore_signals() {
+            Ok(()) => process::execveat(fd, &Pointers::new(&argv), &Pointers::new(&self.envp)),
+            Err(error) => error,
+        }
+    }
+
     /// What a failed exec means: 127 if PROGRAM is not there, 126 if it is.
     pub fn failure(&self, error: &io::Error) -> Error {
-        let kind = match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => Kind::NotFound,
-            _ => Kind::NotExecutable,
-        };
-        Error { kind, ..Error::system(format!("cannot run {}", self.name.display()), error) }
+        self.failure_with(error, || self.missing_interpreter())
+    }
+
+    /// The same with a cause of ENOENT that the caller knows, or has looked for while it could.
+    pub fn failure_with(&self, error: &io::Error, cause: impl FnOnce() -> Option<String>) -> Error {
+        let failure = Error::system(format!("cannot run {}", self.name.display()), error);
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => Error { kind: Kind::NotFound, hint: cause(), ..failure },
+            Some(libc::ENOTDIR) => Error { kind: Kind::NotFound, ..failure },
+            _ => Error { kind: Kind::NotExecutable, ..failure },
+        }
+    }
+
+    /// A file of PROGRAM's that is there, without the interpreter or the loader that runs it.
+    pub fn missing_interpreter(&self) -> Option<String> {
+        self.candidates().iter().find_map(|path| interpreter::missing(path))
     }
 }
 
@@ -143,8 +169,8 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Becomes the first candidate that can be run. Returns only on failure.
-    pub fn exec(&self) -> Error {
+    /// Becomes the first candidate that can be run. Returns only the error.
+    pub fn exec(&self) -> io::Error {
         let mut refused = None;
         for path in &self.paths {
             let error = self.exec_path(path);
@@ -152,10 +178,10 @@ impl Ready<'_> {
                 // As execvp(3): go on looking, but remember what was there and could not be run.
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
                 Some(libc::EACCES) => refused = Some(error),
-                _ => return self.program.failure(&error),
+                _ => return error,
             }
         }
-        self.program.failure(&refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
+        refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
     fn exec_path(&self, path: &CStr) -> io::Error {

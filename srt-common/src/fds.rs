@@ -1,9 +1,11 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user named.
 
-use crate::sys::fd;
+use crate::sys::{c_path, fd, file, socket};
 use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 /// The descriptors that `--keep-fd` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,14 @@ impl Kept {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
         }
         Ok(Self(fds))
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn and(mut self, number: RawFd) -> Self {
+        self.0.push(number);
+        self.0.sort_unstable();
+        self
     }
 
     /// The descriptors from 3 up, in order.
@@ -61,6 +71,44 @@ impl Kept {
             first = fd + 1;
         }
         each(first, u32::MAX).context(|| "close_range")
+    }
+}
+
+/// Whether [`say`] may wait for a reader.
+static NEVER_WAIT: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`say`] drops what nobody reads: what this process has to do must not wait for whoever else can fill the
+/// pipe, or stop the terminal.
+pub fn never_wait() {
+    NEVER_WAIT.store(true, Relaxed);
+}
+
+/// Writes a message, in one write.
+///
+/// # Errors
+/// errno; EAGAIN after [`never_wait`].
+pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
+    if !NEVER_WAIT.load(Relaxed) {
+        return write_all(number, bytes);
+    }
+    let stat = file::statx(&number, c"")?;
+    if stat.is(libc::S_IFSOCK) {
+        return socket::send(&number, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).map(drop);
+    }
+    if stat.is(libc::S_IFREG) {
+        return write_all(number, bytes);
+    }
+    // O_NONBLOCK of the caller's own open file description would be everybody's. Where it cannot be opened again, what
+    // poll(2) says is next best: another process can fill a pipe in between.
+    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let again =
+        c_path(format!("/proc/self/fd/{number}")).and_then(|path| file::openat(&file::CWD, &path, flags, 0));
+    match again {
+        Ok(own) => fd::write(&own, bytes).map(drop),
+        Err(_) => match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => fd::write(&number, bytes).map(drop),
+        },
     }
 }
 

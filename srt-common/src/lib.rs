@@ -8,11 +8,16 @@ pub mod args;
 pub mod error;
 pub mod exec;
 pub mod fds;
+pub mod handover;
+mod interpreter;
 pub mod parent;
 pub mod privileges;
+pub mod report;
 pub mod status;
 pub mod sys;
+pub mod tcp_address;
 pub mod tool;
 pub mod unix_listener;
+pub mod unix_socket;
 
 pub use error::{Context, Error, Kind, Result};

@@ -1,8 +1,7 @@
 //! Whose life bounds this process's: the process that started it, and the writers of `--lifetime-fd`.
 
 use crate::sys::{fd, file, process};
-use crate::{Error, Result};
-use std::io;
+use crate::{Context, Error, Result};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 /// The process that started this one.
@@ -10,15 +9,13 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 pub struct Parent {
     /// 0: outside this pid namespace, without a number here.
     pid: process::Pid,
-    pidfd: io::Result<OwnedFd>,
 }
 
 impl Parent {
     /// Looks at it. First thing in `main`: a parent that is dead by then is taken for the process that has adopted this
     /// one, and cannot be told from it (that is what `--lifetime-fd` is for).
     pub fn look() -> Self {
-        let pid = process::getppid();
-        Self { pid, pidfd: process::pidfd_open(pid) }
+        Self { pid: process::getppid() }
     }
 
     /// A pidfd that becomes readable when the parent's process ends. PR_SET_PDEATHSIG (prctl(2)) would fire at the end of
@@ -30,12 +27,12 @@ impl Parent {
         if self.pid == 0 {
             return Ok(None);
         }
+        let pidfd = process::pidfd_open(self.pid);
         // The end of a parent changes getppid(2): only if it is the same after the opening is the pidfd the parent's.
         if process::getppid() != self.pid {
             return Err(Error::failed("the parent process is dead").hint("--outlive-parent runs without it"));
         }
-        let pidfd = self.pidfd.map_err(|error| Error::system("pidfd_open of the parent", &error))?;
-        Ok(Some(pidfd))
+        pidfd.map(Some).context(|| "pidfd_open of the parent")
     }
 }
 
@@ -49,11 +46,9 @@ pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let pipe = fd::borrowed(number).map_err(|_| wrong("not an open descriptor"))?;
     let is_pipe = file::statx(&pipe, c"").is_ok_and(|stat| stat.is(libc::S_IFIFO));
     let reads = fd::fcntl_getfl(&pipe).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
-    if !is_pipe || !reads {
-        return Err(wrong("expected the reading end of a pipe"));
+    if number < 3 || !is_pipe || !reads {
+        return Err(wrong("expected the reading end of a pipe, from 3 up"));
     }
-    if number > 2 {
-        fd::fcntl_setfd(&pipe, libc::FD_CLOEXEC).map_err(|error| Error::system("fcntl", &error))?;
-    }
+    fd::fcntl_setfd(&pipe, libc::FD_CLOEXEC).map_err(|error| Error::system("fcntl", &error))?;
     Ok(pipe)
 }

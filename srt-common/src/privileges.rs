@@ -46,6 +46,9 @@ pub fn empty_bounding_set() -> Result<()> {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => break,
             result => result.map(drop).context(|| "prctl(PR_CAPBSET_DROP)")?,
         }
+        if prctl(libc::PR_CAPBSET_READ, capability, 0).context(|| "prctl(PR_CAPBSET_READ)")? != 0 {
+            return Err(Error::failed("PR_CAPBSET_DROP had no effect"));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `--status-fd`: one JSON object a line, for scripts.
 
-use crate::fds::write_all;
+use crate::fds::say;
 use crate::sys::fd;
 use crate::{Error, Result};
 use std::fmt::Write;
@@ -35,7 +35,7 @@ impl StatusFd {
     /// Writes one event, in one write: up to PIPE_BUF bytes it stays whole where several stages share a pipe (pipe(7)).
     /// A reader that has gone away is not an error: the sandbox is not its business.
     pub fn send(self, event: &Event) {
-        let _gone = write_all(self.0, format!("{{{}}}\n", event.0).as_bytes());
+        let _gone = say(self.0, format!("{{{}}}\n", event.0).as_bytes());
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::args::CommandLine;
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::ignore_signals;
-use crate::fds::write_all;
+use crate::fds::{say, write_all};
 use crate::parent::Parent;
 use crate::status::{Event, StatusFd};
 use crate::sys::{fd, file, process, start};
@@ -118,7 +118,7 @@ impl Tool {
 
     /// Tells the user, on stderr, in one write. A closed stderr is no failure.
     pub fn warn(&self, error: &Error) {
-        let _closed = write_all(2, error.lines(self.name).as_bytes());
+        let _closed = say(2, error.lines(self.name).as_bytes());
     }
 
     /// Sends an event of this tool, if `--status-fd` is given.

@@ -1,87 +1,74 @@
 //! A listening Unix socket with a name in the file system: made mode 0600, in place of a dead one at most, and
 //! removed at the end if it still is the same.
 
-use crate::{Context, Error, Result, sys};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use crate::sys::c_path;
+use crate::sys::file::{CWD, Stat, fstatat, openat, renameat2, statx, umask, unlinkat};
+use crate::sys::process::getpid;
+use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
+use crate::{Context, Error, Result};
+use std::ffi::{CStr, CString};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
 /// changes nothing.
 #[derive(Debug)]
 pub struct Place {
-    directory: File,
-    name: PathBuf,
+    directory: OwnedFd,
+    name: CString,
     inode: (u64, u64),
 }
+
+/// A listening socket and the inode of its name.
+type Bound = (OwnedFd, (u64, u64));
 
 /// Connections that may wait to be accepted. socat's 5 makes parallel clients wait; net.core.somaxconn limits it.
 const BACKLOG: i32 = 4096;
 
-/// Makes the socket at `path` and listens.
+/// How often something may change under this process before it gives up.
+const TRIES: u32 = 100;
+
+/// Makes the socket at `path` and listens. A link at `path` itself is not followed.
+///
+/// There is no lock: what two starters can both lock, others can hold (flock(2) asks for no more than a descriptor, and
+/// another user may be able to read the directory, or a sandbox that sees it read-only).
 ///
 /// # Errors
-/// What the system says; a file of another kind, or a socket with somebody behind it, is left alone.
+/// What the system says; a file of another kind, or a socket with a listener, is left alone.
 pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
     let name =
         path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = File::from(
-        sys::open_path(parent, libc::O_DIRECTORY).context(|| format!("cannot open {}", parent.display()))?,
-    );
-    // unix(7): 107 bytes at most, which a path through the descriptor keeps short.
-    let address = through(&directory, name);
+    let directory = c_path(parent)
+        .and_then(|parent| openat(&CWD, &parent, libc::O_PATH | libc::O_DIRECTORY, 0))
+        .context(|| format!("cannot open {}", parent.display()))?;
     let what = || format!("cannot listen on {}", path.display());
-    let _lock = lock(&directory).map_err(|error| error.within(what()))?;
-    let listener = match bind_private(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_dead(&directory, name, &address).map_err(|error| error.within(what()))?;
-            bind_private(&address).context(what)?
+    let name = c_path(name).context(what)?;
+    for _ in 0..TRIES {
+        let socket = match listen_at(&directory, &name) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                replace(&directory, &name).map_err(|error| error.within(what()))?
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(Error::failed(format!("{}: the name is too long for a socket", what())));
+            }
+            bound => Some(bound.context(what)?),
+        };
+        if let Some((socket, inode)) = socket {
+            return Ok((UnixListener::from(socket), Place { directory, name, inode }));
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            return Err(Error::failed(format!("{}: the name is too long for a socket", what())));
-        }
-        bound => bound.context(what)?,
-    };
-    let inode = sys::inode(directory.as_fd(), name).context(what)?;
-    let place = Place { directory, name: name.into(), inode };
-    sys::listen(listener.as_fd(), BACKLOG).context(what).inspect_err(|_| place.remove())?;
-    Ok((listener, place))
-}
-
-/// Binds a socket whose file has mode 0600 from the first moment. bind(2) applies the umask itself (`unix_bind_bsd`
-/// in the kernel), so that it counts even in a directory with a default ACL, which takes the umask's place for
-/// other files (acl(5)).
-fn bind_private(address: &Path) -> io::Result<UnixListener> {
-    sys::with_umask(0o177, || UnixListener::bind(address))
-}
-
-/// From the look at what is there until the new socket is in its place, nobody else does the same in this directory: two
-/// who found the same dead socket would remove each other's new one, which may have its inode number. A directory that
-/// cannot be read has no lock.
-fn lock(directory: &File) -> Result<Option<File>> {
-    let Ok(file) = File::open(through(directory, OsStr::new("."))) else { return Ok(None) };
-    for _ in 0..200 {
-        if file.try_lock().is_ok() {
-            return Ok(Some(file));
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
-    Err(Error::failed("another process keeps the directory locked"))
+    Err(Error::failed(format!("{}: other processes keep changing what is there", what())))
 }
 
 impl Place {
-    /// Removes the socket, if the name still leads to the one that was made. Best effort: this is the end.
+    /// Removes the socket, if the name still leads to the one that was made. Best effort: this is the end. Its two
+    /// calls are in srt-relay's allow-list.
     pub fn remove(&self) {
-        let name = self.name.as_os_str();
-        if sys::inode(self.directory.as_fd(), name).is_ok_and(|inode| inode == self.inode) {
-            let _gone = sys::unlink_at(self.directory.as_fd(), name);
+        if fstatat(&self.directory, &self.name).is_ok_and(|inode| inode == self.inode) {
+            let _gone = unlinkat(&self.directory, &self.name, 0);
         }
     }
 
@@ -91,40 +78,110 @@ impl Place {
     }
 }
 
-/// Removes a socket that nobody listens on, and nothing else.
-fn remove_dead(directory: &File, name: &OsStr, address: &Path) -> Result<()> {
-    let there = std::fs::symlink_metadata(address).context(|| "cannot look at what is there")?;
-    if !there.file_type().is_socket() {
+/// A listening socket at a name that is free, and its inode. The file has mode 0600 from the first moment: bind(2)
+/// applies the umask itself (`unix_bind_bsd` in net/unix/af_unix.c), so that it counts even in a directory with a
+/// default ACL, which takes the umask's place for other files (acl(5)).
+fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
+    let address = through(directory, name).ok_or(ErrorKind::InvalidInput)?;
+    let socket = socket(libc::AF_UNIX, libc::SOCK_STREAM)?;
+    let mask = umask(0o177);
+    let bound = socket::bind(&socket, &address);
+    umask(mask);
+    bound?;
+    let listening = fstatat(directory, name).and_then(|inode| listen(&socket, BACKLOG).map(|()| inode));
+    let inode = listening.inspect_err(|_| drop(unlinkat(directory, name, 0)))?;
+    Ok((socket, inode))
+}
+
+/// A new socket in the place of a dead one, and of nothing else. `None`: what was there is gone; try again.
+///
+/// Two who find the same dead socket must not both take its place, or remove each other's. So the new one is made under
+/// a private name, and the two names are exchanged: whoever then holds the dead socket has won. Whoever holds anything
+/// else has displaced a winner, and exchanges until its own is back in its hands.
+fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
+    // Held until the end: nothing new gets its inode number.
+    let there = match openat(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(|| "cannot look at what is there")?,
+    };
+    let dead = statx(&there, c"").context(|| "cannot look at what is there")?;
+    if !dead.is(libc::S_IFSOCK) {
         return Err(Error::failed("something that is not a socket is there")
             .hint("remove it, or choose another path"));
     }
-    // A datagram socket never waits for somebody to accept, and takes no place among those who do: where a socket of
-    // another type is bound connect(2) says EPROTOTYPE, ECONNREFUSED where none is (`unix_find_bsd` in the kernel).
-    match UnixDatagram::unbound().and_then(|socket| socket.connect(address)) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => {
-            return Err(Error::system("a socket is there", &error));
-        }
-        _ => return Err(Error::failed("somebody listens there already")),
-    }
-    // Between the look and the removal another may have taken the name: only what was looked at goes.
-    if sys::inode(directory.as_fd(), name).is_ok_and(|inode| inode == (there.dev(), there.ino())) {
-        sys::unlink_at(directory.as_fd(), name).context(|| "cannot remove a dead socket")?;
-    }
-    Ok(())
+    let (private, made) = listen_privately(directory).context(|| "cannot make a socket beside a dead one")?;
+    let won = must_be_dead(&there).and_then(|()| exchange(directory, name, &private, &dead));
+    // What this process holds is its own or the dead one.
+    let _gone = unlinkat(directory, &private, 0);
+    won.map(|won| won.then_some(made))
 }
 
-/// `name` in an open directory, as a path.
-fn through(directory: &File, name: &OsStr) -> PathBuf {
-    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-    path.extend(name.as_bytes());
-    PathBuf::from(OsStr::from_bytes(&path))
+fn listen_privately(directory: &OwnedFd) -> io::Result<(CString, Bound)> {
+    for number in 0..TRIES {
+        let private = c_path(format!(".srt-{}-{number}", getpid()))?;
+        match listen_at(directory, &private) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            made => return made.map(|made| (private, made)),
+        }
+    }
+    Err(ErrorKind::AddrInUse.into())
+}
+
+/// A datagram socket never waits to be accepted, and takes no place in a backlog: where a socket of another type is
+/// bound connect(2) says EPROTOTYPE, ECONNREFUSED where none is (`unix_find_bsd`).
+///
+/// That none will be, either, is known only after another bind(2) in the directory: bind(2) makes the inode, and gives
+/// it to the socket before it unlocks the directory (`unix_bind_bsd`).
+fn must_be_dead(there: &OwnedFd) -> Result<()> {
+    let probed = socket(libc::AF_UNIX, libc::SOCK_DGRAM).and_then(|probe| {
+        let address = SocketAddress::unix(format!("/proc/self/fd/{}", there.as_raw_fd()).as_bytes());
+        connect(&probe, &address.ok_or(ErrorKind::InvalidInput)?)
+    });
+    match probed {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => {
+            Err(Error::system("a socket is there", &error))
+        }
+        _ => Err(another_listens()),
+    }
+}
+
+fn another_listens() -> Error {
+    Error::failed("another process listens there already")
+}
+
+/// False: there is nothing at `name` any more.
+fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Result<bool> {
+    let look = || statx(directory, private).context(|| "cannot look at a socket").map(|stat| stat.id);
+    let own = look()?;
+    for _ in 0..TRIES {
+        match renameat2(directory, private, name, libc::RENAME_EXCHANGE) {
+            Err(error) if error.kind() == ErrorKind::NotFound && look()? == own => return Ok(false),
+            exchanged => exchanged
+                .context(|| "cannot replace a dead socket")
+                .map_err(|error| error.hint("remove it, or choose another path"))?,
+        }
+        match look()? {
+            held if held == dead.id => return Ok(true),
+            held if held == own => return Err(another_listens()),
+            _ => {}
+        }
+    }
+    Err(another_listens())
+}
+
+/// `name` in an open directory, as an address: unix(7) has room for 107 bytes, which a path through the descriptor
+/// keeps short. `None`: the name alone is too long.
+fn through(directory: &OwnedFd, name: &CStr) -> Option<SocketAddress> {
+    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+    SocketAddress::unix(&path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     fn directory(test: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
@@ -150,7 +207,7 @@ mod tests {
         drop(UnixListener::bind(&path).expect("bind"));
         let (_living, _place) = bind(&path).expect("in place of a dead one");
         let error = bind(&path).expect_err("somebody is there");
-        assert!(error.message.contains("somebody listens"), "{}", error.message);
+        assert!(error.message.contains("another process listens"), "{}", error.message);
         std::fs::remove_dir_all(directory).expect("clean");
     }
 
@@ -159,10 +216,10 @@ mod tests {
         let directory = directory("full");
         let path = directory.join("s");
         let full = UnixListener::bind(&path).expect("bind");
-        sys::listen(full.as_fd(), 0).expect("listen");
+        listen(&full, 0).expect("listen");
         let _waiting = std::os::unix::net::UnixStream::connect(&path).expect("the one that has a place");
         let error = bind(&path).expect_err("somebody is there");
-        assert!(error.message.contains("somebody listens"), "{}", error.message);
+        assert!(error.message.contains("another process listens"), "{}", error.message);
         std::fs::remove_dir_all(directory).expect("clean");
     }
 

@@ -1,10 +1,10 @@
 //! The user name and password for a proxy, from PROXY or from `--auth-fd`.
 
 use crate::deadline::Deadline;
-use crate::sys;
+use srt_common::sys::fd::{inherited, read};
 use srt_common::{Context, Error, Result};
 use std::fmt;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 /// What `--auth-fd` may hold, bytes: room for a token as a password.
 const CREDENTIALS_LIMIT: usize = 8192;
@@ -38,19 +38,20 @@ impl Credentials {
         })
     }
 
-    /// Reads `user:password` from `fd` to its end, less one line break there, and closes it.
+    /// Reads `user:password` from `fd` to its end, less one line break there (LF or CRLF), and closes it.
     ///
     /// # Errors
     /// A descriptor that is not open or is one of stdin, stdout, stderr; no colon; too much; too late.
     pub fn read(fd: RawFd, deadline: Deadline) -> Result<Self> {
         let what = || format!("--auth-fd {fd}");
-        let source = sys::take_fd(fd)
+        let source = if fd > 2 { inherited(fd).ok() } else { None };
+        let source = source
             .ok_or_else(|| Error::usage(format!("{}: expected an open descriptor from 3 up", what())))?;
         let mut all = Vec::new();
         let mut chunk = [0; CREDENTIALS_LIMIT];
         loop {
-            deadline.wait(source.as_raw_fd(), libc::POLLIN).map_err(|error| error.within(what()))?;
-            match sys::read(source.as_raw_fd(), &mut chunk).context(what)? {
+            deadline.wait(&source, libc::POLLIN).map_err(|error| error.within(what()))?;
+            match read(&source, &mut chunk).context(what)? {
                 0 => break,
                 count => all.extend(chunk.get(..count).unwrap_or_default()),
             }
@@ -58,7 +59,8 @@ impl Credentials {
                 return Err(Error::failed(format!("{}: more than {CREDENTIALS_LIMIT} bytes", what())));
             }
         }
-        let line = all.strip_suffix(b"\n").unwrap_or(&all);
+        let line =
+            all.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&all);
         let colon = line.iter().position(|&byte| byte == b':');
         let (user, password) = colon
             .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))

@@ -1,21 +1,30 @@
 //! The time until the tunnel must stand.
 
-use crate::sys;
+use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::{Context, Error, Result};
-use std::os::fd::RawFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// One moment for the whole way to the tunnel, so that no number of small steps stretches it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     seconds: u32,
-    start: Instant,
+    end: Option<Instant>,
 }
 
 impl Deadline {
     /// So many seconds from now; 0 is never.
     pub fn after(seconds: u32) -> Self {
-        Self { seconds, start: Instant::now() }
+        let limit = Duration::from_secs(seconds.into());
+        Self { seconds, end: (seconds > 0).then(|| Instant::now() + limit) }
+    }
+
+    /// The same, or so much time from now if that is sooner.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        let end = Instant::now() + limit;
+        Self { end: Some(self.end.map_or(end, |own| own.min(end))), ..self }
     }
 
     /// The time left, `None` without a limit.
@@ -23,12 +32,8 @@ impl Deadline {
     /// # Errors
     /// When there is none left.
     pub fn left(self) -> Result<Option<Duration>> {
-        let limit = Duration::from_secs(self.seconds.into());
-        match limit.checked_sub(self.start.elapsed()) {
-            _ if self.seconds == 0 => Ok(None),
-            Some(left) if !left.is_zero() => Ok(Some(left)),
-            _ => Err(self.missed()),
-        }
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) { Err(self.missed()) } else { Ok(left) }
     }
 
     /// The error of one who waited in vain.
@@ -40,9 +45,20 @@ impl Deadline {
     ///
     /// # Errors
     /// When it is too late.
-    pub fn wait(self, fd: RawFd, events: libc::c_short) -> Result<()> {
-        let mut polled = [sys::watch(fd, events)];
-        while sys::poll(&mut polled, self.left()?).context(|| "poll")? == 0 {}
+    pub fn wait(self, fd: &impl AsRawFd, events: libc::c_short) -> Result<()> {
+        let mut polled = [pollfd(fd.as_raw_fd(), events)];
+        while poll(&mut polled, self.left()?).context(|| "poll")? == 0 {}
         Ok(())
+    }
+}
+
+/// ppoll(2): how many are ready; 0 too when a signal interrupted it.
+///
+/// # Errors
+/// errno.
+pub fn poll(fds: &mut [libc::pollfd], limit: Option<Duration>) -> io::Result<usize> {
+    match ppoll(fds, limit) {
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
+        result => result,
     }
 }

@@ -3,10 +3,19 @@
 use crate::deadline::Deadline;
 use crate::handshake::{Handshake, Step};
 use crate::proxy::Address;
-use crate::sys;
-use srt_common::{Context, Error, Result};
-use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use srt_common::sys::c_path;
+use srt_common::sys::fd::{fcntl_setfl, read};
+use srt_common::sys::file::{CWD, openat};
+use srt_common::sys::socket::{self, SocketAddress, send, setsockopt, socket};
+use srt_common::{Context, Error, Result, unix_socket};
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+/// How long a proxy that has refused may take to give its reason.
+const REASON: Duration = Duration::from_millis(500);
 
 /// A proxy that was called and has not answered yet.
 pub struct Call {
@@ -35,9 +44,7 @@ pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Dead
             Ok(socket) => {
                 let call = Call { socket, handshake };
                 call.send(&call.handshake.opening(), deadline)?;
-                // Nagle's algorithm would hold small writes back; and behind a ProxyCommand ssh's own TCPKeepAlive
-                // reaches no socket.
-                sys::tune(&call.socket, address).context(|| "cannot set socket options")?;
+                tune(&call.socket, address).context(|| "cannot set socket options")?;
                 return Ok(call);
             }
         }
@@ -46,23 +53,57 @@ pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Dead
 }
 
 fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
-    let socket = sys::socket(address).context(|| "socket")?;
-    match sys::connect(&socket, address, deadline.left()?) {
-        // What connect(2) says when SO_SNDTIMEO has run out: the first for TCP, the second for a Unix socket.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)) => {
-            Err(deadline.missed())
-        }
-        result => result.context(|| "cannot connect").map(|()| socket),
+    // Held until the connection stands: what a path through it leads to.
+    let mut long = None;
+    let address = match address {
+        Address::Tcp(address) => SocketAddress::tcp(*address),
+        Address::Unix(path) => match SocketAddress::unix(path) {
+            Some(address) => address,
+            None => {
+                let path = c_path(OsStr::from_bytes(path)).context(|| "cannot connect")?;
+                let pin = openat(&CWD, &path, libc::O_PATH, 0).context(|| "cannot connect")?;
+                unix_socket::address(long.insert(pin)).map_err(|error| error.within("cannot connect"))?
+            }
+        },
+    };
+    let socket = socket(address.family(), libc::SOCK_STREAM).context(|| "socket")?;
+    if let Some(limit) = deadline.left()? {
+        // socket(7): connect(2) heeds the send timeout, for every family. A zero would be no limit.
+        let limit =
+            libc::timeval { tv_sec: limit.as_secs() as _, tv_usec: limit.subsec_micros().max(1) as _ };
+        setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
     }
+    loop {
+        match socket::connect(&socket, &address) {
+            // signal(7): stopping and continuing the process interrupts it. Called again, it goes on waiting.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // SO_SNDTIMEO has run out: what TCP says, and a Unix socket.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)) => {
+                return Err(deadline.missed());
+            }
+            result => return result.context(|| "cannot connect").map(|()| socket),
+        }
+    }
+}
+
+/// For a connected socket: it does not block from here on.
+fn tune(socket: &OwnedFd, address: &Address) -> io::Result<()> {
+    if matches!(address, Address::Tcp(_)) {
+        // Nagle's algorithm would hold small writes back; and behind a ProxyCommand ssh's own TCPKeepAlive reaches no
+        // socket.
+        setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+        setsockopt(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
+    }
+    fcntl_setfl(socket, libc::O_NONBLOCK)
 }
 
 impl Call {
     fn send(&self, mut message: &[u8], deadline: Deadline) -> Result<()> {
         while !message.is_empty() {
-            match sys::send(self.socket.as_raw_fd(), message) {
+            match send(&self.socket, message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
                 Ok(count) => message = message.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    deadline.wait(self.socket.as_raw_fd(), libc::POLLOUT)?;
+                    deadline.wait(&self.socket, libc::POLLOUT)?;
                 }
                 Err(error) => return Err(Error::system("cannot send", &error)),
             }
@@ -74,13 +115,13 @@ impl Call {
     ///
     /// # Errors
     /// A refusal, a foreign protocol, an end too early, the deadline.
-    pub fn answer(mut self, deadline: Deadline) -> Result<Tunnel> {
+    pub fn answer(mut self, mut deadline: Deadline) -> Result<Tunnel> {
         let mut chunk = [0; libc::PIPE_BUF];
+        let mut refusal = None;
         loop {
-            deadline.wait(self.socket.as_raw_fd(), libc::POLLIN)?;
-            let count = match sys::read(self.socket.as_raw_fd(), &mut chunk).context(|| "cannot receive")? {
-                0 => return Err(Error::failed("closed the connection before the end of its answer")),
-                count => count,
+            let count = match self.receive(&mut chunk, deadline) {
+                Ok(count) => count,
+                Err(error) => return Err(refusal.unwrap_or(error)),
             };
             let mut bytes = chunk.get(..count).unwrap_or_default();
             while !bytes.is_empty() {
@@ -97,6 +138,19 @@ impl Call {
                 };
                 bytes = bytes.get(used..).unwrap_or_default();
             }
+            if refusal.is_none() && self.handshake.refusal().is_some() {
+                deadline = deadline.at_most(REASON);
+            }
+            refusal = self.handshake.refusal();
+        }
+    }
+
+    /// Some bytes, at least one.
+    fn receive(&self, chunk: &mut [u8], deadline: Deadline) -> Result<usize> {
+        deadline.wait(&self.socket, libc::POLLIN)?;
+        match read(&self.socket, chunk).context(|| "cannot receive")? {
+            0 => Err(Error::failed("closed the connection before the end of its answer")),
+            count => Ok(count),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What both proxy protocols have in common: bytes in, what to do next out.
 
-use srt_common::Result;
+use srt_common::{Error, Result};
 
 /// What a handshake wants after the bytes that it was fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,16 @@ pub trait Handshake {
     /// # Errors
     /// A refusal, or an answer that is not of this protocol.
     fn feed(&mut self, bytes: &[u8]) -> Result<Step>;
+
+    /// The proxy has refused, and may go on with its reason: what is known by now.
+    fn refusal(&self) -> Option<Error> {
+        None
+    }
 }
 
-/// Foreign bytes for a message: printable ASCII alone, nothing that a terminal would obey or show in another order.
-pub fn readable(bytes: &[u8]) -> String {
-    let shown = bytes.iter().filter(|byte| !byte.is_ascii_control()).take(200);
+/// Foreign bytes for a message, `most` of them: printable ASCII alone, nothing that a terminal would obey or show in
+/// another order.
+pub fn readable(bytes: &[u8], most: usize) -> String {
+    let shown = bytes.iter().filter(|byte| !byte.is_ascii_control()).take(most);
     shown.map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()
 }

@@ -1,12 +1,13 @@
 //! stdin and stdout through a proxy to HOST PORT: the parts. `main.rs` is the story.
 //!
-//! What reads foreign bytes is pure and has no descriptor: [`target`], [`proxy`], [`http`], [`socks`]. What acts is
+//! What reads foreign bytes is pure and has no descriptor: [`destination`], [`proxy`], [`http`], [`socks`]. What acts is
 //! [`dial`] before the tunnel stands and [`stream`] after it.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod credentials;
 pub mod deadline;
+pub mod destination;
 pub mod dial;
 pub mod handshake;
 pub mod http;
@@ -14,5 +15,3 @@ pub mod options;
 pub mod proxy;
 pub mod socks;
 pub mod stream;
-pub mod sys;
-pub mod target;

@@ -4,14 +4,15 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::CommandLine;
-use srt_common::sys::{Capabilities, set_capabilities, set_no_new_privs};
+use srt_common::sys::privileges::{Capabilities, capset};
+use srt_common::sys::process::prctl;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
+use srt_connect::destination::Destination;
 use srt_connect::options;
 use srt_connect::proxy::Proxy;
-use srt_connect::target::Target;
 use srt_connect::{dial, stream};
 
 srt_common::main!(
@@ -26,12 +27,15 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 1. Everything that the caller wrote is found good before the proxy sees so much as a connection: a line break
     //    in HOST would be a second request, in the caller's name, to whatever the proxy can reach.
-    let target = Target::parse(&options.host.0, &options.port.0)?;
+    let destination = Destination::parse(&options.host.0, &options.port.0)?;
     let mut proxy = Proxy::parse(&options.proxy.0)?;
     if let Some(fd) = options.auth_fd {
         proxy.set_credentials(Credentials::read(fd, deadline)?)?;
     }
-    let handshake = proxy.handshake(&target)?;
+    let handshake = proxy.handshake(&destination).map_err(|error| match options.auth_fd {
+        Some(fd) => error.within(format!("--auth-fd {fd}")),
+        None => error,
+    })?;
 
     // 2. To the proxy, and the first words to it.
     let called = |error: srt_common::Error| error.within(format!("proxy {}", proxy.name));
@@ -39,8 +43,8 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 3. While the proxy works: nothing from here on needs a privilege, and what comes is foreign. (The bounding set
     //    matters to an exec alone, and there is none.)
-    set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-    set_capabilities(Capabilities::default()).context(|| "capset")?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+    capset(Capabilities::default()).context(|| "capset")?;
     let tunnel = call.answer(deadline).map_err(called)?;
 
     // 4. Bytes both ways, until both ends are done.

@@ -1,12 +1,12 @@
 //! PROXY: what was asked for, in types. Pure.
 
 use crate::credentials::Credentials;
+use crate::destination::Destination;
 use crate::handshake::Handshake;
-use crate::target::{Target, parse_port};
 use crate::{http, socks};
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, tcp_address};
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
 /// What to speak to the proxy.
@@ -23,7 +23,7 @@ pub enum Protocol {
 pub enum Address {
     /// TCP.
     Tcp(SocketAddr),
-    /// A Unix socket's path: 1 to 107 bytes, none of them NUL.
+    /// A Unix socket's path, without a NUL byte.
     Unix(Vec<u8>),
 }
 
@@ -38,9 +38,6 @@ pub struct Proxy {
     pub name: String,
     credentials: Option<Credentials>,
 }
-
-/// sun_path's 108 bytes (unix(7)) with the NUL at the end.
-const PATH_LIMIT: usize = 107;
 
 const SCHEMES: [(&str, Protocol); 2] = [("http", Protocol::Http), ("socks5h", Protocol::Socks5)];
 
@@ -75,12 +72,6 @@ impl Proxy {
         if path.is_empty() || path.contains(&0) {
             return Err(Error::usage(format!("--proxy {name}: expected the path of a Unix socket")));
         }
-        if path.len() > PATH_LIMIT {
-            return Err(Error::usage(format!(
-                "--proxy {name}: longer than the {PATH_LIMIT} bytes of an address"
-            ))
-            .hint("a path relative to the working directory may be shorter"));
-        }
         Ok(Self { protocol, addresses: vec![Address::Unix(path.to_vec())], name, credentials: None })
     }
 
@@ -92,7 +83,7 @@ impl Proxy {
         };
         let place = place.strip_suffix(b"/").unwrap_or(place);
         let name = format!("{scheme}://{}", String::from_utf8_lossy(place));
-        let addresses = std::str::from_utf8(place).ok().and_then(addresses).ok_or_else(|| {
+        let addresses = tcp_address::parse(place).map_err(|_| {
             Error::usage(format!("--proxy {name}: expected IP:PORT, [IPv6]:PORT or localhost:PORT"))
                 .hint("no name but localhost is looked up here: write the proxy's address")
         })?;
@@ -115,23 +106,11 @@ impl Proxy {
     ///
     /// # Errors
     /// Credentials that the protocol cannot carry.
-    pub fn handshake(&self, target: &Target) -> Result<Box<dyn Handshake>> {
+    pub fn handshake(&self, destination: &Destination) -> Result<Box<dyn Handshake>> {
         let credentials = self.credentials.as_ref();
         Ok(match self.protocol {
-            Protocol::Http => Box::new(http::Exchange::new(target, credentials)?),
-            Protocol::Socks5 => Box::new(socks::Exchange::new(target, credentials)?),
+            Protocol::Http => Box::new(http::Exchange::new(destination, credentials)?),
+            Protocol::Socks5 => Box::new(socks::Exchange::new(destination, credentials)?),
         })
     }
-}
-
-/// The addresses behind `IP:PORT`. `localhost` is both loopback addresses, as resolvers answer (RFC 6761, 6.3).
-fn addresses(place: &str) -> Option<Vec<SocketAddr>> {
-    let (host, port) = place.rsplit_once(':')?;
-    let port = parse_port(port.as_bytes()).ok()?;
-    let ips: Vec<IpAddr> = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(bare) => vec![bare.parse::<Ipv6Addr>().ok()?.into()],
-        None if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        None => vec![host.parse::<Ipv4Addr>().ok()?.into()],
-    };
-    Some(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }

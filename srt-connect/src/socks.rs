@@ -1,8 +1,8 @@
 //! SOCKS5 (RFC 1928) with user name and password (RFC 1929). Pure.
 
 use crate::credentials::Credentials;
+use crate::destination::{Destination, Host};
 use crate::handshake::{Handshake, Step};
-use crate::target::{Host, Target};
 use srt_common::{Error, Result};
 
 const VERSION: u8 = 5;
@@ -45,9 +45,9 @@ pub struct Exchange {
 impl Exchange {
     /// # Errors
     /// Credentials that do not fit (RFC 1929, 2).
-    pub fn new(target: &Target, credentials: Option<&Credentials>) -> Result<Self> {
+    pub fn new(destination: &Destination, credentials: Option<&Credentials>) -> Result<Self> {
         let mut request = vec![VERSION, 1, 0]; // CONNECT, reserved
-        match &target.host {
+        match &destination.host {
             Host::V4(address) => {
                 request.push(1);
                 request.extend(address.octets());
@@ -63,7 +63,7 @@ impl Exchange {
                 );
             }
         }
-        request.extend(target.port.to_be_bytes());
+        request.extend(destination.port.to_be_bytes());
         let login = credentials.map(login).transpose()?;
         Ok(Self { request, login, awaited: Awaited::Method, answer: vec![] })
     }

@@ -13,8 +13,11 @@
 //! told (SHUT_WR for the tunnel, close(2) for stdout) and it is done. The directions end apart from each other, in
 //! any order and at any distance in time.
 
+use crate::deadline::poll;
 use crate::dial::Tunnel;
-use crate::sys::{self, Kind};
+use srt_common::sys::fd::{self, pollfd, splice};
+use srt_common::sys::file::{Stat, statx};
+use srt_common::sys::socket::{send, shutdown};
 use srt_common::{Context, Error, Result};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -31,6 +34,28 @@ const SPLICE: usize = 1 << 20;
 
 /// Where bytes that cannot be spliced are held, bytes. Pages that are never used are never there.
 const BUFFER: usize = 256 * 1024;
+
+/// What a descriptor is open on, as far as reading and writing differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileType {
+    /// A pipe or FIFO.
+    Pipe,
+    Socket,
+    Regular,
+    /// A terminal or another device.
+    Other,
+}
+
+impl FileType {
+    fn of(stat: &Stat) -> Self {
+        match stat.mode & libc::S_IFMT {
+            libc::S_IFIFO => Self::Pipe,
+            libc::S_IFSOCK => Self::Socket,
+            libc::S_IFREG => Self::Regular,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// What a direction waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +74,8 @@ enum Failure {
 struct Flow {
     from: RawFd,
     to: RawFd,
-    from_kind: Kind,
-    to_kind: Kind,
+    from_type: FileType,
+    to_type: FileType,
     buffer: Vec<u8>,
     /// What is in the buffer and not yet out.
     held: Range<usize>,
@@ -67,15 +92,15 @@ struct Flow {
 /// The tunnel broke, or stdin or stdout did.
 pub fn run(tunnel: Tunnel) -> Result<()> {
     let socket = tunnel.socket.as_raw_fd();
-    let stdin = sys::file(STDIN).context(|| "stdin")?;
-    let stdout = sys::file(STDOUT).context(|| "stdout")?;
-    let mut up = Flow::new((STDIN, stdin.kind), (socket, Kind::Socket), vec![]);
-    let mut down = Flow::new((socket, Kind::Socket), (STDOUT, stdout.kind), tunnel.early);
+    let stdin = statx(&STDIN, c"").context(|| "stdin")?;
+    let stdout = statx(&STDOUT, c"").context(|| "stdout")?;
+    let mut up = Flow::new((STDIN, FileType::of(&stdin)), (socket, FileType::Socket), vec![]);
+    let mut down = Flow::new((socket, FileType::Socket), (STDOUT, FileType::of(&stdout)), tunnel.early);
     let mut unsent = None;
     while !(up.done && down.done) {
         let ([from, to], [back_from, back_to]) = (up.polled(true), down.polled(up.done));
         let mut polled = [from, to, back_from, back_to];
-        sys::poll(&mut polled, None).context(|| "poll")?;
+        poll(&mut polled, None).context(|| "poll")?;
         let [up_ready, up_gone, down_ready, down_gone] = polled.map(|fd| fd.revents != 0);
 
         if up_ready {
@@ -83,7 +108,7 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                 Ok(false) => {}
                 Ok(true) => {
                     // A peer that is gone need not be told.
-                    let _gone = sys::shutdown_write(socket);
+                    let _gone = shutdown(&socket, libc::SHUT_WR);
                     up.done = true;
                 }
                 Err(Failure::Input(error)) => return Err(Error::system("cannot read stdin", &error)),
@@ -102,11 +127,11 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
             match down.advance() {
                 Ok(false) => {}
                 Ok(true) => {
-                    if stdin.identity == stdout.identity && stdout.kind == Kind::Socket {
+                    if stdin.id == stdout.id && stdout.is(libc::S_IFSOCK) {
                         // One socket is both (inetd, a socketpair): closing 1 alone would tell nobody.
-                        let _gone = sys::shutdown_write(STDOUT);
+                        let _gone = shutdown(&STDOUT, libc::SHUT_WR);
                     }
-                    sys::close_stdout().context(|| "cannot close stdout")?;
+                    fd::close(STDOUT).context(|| "cannot close stdout")?;
                     down.done = true;
                 }
                 Err(Failure::Input(error)) => return Err(Error::system("the connection broke", &error)),
@@ -124,26 +149,26 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
 /// Whether stdin has no writer any more, now that stdout has no reader: a caller that ends (ssh, with the peer's last
 /// words still on their way) closes both, one after the other, and has nothing to complain of.
 fn caller_is_gone() -> Result<bool> {
-    let mut stdin = [sys::watch(STDIN, 0)];
-    sys::poll(&mut stdin, Some(AFTER_THE_OTHER)).context(|| "poll")?;
+    let mut stdin = [pollfd(STDIN, 0)];
+    poll(&mut stdin, Some(AFTER_THE_OTHER)).context(|| "poll")?;
     Ok(stdin.iter().any(|fd| fd.revents & libc::POLLHUP != 0))
 }
 
 impl Flow {
-    fn new((from, from_kind): (RawFd, Kind), (to, to_kind): (RawFd, Kind), early: Vec<u8>) -> Self {
+    fn new((from, from_type): (RawFd, FileType), (to, to_type): (RawFd, FileType), early: Vec<u8>) -> Self {
         let waits = if early.is_empty() { Side::Input } else { Side::Output };
-        Self { from, to, from_kind, to_kind, held: 0..early.len(), buffer: early, waits, done: false }
+        Self { from, to, from_type, to_type, held: 0..early.len(), buffer: early, waits, done: false }
     }
 
     /// What to poll: the side that is waited for; and, where asked, whether the output is gone while the input is
     /// silent (poll(2) reports POLLERR and POLLHUP unasked).
     fn polled(&self, watch_output: bool) -> [libc::pollfd; 2] {
         match self.waits {
-            _ if self.done => [sys::watch(-1, 0); 2],
+            _ if self.done => [pollfd(-1, 0); 2],
             Side::Input => {
-                [sys::watch(self.from, libc::POLLIN), sys::watch(if watch_output { self.to } else { -1 }, 0)]
+                [pollfd(self.from, libc::POLLIN), pollfd(if watch_output { self.to } else { -1 }, 0)]
             }
-            Side::Output => [sys::watch(self.to, libc::POLLOUT), sys::watch(-1, 0)],
+            Side::Output => [pollfd(self.to, libc::POLLOUT), pollfd(-1, 0)],
         }
     }
 
@@ -151,7 +176,7 @@ impl Flow {
     fn advance(&mut self) -> Result<bool, Failure> {
         if !self.held.is_empty() {
             self.write().map_err(Failure::Output)
-        } else if [self.from_kind, self.to_kind].contains(&Kind::Pipe) {
+        } else if [self.from_type, self.to_type].contains(&FileType::Pipe) {
             self.splice()
         } else {
             self.read().map_err(Failure::Input)
@@ -160,21 +185,21 @@ impl Flow {
 
     fn write(&mut self) -> io::Result<bool> {
         let bytes = self.buffer.get(self.held.clone()).unwrap_or_default();
-        self.held.start += if_ready(sys::write(self.to, self.to_kind, bytes))?.unwrap_or(0);
+        self.held.start += if_ready(write(self.to, self.to_type, bytes))?.unwrap_or(0);
         self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
         Ok(false)
     }
 
     fn read(&mut self) -> io::Result<bool> {
         self.buffer.resize(BUFFER, 0);
-        let count = if_ready(sys::read(self.from, &mut self.buffer))?;
+        let count = if_ready(fd::read(&self.from, &mut self.buffer))?;
         self.held = 0..count.unwrap_or(0);
         self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
         Ok(count == Some(0))
     }
 
     fn splice(&mut self) -> Result<bool, Failure> {
-        match if_ready(sys::splice(self.from, self.to, SPLICE)) {
+        match if_ready(splice(&self.from, &self.to, SPLICE, libc::SPLICE_F_NONBLOCK)) {
             Ok(Some(count)) => Ok(count == 0),
             // The input was ready, so the output is not. After a success `waits` stays: it is the slower side.
             Ok(None) if self.waits == Side::Input => {
@@ -183,17 +208,27 @@ impl Flow {
             }
             // The output was ready, so the input is not, or is at a TCP urgent mark, which splice(2) never passes,
             // though poll(2) reports what is behind it. read(2) passes it; a peer could have us spin for ever.
-            Ok(None) if self.from_kind == Kind::Socket => self.read().map_err(Failure::Input),
+            Ok(None) if self.from_type == FileType::Socket => self.read().map_err(Failure::Input),
             Ok(None) => {
                 self.waits = Side::Input;
                 Ok(false)
             }
             // Reading a pipe does not fail, and only writing says EPIPE.
-            Err(error) if self.from_kind == Kind::Pipe || error.kind() == ErrorKind::BrokenPipe => {
+            Err(error) if self.from_type == FileType::Pipe || error.kind() == ErrorKind::BrokenPipe => {
                 Err(Failure::Output(error))
             }
             Err(error) => Err(Failure::Input(error)),
         }
+    }
+}
+
+/// Writes as much as can be written without waiting, to a descriptor that poll(2) has found writable.
+fn write(to: RawFd, to_type: FileType, bytes: &[u8]) -> io::Result<usize> {
+    match to_type {
+        FileType::Socket => send(&to, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+        FileType::Regular => fd::write(&to, bytes),
+        // pipe(7): POLLOUT promises room for PIPE_BUF bytes.
+        FileType::Pipe | FileType::Other => fd::write(&to, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes)),
     }
 }
 

@@ -3,11 +3,11 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use srt_connect::destination::Destination;
 use srt_connect::handshake::{Handshake, Step};
 use srt_connect::http::{self, HEAD_LIMIT};
 use srt_connect::proxy::{Protocol, Proxy};
 use srt_connect::socks;
-use srt_connect::target::Target;
 use std::ffi::OsStr;
 
 /// What came of an answer: what was sent meanwhile, and where the peer's bytes begin, unless the tunnel never stood.
@@ -37,11 +37,15 @@ fn feed<'a>(mut handshake: Box<dyn Handshake>, segments: impl Iterator<Item = &'
             segment = &segment[used..];
         }
     }
-    outcome
+    // Here the proxy says no more.
+    match handshake.refusal() {
+        Some(error) => Outcome { verdict: Err(error.message), hint: error.hint, ..outcome },
+        None => outcome,
+    }
 }
 
 fn handshake(proxy: &str, host: &str) -> Box<dyn Handshake> {
-    let target = Target::parse(OsStr::new(host), OsStr::new("22")).expect("target");
+    let target = Destination::parse(OsStr::new(host), OsStr::new("22")).expect("target");
     Proxy::parse(OsStr::new(proxy)).expect("proxy").handshake(&target).expect("handshake")
 }
 
@@ -140,6 +144,56 @@ fn a_407_says_what_to_do() {
     assert!(http(answer).hint.is_some_and(|hint| hint.contains("--auth-fd")));
     let hint = told(HTTP_LOGIN, "a", answer).hint;
     assert!(hint.is_some_and(|hint| hint.contains("does not take these")));
+}
+
+#[test]
+fn a_407_says_what_the_proxy_offers_and_asks_for_no_password_that_it_does_not_take() {
+    let ask = |fields: &str, proxy: &str| {
+        let answer = format!("HTTP/1.1 407 Authenticate\r\n{fields}\r\n\r\n");
+        let outcome = told(proxy, "a", answer.as_bytes());
+        (outcome.verdict.expect_err("refused"), outcome.hint.expect("a hint"))
+    };
+    for proxy in [HTTP, HTTP_LOGIN] {
+        let (message, hint) = ask("Proxy-Authenticate: Negotiate\r\nproxy-authenticate:NTLM", proxy);
+        assert_eq!(message, "refused: HTTP/1.1 407 Authenticate; it offers Negotiate, NTLM");
+        assert!(hint.contains("Basic alone") && !hint.contains("--auth-fd"), "{hint}");
+    }
+    let both = "Proxy-Authenticate: Digest realm=\"a, Basic b\", qop=auth, nonce=\"x\", BASIC realm=c";
+    let (message, hint) = ask(both, HTTP);
+    assert_eq!(message, "refused: HTTP/1.1 407 Authenticate; it offers Digest, BASIC");
+    assert!(hint.contains("--auth-fd"), "{hint}");
+    let (_, hint) = ask("Proxy-Authenticate: Digest realm=\"a, Basic b\"", HTTP);
+    assert!(hint.contains("Basic alone"), "{hint}");
+    assert!(ask(both, HTTP_LOGIN).1.contains("does not take these"));
+}
+
+#[test]
+fn the_proxys_reason_is_told_and_is_short() {
+    let head =
+        b"HTTP/1.1 403 Forbidden\r\nX-Proxy-Error: blocked-\x1bby-allowlist\r\nContent-Type: text/plain\r\n";
+    let text = b"\r\n  \r\nhost example.org\x07 is not permitted\nask somebody";
+    let all = "refused: HTTP/1.1 403 Forbidden: blocked-by-allowlist: host example.org is not permitted";
+    refused(&[&head[..], format!("Content-Length: {}\r\n\r\n", text.len()).as_bytes(), text].concat(), all);
+    // To the end of the connection; and more than is announced is none of it.
+    refused(&[&head[..], b"\r\n", text].concat(), all);
+    refused(
+        &[&head[..], b"Content-Length: 4\r\n\r\nhost example.org"].concat(),
+        &all[..all.find(" example").expect("there")],
+    );
+    // No text, no reason.
+    for (kind, body) in [
+        ("Content-Type: text/html", "<h1>"),
+        ("Content-Type: text/plain\r\nTransfer-Encoding: chunked", "5\r\nabcde"),
+        ("A: b", "text"),
+    ] {
+        let answer = format!("HTTP/1.1 403 No\r\n{kind}\r\n\r\n{body}");
+        refused(answer.as_bytes(), "refused: HTTP/1.1 403 No");
+    }
+    let long = [&head[..], b"\r\n", &[b'x'; 1 << 20]].concat();
+    assert!(http(&long).verdict.expect_err("refused").len() < 300);
+    // What would be a reason is not one in an answer that opens the tunnel.
+    let ok = b"HTTP/1.1 200 OK\r\nX-Proxy-Error: none\r\nContent-Type: text/plain\r\n\r\nhello";
+    assert_eq!(http(ok).verdict, Ok(Some(ok.len() - 5)));
 }
 
 #[test]
@@ -285,6 +339,6 @@ fn what_is_not_socks5_is_said_so() {
 #[test]
 fn the_parsers_are_what_the_proxy_url_names() {
     assert_eq!(Proxy::parse(OsStr::new(HTTP)).map(|proxy| proxy.protocol), Ok(Protocol::Http));
-    let target = Target::parse(OsStr::new("a"), OsStr::new("1")).expect("target");
+    let target = Destination::parse(OsStr::new("a"), OsStr::new("1")).expect("target");
     assert!(http::Exchange::new(&target, None).is_ok() && socks::Exchange::new(&target, None).is_ok());
 }

@@ -92,6 +92,7 @@ both! {
         for (content, basic) in [
             (&b"user:secret"[..], "dXNlcjpzZWNyZXQ="),
             (b"user:secret\n", "dXNlcjpzZWNyZXQ="),
+            (b"user:secret\r\n", "dXNlcjpzZWNyZXQ="),
             (b"user:a:b@c/%41", "dXNlcjphOmJAYy8lNDE="),
             (b"user:\n", "dXNlcjo="),
         ] {
@@ -119,7 +120,8 @@ both! {
             ("http", b"\n", 1),
             ("http", b"no colon", 1),
             ("http", b"user:two\nlines\n", 2),
-            ("http", b"user:carriage return\r\n", 2),
+            ("http", b"user:carriage return\r", 2),
+            ("http", b"user:carriage return\r\r\n", 2),
             ("http", &long, 1),
             ("socks5h", b"user:", 2),
             ("socks5h", &long[..300], 2),
@@ -130,7 +132,8 @@ both! {
             let mut command = connect(who, &proxy.url(scheme));
             pass_fd(&mut command, reader.as_raw_fd(), 9);
             let ran = run(command.args(["--auth-fd", "9", "a", "1"]));
-            ran.code(code).one_clear_error("srt-connect");
+            ran.code(code).one_clear_error("srt-connect").complains("--auth-fd 9: ");
+            assert!(!content.contains(&b'\r') || ran.err.contains("CR, carriage return"), "{ran:?}");
             assert!(!ran.err.contains("user") || !ran.err.contains("two"), "{ran:?}");
         }
         let url = proxy.url("http").replace("//", "//user:hunter2@");

@@ -119,6 +119,60 @@ both! {
         refused(&through(who, |call| { babble(call, b"HTTP/1.1 502 Bad Gateway\r\n"); wait_for_the_end(call); }), "502 Bad Gateway");
     }
 
+    fn the_reason_of_a_refusal_is_awaited_but_not_for_long(who) {
+        let answer = b"HTTP/1.1 403 Forbidden\r\nX-Proxy-Error: blocked-by-allowlist\r\nContent-Type: text/plain\r\n\
+            Content-Length: 33\r\n\r\nhost example.org is not permitted";
+        let whole = "refused: HTTP/1.1 403 Forbidden: blocked-by-allowlist: host example.org is not permitted\n";
+        // In two pieces; and by one that does not hang up, or resets the connection.
+        for reset in [false, true] {
+            let ran = through(who, move |call| {
+                babble(call, &answer[..60]);
+                std::thread::sleep(Duration::from_millis(20));
+                babble(call, &answer[60..]);
+                if reset { common::reset(&call.stream) } else { wait_for_the_end(call) }
+            });
+            refused(&ran, whole);
+        }
+        let ran = through(who, |call| { babble(call, &answer[..answer.len() - 4]); common::reset(&call.stream) });
+        refused(&ran, "refused: HTTP/1.1 403 Forbidden: blocked-by-allowlist: host example.org is not perm");
+        // A trickle does not stretch it, with or without a limit of the caller's.
+        for timeout in ["20", "0"] {
+            let proxy = Scripted::start(|mut call| {
+                call.head();
+                call.say(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\n\r\nslow");
+                while call.stream.write_all(b".").is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let start = std::time::Instant::now();
+            let ran = run(connect(who, &proxy.url("http")).args(["--timeout", timeout, "a", "1"]));
+            refused(&ran, "refused: HTTP/1.1 403 Forbidden: slow");
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+    }
+
+    fn a_sockets_path_may_be_longer_than_an_address(who) {
+        let scratch = who.scratch();
+        let long = scratch.dir(format!("{}/{}", "n".repeat(120), "m".repeat(120))).join("proxy");
+        let listener = UnixListener::bind(scratch.join("s")).expect("bind");
+        std::fs::set_permissions(scratch.join("s"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        std::fs::rename(scratch.join("s"), &long).expect("rename");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _gone = (stream.read(&mut [0; 1000]), stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello"));
+            }
+        });
+        let url = |path: &std::path::Path| format!("http+unix:{}", path.display());
+        run(connect(who, &url(&long)).args(["a", "1"])).ok().says("hello");
+        run(connect(who, &url(&long.with_extension("missing"))).args(["a", "1"]))
+            .code(1)
+            .complains("cannot connect: No such file or directory")
+            .one_clear_error("srt-connect");
+        let file = long.with_extension("file");
+        std::fs::write(&file, "").expect("write");
+        run(connect(who, &url(&file)).args(["a", "1"])).code(1).complains("not a socket").one_clear_error("srt-connect");
+    }
+
     fn a_proxy_that_hangs_up_at_once_is_told(who) {
         let proxy = Scripted::start(drop);
         let ran = run(connect(who, &proxy.url("http")).args(["a", "1"]));

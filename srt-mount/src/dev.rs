@@ -1,7 +1,9 @@
 //! `--dev`: a /dev with what programs expect, and nothing that leads to hardware.
 
-use crate::source::Tree;
-use crate::sys::{self, NO_EXEC, NO_SUID, c_path};
+use crate::detached::{Tree, new_filesystem};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{mkdirat, mknodat, symlinkat};
+use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, move_mount};
 use srt_common::{Context, Result};
 use std::os::fd::OwnedFd;
 
@@ -23,18 +25,17 @@ const LINKS: [(&str, &str); 6] = [
 pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     for (name, node) in nodes {
         let c_name = c_path(name).context(|| name)?;
-        sys::mkfile(dev, &c_name, 0o666).context(|| format!("cannot make {name}"))?;
-        sys::attach_at(&node.fd, dev, &c_name).context(|| format!("cannot mount {name}"))?;
+        mknodat(dev, &c_name, libc::S_IFREG | 0o666).context(|| format!("cannot make {name}"))?;
+        move_mount(&node.fd, dev, &c_name).context(|| format!("cannot mount {name}"))?;
     }
     for (target, name) in LINKS {
-        let (target, c_name) = (c_path(target).context(|| name)?, c_path(name).context(|| name)?);
-        sys::symlink(&target, dev, &c_name).context(|| format!("cannot make {name}"))?;
+        let made = c_path(target).and_then(|target| symlinkat(&target, dev, &c_path(name)?));
+        made.context(|| format!("cannot make {name}"))?;
     }
-    sys::mkdir(dev, c"shm", 0o755).context(|| "cannot make shm")?;
-    sys::mkdir(dev, c"pts", 0o755).context(|| "cannot make pts")?;
+    mkdirat(dev, c"shm", 0o755).context(|| "cannot make shm")?;
+    mkdirat(dev, c"pts", 0o755).context(|| "cannot make pts")?;
     // Every mount of devpts is a new instance (Documentation/filesystems/devpts.rst).
     let options = [(c"ptmxmode", Some(c"0666")), (c"mode", Some(c"620"))];
-    let pts =
-        sys::new_filesystem(c"devpts", &options, NO_SUID | NO_EXEC).context(|| "cannot make a devpts")?;
-    sys::attach_at(&pts, dev, c"pts").context(|| "cannot mount pts")
+    let pts = new_filesystem("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+    move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
 }

@@ -1,8 +1,10 @@
 //! The parts of `srt-mount`: a private file tree, built from a list of mounts.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
+pub mod detached;
 pub mod dev;
+pub mod links;
 pub mod namespace;
 pub mod ops;
 pub mod options;
@@ -11,5 +13,5 @@ pub mod pins;
 pub mod proc;
 pub mod program;
 pub mod source;
-pub mod sys;
+pub mod sysfs;
 pub mod tree;

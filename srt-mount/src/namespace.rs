@@ -1,16 +1,25 @@
 //! A mount namespace of one's own.
 
-use crate::options::{Action, Op};
-use crate::sys;
-use srt_common::{Error, Result};
+use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
+use crate::options::{Action, Inside, Op};
+use srt_common::sys::fd::{fcntl_setfd, inherited};
+use srt_common::sys::file::{CWD, openat, statx};
+use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
+use srt_common::{Context, Error, Result, handover};
+use std::ffi::{CString, OsString};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// Leaves the caller's mount namespace, with nothing propagating either way.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN, with a hint.
 pub fn make_private() -> Result<()> {
-    sys::unshare_mounts().map_err(|error| {
+    let callers = inode();
+    unshare(libc::CLONE_NEWNS).map_err(|error| {
         let cannot = Error::system("cannot make a mount namespace", &error);
         match error.raw_os_error() {
             Some(libc::EPERM) => cannot.hint(
@@ -21,8 +30,87 @@ pub fn make_private() -> Result<()> {
             _ => cannot,
         }
     })?;
+    if callers != 0 && inode() == callers {
+        return Err(Error::failed("unshare had no effect"));
+    }
     // A new mount namespace still receives, or even shares, what is mounted in the old one (mount_namespaces(7)).
-    sys::make_all_private().map_err(|error| refused("cannot make the mounts private", &error))
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
+        .map_err(|error| refused("cannot make the mounts private", &error))
+}
+
+/// Looks at the namespace's mounts (proc(5), mountinfo): none is shared any more. Tells where message queues of another
+/// ipc namespace are mounted. Nothing where no procfs is mounted.
+///
+/// # Errors
+/// A mount is shared.
+pub fn look() -> Result<Vec<PathBuf>> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut queues = vec![];
+    for line in mounts.split(|&byte| byte == b'\n') {
+        let mut fields = line.split(|&byte| byte == b' ').skip(4);
+        let (Some(path), Some(_)) = (fields.next(), fields.next()) else { continue };
+        if fields.by_ref().take_while(|field| *field != b"-").any(|tag| tag.starts_with(b"shared:")) {
+            return Err(Error::failed("mounts are shared after mount_setattr"));
+        }
+        if fields.next() == Some(b"mqueue") {
+            queues.push(PathBuf::from(OsString::from_vec(unescape(path))));
+        }
+    }
+    if !queues.is_empty() {
+        // A new mount is of the same file system where the ipc namespace is the same. Without rights over that no ipc
+        // namespace was made, and the queues are the command's anyway.
+        let Ok(own) = new_filesystem("an mqueue file system", c"mqueue", &[], INERT) else {
+            return Ok(vec![]);
+        };
+        let open = |path: &PathBuf| {
+            openat(&CWD, &CString::new(path.as_os_str().as_encoded_bytes())?, libc::O_PATH, 0)
+        };
+        let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device);
+        queues.retain(|path| device(path).is_ok_and(|device| device != own.device));
+    }
+    Ok(queues)
+}
+
+/// A path in mountinfo: blank, tab, line feed and backslash are octal numbers there.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = vec![];
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let octal =
+            tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+/// The inode of this mount namespace, by which others know it (namespaces(7)). 0 where no procfs is mounted.
+pub fn inode() -> u64 {
+    std::fs::metadata("/proc/self/ns/mnt").map_or(0, |namespace| namespace.ino())
+}
+
+/// Tells the srt-ns that waits at the socket `--join` that there is a mount namespace, and gives it what only a process
+/// in one can make: an empty root directory for srt-init, attached nowhere.
+///
+/// # Errors
+/// It is not an open socket, or srt-ns is dead.
+pub fn say_hello(number: RawFd) -> Result<OwnedFd> {
+    let what = || format!("--join {number}");
+    let socket = inherited(number).context(what)?;
+    fcntl_setfd(&socket, libc::FD_CLOEXEC).context(what)?;
+    let root = tmpfs(0o555, None)?;
+    set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
+    handover::hello(&socket, Some(root.fd.as_fd())).context(what)?;
+    Ok(socket)
 }
 
 /// Why a change of the mounts is refused, as far as one can see from here.
@@ -61,13 +149,27 @@ pub fn has_room_for(ops: &[Op]) -> Result<()> {
 }
 
 fn mounts(action: &Action) -> bool {
-    !matches!(
-        action,
-        Action::Bind { optional: true, .. }
-            | Action::Dir { .. }
-            | Action::File { .. }
-            | Action::Symlink { .. }
-            | Action::Chmod { .. }
-            | Action::RemountReadOnly
-    )
+    let makes_none = |inside: &Inside| {
+        matches!(
+            inside,
+            Inside::Dir { .. } | Inside::Symlink { .. } | Inside::Chmod { .. } | Inside::RemountReadOnly
+        )
+    };
+    match action {
+        Action::Bind { optional, .. } => !optional,
+        Action::File { .. } => false,
+        Action::Inside(inside) => !makes_none(inside),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescape;
+
+    #[test]
+    fn a_path_in_mountinfo_is_any_path() {
+        assert_eq!(unescape(br"/a\040b\134\011"), b"/a b\\\t");
+        assert_eq!(unescape(br"/a\9\"), br"/a\9\");
+    }
 }

@@ -1,7 +1,7 @@
 //! argv → plan: what is to be mounted, in which order. Pure: nothing here asks the system, so that any input
 //! can be tried without privileges.
 
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, args};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
@@ -22,6 +22,17 @@ pub struct Plan {
     pub keep: Vec<RawFd>,
     /// `--status-fd`.
     pub status_fd: Option<RawFd>,
+    /// `--join`: the socket of the srt-ns that has started this, see `srt_common::handover`.
+    pub join: Option<RawFd>,
+    /// `--joined-path`: what that srt-ns has opened for one of its own options, and the option.
+    pub joined_paths: Vec<(OsString, PathBuf)>,
+}
+
+impl Plan {
+    /// Whether something in the tree shows the network namespace of whoever mounts it.
+    pub fn shows_network(&self) -> bool {
+        self.ops.iter().any(|op| op.action == Action::Inside(Inside::Sys))
+    }
 }
 
 /// One operation on the new tree.
@@ -47,20 +58,32 @@ pub enum Action {
     BindData { fd: RawFd, mode: u32, access: Access },
     /// `--overlay`, `--tmp-overlay`, `--ro-overlay`; `layers` from bottom to top, as bubblewrap takes them.
     Overlay { layers: Vec<PathBuf>, upper: Upper },
+    /// A file with what `fd` holds.
+    File { fd: RawFd, mode: u32 },
+    /// A new, minimal /dev.
+    Dev,
+    /// What takes nothing from the host.
+    Inside(Inside),
+}
+
+/// What is done in the new tree alone.
+#[allow(missing_docs, reason = "the fields are the option's words")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inside {
     /// A new tmpfs; its root's mode and its size in bytes (the kernel's default is half the memory).
     Tmpfs { mode: u32, size: Option<u64> },
     /// A new procfs.
     Proc,
-    /// A new, minimal /dev.
-    Dev,
+    /// The same with processes alone.
+    ProcPids,
+    /// A new sysfs with the cgroup file systems.
+    Sys,
     /// A new POSIX message queue file system.
     Mqueue,
-    /// An empty read-only directory or file over what is there.
-    Mask,
+    /// An empty read-only directory or file over what is there. `optional`: if something is (`-try`).
+    Mask { optional: bool },
     /// A directory.
     Dir { mode: u32 },
-    /// A file with what `fd` holds.
-    File { fd: RawFd, mode: u32 },
     /// A symbolic link.
     Symlink { target: PathBuf },
     /// chmod(2).
@@ -89,6 +112,13 @@ pub enum Access {
     Devices,
 }
 
+impl Access {
+    /// Whether it is not read-only.
+    pub fn writes(self) -> bool {
+        self != Self::ReadOnly
+    }
+}
+
 /// Where an overlay's writes go.
 #[allow(missing_docs, reason = "the fields are the option's words")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,9 +139,10 @@ impl std::fmt::Display for Op {
     }
 }
 
-/// Every option: its name, its operands, and what `--help` says. One without help is a variant of the one before.
+/// Every option: its name, its operands, and what `--help` says. One without help is a variant of the one before, or is
+/// not for users.
 #[rustfmt::skip]
-const OPTIONS: [(&str, &str, &str); 31] = [
+const OPTIONS: [(&str, &str, &str); 36] = [
     ("--bind", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
     ("--bind-try", "SRC DEST", ""),
     ("--ro-bind", "SRC DEST", "the same, read-only with all that is mounted below SRC; --ro-bind-try"),
@@ -122,9 +153,12 @@ const OPTIONS: [(&str, &str, &str); 31] = [
     ("--ro-bind-fd", "FD DEST", ""),
     ("--tmpfs", "DEST", "a new tmpfs"),
     ("--proc", "DEST", "a new procfs"),
+    ("--proc-pids", "DEST", "a new procfs of the processes alone (subset=pid)"),
+    ("--sys", "DEST", "a new sysfs with the cgroup file system, read-only: the sandbox's devices and limits"),
     ("--dev", "DEST", "a new /dev: the usual nodes, pts, shm"),
     ("--mqueue", "DEST", "a new mqueue file system"),
-    ("--mask", "PATH", "hide PATH behind an empty read-only directory or file"),
+    ("--mask", "PATH", "hide PATH behind an empty read-only directory or file; --mask-try: if it is there"),
+    ("--mask-try", "PATH", ""),
     ("--dir", "DEST", "make a directory"),
     ("--file", "FD DEST", "make a file with what FD holds"),
     ("--bind-data", "FD DEST", "mount a new file with what FD holds; --ro-bind-data: read-only"),
@@ -142,7 +176,9 @@ const OPTIONS: [(&str, &str, &str); 31] = [
     ("--chdir", "DIR", "the working directory, counted from the new root"),
     ("--args", "FD", "read more options from FD, NUL-separated"),
     ("--keep-fd", "N", "leave the descriptor N open for PROGRAM (repeatable)"),
-    ("--status-fd", "N", "tell failures on the descriptor N, a JSON object a line"),
+    ("--status-fd", "N", "tell events on the descriptor N, a JSON object a line"),
+    ("--join", "FD", ""),
+    ("--joined-path", "OPTION PATH", ""),
 ];
 
 /// What `--help` prints.
@@ -212,7 +248,7 @@ impl Parser {
             let operands = operands(option, names, words)?;
             match (option, operands.as_slice()) {
                 ("--args", [fd]) => {
-                    let fd = descriptor(option, fd)?;
+                    let fd = self.descriptor(option, fd)?;
                     let nested = || Error::usage("--args: not allowed in what --args reads");
                     let data = read_all.as_deref_mut().ok_or_else(nested).and_then(|read| read(fd));
                     data.and_then(|data| self.words(&mut nul_separated(&data), None))
@@ -238,8 +274,19 @@ impl Parser {
                     ("--overlay-src", [layer]) => self.layers.push(layer.into()),
                     ("--placeholders", _) => plan.placeholders = true,
                     ("--chdir", [directory]) => once(option, &mut plan.chdir, directory.into())?,
-                    ("--status-fd", [fd]) => once(option, &mut plan.status_fd, descriptor(option, fd)?)?,
-                    ("--keep-fd", [fd]) => plan.keep.push(descriptor(option, fd)?),
+                    ("--status-fd", [fd]) => {
+                        let fd = self.descriptor(option, fd)?;
+                        once(option, &mut self.plan.status_fd, fd)?;
+                    }
+                    ("--keep-fd", [fd]) => {
+                        let fd = self.descriptor(option, fd)?;
+                        self.plan.keep.push(fd);
+                    }
+                    ("--join", [fd]) => {
+                        let fd = self.descriptor(option, fd)?;
+                        once(option, &mut self.plan.join, fd)?;
+                    }
+                    ("--joined-path", [text, path]) => plan.joined_paths.push((text.clone(), path.into())),
                     (_, [operands @ .., dest]) => {
                         let action = self.action(option, operands)?;
                         let (operands, dest) = (operands.to_vec(), dest.into());
@@ -279,30 +326,43 @@ impl Parser {
         };
         Ok(match (option, operands) {
             ("--bind-fd" | "--ro-bind-fd", [fd]) => {
-                Action::Bind { source: Source::Fd(descriptor(option, fd)?), access, optional: false }
+                Action::Bind { source: Source::Fd(self.descriptor(option, fd)?), access, optional: false }
             }
             ("--bind-data" | "--ro-bind-data", [fd]) => {
-                Action::BindData { fd: descriptor(option, fd)?, mode: mode(0o600), access }
+                Action::BindData { fd: self.descriptor(option, fd)?, mode: mode(0o600), access }
             }
-            ("--file", [fd]) => Action::File { fd: descriptor(option, fd)?, mode: mode(0o666) },
-            ("--symlink", [target]) => Action::Symlink { target: target.into() },
-            ("--chmod", [mode]) => Action::Chmod { mode: octal(option, mode)? },
+            ("--file", [fd]) => Action::File { fd: self.descriptor(option, fd)?, mode: mode(0o666) },
+            ("--symlink", [target]) => Action::Inside(Inside::Symlink { target: target.into() }),
+            ("--chmod", [mode]) => Action::Inside(Inside::Chmod { mode: octal(option, mode)? }),
             ("--overlay", [upper, work]) => {
                 self.overlay(option, Upper::Host { upper: upper.into(), work: work.into() }, 1)?
             }
             ("--tmp-overlay", _) => self.overlay(option, Upper::Temporary, 1)?,
             ("--ro-overlay", _) => self.overlay(option, Upper::None, 2)?,
-            ("--tmpfs", _) => Action::Tmpfs { mode: mode(0o755), size: self.size.take() },
-            ("--dir", _) => Action::Dir { mode: mode(0o755) },
-            ("--proc", _) => Action::Proc,
             ("--dev", _) => Action::Dev,
-            ("--mqueue", _) => Action::Mqueue,
-            ("--mask", _) => Action::Mask,
             (_, [path]) => {
                 Action::Bind { source: Source::Path(path.into()), access, optional: option.ends_with("-try") }
             }
-            _ => Action::RemountReadOnly,
+            _ => Action::Inside(match option {
+                "--tmpfs" => Inside::Tmpfs { mode: mode(0o755), size: self.size.take() },
+                "--dir" => Inside::Dir { mode: mode(0o755) },
+                "--proc" => Inside::Proc,
+                "--proc-pids" => Inside::ProcPids,
+                "--sys" => Inside::Sys,
+                "--mqueue" => Inside::Mqueue,
+                "--mask" | "--mask-try" => Inside::Mask { optional: option == "--mask-try" },
+                _ => Inside::RemountReadOnly,
+            }),
         })
+    }
+
+    fn descriptor(&self, option: &str, word: &OsStr) -> Result<RawFd> {
+        let fd = number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number")? as RawFd;
+        match self.plan.join {
+            // It is not the user's: --args would wait for a message, --keep-fd give it to PROGRAM.
+            Some(join) if join == fd => Err(Error::usage(format!("{option} {fd}: not an open descriptor"))),
+            _ => Ok(fd),
+        }
     }
 
     fn overlay(&mut self, option: &str, upper: Upper, least: usize) -> Result<Action> {
@@ -333,10 +393,6 @@ fn number(option: &str, word: &OsStr, radix: u32, range: RangeInclusive<u64>, wh
     number.ok_or_else(|| Error::usage(format!("{option}: {} is not {what}", word.display())))
 }
 
-fn descriptor(option: &str, word: &OsStr) -> Result<RawFd> {
-    number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number").map(|fd| fd as RawFd)
-}
-
 fn octal(option: &str, word: &OsStr) -> Result<u32> {
     number(option, word, 8, 0..=0o7777, "an octal mode up to 7777").map(|mode| mode as u32)
 }
@@ -357,10 +413,13 @@ fn nul_separated(data: &[u8]) -> impl Iterator<Item = OsString> {
 /// bubblewrap does more than mount; its users get told which tool has the option that they look for.
 fn unknown(word: &OsStr) -> Error {
     let text = word.to_string_lossy();
-    if !text.starts_with("--") {
-        return Error::usage(format!("{text}: expected an option; PROGRAM stands after --"));
+    let error = Error::usage(match text.starts_with("--") {
+        true => format!("{text}: unknown option"),
+        false => format!("{text}: expected an option; PROGRAM stands after --"),
+    });
+    if let Some(hint) = args::form_of(word) {
+        return error.hint(hint);
     }
-    let error = Error::usage(format!("{text}: unknown option"));
     let namespaces =
         ["--unshare", "--share", "--uid", "--gid", "--hostname", "--as-pid-1", "--new-session", "--die-with"];
     let environment = ["--setenv", "--unsetenv", "--clearenv"];
@@ -417,11 +476,12 @@ mod tests {
         let list = ops("--perms 700 --size 5 --tmpfs /a --tmpfs /b --perms 1777 --dir /c --dir /d");
         let actions: Vec<Action> = list.into_iter().map(|op| op.action).collect();
         let expected = [
-            Action::Tmpfs { mode: 0o700, size: Some(5) },
-            Action::Tmpfs { mode: 0o755, size: None },
-            Action::Dir { mode: 0o1777 },
-            Action::Dir { mode: 0o755 },
-        ];
+            Inside::Tmpfs { mode: 0o700, size: Some(5) },
+            Inside::Tmpfs { mode: 0o755, size: None },
+            Inside::Dir { mode: 0o1777 },
+            Inside::Dir { mode: 0o755 },
+        ]
+        .map(Action::Inside);
         assert_eq!(actions, expected);
     }
 
@@ -460,6 +520,7 @@ mod tests {
 
     #[test]
     fn help_names_every_option() {
-        assert!(OPTIONS.iter().all(|(option, _, _)| help().contains(option)));
+        let for_users = |option: &str| !option.starts_with("--join");
+        assert!(OPTIONS.iter().all(|(option, _, _)| help().contains(option) == for_users(option)));
     }
 }

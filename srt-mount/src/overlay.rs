@@ -1,12 +1,19 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst).
 
-use crate::sys::{self, NO_DEV, NO_SUID, READ_ONLY, c_path};
+use crate::detached::{PLAIN, Tree, new_filesystem, tmpfs};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{fstatfs, symlinkat};
+use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// fsconfig(2) takes strings of up to 255 bytes.
-const LONGEST_STRING: usize = 255;
+/// Names of one byte, without those that mean something in a list of layers: with the colons between them as many as
+/// fit into the 255 bytes that fsconfig(2) takes.
+const MOST_NAMES: usize = 128;
+
+/// linux/magic.h.
+const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
 /// A new overlay of `layers`, bottom to top, with `upper` and work directory if it is to be writable.
 ///
@@ -15,21 +22,27 @@ const LONGEST_STRING: usize = 255;
 ///
 /// # Errors
 /// What the kernel says.
-pub fn new(layers: &[OwnedFd], upper: Option<&[OwnedFd; 2]>) -> Result<OwnedFd> {
+pub fn new(layers: &[OwnedFd], upper: Option<&[OwnedFd; 2]>) -> Result<Tree> {
     let lower: Vec<CString> = layers.iter().rev().map(link).collect::<Result<_>>()?;
-    let upper = upper.map(|[upper, work]| Ok([link(upper)?, link(work)?])).transpose()?;
-    // lowerdir+ takes one layer at a time, from Linux 6.8 on.
-    let appended: Vec<_> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
-    if let Ok(tree) = create(&appended, upper.as_ref()) {
-        return Ok(tree);
-    }
-    let joined = lower.iter().map(|layer| layer.as_bytes()).collect::<Vec<_>>().join(&b':');
-    if joined.len() > LONGEST_STRING {
-        return Err(Error::failed("so many --overlay-src need Linux 6.8 or newer"));
-    }
-    let joined = CString::new(joined).map_err(|_| Error::failed("NUL byte"))?;
-    create(&[(c"lowerdir", &joined)], upper.as_ref()).context(|| "cannot make an overlay").map_err(|error| {
-        error.hint("overlayfs takes no layer with other mounts below it, and RWSRC and WORKDIR must be of one file system")
+    let directories = upper.map(|[upper, work]| Ok([link(upper)?, link(work)?])).transpose()?;
+    // lowerdir+ takes one layer at a time, from Linux 6.8 on. Before, it is an unknown option.
+    let one_by_one: Vec<_> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
+    let tree = match create(&one_by_one, directories.as_ref()) {
+        Err(error) if error.errno == Some(libc::EINVAL) => {
+            create(&[(c"lowerdir", &list(&lower)?)], directories.as_ref())
+        }
+        tree => tree,
+    };
+    tree.map_err(|error| {
+        let on_overlay = upper.is_some_and(|[upper, _]| fstatfs(upper).is_ok_and(|kind| kind == OVERLAYFS_SUPER_MAGIC));
+        if error.errno == Some(libc::ENODEV) {
+            return error.hint("the kernel has no overlayfs, or has not loaded it: modprobe overlay");
+        }
+        error.hint(if on_overlay {
+            "RWSRC cannot lie on an overlay (a container's root): --tmp-overlay, or a directory on another file system"
+        } else {
+            "overlayfs takes no layer with other mounts below it, and RWSRC and WORKDIR must be of one file system"
+        })
     })
 }
 
@@ -37,13 +50,30 @@ fn link(fd: &OwnedFd) -> Result<CString> {
     c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")
 }
 
-fn create(lower: &[(&CStr, &CStr)], upper: Option<&[CString; 2]>) -> std::io::Result<OwnedFd> {
+/// The layers in one string, as links with short names in a directory that becomes the working directory.
+fn list(lower: &[CString]) -> Result<CString> {
+    let names: Vec<u8> = (b'!'..=u8::MAX).filter(|byte| !b",./:\\".contains(byte)).take(MOST_NAMES).collect();
+    if lower.len() > names.len() {
+        let text = format!("more than {MOST_NAMES} --overlay-src need Linux 6.8 or newer");
+        return Err(Error::failed(text));
+    }
+    let directory = tmpfs(0o700, None)?;
+    for (layer, name) in lower.iter().zip(&names) {
+        let made = CString::new(vec![*name]).map_err(std::io::Error::from);
+        made.and_then(|name| symlinkat(layer, &directory.fd, &name)).context(|| "cannot name a layer")?;
+    }
+    fchdir(&directory.fd).context(|| "cannot enter the directory of layers")?;
+    let names: Vec<&[u8]> = names.chunks(1).take(lower.len()).collect();
+    CString::new(names.join(&b':')).map_err(|_| Error::failed("NUL byte"))
+}
+
+fn create(lower: &[(&CStr, &CStr)], upper: Option<&[CString; 2]>) -> Result<Tree> {
     let mut options: Vec<_> = lower.iter().map(|&(key, value)| (key, Some(value))).collect();
     if let Some([upper, work]) = upper {
         options.extend([(c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str()))]);
     }
     // In a user namespace only user.* extended attributes can hold what overlayfs notes (Linux 5.11).
     options.push((c"userxattr", None));
-    let read_only = if upper.is_none() { READ_ONLY } else { 0 };
-    sys::new_filesystem(c"overlay", &options, NO_SUID | NO_DEV | read_only)
+    let read_only = if upper.is_none() { MOUNT_ATTR_RDONLY } else { 0 };
+    new_filesystem("an overlay", c"overlay", &options, PLAIN | read_only)
 }

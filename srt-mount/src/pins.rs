@@ -7,24 +7,22 @@
 //! mount and the mount point is made a mount point in a second copy of that mount, which no lookup can reach
 //! since another mount covers it. In the tree that the command sees, no file system boundary appears.
 //!
-//! The same is done with symbolic links on the way: who can replace one decides what the user's name leads to.
+//! Symbolic links on the way need no pin: no path leads through one that the command can replace (links.rs).
 
-use crate::source::Tree;
-use crate::sys::{self, c_path};
-use crate::tree::{self, Place, Root};
+use crate::detached::{Tree, attach_out_of_sight, clone_tree, is_read_only, tmpfs};
+use crate::tree::{Dest, Root};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{openat2, statx};
+use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Error, Result};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// How a directory or link is reached: the links on the way were resolved before.
+/// How a directory is reached: the links on the way were resolved before.
 const RESOLVED: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
-
-/// path_resolution(7): MAXSYMLINKS.
-const MOST_LINKS: usize = 40;
+const DIRECTORY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY;
 
 /// Where the copies can hide if no operation has mounted a directory: a directory that usually is a mount point.
 const HIDING_PLACES: [&std::ffi::CStr; 10] =
@@ -35,9 +33,9 @@ const HIDING_PLACES: [&std::ffi::CStr; 10] =
 pub struct Pins {
     /// Whether the host's files are writable somewhere in the tree.
     needed: bool,
-    /// Parents of mount points as the user wrote them, to ask only once.
+    /// Parents of mount points, to ask only once.
     asked: BTreeSet<PathBuf>,
-    /// The directories and links to pin, by the mount that they are in.
+    /// The directories to pin, by the mount that they are in.
     mounts: BTreeMap<u64, Pinned>,
     /// The last mount of a directory below the root. No later mount covers it.
     cover: Option<Rc<OwnedFd>>,
@@ -47,13 +45,10 @@ pub struct Pins {
 #[derive(Debug)]
 struct Pinned {
     /// The mount's root.
-    root: OwnedFd,
+    root: Rc<OwnedFd>,
     /// The paths, counted from that.
     below: BTreeSet<PathBuf>,
 }
-
-/// The mounts that a walk has come through, with the paths of their roots; `None`: nothing in it needs a pin.
-type Roots = BTreeMap<u64, Option<(PathBuf, OwnedFd)>>;
 
 impl Pins {
     /// From here on the command could rename directories of the host: those of what was mounted just now, too, which
@@ -63,69 +58,41 @@ impl Pins {
         self.asked.clear();
     }
 
-    /// Notes the directories above a mount point, and the links on the way to it, that are in writable mounts of
-    /// the host.
+    /// Notes the directories above a mount point that are in writable mounts of the host.
     ///
     /// # Errors
     /// When one cannot be looked at.
-    pub fn protect(&mut self, root: &mut Root, dest: &Path, place: &Place) -> Result<()> {
-        let parent = dest.parent().unwrap_or(dest);
-        if !self.needed || matches!(place, Place::Root) || !self.asked.insert(parent.to_owned()) {
+    pub fn protect(&mut self, root: &mut Root, dest: &Dest) -> Result<()> {
+        let parent = dest.path.parent().unwrap_or(&dest.path);
+        if !self.needed || dest.is_root || !self.asked.insert(parent.to_owned()) {
             return Ok(());
         }
-        let mut roots = Roots::new();
-        let mut path = PathBuf::from("/");
-        self.visit(root, &path, &mut roots)?;
-        let mut ahead: VecDeque<OsString> = parent.components().filter_map(step).collect();
-        let mut links = 0;
-        while let Some(name) = ahead.pop_front() {
-            if name == ".." {
-                path.pop();
-                continue;
-            }
-            path.push(name);
-            if let Some(target) = self.visit(root, &path, &mut roots)? {
-                links += 1;
-                if links > MOST_LINKS {
-                    let cannot = format!("cannot resolve {}", parent.display());
-                    return Err(Error::system(cannot, &io::Error::from_raw_os_error(libc::ELOOP)));
-                }
-                path.pop();
-                if target.is_absolute() {
-                    path = PathBuf::from("/");
-                }
-                ahead = target.components().filter_map(step).chain(ahead).collect();
+        // The mount that the walk is in, with the path of its root; `None`: nothing in it needs a pin.
+        let mut mount: Option<(PathBuf, Rc<OwnedFd>)> = None;
+        let mut ways: Vec<&Path> = parent.ancestors().collect();
+        while let Some(path) = ways.pop() {
+            let cannot = || format!("cannot look at {}", path.display());
+            let fd =
+                openat2(&root.top()?, &c_path(path).context(cannot)?, DIRECTORY, RESOLVED).context(cannot)?;
+            let stat = statx(&fd, c"").context(cannot)?;
+            if stat.mount_root || path == Path::new("/") {
+                let pinnable = !root.is_own(stat.device) && !is_read_only(&fd).context(cannot)?;
+                mount = pinnable.then(|| (path.to_owned(), Rc::new(fd)));
+            } else if let Some((top, fd)) = &mount {
+                let pinned = self.mounts.entry(stat.mount);
+                let pinned = pinned.or_insert(Pinned { root: Rc::clone(fd), below: BTreeSet::new() });
+                pinned.below.insert(path.strip_prefix(top).unwrap_or(path).to_owned());
             }
         }
         Ok(())
     }
 
-    /// Notes what lies at `path`, if it needs a pin. Tells where it leads if it is a link. What lies above was
-    /// visited before.
-    fn visit(&mut self, root: &mut Root, path: &Path, roots: &mut Roots) -> Result<Option<PathBuf>> {
-        let cannot = || format!("cannot look at {}", path.display());
-        let name = c_path(path).context(cannot)?;
-        let fd = sys::openat2(root.top()?.as_raw_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, RESOLVED)
-            .context(cannot)?;
-        let stat = sys::stat(fd.as_raw_fd()).context(cannot)?;
-        let link = stat.is(libc::S_IFLNK).then(|| sys::readlink(fd.as_raw_fd(), c""));
-        if stat.mount_root || path == Path::new("/") {
-            let pinnable = !root.is_own(stat.device) && !sys::is_read_only(&fd).context(cannot)?;
-            roots.insert(stat.mount, pinnable.then(|| (path.to_owned(), fd)));
-        } else if let Some(Some((mount_root, fd))) = roots.get(&stat.mount) {
-            let root = fd.try_clone().context(cannot)?;
-            let pinned = self.mounts.entry(stat.mount).or_insert(Pinned { root, below: BTreeSet::new() });
-            pinned.below.insert(path.strip_prefix(mount_root).unwrap_or(path).to_owned());
-        }
-        link.transpose().context(cannot)
-    }
-
     /// Notes what was mounted.
-    pub fn mounted(&mut self, tree: Tree, place: &Place) {
-        match place {
-            Place::Root => self.cover = None,
-            Place::Below(_) if tree.directory => self.cover = Some(tree.fd),
-            Place::Below(_) => {}
+    pub fn mounted(&mut self, tree: &Tree, dest: &Dest) {
+        if dest.is_root {
+            self.cover = None;
+        } else if tree.directory {
+            self.cover = Some(Rc::clone(&tree.fd));
         }
     }
 
@@ -142,67 +109,59 @@ impl Pins {
             None => Rc::new(hiding_place(root)?),
         };
         // All copies first: one must not hold another.
-        let visible = sys::clone_tree(cover.as_raw_fd(), c"", true).context(|| "open_tree")?;
+        let visible = clone_tree(&cover, c"", true).context(|| "cannot copy a mount to cover the pins")?;
         let copies = self.mounts.values().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
-        let mut pin: Option<OwnedFd> = None;
+        let mut pin = None;
         for (copy, pinned) in copies.iter().zip(self.mounts.values()) {
-            sys::attach(copy, &*cover).context(|| "cannot hide a mount")?;
+            attach_out_of_sight(copy, &cover).context(|| "cannot hide a mount")?;
             // The deepest first: nothing below a pin can be reached any more.
             for path in pinned.below.iter().rev() {
-                pin = Some(set_pin(copy, path, pin)?);
+                set_pin(copy, path, &mut pin)?;
             }
         }
-        sys::attach(&visible, &*cover).context(|| "cannot cover a mount")
-    }
-}
-
-/// A step of a path. `..` goes up, at the root it stays there.
-fn step(component: Component) -> Option<OsString> {
-    match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
+        attach_out_of_sight(&visible, &cover).context(|| "cannot cover a mount")
     }
 }
 
 /// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
-/// more privileged namespace can only be copied together).
+/// more privileged namespace can only be copied together: EINVAL, `has_locked_children()` in fs/namespace.c).
 fn copy(root: &OwnedFd) -> Result<OwnedFd> {
-    let alone = sys::clone_tree(root.as_raw_fd(), c"", false);
-    alone.or_else(|_| sys::clone_tree(root.as_raw_fd(), c"", true)).context(|| "open_tree")
+    match clone_tree(root, c"", false) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => clone_tree(root, c"", true),
+        copy => copy,
+    }
+    .context(|| "cannot copy a mount to pin directories in it")
 }
 
-/// Makes the directory or link at `path` in `copy` a mount point. What is mounted there does not matter: all pins
-/// of directories are mounts of the same empty file system, and a link is bound onto itself.
-fn set_pin(copy: &OwnedFd, path: &Path, previous: Option<OwnedFd>) -> Result<OwnedFd> {
-    let pin = match previous {
-        None => tree::tmpfs(0, None)?,
-        Some(pin) => sys::clone_tree(pin.as_raw_fd(), c"", false).context(|| "open_tree")?,
-    };
+/// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter: all pins are mounts of
+/// the same empty file system.
+fn set_pin(copy: &OwnedFd, path: &Path, pin: &mut Option<Rc<OwnedFd>>) -> Result<()> {
     let cannot = || format!("cannot pin {}", path.display());
-    let path = c_path(path).context(cannot)?;
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    match sys::openat2(copy.as_raw_fd(), &path, flags, RESOLVED | libc::RESOLVE_NO_XDEV) {
-        Ok(entry) if sys::stat(entry.as_raw_fd()).context(cannot)?.is(libc::S_IFLNK) => {
-            let link = sys::clone_tree(entry.as_raw_fd(), c"", false).context(cannot)?;
-            sys::attach(&link, &entry).context(cannot)?;
-        }
-        Ok(directory) => sys::attach(&pin, &directory).context(cannot)?,
+    let name = c_path(path).context(cannot)?;
+    let directory = match openat2(copy, &name, DIRECTORY, RESOLVED | libc::RESOLVE_NO_XDEV) {
         // A later operation has mounted something there, or above it.
-        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {}
-        Err(error) => return Err(Error::system(cannot(), &error)),
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
+        directory => directory.context(cannot)?,
+    };
+    let tree = match &*pin {
+        // Before Linux 6.15 only what is attached in the caller's namespace can be copied: the pin before this one is.
+        Some(pin) => Rc::new(clone_tree(pin, c"", false).context(cannot)?),
+        None => tmpfs(0, None)?.fd,
+    };
+    move_mount(&tree, &directory, c"").context(cannot)?;
+    if !statx(copy, &name).context(cannot)?.mount_root {
+        return Err(Error::failed(format!("{}: it is no mount point afterwards", cannot())));
     }
-    Ok(pin)
+    *pin = Some(tree);
+    Ok(())
 }
 
 fn hiding_place(root: &mut Root) -> Result<OwnedFd> {
     let top = root.top()?;
     let mut second_best = None;
     for name in HIDING_PLACES {
-        let Ok(fd) = sys::openat2(top.as_raw_fd(), name, libc::O_PATH | libc::O_DIRECTORY, RESOLVED) else {
-            continue;
-        };
-        if sys::stat(fd.as_raw_fd()).context(|| "statx")?.mount_root {
+        let Ok(fd) = openat2(&top, name, DIRECTORY, RESOLVED) else { continue };
+        if statx(&fd, c"").context(|| "statx")?.mount_root {
             return Ok(fd);
         }
         second_best = second_best.or(Some(fd));

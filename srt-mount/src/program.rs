@@ -1,12 +1,16 @@
 //! Where PROGRAM comes from: the new root, or a read-only copy of a file of the host.
 
-use crate::sys::{self, NO_DEV, NO_SUID, READ_ONLY, c_path};
+use crate::detached::{PLAIN, Tree, is_read_only};
 use crate::tree::{self, Root};
 use srt_common::exec::{self, Program};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{CWD, openat, openat2, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
+use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What the host has under PROGRAM's name, opened before any of the new root exists.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub enum Origin {
     At(PathBuf),
     /// A mount of that one file, read-only: /proc/PID/exe leads to this mount, and the file cannot be written
     /// through it (CVE-2019-5736 overwrote the container runtime that way).
-    Host(OwnedFd),
+    Host(Tree),
 }
 
 /// Looks for PROGRAM on the host.
@@ -42,8 +46,8 @@ pub fn on_host(program: &Program) -> OnHost {
 }
 
 fn executable(path: &Path) -> Option<OwnedFd> {
-    let file = sys::openat2(sys::CWD, &c_path(path).ok()?, libc::O_PATH, 0).ok()?;
-    let stat = sys::stat(file.as_raw_fd()).ok()?;
+    let file = openat2(&CWD, &c_path(path).ok()?, libc::O_PATH, 0).ok()?;
+    let stat = statx(&file, c"").ok()?;
     (stat.is(libc::S_IFREG) && stat.mode & 0o111 != 0).then_some(file)
 }
 
@@ -60,29 +64,28 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     } else {
         for path in program.candidates() {
             let path = c_path(directory.join(path)).context(|| "path")?;
-            if tree::open_in_root(&*root.top()?, &path, libc::O_PATH).is_ok() {
+            if tree::open_in_root(&*root.top()?, &path, libc::O_PATH, 0).is_ok() {
                 return Ok(Origin::Inside);
             }
         }
     }
     let cannot = || format!("cannot copy the mount of {}", program.name().display());
-    let copy = sys::clone_tree(file.as_raw_fd(), c"", false).context(cannot)?;
-    sys::set_attributes(&copy, NO_SUID | NO_DEV | READ_ONLY, false).context(cannot)?;
+    let copy = Tree::copy(&file, c"", PLAIN | MOUNT_ATTR_RDONLY, false).context(cannot)?;
     // Mounted on the file itself in the old root, the copy is detached with that. A tree that never was mounted
     // would be torn down when the exec closes its descriptor, and the kernel takes its time for that.
-    sys::attach(&copy, &file).context(cannot)?;
+    move_mount(&copy.fd, &file, c"").context(cannot)?;
     Ok(Origin::Host(copy))
 }
 
 /// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that
 /// is run from there still finds its own neighbours: one sandbox inside another.
 fn shows(root: &mut Root, path: &Path, file: &OwnedFd) -> Result<bool> {
-    let Ok(inside) = tree::open_in_root(&*root.top()?, &c_path(path).context(|| "path")?, libc::O_PATH)
+    let Ok(inside) = tree::open_in_root(&*root.top()?, &c_path(path).context(|| "path")?, libc::O_PATH, 0)
     else {
         return Ok(false);
     };
-    let id = |fd: &OwnedFd| sys::stat(fd.as_raw_fd()).map(|stat| stat.id).context(|| "statx");
-    Ok(id(&inside)? == id(file)? && sys::is_read_only(&inside).context(|| "fstatvfs")?)
+    let id = |fd: &OwnedFd| statx(fd, c"").map(|stat| stat.id).context(|| "statx");
+    Ok(id(&inside)? == id(file)? && is_read_only(&inside).context(|| "fstatvfs")?)
 }
 
 /// Becomes PROGRAM. Returns only the error.
@@ -91,7 +94,7 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
         Origin::Inside => program.exec(),
         Origin::At(path) => program.failure(&program.exec_path(path)),
         Origin::Host(file) => {
-            let error = program.exec_fd(file.as_raw_fd());
+            let error = program.exec_fd(file.fd.as_raw_fd());
             let failure = program.failure(&error);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOEXEC) => failure.hint(
@@ -104,39 +107,59 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
 }
 
 /// The working directory in the new root: `--chdir`, or the first of the caller's own, `$HOME` and `/` that
-/// exists there.
+/// exists there. The caller's own by the name that `PWD` has for it, which is what the user has bound; else by getcwd(2).
 ///
 /// # Errors
 /// `--chdir` does not exist.
-pub fn choose_directory(chdir: Option<&Path>, root: &mut Root) -> Result<PathBuf> {
-    let exists = |root: &mut Root, path: &Path| -> io::Result<()> {
-        let top = root.top().map_err(|error| io::Error::other(error.message))?;
-        tree::open_in_root(&top, &c_path(path)?, libc::O_PATH | libc::O_DIRECTORY).map(drop)
+pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) -> Result<PathBuf> {
+    let top = root.top()?;
+    let exists = |path: &Path| -> io::Result<()> {
+        tree::open_in_root(&top, &c_path(path)?, libc::O_PATH | libc::O_DIRECTORY, 0).map(drop)
     };
     if let Some(directory) = chdir {
         let directory = Path::new("/").join(directory);
-        exists(root, &directory).context(|| format!("--chdir {}: cannot enter it", directory.display()))?;
+        exists(&directory)
+            .context(|| format!("--chdir {}: cannot enter it", directory.display()))
+            .map_err(|error| error.path(&directory))?;
         return Ok(directory);
     }
-    // getcwd(2) fails for a directory that was removed.
-    let own = std::env::current_dir().ok();
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let found =
-        [own, home].into_iter().flatten().find(|path| path.is_absolute() && exists(root, path).is_ok());
+    let found = own.iter().cloned().chain(home).find(|path| path.is_absolute() && exists(path).is_ok());
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
 }
 
-/// Goes to `directory`, with the privileges that PROGRAM has. `required`: `--chdir` asked for it. Returns where
-/// it has come to.
+/// The names of the caller's working directory, the preferred one first. getcwd(2) fails for one that was removed.
+pub fn own_directory() -> Vec<PathBuf> {
+    let open = |path: &Path| c_path(path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
+    let id = |path: &Path| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.id).ok();
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
+        let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+        plain && id(path).is_some_and(|named| Some(named) == id(Path::new(".")))
+    });
+    named.into_iter().chain(std::env::current_dir()).collect()
+}
+
+/// Goes to `directory`, with the privileges that PROGRAM has. `required`: `--chdir` asked for it. Returns its name: the
+/// one by which it was chosen, or where else it has come to.
 ///
 /// # Errors
 /// It cannot be entered.
-pub fn enter_directory(directory: &Path, required: bool) -> Result<PathBuf> {
-    let entered = std::env::set_current_dir(directory);
+pub fn enter_directory(directory: PathBuf, required: bool) -> Result<PathBuf> {
+    let entered = std::env::set_current_dir(&directory);
     if required {
         entered.context(|| format!("--chdir {}: cannot enter it", directory.display()))?;
-    } else if entered.is_err() {
+    } else if entered.is_ok() {
+        return Ok(directory);
+    } else {
         std::env::set_current_dir("/").context(|| "cannot enter /")?;
     }
     std::env::current_dir().context(|| "getcwd")
+}
+
+/// One line where the command starts in another directory than its caller's.
+pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], directory: &Path) {
+    if let Some(first) = own.first().filter(|_| !own.iter().any(|own| own == directory)) {
+        let (own, directory) = (first.display(), directory.display());
+        tool.warn(&Error::failed(format!("{own} is not in the new root: PROGRAM starts in {directory}")));
+    }
 }

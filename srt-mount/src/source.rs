@@ -1,46 +1,289 @@
 //! Sources: everything that comes from the host, opened before any of the new root exists.
 
-use crate::options::{Access, Action, Op, Plan, Source, Upper};
-use crate::sys::{self, NO_DEV, NO_SUID, READ_ONLY, c_path};
+use crate::detached::{PLAIN, Tree};
+use crate::links::{Directories, Walk};
+use crate::options::{Access, Action, Inside, Op, Plan, Source, Upper};
+use srt_common::sys::c_path;
+use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
+use srt_common::sys::file::{CWD, faccessat2, openat, openat2, readlinkat, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::{Context, Error, Result};
+use std::cell::OnceCell;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// What an operation takes from the host.
+/// The host's files, as long as paths still mean what the caller means by them.
 #[derive(Debug)]
-pub enum Prepared {
-    /// Nothing.
-    Nothing,
-    /// Nothing: the source of a `-try` does not exist, and the operation is skipped.
+pub struct Host<'a> {
+    plan: &'a Plan,
+    /// Its root directory.
+    pub root: Rc<OwnedFd>,
+    /// The caller's working directory. getcwd(2) fails for one that was removed.
+    pub directory: Option<PathBuf>,
+    /// Where message queues of another ipc namespace are mounted.
+    queues: Vec<PathBuf>,
+    writable: OnceCell<Directories>,
+}
+
+/// An operation with all that it takes from the host.
+#[derive(Debug)]
+pub enum Opened<'a> {
+    /// Nothing to do: the source of a `-try` does not exist.
     Absent,
-    /// A detached mount tree, attributes set.
-    Tree(Tree),
-    /// A descriptor to read a file's content from.
-    Data(OwnedFd),
-    /// The layers of an overlay from bottom to top, and its upper and work directories.
-    Layers(Vec<OwnedFd>, Option<[OwnedFd; 2]>),
-    /// Device nodes with their names in /dev.
-    Nodes(Vec<(&'static str, Tree)>),
+    /// A tree to mount, and whether the host's files can be written through it.
+    Mount(Tree, bool),
+    /// A new file with this content and mode, to be mounted.
+    Data(OwnedFd, u32, Access),
+    /// The same, to be made where it belongs.
+    File(OwnedFd, u32),
+    /// The layers of an overlay, from bottom to top.
+    Overlay(Vec<OwnedFd>, Writes),
+    /// The nodes of a /dev, with their names.
+    Dev(Vec<(&'static str, Tree)>),
+    /// What takes nothing.
+    Inside(&'a Inside),
 }
 
-/// A detached mount tree.
+/// Where an overlay's writes go.
 #[derive(Debug)]
-pub struct Tree {
-    /// Its root.
-    pub fd: Rc<OwnedFd>,
-    /// Whether the root is a directory.
-    pub directory: bool,
+pub enum Writes {
+    /// Nowhere.
+    Nowhere,
+    /// Into a tmpfs.
+    Scratch,
+    /// Into a directory of the host; the second is its work directory.
+    Host([OwnedFd; 2]),
 }
 
-/// Opens what every operation needs, in order.
-///
-/// # Errors
-/// The first source that cannot be had, with its option.
-pub fn open_all(plan: &Plan) -> Result<Vec<Prepared>> {
-    plan.ops.iter().map(|op| open(op).map_err(|error| error.within(op))).collect()
+impl<'a> Host<'a> {
+    /// # Errors
+    /// The root cannot be opened.
+    pub fn new(plan: &'a Plan, queues: Vec<PathBuf>) -> Result<Self> {
+        let root = openat(&CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /")?;
+        let directory = std::env::current_dir().ok();
+        Ok(Self { plan, root: Rc::new(root), directory, queues, writable: OnceCell::new() })
+    }
+
+    /// Opens what every operation needs, in order.
+    ///
+    /// # Errors
+    /// The first source that cannot be had, with its option.
+    pub fn open_all(&self) -> Result<Vec<Opened<'a>>> {
+        self.plan.ops.iter().map(|op| self.open(op).map_err(|error| error.within(op))).collect()
+    }
+
+    /// Refuses what srt-ns has opened already, for its own options, where the way to it leads through a link that an earlier
+    /// run could have left: srt-ns does not know what this sandbox may write.
+    ///
+    /// # Errors
+    /// Such a link, with the option.
+    pub fn check_joined_paths(&self) -> Result<()> {
+        self.plan.joined_paths.iter().try_for_each(|(option, path)| {
+            let parent =
+                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.find(parent).map(drop).map_err(|error| error.within(option.display()))
+        })
+    }
+
+    fn open(&self, op: &'a Op) -> Result<Opened<'a>> {
+        Ok(match &op.action {
+            Action::Bind { source: Source::Path(path), access, optional } => match self.find(path) {
+                Ok(fd) => Opened::Mount(self.tree(&fd, path, *access)?, access.writes()),
+                Err(error) if *optional && error.errno == Some(libc::ENOENT) => Opened::Absent,
+                Err(error) => return Err(error),
+            },
+            Action::Bind { source: Source::Fd(fd), access, .. } => {
+                Opened::Mount(self.of_descriptor(*fd, *access)?, access.writes())
+            }
+            Action::BindData { fd, mode, access } => Opened::Data(content(*fd)?, *mode, *access),
+            Action::File { fd, mode } => Opened::File(content(*fd)?, *mode),
+            Action::Overlay { layers, upper } => {
+                let layers = layers.iter().map(|path| self.directory(path)).collect::<Result<_>>()?;
+                let writes = match upper {
+                    Upper::None => Writes::Nowhere,
+                    Upper::Temporary => Writes::Scratch,
+                    Upper::Host { upper, work } => {
+                        Writes::Host([self.directory(upper)?, self.directory(work)?])
+                    }
+                };
+                Opened::Overlay(layers, writes)
+            }
+            Action::Dev => Opened::Dev(self.nodes()?),
+            Action::Inside(inside) => Opened::Inside(inside),
+        })
+    }
+
+    /// What is at `path`, links followed but for those that an earlier run could have left.
+    fn find(&self, path: &Path) -> Result<OwnedFd> {
+        let open = |flags, resolve| openat2(&CWD, &c_path(path)?, libc::O_PATH | flags, resolve);
+        // O_DIRECTORY also triggers an automount, as mount(2) does.
+        let opened = match open(libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => open(0, libc::RESOLVE_NO_SYMLINKS),
+            opened => opened,
+        };
+        match opened {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+            opened => return opened.map_err(|error| cannot_open(path, &error)),
+        }
+        let walk = self.walk(path, self.writable()?).map_err(|error| match error.errno {
+            Some(errno) => cannot_open(path, &io::Error::from_raw_os_error(errno)),
+            None => error,
+        })?;
+        walk.end().fd.try_clone().map_err(|error| cannot_open(path, &error))
+    }
+
+    fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
+        let path = self.directory.as_deref().unwrap_or(Path::new("/")).join(path);
+        Walk::along(&self.root, &path, writable, true)
+    }
+
+    /// Whether the sandbox may write something of the host.
+    pub fn is_writable(&self) -> bool {
+        self.plan.ops.iter().any(|op| op.action.writes())
+    }
+
+    /// The directories that this sandbox may write, and the other sources that lie in one of them. Asked for only when
+    /// a path has a link in it.
+    ///
+    /// # Errors
+    /// A source cannot be looked at.
+    pub fn writable(&self) -> Result<&Directories> {
+        if let Some(known) = self.writable.get() {
+            return Ok(known);
+        }
+        let mut all = Directories::new();
+        for writes in [true, false] {
+            if !writes && all.is_empty() {
+                break;
+            }
+            for op in &self.plan.ops {
+                let sources = op.action.sources(writes);
+                for path in sources.iter().filter_map(|source| source.path()) {
+                    let Ok(walk) = self.walk(&path, &Directories::new()) else { continue };
+                    if writes || walk.is_in(&all) {
+                        all.insert(walk.end().stat.id);
+                    }
+                }
+            }
+        }
+        Ok(self.writable.get_or_init(|| all))
+    }
+
+    fn directory(&self, path: &Path) -> Result<OwnedFd> {
+        let found = self.find(path)?;
+        match statx(&found, c"").map_err(|error| cannot_open(path, &error))?.is(libc::S_IFDIR) {
+            true => Ok(found),
+            false => Err(cannot_open(path, &io::Error::from_raw_os_error(libc::ENOTDIR))),
+        }
+    }
+
+    /// A copy of what is mounted at an open place, with everything below.
+    fn tree(&self, fd: &OwnedFd, path: &Path, access: Access) -> Result<Tree> {
+        let tree =
+            Tree::copy(fd, c"", attributes(access), true).map_err(|error| cannot_open(path, &error))?;
+        self.with_queues(tree, fd, access)
+    }
+
+    /// Notes where in a tree message queues are mounted. Where they are themselves the source, they were asked for; but no
+    /// mount makes them read-only: to receive a message is to read (mq_receive(3)), and takes it away.
+    fn with_queues(&self, mut tree: Tree, fd: &impl AsRawFd, access: Access) -> Result<Tree> {
+        if tree.directory && !self.queues.is_empty() {
+            let path = path_of(fd.as_raw_fd())?;
+            let below = self.queues.iter().filter_map(|queue| queue.strip_prefix(&path).ok());
+            let itself = (!access.writes()).then(|| Path::new("."));
+            let place = |rest| if rest == Path::new("") { itself } else { Some(rest) };
+            tree.queues = below.filter_map(place).filter_map(|place| c_path(place).ok()).collect();
+        }
+        Ok(tree)
+    }
+
+    /// A copy of what an inherited descriptor is open on. It was opened in another mount namespace, and the kernel
+    /// copies no mount of another one (open_tree(2), EINVAL): its path is opened again, and must lead to the same file.
+    fn of_descriptor(&self, fd: RawFd, access: Access) -> Result<Tree> {
+        let wanted = statx(&fd, c"").map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))?;
+        match Tree::copy(&fd, c"", attributes(access), true) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            tree => {
+                let tree = tree.context(|| format!("cannot mount descriptor {fd}"))?;
+                return self.with_queues(tree, &fd, access);
+            }
+        }
+        let path = path_of(fd)?;
+        let found = c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0));
+        let found = found.map_err(|error| cannot_open(&path, &error))?;
+        if statx(&found, c"").context(|| "statx")?.id != wanted.id {
+            let text = format!("{} is not the file that descriptor {fd} is open on", path.display());
+            return Err(Error::failed(text).path(path));
+        }
+        self.tree(&found, &path, access)
+    }
+
+    /// The device nodes of a minimal /dev, and the caller's terminal.
+    ///
+    /// For uid 0 of the host read-only, which does not keep it from writing to a device. But the inodes are the host's:
+    /// uid 0 owns them, and needs no capability to change their modes, owners and times.
+    fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
+        let read_only = if is_root_of_the_host() { MOUNT_ATTR_RDONLY } else { 0 };
+        let mut nodes = vec![];
+        for (name, path) in [
+            ("null", c"/dev/null"),
+            ("zero", c"/dev/zero"),
+            ("full", c"/dev/full"),
+            ("random", c"/dev/random"),
+            ("urandom", c"/dev/urandom"),
+            ("tty", c"/dev/tty"),
+        ] {
+            let tree = Tree::copy(&CWD, path, MOUNT_ATTR_NOSUID | read_only, false);
+            nodes.push((name, tree.map_err(|error| cannot_open(Path::new("/dev").join(name), &error))?));
+        }
+        // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.
+        // A terminal of another mount namespace has no path here, and gets none.
+        let terminal = [0, 1].into_iter().find(|&fd| borrowed(fd).is_ok_and(|fd| fd.is_terminal()));
+        let console = terminal.and_then(|fd| self.of_descriptor(fd, Access::Devices).ok());
+        nodes.extend(console.map(|tree| ("console", tree)));
+        Ok(nodes)
+    }
+}
+
+impl Action {
+    /// Whether the sandbox can write the host's files through it.
+    pub fn writes(&self) -> bool {
+        !self.sources(true).is_empty()
+    }
+
+    /// The paths and descriptors of the host that it shows writable, or those that it shows without.
+    fn sources(&self, writable: bool) -> Vec<Source> {
+        let path = |path: &PathBuf| Source::Path(path.clone());
+        match self {
+            Self::Bind { source, access, .. } if access.writes() == writable => vec![source.clone()],
+            Self::Overlay { upper: Upper::Host { upper, work }, .. } if writable => {
+                vec![path(upper), path(work)]
+            }
+            Self::Overlay { layers, .. } if !writable => layers.iter().map(path).collect(),
+            _ => vec![],
+        }
+    }
+}
+
+impl Source {
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Fd(fd) => path_of(*fd).ok(),
+        }
+    }
+}
+
+/// Whether this process is uid 0 of the host, whatever its user namespace calls it: to it the kernel gives access to
+/// /proc/sys (`test_perm()` in fs/proc/proc_sysctl.c) and all else that the host's root owns, without any capability.
+/// Where it cannot be asked it is.
+pub fn is_root_of_the_host() -> bool {
+    let answer = faccessat2(&CWD, c"/proc/sys/kernel/overflowuid", libc::W_OK, libc::AT_EACCESS);
+    !answer.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
 }
 
 /// All that a descriptor holds, for `--args`.
@@ -48,7 +291,7 @@ pub fn open_all(plan: &Plan) -> Result<Vec<Prepared>> {
 /// # Errors
 /// errno.
 pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
-    let own = sys::duplicate(fd).map_err(|_| Error::usage("not an open descriptor"))?;
+    let own = fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage("not an open descriptor"))?;
     let mut data = vec![];
     File::from(own).read_to_end(&mut data).context(|| "cannot read")?;
     Ok(data)
@@ -60,42 +303,26 @@ pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
 /// One of the three is a directory.
 pub fn refuse_standard_directories() -> Result<()> {
     for (fd, name) in [(0, "stdin"), (1, "stdout"), (2, "stderr")] {
-        // Rust's start-up code has opened /dev/null where one was closed.
-        if sys::stat(fd).context(|| name)?.is(libc::S_IFDIR) {
-            return Err(Error::failed(format!(
-                "{name} is a directory: PROGRAM could leave its new root through it"
-            )));
+        if statx(&fd, c"").context(|| name)?.is(libc::S_IFDIR) {
+            let text = format!("{name} is a directory: PROGRAM could leave its new root through it");
+            return Err(Error::failed(text));
         }
     }
     Ok(())
 }
 
-fn open(op: &Op) -> Result<Prepared> {
-    match &op.action {
-        Action::Bind { source: Source::Path(path), access, optional } => match clone(path, *access) {
-            Ok(tree) => Ok(Prepared::Tree(tree)),
-            Err(error) if *optional && error.raw_os_error() == Some(libc::ENOENT) => Ok(Prepared::Absent),
-            Err(error) => Err(cannot_open(path, &error)),
-        },
-        Action::Bind { source: Source::Fd(fd), access, .. } => clone_fd(*fd, *access).map(Prepared::Tree),
-        Action::BindData { fd, .. } | Action::File { fd, .. } => sys::duplicate(*fd)
-            .map(Prepared::Data)
-            .map_err(|_| Error::usage(format!("{fd} is not an open descriptor"))),
-        Action::Overlay { layers, upper } => {
-            let layers = layers.iter().map(|path| open_directory(path)).collect::<Result<_>>()?;
-            let upper = match upper {
-                Upper::Host { upper, work } => Some([open_directory(upper)?, open_directory(work)?]),
-                _ => None,
-            };
-            Ok(Prepared::Layers(layers, upper))
-        }
-        Action::Dev => nodes().map(Prepared::Nodes),
-        _ => Ok(Prepared::Nothing),
-    }
+fn content(fd: RawFd) -> Result<OwnedFd> {
+    fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
 }
 
-fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
-    let cannot = Error::system(format!("cannot open {}", path.display()), error);
+fn path_of(fd: RawFd) -> Result<PathBuf> {
+    let link = format!("/proc/self/fd/{fd}");
+    c_path(&link).and_then(|link| readlinkat(&CWD, &link)).context(|| format!("cannot read {link}"))
+}
+
+fn cannot_open(path: impl AsRef<Path>, error: &io::Error) -> Error {
+    let path = path.as_ref();
+    let cannot = Error::system(format!("cannot open {}", path.display()), error).path(path);
     match error.raw_os_error() {
         Some(libc::EMFILE) => {
             cannot.hint("every source takes a descriptor: raise the hard limit (ulimit -Hn)")
@@ -104,77 +331,12 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// A copy of what is mounted at `path`, with everything below. The attributes go onto it while it is detached,
-/// so no mount is ever writable for a moment.
-fn clone(path: &Path, access: Access) -> std::io::Result<Tree> {
-    let tree = sys::clone_tree(sys::CWD, &c_path(path)?, true)?;
-    restrict(tree, access)
-}
-
-fn restrict(fd: OwnedFd, access: Access) -> std::io::Result<Tree> {
-    let attributes = NO_SUID
-        | match access {
-            Access::ReadOnly => NO_DEV | READ_ONLY,
-            Access::Writable => NO_DEV,
-            Access::Devices => 0,
-        };
-    finish(fd, attributes)
-}
-
-fn finish(fd: OwnedFd, attributes: u64) -> std::io::Result<Tree> {
-    sys::set_attributes(&fd, attributes, true)?;
-    let directory = sys::stat(fd.as_raw_fd())?.is(libc::S_IFDIR);
-    Ok(Tree { fd: Rc::new(fd), directory })
-}
-
-/// A copy of what an inherited descriptor is open on. It was opened in another mount namespace, and the kernel
-/// copies no mount of another one (open_tree(2), EINVAL): its path is opened again, and must lead to the same file.
-fn clone_fd(fd: RawFd, access: Access) -> Result<Tree> {
-    let wanted = sys::stat(fd).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))?;
-    if let Ok(tree) = sys::clone_tree(fd, c"", true) {
-        return restrict(tree, access).context(|| format!("cannot mount descriptor {fd}"));
+fn attributes(access: Access) -> u64 {
+    match access {
+        Access::ReadOnly => PLAIN | MOUNT_ATTR_RDONLY,
+        Access::Writable => PLAIN,
+        Access::Devices => MOUNT_ATTR_NOSUID,
     }
-    let link = c_path(format!("/proc/self/fd/{fd}")).context(|| "path")?;
-    let path = sys::readlink(sys::CWD, &link).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
-    let tree = clone(&path, access).map_err(|error| cannot_open(&path, &error))?;
-    if sys::stat(tree.fd.as_raw_fd()).context(|| "statx")?.id != wanted.id {
-        return Err(Error::failed(format!(
-            "{} is not the file that descriptor {fd} is open on",
-            path.display()
-        )));
-    }
-    Ok(tree)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd> {
-    c_path(path)
-        .and_then(|path| sys::openat2(sys::CWD, &path, libc::O_PATH | libc::O_DIRECTORY, 0))
-        .map_err(|error| cannot_open(path, &error))
-}
-
-/// The device nodes of a minimal /dev, and the caller's terminal.
-///
-/// Read-only, which does not keep anybody from writing to a device. But the inodes are the host's: their modes,
-/// owners and times could be changed by uid 0, which owns them and needs no capability for that.
-fn nodes() -> Result<Vec<(&'static str, Tree)>> {
-    let mut nodes = vec![];
-    for (name, path) in [
-        ("null", "/dev/null"),
-        ("zero", "/dev/zero"),
-        ("full", "/dev/full"),
-        ("random", "/dev/random"),
-        ("urandom", "/dev/urandom"),
-        ("tty", "/dev/tty"),
-    ] {
-        let tree = c_path(path).and_then(|path| sys::clone_tree(sys::CWD, &path, false));
-        let tree = tree.and_then(|tree| finish(tree, NO_SUID | READ_ONLY));
-        nodes.push((name, tree.map_err(|error| cannot_open(Path::new(path), &error))?));
-    }
-    // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.
-    // A terminal of another mount namespace has no path here, and gets none.
-    let terminal = [0, 1].into_iter().find(|&fd| sys::is_terminal(fd));
-    nodes.extend(terminal.and_then(|fd| clone_fd(fd, Access::Devices).ok()).map(|tree| ("console", tree)));
-    Ok(nodes)
 }
 
 /// Every source is a descriptor until it is mounted. The caller's limit comes back, for the exec to restore.
@@ -185,7 +347,13 @@ pub fn raise_descriptor_limit(sources: usize) -> Result<Option<libc::rlimit>> {
     if sources < 100 {
         return Ok(None);
     }
-    let limit = sys::descriptor_limit().context(|| "getrlimit")?;
-    sys::set_descriptor_limit(libc::rlimit { rlim_cur: limit.rlim_max, ..limit }).context(|| "setrlimit")?;
+    let limit = getrlimit(libc::RLIMIT_NOFILE as i32).context(|| "getrlimit")?;
+    set_descriptor_limit(libc::rlimit { rlim_cur: limit.rlim_max, ..limit })?;
     Ok(Some(limit))
+}
+
+/// # Errors
+/// errno.
+pub fn set_descriptor_limit(limit: libc::rlimit) -> Result<()> {
+    setrlimit(libc::RLIMIT_NOFILE as i32, limit).context(|| "setrlimit")
 }

@@ -4,15 +4,19 @@
 //! cannot lead out of the new root, and it does not matter who changes the tree meanwhile (an earlier command may
 //! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
 
+use crate::detached::{Tree, is_read_only, tmpfs};
+use crate::links::{Directories, Walk, names};
 use crate::namespace;
-use crate::sys::{self, Stat, c_path};
+use crate::source::Host;
+use srt_common::sys::c_path;
+use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, statx, unlinkat};
+use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// How every destination is walked.
@@ -20,50 +24,58 @@ const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 /// How the last step is made, by a name in a directory that is held open.
 const ONE_STEP: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
 
-/// What is made, or mounted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A directory.
-    Directory,
-    /// Anything else.
-    File,
+/// A destination: the directory that holds it, its name there (`.` for the root and for a path that ends in `..`), and
+/// what is there. Resolved once; then it is made, opened or mounted on.
+#[derive(Debug)]
+pub struct Dest {
+    /// Its path in the new root, without links and `..`.
+    pub path: PathBuf,
+    /// The directory that holds it.
+    pub parent: Rc<OwnedFd>,
+    /// Its name there.
+    pub name: CString,
+    /// What is there. Never a symbolic link.
+    pub there: Option<(Rc<OwnedFd>, Stat)>,
+    /// Whether it is the new root itself.
+    pub is_root: bool,
 }
 
-/// Where something can be mounted.
-#[derive(Debug)]
-pub enum Place {
-    /// The new root itself.
-    Root,
-    /// Below it.
-    Below(Rc<OwnedFd>),
+/// What may be made on the way to a destination.
+#[derive(Clone, Copy, Debug)]
+pub enum Missing {
+    /// Nothing: it is an error.
+    Refuse,
+    /// Directories with this mode, where the file system was made here or `--placeholders` allows it.
+    MountPoint(u32),
+    /// Directories with this mode, anywhere: the user wants something made there.
+    Make(u32),
 }
 
 /// The tree under construction.
 #[derive(Debug)]
-pub struct Root {
-    /// The host's root, on which the new one is stacked until the pivot.
-    host: Rc<OwnedFd>,
+pub struct Root<'a> {
+    host: &'a Host<'a>,
+    /// The root of this process, on which the new one is stacked until the pivot.
+    old: Rc<OwnedFd>,
     /// The new root. `None` before the first mount.
-    top: Option<Rc<OwnedFd>>,
-    /// How many mounts are stacked on the host's root.
+    top: Option<Tree>,
+    /// How many mounts are stacked on the old root.
     stacked: usize,
     /// The file systems that this tool made: what is made there goes away with the sandbox.
     own: BTreeSet<(u32, u32)>,
+    /// The roots of overlays that show links of the host which this sandbox may write.
+    overlays: Directories,
     /// Whether `--placeholders` allows to make mount points elsewhere.
-    placeholders: bool,
+    pub placeholders: bool,
     /// What was made elsewhere, to be removed after a failure.
-    made: Vec<(Rc<OwnedFd>, CString, Kind)>,
+    made: Vec<(Rc<OwnedFd>, CString, bool)>,
 }
 
-impl Root {
-    /// An empty root. Opens the host's.
-    ///
-    /// # Errors
-    /// errno.
-    pub fn new(placeholders: bool) -> Result<Self> {
-        let host = sys::openat2(sys::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0);
-        let host = Rc::new(host.context(|| "cannot open /")?);
-        Ok(Self { host, top: None, stacked: 0, own: BTreeSet::new(), placeholders, made: vec![] })
+impl<'a> Root<'a> {
+    /// An empty root.
+    pub fn new(host: &'a Host<'a>, placeholders: bool) -> Self {
+        let (old, own, overlays) = (Rc::clone(&host.root), BTreeSet::new(), Directories::new());
+        Self { host, old, top: None, stacked: 0, own, overlays, placeholders, made: vec![] }
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -71,53 +83,58 @@ impl Root {
     /// # Errors
     /// When that fails.
     pub fn top(&mut self) -> Result<Rc<OwnedFd>> {
-        if let Some(top) = &self.top {
-            return Ok(Rc::clone(top));
+        if self.top.is_none() {
+            let tree = tmpfs(0o755, None)?;
+            self.owns(&tree);
+            self.stack(tree)?;
         }
-        let tree = Rc::new(tmpfs(0o755, None)?);
-        self.owns(&tree)?;
-        self.mount(&tree, &Place::Root)?;
-        Ok(tree)
+        self.top.as_ref().map(|top| Rc::clone(&top.fd)).ok_or_else(|| Error::failed("there is no root"))
     }
 
-    /// Mounts `tree` at `place`. A lookup on the host that starts at `/` does not meet what is mounted on that, one
-    /// that comes to `/` by `..` does: from here on no path of the host is resolved but `/proc/self/fd/N`.
+    /// Mounts `tree` as the new root. A lookup on the host that starts at `/` does not meet it, one that comes to `/` by
+    /// `..` does: from here on no path of the host is resolved but by [`Walk`] and `/proc/self/fd/N`.
+    fn stack(&mut self, tree: Tree) -> Result<()> {
+        move_mount(&tree.fd, &self.old, c"").map_err(|error| cannot_mount(&error))?;
+        self.stacked += 1;
+        self.top = Some(tree);
+        Ok(())
+    }
+
+    /// Mounts `tree` at `dest`, which is there, and looks whether it is.
     ///
     /// # Errors
     /// What move_mount(2) says.
-    pub fn mount(&mut self, tree: &Rc<OwnedFd>, place: &Place) -> Result<()> {
-        // The host's root leads to whatever is on top of it by now: an earlier root is covered.
-        let onto = if let Place::Below(fd) = place { fd } else { &self.host };
-        sys::attach(tree, onto).map_err(|error| cannot_mount(&error))?;
-        if matches!(place, Place::Root) {
-            self.stacked += 1;
-            self.top = Some(Rc::clone(tree));
-        }
-        Ok(())
+    pub fn mount(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
+        let (false, Some((onto, _))) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
+        move_mount(&tree.fd, onto, c"").map_err(|error| cannot_mount(&error))?;
+        let by_name = |fd: &OwnedFd, name| statx(fd, name).map(|stat| stat.mount).context(|| "statx");
+        // Above the root of a mount that is attached lies another mount.
+        let is_there = match dest.name.as_c_str() {
+            name if name == c"." => by_name(&tree.fd, c"..")? != tree.mount,
+            name => by_name(&dest.parent, name)? == tree.mount,
+        };
+        if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
 
     /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
     ///
     /// # Errors
     /// What move_mount(2) says.
-    pub fn mount_outside(&mut self, tree: &OwnedFd) -> Result<()> {
-        match sys::openat2(self.host.as_raw_fd(), c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
-            Ok(dev) => sys::attach(tree, &dev).map_err(|error| cannot_mount(&error)),
+    pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
+        match openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
+            Ok(dev) => move_mount(&tree.fd, &dev, c""),
             // Then on the old root itself, which costs a umount of its own.
             Err(_) => {
                 self.stacked += 1;
-                sys::attach(tree, &*self.host).map_err(|error| cannot_mount(&error))
+                move_mount(&tree.fd, &self.old, c"")
             }
         }
+        .map_err(|error| cannot_mount(&error))
     }
 
     /// Remembers that `tree` is of a file system made here.
-    ///
-    /// # Errors
-    /// errno.
-    pub fn owns(&mut self, tree: &OwnedFd) -> Result<()> {
-        self.own.insert(sys::stat(tree.as_raw_fd()).context(|| "statx")?.device);
-        Ok(())
+    pub fn owns(&mut self, tree: &Tree) {
+        self.own.insert(tree.device);
     }
 
     /// Whether `device` is a file system made here.
@@ -125,148 +142,213 @@ impl Root {
         self.own.contains(&device)
     }
 
+    /// Remembers that `tree` is an overlay of directories of the host.
+    ///
+    /// # Errors
+    /// statx(2).
+    pub fn shows_the_host(&mut self, tree: &Tree) -> Result<()> {
+        self.overlays.insert(statx(&tree.fd, c"").context(|| "statx")?.id);
+        Ok(())
+    }
+
+    /// Resolves a destination. Its last name is no symbolic link: whoever could write there before would choose the
+    /// place for what is made or mounted through it (CVE-2026-87766).
+    ///
+    /// # Errors
+    /// It cannot be reached, or is a symbolic link.
+    pub fn resolve(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
+        let mut dest = self.place_of(dest, missing)?;
+        match openat2(&dest.parent, &dest.name, libc::O_PATH | libc::O_NOFOLLOW, ONE_STEP) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            fd => {
+                let fd = Rc::new(fd.map_err(|error| cannot_open(&dest.path, &error))?);
+                let stat = statx(&fd, c"").context(|| "statx")?;
+                if stat.is(libc::S_IFLNK) {
+                    let target = readlinkat(&fd, c"").map_err(|error| cannot_open(&dest.path, &error))?;
+                    return Err(link(&dest.path, &target));
+                }
+                dest.is_root =
+                    stat.mount_root && self.top.as_ref().is_some_and(|top| top.mount == stat.mount);
+                dest.there = Some((fd, stat));
+            }
+        }
+        Ok(dest)
+    }
+
+    /// Where `dest` is to be made. What is there is not looked at.
+    ///
+    /// # Errors
+    /// It cannot be reached, or has no name of its own.
+    pub fn place(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
+        match self.place_of(dest, missing)? {
+            place if place.name.as_c_str() == c"." => {
+                Err(Error::failed(format!("{} is a directory", dest.display())))
+            }
+            place => Ok(place),
+        }
+    }
+
+    fn place_of(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
+        let names: Vec<&OsStr> = names(dest).collect();
+        let (above, name) = match names.split_last() {
+            Some((name, above)) if *name != ".." => (above, *name),
+            _ => (names.as_slice(), OsStr::new(".")),
+        };
+        let (parent, above) = self.directory(above, missing)?;
+        let path = if name == "." { above } else { above.join(name) };
+        let name = c_path(name).context(|| "path")?;
+        Ok(Dest { path, parent, name, there: None, is_root: false })
+    }
+
+    /// What is at `dest`.
+    ///
+    /// # Errors
+    /// It is missing, or a symbolic link.
+    pub fn find(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
+        match self.resolve(dest, Missing::Refuse) {
+            Ok(Dest { there: Some((fd, stat)), path, parent, name, is_root }) => {
+                let there = Some((Rc::clone(&fd), stat));
+                Ok((Dest { path, parent, name, there, is_root }, fd, stat))
+            }
+            Err(error) if error.errno != Some(libc::ENOENT) => Err(error),
+            _ => Err(cannot_open(&Path::new("/").join(dest), &io::Error::from_raw_os_error(libc::ENOENT))),
+        }
+    }
+
     /// The mount point at `dest`, made if it is missing; its parents with `parents` as their mode.
     ///
     /// # Errors
     /// What is there does not fit, or it is missing and may not be made.
-    pub fn mount_point(&mut self, dest: &Path, kind: Kind, parents: u32) -> Result<Place> {
-        let names = names(dest);
-        if names.is_empty() && kind == Kind::Directory {
-            return Ok(Place::Root);
+    pub fn mount_point(&mut self, dest: &Path, directory: bool, parents: u32) -> Result<Dest> {
+        if directory && self.top.is_none() && names(dest).next().is_none() {
+            // The first root needs no tmpfs below it.
+            let (path, parent, name) = (PathBuf::from("/"), Rc::clone(&self.old), c".".to_owned());
+            return Ok(Dest { path, parent, name, there: None, is_root: true });
         }
-        let Some((place, _, stat)) = self.look(&names)? else {
-            let mode = if kind == Kind::Directory { 0o755 } else { 0o444 };
-            return self.make(&names, kind, mode, parents, self.placeholders).map(Place::Below);
-        };
-        match (kind, stat.is(libc::S_IFDIR)) {
-            (Kind::File, true) => Err(Error::failed(format!("{} is a directory", dest.display()))),
-            (Kind::Directory, false) => Err(Error::failed(format!("{} is not a directory", dest.display()))),
-            _ => Ok(place),
-        }
-    }
-
-    /// What is at `dest`, as a place to mount on. Never a symbolic link.
-    ///
-    /// # Errors
-    /// It is missing, or a symbolic link.
-    pub fn find(&mut self, dest: &Path) -> Result<(Place, Rc<OwnedFd>, Stat)> {
-        let missing = || Error::system(cannot_open(dest), &io::Error::from_raw_os_error(libc::ENOENT));
-        self.look(&names(dest))?.ok_or_else(missing)
-    }
-
-    /// `--dir`: leaves a directory that exists as it is.
-    ///
-    /// # Errors
-    /// Something else is there, or it cannot be made.
-    pub fn make_directory(&mut self, dest: &Path, mode: u32, parents: u32) -> Result<()> {
-        let names = names(dest);
-        match self.look(&names)? {
-            Some((_, _, stat)) if stat.is(libc::S_IFDIR) => Ok(()),
-            Some(_) => Err(Error::failed(format!("{} is not a directory", dest.display()))),
-            None => self.make(&names, Kind::Directory, mode, parents, true).map(drop),
-        }
-    }
-
-    /// The directory that holds `dest`, made with its parents if missing, and the last name of `dest`: for what
-    /// the user wants made there, on whatever file system.
-    ///
-    /// # Errors
-    /// It is missing and cannot be made, or `dest` has no last name.
-    pub fn parent(&mut self, dest: &Path, parents: u32) -> Result<(Rc<OwnedFd>, CString)> {
-        match names(dest).split_last() {
-            Some((name, above)) if *name != ".." => {
-                Ok((self.directories(above, parents, true)?, c_path(name).context(|| "path")?))
+        let mut dest = self.resolve(dest, Missing::MountPoint(parents))?;
+        let shown = dest.path.display();
+        match (directory, dest.there.as_ref().map(|(_, stat)| stat.is(libc::S_IFDIR))) {
+            (false, Some(true)) => Err(Error::failed(format!("{shown} is a directory")).path(&dest.path)),
+            (true, Some(false)) => Err(Error::failed(format!("{shown} is not a directory")).path(&dest.path)),
+            (_, Some(_)) => Ok(dest),
+            (_, None) => {
+                let mode = if directory { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o444 };
+                let fd = self.make(&dest.parent, &dest.path, mode, self.placeholders)?;
+                let stat = statx(&fd, c"").context(|| "statx")?;
+                dest.there = Some((fd, stat));
+                Ok(dest)
             }
-            _ => Err(Error::failed(format!("{} is a directory", dest.display()))),
         }
     }
 
     /// Remembers what was made, if it would stay on the host.
-    ///
-    /// # Errors
-    /// errno.
-    pub fn remember(&mut self, parent: &Rc<OwnedFd>, name: &CStr, kind: Kind) -> Result<()> {
-        if !self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device) {
-            self.made.push((Rc::clone(parent), name.to_owned(), kind));
+    pub fn remember(&mut self, dest: &Dest) {
+        if !statx(&dest.parent, c"").is_ok_and(|stat| self.is_own(stat.device)) {
+            self.made.push((Rc::clone(&dest.parent), dest.name.clone(), false));
         }
-        Ok(())
     }
 
-    /// What is at `names`, if anything is. Never a symbolic link: whoever could write there before would choose the
-    /// place for what is made or mounted through it (CVE-2026-87766).
-    fn look(&mut self, names: &[&OsStr]) -> Result<Option<(Place, Rc<OwnedFd>, Stat)>> {
-        let top = self.top()?;
-        let fd = match walk(&top, names, libc::O_PATH | libc::O_NOFOLLOW) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-            result => Rc::new(result.context(|| cannot_open(&join(names)))?),
+    /// The directory at `names`, made with its parents if missing, and its path.
+    fn directory(&mut self, names: &[&OsStr], missing: Missing) -> Result<(Rc<OwnedFd>, PathBuf)> {
+        let mut depth = names.len();
+        let mut found = loop {
+            match self.walk(&names[..depth]) {
+                Err(error) if error.errno == Some(libc::ENOENT) && depth > 0 => depth -= 1,
+                found => break found?,
+            }
         };
-        let stat = sys::stat(fd.as_raw_fd()).context(|| "statx")?;
-        if stat.is(libc::S_IFLNK) {
-            let target = sys::readlink(fd.as_raw_fd(), c"").context(|| cannot_open(&join(names)))?;
-            return Err(link(&join(names), &target));
+        for end in depth + 1..=names.len() {
+            let permitted = match missing {
+                Missing::Refuse => {
+                    let path = Path::new("/").join(names.iter().collect::<PathBuf>());
+                    return Err(cannot_open(&path, &io::Error::from_raw_os_error(libc::ENOENT)));
+                }
+                Missing::MountPoint(mode) => (mode, self.placeholders),
+                Missing::Make(mode) => (mode, true),
+            };
+            // `..` can lead back to a directory that has just been made for it: /a/../a/b.
+            found = match names[end - 1] {
+                name if name == ".." => self.walk(&names[..end])?,
+                name => {
+                    let path = found.1.join(name);
+                    let mode = libc::S_IFDIR | permitted.0;
+                    (self.make(&found.0, &path, mode, permitted.1)?, path)
+                }
+            };
         }
-        // With `..` in it, a path can lead to the root after all.
-        let root = stat.mount_root && stat.mount == sys::stat(top.as_raw_fd()).context(|| "statx")?.mount;
-        let place = if root { Place::Root } else { Place::Below(Rc::clone(&fd)) };
-        Ok(Some((place, fd, stat)))
+        Ok(found)
     }
 
-    /// Makes what is missing at `names`, and opens it. On a file system of the host it would stay there for good,
-    /// so there it must be `permitted`.
-    fn make(
-        &mut self,
-        names: &[&OsStr],
-        kind: Kind,
-        mode: u32,
-        parents: u32,
-        permitted: bool,
-    ) -> Result<Rc<OwnedFd>> {
-        let path = || join(names);
-        let Some((name, above)) = names.split_last() else { return self.top() };
-        let parent = self.directories(above, parents, permitted)?;
-        if above.contains(&OsStr::new("..")) {
-            // Such a path can lead back to a directory that has just been made for it: /a/../a/b.
-            match self.look(names)? {
-                Some((_, fd, stat)) if kind == Kind::Directory && stat.is(libc::S_IFDIR) => return Ok(fd),
-                _ => {}
+    /// The directory at `names`, and its path without links and `..`.
+    fn walk(&mut self, names: &[&OsStr]) -> Result<(Rc<OwnedFd>, PathBuf)> {
+        let top = self.top()?;
+        let path = Path::new("/").join(names.iter().collect::<PathBuf>());
+        let cannot = |error: io::Error| cannot_open(&path, &error);
+        let c_name = c_path(&path).map_err(cannot)?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match open_in_root(&top, &c_name, flags, libc::RESOLVE_NO_SYMLINKS) {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+            fd => {
+                let plain = names.iter().fold(PathBuf::from("/"), |mut path, name| {
+                    if *name == ".." {
+                        _ = path.pop()
+                    } else {
+                        path.push(name)
+                    }
+                    path
+                });
+                return Ok((Rc::new(fd.map_err(cannot)?), plain));
             }
         }
-        let own = self.is_own(sys::stat(parent.as_raw_fd()).context(|| "statx")?.device);
-        if !own && !permitted {
-            return Err(not_permitted(&path(), &parent));
+        if !self.host.is_writable() {
+            return Ok((Rc::new(open_in_root(&top, &c_name, flags, 0).map_err(cannot)?), path));
         }
-        let name = c_path(name).context(|| "path")?;
-        let made = match kind {
-            Kind::Directory => sys::mkdir(&parent, &name, mode),
-            Kind::File => sys::mkfile(&parent, &name, mode),
-        };
-        made.map_err(|error| match sys::readlink(parent.as_raw_fd(), &name) {
-            // Not found, and yet there: a symbolic link that leads nowhere.
-            Ok(target) => link(&path(), &target),
-            Err(_) => Error::system(cannot_make(&path()), &error),
+        let writable = self.host.writable()?.union(&self.overlays).copied().collect();
+        let walk = Walk::along(&top, &path, &writable, false).map_err(|error| match error.errno {
+            Some(errno) => cannot_open(&path, &io::Error::from_raw_os_error(errno)),
+            None => error,
         })?;
-        if !own {
-            self.made.push((Rc::clone(&parent), name.clone(), kind));
+        match walk.end().stat.is(libc::S_IFDIR) {
+            true => Ok((Rc::clone(&walk.end().fd), walk.path())),
+            false => Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR))),
         }
-        let fd = sys::openat2(parent.as_raw_fd(), &name, libc::O_PATH, ONE_STEP);
-        fd.map(Rc::new).context(|| cannot_open(&path()))
     }
 
-    /// The directory at `names`, made with its parents if missing.
-    fn directories(&mut self, names: &[&OsStr], mode: u32, permitted: bool) -> Result<Rc<OwnedFd>> {
-        let top = self.top()?;
-        let open = || walk(&top, names, libc::O_PATH | libc::O_DIRECTORY);
-        let opened = match open() {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => match names.split_last() {
-                Some((name, above)) if *name == ".." => {
-                    self.directories(above, mode, permitted)?;
-                    open()
-                }
-                _ => return self.make(names, Kind::Directory, mode, mode, permitted),
-            },
-            result => result,
+    /// Makes a directory or an empty file, as the type in `mode` says, and opens it. On a file system of the host it would
+    /// stay there for good, so there it must be `permitted`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(
+        &mut self,
+        parent: &Rc<OwnedFd>,
+        path: &Path,
+        mode: u32,
+        permitted: bool,
+    ) -> Result<Rc<OwnedFd>> {
+        let own = self.is_own(statx(parent, c"").context(|| "statx")?.device);
+        if !own && !permitted {
+            return Err(not_permitted(path, parent));
+        }
+        let name = c_path(path.file_name().unwrap_or_default()).context(|| "path")?;
+        let directory = mode & libc::S_IFMT == libc::S_IFDIR;
+        let made = match directory {
+            true => mkdirat(parent, &name, mode & 0o7777),
+            false => mknodat(parent, &name, mode),
         };
-        opened.map(Rc::new).context(|| cannot_open(&join(names)))
+        if let Err(error) = made {
+            if let Ok(target) = readlinkat(parent, &name) {
+                return Err(link(path, &target));
+            }
+            // Somebody else may have made the directory meanwhile.
+            if !directory || error.raw_os_error() != Some(libc::EEXIST) {
+                return Err(cannot_make(path, &error));
+            }
+        } else if !own {
+            self.made.push((Rc::clone(parent), name.clone(), directory));
+        }
+        let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
+        openat2(parent, &name, flags, ONE_STEP).map(Rc::new).map_err(|error| cannot_open(path, &error))
     }
 
     /// Makes the new root the process's root, and lets go of the old one.
@@ -275,100 +357,79 @@ impl Root {
     /// What pivot_root(2) says.
     pub fn enter(&mut self) -> Result<()> {
         let top = self.top()?;
-        sys::fchdir(&*top).context(|| "cannot enter the new root")?;
-        sys::pivot_root_here().map_err(|error| namespace::refused("pivot_root", &error))?;
-        // The old root lies on the new one now, and on it what was stacked there. Lazily: all below goes too.
+        fchdir(&top).context(|| "cannot enter the new root")?;
+        // The working directory becomes the root, and the old root lies on top of it (pivot_root(2)).
+        pivot_root(c".", c".").map_err(|error| namespace::refused("pivot_root", &error))?;
+        // On it lies what was stacked there. Lazily: all below goes too.
         for _ in 0..std::mem::take(&mut self.stacked) {
-            sys::detach_here().map_err(|error| namespace::refused("cannot detach the old root", &error))?;
+            umount2(c".", libc::MNT_DETACH)
+                .map_err(|error| namespace::refused("cannot detach the old root", &error))?;
         }
         // Whatever still lay there, `..` would lead into it.
-        let above = sys::openat2(sys::CWD, c"/..", libc::O_PATH, 0).context(|| "cannot open /..")?;
-        let mount = |fd: &OwnedFd| sys::stat(fd.as_raw_fd()).map(|stat| stat.mount).context(|| "statx");
-        if mount(&above)? != mount(&top)? {
-            return Err(Error::failed("something is mounted on the new root"));
+        let mount = |name: &CStr| statx(&CWD, name).map(|stat| stat.mount).context(|| "statx");
+        let new = statx(&top, c"").context(|| "statx")?.mount;
+        if mount(c"/")? != new || mount(c"/..")? != new {
+            return Err(Error::failed("pivot_root has not led into the new root alone"));
         }
-        self.made.clear();
         Ok(())
+    }
+
+    /// Out of the new root, into an empty one.
+    fn leave(&mut self) -> Result<()> {
+        let root = openat2(&CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0);
+        self.old = Rc::new(root.context(|| "cannot open /")?);
+        self.stack(tmpfs(0o755, None)?)?;
+        self.enter()
     }
 }
 
 /// After a failure nothing is left behind.
-impl Drop for Root {
+impl Drop for Root<'_> {
     fn drop(&mut self) {
         if self.made.is_empty() {
             return;
         }
-        // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY).
-        let _no_failure_left_to_tell = sys::fchdir(&*self.host);
-        for _ in 0..self.stacked {
-            let _no_failure_left_to_tell = sys::detach_here();
-        }
-        for (parent, name, kind) in self.made.iter().rev() {
-            let _no_failure_left_to_tell = sys::unlink(parent, name, *kind == Kind::Directory);
+        // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY). Once the
+        // privileges are gone, what is no mount point goes at least.
+        let _no_failure_left_to_tell = self.leave();
+        for (parent, name, directory) in self.made.iter().rev() {
+            let flags = if *directory { libc::AT_REMOVEDIR } else { 0 };
+            let _no_failure_left_to_tell = unlinkat(parent, name, flags);
         }
     }
-}
-
-/// A new tmpfs, detached.
-///
-/// # Errors
-/// errno.
-pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<OwnedFd> {
-    let mode = c_path(format!("{mode:o}")).context(|| "mode")?;
-    let size = size.map(|size| c_path(size.to_string())).transpose().context(|| "size")?;
-    let mut options = vec![(c"mode", Some(mode.as_c_str()))];
-    options.extend(size.as_ref().map(|size| (c"size", Some(size.as_c_str()))));
-    sys::new_filesystem(c"tmpfs", &options, sys::NO_SUID | sys::NO_DEV).context(|| "cannot make a tmpfs")
 }
 
 /// openat2(2) with `RESOLVE_IN_ROOT`.
 ///
 /// # Errors
 /// errno.
-pub fn open_in_root(top: &OwnedFd, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+pub fn open_in_root(top: &OwnedFd, path: &CStr, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
     // EAGAIN: something was renamed or mounted anywhere in the system while a `..` was resolved, and the kernel
     // cannot tell whether it still is inside (openat2(2)). A busy host needs a few attempts.
     let mut attempts = 0;
     loop {
-        match sys::openat2(top.as_raw_fd(), path, flags, IN_ROOT) {
+        match openat2(top, path, flags, IN_ROOT | resolve) {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < 1000 => attempts += 1,
             result => return result,
         }
     }
 }
 
-/// The names that make up a destination, counted from the root. `.` and doubled or trailing slashes go: a
-/// trailing slash would make the kernel follow a link that is the destination itself.
-fn names(dest: &Path) -> Vec<&OsStr> {
-    let name = |component| match component {
-        Component::Normal(name) => Some(name),
-        Component::ParentDir => Some(OsStr::new("..")),
-        _ => None,
-    };
-    dest.components().filter_map(name).collect()
-}
-
-fn join(names: &[&OsStr]) -> PathBuf {
-    Path::new("/").join(names.iter().collect::<PathBuf>())
-}
-
-fn walk(top: &OwnedFd, names: &[&OsStr], flags: libc::c_int) -> io::Result<OwnedFd> {
-    open_in_root(top, &CString::new(join(names).as_os_str().as_bytes())?, flags)
-}
-
 /// The error for a destination that is a symbolic link.
 pub fn link(dest: &Path, target: &Path) -> Error {
     Error::failed(format!("{} is a symbolic link to {}", dest.display(), target.display()))
+        .path(dest)
         .hint("name the place that it leads to, if that is what is meant")
 }
 
 fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
-    if sys::is_read_only(parent).unwrap_or(false) {
-        let error = io::Error::from_raw_os_error(libc::EROFS);
-        return Error::system(cannot_make(dest), &error)
+    if is_read_only(parent).unwrap_or(false) {
+        return cannot_make(dest, &io::Error::from_raw_os_error(libc::EROFS))
             .hint("a mount point on a read-only mount must exist before");
     }
-    Error::failed(format!("{} does not exist, and would be made on the host's file system", dest.display()))
+    let text = format!("{} does not exist, and would be made on the host's file system", dest.display());
+    Error::failed(text)
+        .path(dest)
         .hint("make it first, or let --placeholders make it; it stays there when the sandbox ends")
 }
 
@@ -383,30 +444,11 @@ fn cannot_mount(error: &io::Error) -> Error {
     }
 }
 
-fn cannot_open(dest: &Path) -> String {
-    format!("cannot open {} in the new root", dest.display())
+fn cannot_open(dest: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot open {} in the new root", dest.display()), error).path(dest)
 }
 
 /// What is said when something cannot be made.
-pub fn cannot_make(dest: &Path) -> String {
-    format!("cannot make {}", dest.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_destination_counts_from_the_root_however_it_is_written() {
-        for (dest, expected) in [
-            ("/", "/"),
-            (".", "/"),
-            ("//a/./b//", "/a/b"),
-            ("a/b/.", "/a/b"),
-            ("/a/../b", "/a/../b"),
-            ("..", "/.."),
-        ] {
-            assert_eq!(join(&names(Path::new(dest))), Path::new(expected), "{dest}");
-        }
-    }
+pub fn cannot_make(dest: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot make {}", dest.display()), error).path(dest)
 }

@@ -34,7 +34,7 @@ both! {
         symlink("/inside", scratch.join("abs")).expect("symlink");
         symlink("../../../../../../inside", scratch.join("rel")).expect("symlink");
         let dir = scratch.text();
-        sh(who, &["--bind", dir, "/w", "--dir", "/inside", "--ro-bind", "/etc", "/w/abs/etc", "--ro-bind", "/etc", "/w/rel/two"],
+        sh(who, &["--ro-bind", dir, "/w", "--dir", "/inside", "--ro-bind", "/etc", "/w/abs/etc", "--ro-bind", "/etc", "/w/rel/two"],
             "ls /inside").ok().says("etc\ntwo");
         assert!(fs::read_dir(scratch.join("real")).expect("read").next().is_none());
     }
@@ -70,7 +70,7 @@ both! {
     fn a_dangling_link_in_the_middle_is_an_error(who) {
         let scratch = who.scratch();
         symlink("/nowhere", scratch.join("link")).expect("symlink");
-        sh(who, &["--bind", scratch.text(), "/w", "--placeholders", "--tmpfs", "/w/link/x"], "true")
+        sh(who, &["--ro-bind", scratch.text(), "/w", "--placeholders", "--tmpfs", "/w/link/x"], "true")
             .code(125).one_clear_error("srt-mount").complains("is a symbolic link to /nowhere");
     }
 
@@ -100,7 +100,7 @@ both! {
         let scratch = who.scratch();
         let at = |name: &str| format!("{}/{name}", scratch.text());
         let file = at("f/g");
-        for last in [["--mask", "/no/such"], ["--chdir", "/no/such"], ["--remount-ro", "/etc/passwd"]] {
+        for last in [["--mask", "/proc/no/such"], ["--chdir", "/no/such"], ["--remount-ro", "/etc/passwd"]] {
             let deep = at("a/b/c");
             let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), last[0], last[1]];
             sh_on(who, "--bind", &options, "true").code(125).one_clear_error("srt-mount");

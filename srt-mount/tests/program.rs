@@ -220,7 +220,7 @@ both! {
         let mut text = String::new();
         std::io::Seek::rewind(&mut &file).expect("rewind");
         std::io::Read::read_to_string(&mut &file, &mut text).expect("read");
-        assert_eq!(text, "{\"stage\":\"srt-mount\",\"event\":\"failed\",\"code\":125,\"message\":\"--bind /no/such /a: cannot open /no/such: No such file or directory\"}\n");
+        assert_eq!(text, "{\"stage\":\"srt-mount\",\"event\":\"failed\",\"code\":125,\"message\":\"--bind /no/such /a: cannot open /no/such: No such file or directory\",\"option\":\"--bind\",\"errno\":2,\"path\":\"/no/such\"}\n");
     }
 
     fn nothing_can_be_mounted_or_unmounted_inside(who) {

@@ -1,100 +1,124 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
-use crate::caller;
-use crate::lifeline::Lifeline;
+use crate::child::{self, Lifeline, leave_session};
 use crate::namespaces::FOR_SRT_MOUNT;
 use crate::options::{Pid1, Plan, Session};
-use crate::pipe::{Gate, Waiter};
-use crate::sys::{self, Inherited, Pid, Side};
+use crate::signals::Inherited;
+use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
-use srt_common::sys::{CAP_SYS_ADMIN, Capabilities, open_path, set_capabilities};
+use srt_common::handover;
+use srt_common::sys::file::{CWD, openat};
+use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
+use srt_common::sys::process::{self, Pid, prctl, setpgid};
+use srt_common::sys::{c_path, file::statx};
 use srt_common::tool::Tool;
-use srt_common::{Context, Error, Result};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use srt_common::{Context, Result};
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
-/// Forks the process that becomes PROGRAM. It waits at `go` for a byte of everybody who has something to give away
-/// first: the supervisor, and srt-init if there is one.
-///
-/// # Errors
-/// What fork(2) says. What the child itself cannot do, it tells the user, and exits.
-pub fn start(
-    tool: &Tool,
-    plan: &Plan,
-    program: &Program,
-    kept: &Kept,
-    go: Gate,
-    inherited: Inherited,
-) -> Result<(Pid, Gate)> {
-    // srt-init's end is the command's. Without it the command is tied to the supervisor as srt-init would be.
-    let life = if plan.pid1 == Pid1::Command { Some(Lifeline::new()?) } else { None };
-    match sys::fork().context(|| "cannot fork the command")? {
-        Side::Parent(pid) => Ok((pid, go)),
-        Side::Child => {
-            let error = become_program(plan, program, kept, life, go.waiter(), inherited)
-                .unwrap_or_else(|error| error);
-            sys::exit(tool.fail(&error))
-        }
-    }
+/// All that the command is made of.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// For errors and events.
+    pub tool: &'a Tool,
+    /// What the user asked for.
+    pub plan: &'a Plan,
+    /// PROGRAM and its arguments.
+    pub program: &'a Program,
+    /// PROGRAM, if it is the srt-mount beside this srt-ns.
+    pub mount_stage: Option<OwnedFd>,
+    /// The descriptors that PROGRAM gets.
+    pub kept: Kept,
+    /// The signal state that PROGRAM gets.
+    pub inherited: Inherited,
+    /// The terminal whose foreground PROGRAM gets.
+    pub terminals: &'a Terminals,
+    /// The supervisor's process group.
+    pub group: Pid,
+    /// The supervisor's life.
+    pub life: &'a Lifeline,
 }
 
-/// Returns only the error: of the exec, or of a step before it.
-fn become_program(
-    plan: &Plan,
-    program: &Program,
-    kept: &Kept,
-    life: Option<Lifeline>,
-    go: Waiter,
-    inherited: Inherited,
-) -> Result<Error> {
-    let detach = || match plan.session {
-        // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
-        Session::New => sys::setsid().context(|| "setsid"),
-        // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
-        // pid namespace, so the caller's group must not be the command's.
-        Session::Keep => sys::own_process_group(0).context(|| "setpgid"),
-    };
-    life.map_or_else(detach, |life| life.tie(detach))?;
-    caller::leave_keyring()?;
-    let stage = mount_stage(program);
-    // Both the supervisor and srt-init have given everything away when they let the command go.
-    let count = if plan.pid1 == Pid1::Command { 1 } else { 2 };
-    go.wait(count);
-    keep_capabilities(match stage {
-        Some(_) => &FOR_SRT_MOUNT,
-        None if plan.keep_admin => &[CAP_SYS_ADMIN],
-        None => &[],
-    })?;
-    kept.alone_survive_exec()?;
-    inherited.restore().context(|| "cannot restore the signals")?;
-    Ok(match stage {
-        Some(file) => program.failure(&program.exec_fd(file.as_fd())),
-        None => program.exec(),
-    })
+impl Command<'_> {
+    /// In the new process: becomes PROGRAM. srt-mount, which is trusted, does so at once and waits at `go` itself, once its
+    /// tree stands; any other program waits here, until all who could be reached by it have locked themselves down.
+    ///
+    /// # Errors
+    /// Of a step, or of the exec.
+    pub fn run(self, go: OwnedFd) -> Result<Infallible> {
+        let detach = || match self.plan.session {
+            // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
+            Session::New => leave_session(),
+            // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
+            // pid namespace, so the caller's group must not be the command's.
+            Session::Keep => {
+                setpgid(0, 0).context(|| "setpgid")?;
+                self.terminals.take_foreground(self.group)
+            }
+        };
+        match self.plan.pid1 {
+            // What bounds srt-init's life bounds the command's, and its keyring is the command's.
+            Pid1::Init | Pid1::InitWaitsForAll => detach()?,
+            Pid1::Command => {
+                self.life.arm_pdeathsig(detach)?;
+                child::leave_keyring()?;
+            }
+        }
+        let mut kept = self.kept;
+        match self.mount_stage {
+            Some(_) => kept = kept.and(go.as_raw_fd()),
+            None => {
+                // No supervisor to answer, or no answer: the start has failed, and that was said.
+                if handover::hello(&go, None).is_err() || !handover::wait(&go)? {
+                    process::exit(125);
+                }
+            }
+        }
+        keep_capabilities(match self.mount_stage {
+            Some(_) => &FOR_SRT_MOUNT,
+            None if self.plan.keep_admin => &[CAP_SYS_ADMIN],
+            None => &[],
+        })?;
+        kept.alone_survive_exec()?;
+        self.inherited.restore()?;
+        Err(match self.mount_stage {
+            Some(file) => {
+                let mut join: Vec<OsString> = vec!["--join".into(), go.as_raw_fd().to_string().into()];
+                for link in self.plan.relays.iter().chain(&self.plan.publish) {
+                    join.extend(["--joined-path".into(), (&link.text).into(), (&link.socket).into()]);
+                }
+                self.program.failure(&self.program.exec_fd_with(&file, &join))
+            }
+            None => {
+                self.tool.tell("exec", |event| event);
+                self.program.exec()
+            }
+        })
+    }
 }
 
 /// PROGRAM, if it is the srt-mount beside this srt-ns: the same inode, run through the descriptor that was
 /// compared. Any other program gets no capability, whatever its name: it might be one that an earlier command wrote.
-fn mount_stage(program: &Program) -> Option<File> {
-    let open = |path: &std::path::Path| {
-        let file = File::from(open_path(path, 0)?);
-        std::io::Result::Ok((file.metadata()?, file))
+pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
+    let open = |path: &Path| {
+        let file = openat(&CWD, &c_path(path)?, libc::O_PATH, 0)?;
+        std::io::Result::Ok((statx(&file, c"")?.id, file))
     };
     let (ours, _) = open(&beside(OsStr::new("srt-mount"))?).ok()?;
     let (theirs, file) = program.candidates().iter().find_map(|path| open(path).ok())?;
-    ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(file)
+    (ours == theirs).then_some(file)
 }
 
 /// Exactly these capabilities, and ambient, so that they last through the exec.
 fn keep_capabilities(kept: &[u32]) -> Result<()> {
     let set = kept.iter().fold(0, |set, capability| set | 1 << capability);
-    set_capabilities(Capabilities { effective: set, permitted: set, inheritable: set })
-        .context(|| "capset")?;
+    capset(Capabilities { effective: set, permitted: set, inheritable: set }).context(|| "capset")?;
     for &capability in kept {
-        sys::raise_ambient(capability).context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, capability.into())
+            .context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;
     }
     Ok(())
 }

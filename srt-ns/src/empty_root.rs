@@ -1,33 +1,44 @@
-//! A root directory with nothing in it, for what runs beside the command: PID 1 and the relays.
+//! A root directory with nothing in it, for what runs beside the command: srt-init and srt-relay.
 
-use crate::{namespaces, sys};
+use crate::namespaces;
+use srt_common::sys::file::CWD;
+use srt_common::sys::mount::{
+    FSCONFIG_CMD_CREATE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+    MountAttr, chroot, fchdir, fsconfig, fsmount, fsopen, mount_setattr, move_mount, pivot_root, umount2,
+    unshare,
+};
 use srt_common::{Context, Error, Result};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-/// The mount namespace's new root, not yet in place: it can still be filled.
+/// A mount namespace's new root, not yet in place: it can still be filled.
 #[derive(Debug)]
 pub struct EmptyRoot(OwnedFd);
 
 impl EmptyRoot {
-    /// Makes a mount namespace of its own and an empty tmpfs in it, attached above the old root.
+    /// Makes a mount namespace and an empty tmpfs in it, attached above the old root.
     ///
     /// # Errors
     /// What the kernel says of the step.
     pub fn new() -> Result<Self> {
-        sys::unshare(libc::CLONE_NEWNS)
+        unshare(libc::CLONE_NEWNS)
             .map_err(|error| namespaces::refused("cannot create a mount namespace", &error))?;
         // mount_namespaces(7): the copies may be peers of the caller's mounts (they are with --share user), and
         // what is detached here would be detached there.
-        sys::make_private().map_err(|error| of_the_root("cannot make the mounts private", &error))?;
-        let tmpfs = sys::tmpfs().context(|| "cannot create a tmpfs")?;
-        sys::attach_at_root(tmpfs.as_fd()).map_err(|error| of_the_root("cannot attach a tmpfs", &error))?;
+        let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+        mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
+            .map_err(|error| of_the_root("cannot make the mounts private", &error))?;
+        let context = fsopen(c"tmpfs").context(|| "cannot create a tmpfs")?;
+        fsconfig(&context, FSCONFIG_CMD_CREATE, None, None).context(|| "cannot create a tmpfs")?;
+        let tmpfs = fsmount(&context, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+            .context(|| "cannot create a tmpfs")?;
+        move_mount(&tmpfs, &CWD, c"/").map_err(|error| of_the_root("cannot attach a tmpfs", &error))?;
         Ok(Self(tmpfs))
     }
 
     /// The directory itself.
-    pub fn directory(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    pub fn directory(&self) -> &OwnedFd {
+        &self.0
     }
 
     /// Makes it read-only and the root; the old root is detached, so no path leads there.
@@ -35,12 +46,24 @@ impl EmptyRoot {
     /// # Errors
     /// What the kernel says of the step.
     pub fn enter(self) -> Result<()> {
-        sys::make_read_only(self.0.as_fd()).context(|| "cannot make the empty root read-only")?;
-        sys::fchdir(self.0.as_fd()).context(|| "cannot enter the empty root")?;
+        let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        mount_setattr(&self.0, c"", libc::AT_EMPTY_PATH, &read_only)
+            .context(|| "cannot make the empty root read-only")?;
+        fchdir(&self.0).context(|| "cannot enter the empty root")?;
         // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
-        sys::pivot_root_here().map_err(|error| of_the_root("pivot_root", &error))?;
-        sys::detach_here().map_err(|error| of_the_root("cannot detach the old root", &error))
+        pivot_root(c".", c".").map_err(|error| of_the_root("pivot_root", &error))?;
+        umount2(c".", libc::MNT_DETACH).map_err(|error| of_the_root("cannot detach the old root", &error))
     }
+}
+
+/// Makes an empty directory that is attached nowhere the root. `..` stays in it, since its mount has no parent, and
+/// mountinfo (proc(5)) shows no mount, since none can be reached from it.
+///
+/// # Errors
+/// What the kernel says of the step.
+pub fn enter_detached(root: &OwnedFd) -> Result<()> {
+    fchdir(root).context(|| "cannot enter the empty root")?;
+    chroot(c".").context(|| "chroot")
 }
 
 /// mount_setattr(2), move_mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.

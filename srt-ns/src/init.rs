@@ -1,87 +1,212 @@
-//! srt-init: PID 1 of the new pid namespace.
+//! srt-init: PID 1 of the new pid namespace, and the parent of the command.
 //!
 //! Two regimes (catatonit's): until the command runs every failure is fatal; after that none may be, since the
 //! end of PID 1 is the end of everything inside.
 //!
-//! The command is not srt-init's child but its neighbour: the supervisor forks both and so sees the command's
-//! end, stops included, with its own waitid(2). What srt-init holds for the command is nothing: no capability,
-//! no descriptor, no file, no memory that can be read.
+//! What srt-init holds is nothing that the command could take: no capability, no file, no memory that can be read, and no
+//! descriptor but the writing end of a pipe, on which it tells the supervisor of the command's stops and end. And it
+//! obeys nobody: a signal that comes from inside cannot be told for certain from one of the supervisor's (the kernel
+//! drops siginfo where RLIMIT_SIGPENDING is reached), so the supervisor signals the command itself, and srt-init alone
+//! by SIGKILL; and, where the command is dead and --wait-all waits for others, by what any of them could send to all.
 
-use crate::companion;
-use crate::empty_root::EmptyRoot;
-use crate::lifeline::Lifeline;
-use crate::pipe::{Gate, Opener};
-use crate::sys::{self, Pid, Received, Side};
-use srt_common::tool::Tool;
-use srt_common::{Context, Result, privileges};
+use crate::child;
+use crate::command::Command;
+use crate::empty_root::{self, EmptyRoot};
+use crate::options::{Pid1, Session};
+use srt_common::sys::fd::{close, pipe2, pollfd, ppoll};
+use srt_common::sys::mount::setns;
+use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, setpgid, waitid};
+use srt_common::sys::signal::{SignalSet, sigtimedwait};
+use srt_common::sys::socket::socketpair;
+use srt_common::sys::start::overwrite_arguments;
+use srt_common::{Context, Error, Result, handover, privileges};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
-/// The second process of the namespace: pids are given out in order.
-const COMMAND: Pid = 2;
-
-/// From the supervisor, once the command has ended: leave when nobody is left. The command's side cannot
-/// fake it: see [`Received::from_outside`].
-pub fn leave_signal() -> libc::c_int {
-    libc::SIGRTMIN()
+/// srt-init as the supervisor sees it.
+#[derive(Debug)]
+pub struct Init {
+    /// Its number.
+    pub pid: Pid,
+    /// What it tells: see [`Report`].
+    pub reports: File,
+    /// Where it waits for the network namespace and its root directory.
+    pub socket: OwnedFd,
 }
 
-/// Forks srt-init, the first child after [`crate::namespaces::enter_pid_for_children`]. It adds its byte to `go` when nothing
-/// is left to it.
-///
-/// # Errors
-/// What pidfd_open(2) or fork(2) says. What srt-init itself cannot do, it tells the user, and exits.
-pub fn start(tool: &Tool, go: Gate) -> Result<(Pid, Gate)> {
-    let life = Lifeline::new()?;
-    match sys::fork().context(|| "cannot fork srt-init")? {
-        Side::Parent(pid) => Ok((pid, go)),
-        Side::Child => {
-            // Held to the end: were it closed before the error is told, the command would end, and we with it.
-            let go = go.opener();
-            sys::exit(match lock_down(life, &go) {
-                Ok(()) => {
-                    go.open();
-                    serve()
-                }
-                Err(error) => tool.fail(&error),
-            })
+/// What srt-init tells the supervisor, in two bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Nothing is left in it that the command could take.
+    LockedDown,
+    /// The command has stopped.
+    Stopped,
+    /// The command is dead.
+    Ended(End),
+}
+
+impl Report {
+    fn to_bytes(self) -> [u8; 2] {
+        match self {
+            Self::LockedDown => [b'l', 0],
+            Self::Stopped => [b's', 0],
+            Self::Ended(End::Exited(code)) => [b'e', code],
+            Self::Ended(End::Signaled(signal)) => [b'k', signal],
+        }
+    }
+
+    /// `None` for bytes that no report has.
+    pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
+        match bytes {
+            [b'l', _] => Some(Self::LockedDown),
+            [b's', _] => Some(Self::Stopped),
+            [b'e', code] => Some(Self::Ended(End::Exited(code))),
+            [b'k', signal] => Some(Self::Ended(End::Signaled(signal))),
+            _ => None,
         }
     }
 }
 
-/// Ends an srt-init beside which the command could not be forked; what it exited with, if it had failed before. Then
-/// its failure is the cause, and told: no fork succeeds in a pid namespace whose PID 1 has ended (pid_namespaces(7)).
-pub fn failure(pid: Pid) -> Option<u8> {
-    sys::kill(pid, libc::SIGKILL);
-    sys::reap(pid)
-}
-
-/// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits.
-fn lock_down(life: Lifeline, go: &Opener) -> Result<()> {
-    // Signals of the caller's terminal and process group are the supervisor's business.
-    life.tie(companion::detach)?;
-    EmptyRoot::new()?.enter()?;
-    privileges::drop_held()?;
-    sys::rename_process(c"srt-init").context(|| "cannot wipe the arguments")?;
-    // prctl(2): from now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and
-    // pidfd_getfd(2) are refused. Late, since it also shuts the supervisor out; before the command, of course.
-    sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
-    // Last: stderr goes too.
-    sys::close_all_but(go.number()).context(|| "cannot close the descriptors")
-}
-
-/// Reaps whatever the kernel hands over, until told to leave and alone.
-fn serve() -> u8 {
-    let mut leaving = false;
-    loop {
-        match sys::next_signal() {
-            Ok(Received { signal: libc::SIGCHLD, .. }) => {}
-            Ok(received) if !received.from_outside() => {}
-            Ok(Received { signal, .. }) if signal == leave_signal() => leaving = true,
-            // Once the command is gone its number may be anybody's: then all get it.
-            Ok(Received { signal, .. }) => sys::kill(if leaving { -1 } else { COMMAND }, signal),
-            Err(_) => {}
+/// Forks srt-init, the first child after [`crate::namespaces::enter_pid_for_children`], which forks the command before it
+/// locks itself down. `command_socket` is where the command waits.
+///
+/// # Errors
+/// What fork(2), socketpair(2) or pipe2(2) says. What srt-init itself cannot do, it tells the user, and exits.
+pub fn start(command: Command<'_>, ours: &OwnedFd, go: OwnedFd) -> Result<Init> {
+    let (reports, tell) = pipe2(0).context(|| "pipe")?;
+    let (socket, from) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
+    let tool = command.tool;
+    let (keep_session, wait_all) =
+        (command.plan.session == Session::Keep, command.plan.pid1 == Pid1::InitWaitsForAll);
+    let detached_root = command.mount_stage.is_some();
+    // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
+    let supervisors = [socket.as_raw_fd(), ours.as_raw_fd(), reports.as_raw_fd()];
+    let life = command.life;
+    let pid = child::spawn_untied(tool, "srt-init", || {
+        for number in supervisors {
+            close(number).context(|| "close")?;
         }
-        if sys::reap_all() == sys::Children::None && leaving {
-            return 0;
+        child::leave_keyring()?;
+        // While this process is in the caller's session: the command may be one that stays in it.
+        let command = child::spawn_untied(tool, "the command", || command.run(go))?;
+        // setpgid(2), tty_ioctl(4): then its parent must stay there, too, in another group. Otherwise the command's group is
+        // orphaned, which the kernel does not let the terminal stop.
+        let keep = || setpgid(0, 0).context(|| "setpgid");
+        life.arm_pdeathsig(|| if keep_session { keep() } else { child::leave_session() })?;
+        let mut init = Serving { command, keep_session, wait_all, tell: tell.into(), ended: false };
+        if lock_down(from, detached_root, &init.tell)? {
+            init.report(Report::LockedDown);
+        }
+        init.serve()
+    })?;
+    Ok(Init { pid, reports: reports.into(), socket })
+}
+
+/// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits. False: the
+/// start has failed, which the command's side learns as well, and ends by itself.
+fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
+    if !detached_root {
+        EmptyRoot::new()?.enter()?;
+    }
+    let mut fds = handover::receive(&from, 0).context(|| "recvmsg from the supervisor")?;
+    if fds.byte.is_none() {
+        return Ok(false);
+    }
+    // The root, if there is one, is the last.
+    if detached_root {
+        let root = fds.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?;
+        empty_root::enter_detached(&root)?;
+    }
+    // proc(5): /proc/PID/net shows the network of the process to everybody.
+    if let Some(network) = fds.fds.pop() {
+        setns(&network, libc::CLONE_NEWNET).context(|| "cannot enter the network namespace")?;
+    }
+    // From now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are refused. Before
+    // the capabilities go, which have refused them so far (cap_ptrace_access_check() in security/commoncap.c).
+    child::undumpable()?;
+    privileges::drop_held()?;
+    // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
+    prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
+    overwrite_arguments(c"srt-init").context(|| "cannot wipe the arguments")?;
+    drop((from, fds));
+    // Last: stderr goes too.
+    child::close_all_but(&[tell.as_raw_fd()])?;
+    Ok(true)
+}
+
+/// How many children are reaped before signals are looked at again: the command can make them die without end.
+const REAPED_AT_ONCE: usize = 64;
+
+/// Between two looks whether the command's process group is empty, which no signal tells.
+const GROUP_LOOK: Duration = Duration::from_millis(20);
+
+struct Serving {
+    command: Pid,
+    keep_session: bool,
+    wait_all: bool,
+    tell: File,
+    /// The command is dead and reaped.
+    ended: bool,
+}
+
+impl Serving {
+    /// Reaps whatever the kernel hands over, until nobody is left in the command's process group; `wait_all`: at all. The
+    /// supervisor ends this process earlier, where what is left of the group has no time to get.
+    fn serve(&mut self) -> ! {
+        let (children, every) = (SignalSet::of([libc::SIGCHLD]), SignalSet::full());
+        loop {
+            let more = self.reap();
+            if self.is_over() {
+                process::exit(0);
+            }
+            let patience = match more {
+                true => Some(Duration::ZERO),
+                false if self.ended && !self.wait_all => Some(GROUP_LOOK),
+                false => None,
+            };
+            // Under --wait-all, once the command is dead: everybody gets what comes, as any of them could have sent it.
+            let all = self.ended && self.wait_all;
+            match sigtimedwait(if all { &every } else { &children }, patience) {
+                Ok(signal) if all && signal != libc::SIGCHLD => drop(kill(-1, signal)),
+                _ => {}
+            }
+        }
+    }
+
+    /// True: there may be more.
+    fn reap(&mut self) -> bool {
+        let stops = if self.keep_session { libc::WSTOPPED } else { 0 };
+        for _ in 0..REAPED_AT_ONCE {
+            match waitid(None, libc::WEXITED | libc::WNOHANG | stops) {
+                Ok(Some((pid, Change::Ended(end)))) if pid == self.command && !self.ended => {
+                    self.ended = true;
+                    self.report(Report::Ended(end));
+                }
+                Ok(Some((pid, Change::Stopped))) if pid == self.command => self.report(Report::Stopped),
+                // Of anybody else; or a ptrace(2) stop of a child that made us its tracer: it waits for us in vain.
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        let group = if self.wait_all { -1 } else { -self.command };
+        self.ended && kill(group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    }
+
+    /// Stops, which the command can make without end, are told while the pipe has room; its end in any case.
+    fn report(&mut self, report: Report) {
+        let room = || {
+            let mut pipe = [pollfd(self.tell.as_raw_fd(), libc::POLLOUT)];
+            ppoll(&mut pipe, Some(Duration::ZERO)).is_ok_and(|ready| ready == 1)
+        };
+        if report != Report::Stopped || room() {
+            // A supervisor that is gone has ended this process, too.
+            let _gone = self.tell.write_all(&report.to_bytes());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! srt-ns: runs a program in new namespaces, under a PID 1 and a supervisor that end with it.
 //!
 //!     caller
-//!      └─ srt-ns          this process: enters the new namespaces, but for pid and mount
-//!          ├─ srt-relay   the sandbox's network, the host's pid namespace, an empty root
-//!          ├─ srt-init    PID 1 of the new pid namespace, in an empty root
-//!          └─ PROGRAM     the new pid namespace, the host's mounts until srt-mount makes its own
+//!      └─ srt-ns          the supervisor, this process: enters the new namespaces, but for pid and mount
+//!          ├─ helpers     srt-relay, sidecars, the watchdog: the host's pid namespace
+//!          └─ srt-init    PID 1 of the new pid namespace, in an empty root
+//!              └─ PROGRAM the new pid namespace, the host's mounts until srt-mount makes its own
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -12,17 +12,23 @@
 use srt_common::args::CommandLine;
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::parent::Parent;
+use srt_common::parent::{Parent, lifetime_fd};
+use srt_common::sys::file::statx;
+use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Result, privileges};
-use srt_ns::beside::Beside;
+use srt_common::{Error, Result};
+use srt_ns::child::Lifeline;
+use srt_ns::helpers::Helpers;
 use srt_ns::namespaces::{self, Caller};
-use srt_ns::options::{self, Pid1, Session};
-use srt_ns::pipe::Gate;
-use srt_ns::relays::HostSide;
+use srt_ns::options::{self, Session};
+use srt_ns::relay::HostSide;
+use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
-use srt_ns::terminal::Terminal;
-use srt_ns::{command, init, sys};
+use srt_ns::terminal::Terminals;
+use std::os::fd::{AsRawFd, RawFd};
+
+#[global_allocator]
+static MEMORY: Piece = Piece::new();
 
 srt_common::main!(
     Spec { name: "srt-ns", manner: Manner::Stage, help: options::help, watches_parent: true },
@@ -30,70 +36,68 @@ srt_common::main!(
 );
 
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
-    // 1. What is asked for, and what the caller gave us: descriptors, signals, its own life.
+    // 1. What is asked for, and what the caller gave us: descriptors, signals, terminals, its own life.
     let plan = options::parse(tool.name, line)?;
     tool.take_status(plan.status_fd)?;
     tool::require_kernel()?;
     let kept = Kept::new(plan.keep_fds.clone())?;
-    kept.close_others(&plan.status_fd.into_iter().collect::<Vec<_>>())?;
-    let program = Program::new(&plan.program)?;
+    let lifetimes = plan.lifetime_fds.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
+    refuse_shared_pipes(&plan.lifetime_fds, &plan.keep_fds)?;
     let parent = tool.parent.take().filter(|_| !plan.outlive_parent);
-    let caller = parent.map(Parent::watch).transpose()?.flatten();
-    let inherited = sys::block_signals().context(|| "cannot block the signals")?;
-    let signals = sys::signalfd().context(|| "signalfd")?;
-    let mut terminal = if plan.session == Session::Keep { Terminal::controlling() } else { None };
+    let parent = parent.map(Parent::watch).transpose()?.flatten();
+    let own = plan.status_fd.into_iter().chain(parent.iter().map(AsRawFd::as_raw_fd));
+    kept.close_others(&own.chain(plan.lifetime_fds.iter().copied()).collect::<Vec<_>>())?;
+    let program = Program::new(&plan.program)?;
+    let (inherited, signals) = signals::block()?;
+    let terminals = Terminals::look(plan.session == Session::Keep);
+    let life = Lifeline::new()?;
 
-    // 2. The namespaces, and the relays in them.
-    let host = HostSide::prepare(&plan)?;
-    namespaces::enter(&plan, Caller::current()?)?;
+    // 2. The user namespace: of the sidecars first, then the command's below it.
+    let mut helpers = Helpers::new(&plan, HostSide::prepare(&plan)?)?;
+    let mut caller = Caller::current()?;
+    if !plan.sidecars.is_empty() {
+        caller = namespaces::enter_user_for_helpers(caller)?;
+        helpers.start_sidecars(tool, &plan, &life, inherited)?;
+    }
+    namespaces::enter_user(&plan, caller)?;
+    namespaces::enter(&plan)?;
     namespaces::empty_bounding_set()?;
-    let mut beside = Beside::start(tool, &plan, host, inherited)?;
 
-    // 3. PID 1, then the command; both wait: PID 1 for us, the command for both of us.
+    // 3. The helpers, which stay in the host's pid namespace.
+    let lifeguards = lifetimes.iter().map(|pipe| (pipe.as_raw_fd(), 0));
+    let wakers = lifeguards.chain(parent.iter().map(|parent| (parent.as_raw_fd(), libc::POLLIN))).collect();
+    helpers.start(tool, &plan, &life, inherited, wakers)?;
     namespaces::enter_pid_for_children(&plan)?;
-    let (init, go) = match plan.pid1 {
-        Pid1::Command => (None, Gate::new()?),
-        Pid1::Init | Pid1::InitWaitsForAll => {
-            init::start(tool, Gate::new()?).map(|(pid, go)| (Some(pid), go))?
-        }
-    };
-    let started = command::start(tool, &plan, &program, &kept, go, inherited);
-    if started.is_err()
-        && let Some(code) = init.and_then(init::failure)
-    {
-        return Ok(code);
-    }
-    let (command, go) = started?;
-    if plan.session == Session::Keep {
-        // Also here, since nobody knows who comes first; the terminal takes only a group that exists.
-        let _done_by_the_command = sys::own_process_group(command);
-        if let Some(terminal) = &mut terminal {
-            terminal.hand_to(command)?;
-        }
-    }
 
-    if plan.pid1 == Pid1::Command {
-        beside.shall_not_outlive(command)?;
-    }
-    beside.ready()?;
-
-    // 4. Nothing is left to us that the command could want; then it may go.
-    privileges::drop_held()?;
-    sys::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
-    tool.tell("started", |event| event.number("pid", command).numbers("namespaces", namespaces::inodes()));
-    go.opener().open();
-
-    // 5. Until everything has ended.
-    let supervisor = Supervisor {
+    // 4. PID 1 and the command, which get ready while the network namespace is made; and until everything is dead.
+    let mut supervisor = Supervisor {
         plan: &plan,
         tool,
         signals,
-        caller,
-        init,
-        command: Some(command),
-        terminal,
-        beside,
-        asked_to_stop: false,
+        parent,
+        lifetimes,
+        child: None,
+        reports: None,
+        terminals,
+        helpers,
+        start: None,
+        command: None,
+        sweep_at: None,
+        frozen: false,
     };
+    supervisor.launch(&program, kept, inherited, &life)?;
     supervisor.run()
+}
+
+/// A pipe that PROGRAM has an end of: by its /proc/self/fd it could become a writer, and outlive those who were meant.
+fn refuse_shared_pipes(lifetimes: &[RawFd], kept: &[RawFd]) -> Result<()> {
+    let same = |one: &RawFd, other: &RawFd| matches!((statx(one, c""), statx(other, c"")), (Ok(one), Ok(other)) if one.id == other.id);
+    for pipe in lifetimes {
+        if let Some(other) = [0, 1, 2].iter().chain(kept).find(|other| same(pipe, other)) {
+            return Err(Error::usage(format!(
+                "--lifetime-fd {pipe}: PROGRAM gets the same pipe as descriptor {other}"
+            )));
+        }
+    }
+    Ok(())
 }

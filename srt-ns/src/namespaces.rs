@@ -2,13 +2,17 @@
 //! host's until srt-mount makes its own.
 
 use crate::options::{Plan, Share};
-use crate::sys;
-use srt_common::sys::{
-    CAP_DAC_OVERRIDE, CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capabilities, set_capabilities,
+use srt_common::privileges;
+use srt_common::sys::mount::{sethostname, unshare};
+use srt_common::sys::privileges::{
+    CAP_DAC_OVERRIDE, CAP_SETFCAP, CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capget, capset,
 };
+use srt_common::sys::process::{getegid, geteuid};
+use srt_common::sys::socket::{ioctl_siocsifflags, socket};
 use srt_common::{Context, Error, Result};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// What the caller was before it entered its own user namespace, after which nobody can tell.
 #[derive(Clone, Copy, Debug)]
@@ -18,44 +22,70 @@ pub struct Caller {
     setfcap: bool,
 }
 
-/// capabilities(7), by number.
-const CAP_SETFCAP: u32 = 31;
-
 impl Caller {
     /// Reads the effective ids and capabilities.
     ///
     /// # Errors
     /// What capget(2) says.
     pub fn current() -> Result<Self> {
-        let held = capabilities().context(|| "capget")?;
-        Ok(Self { uid: sys::euid(), gid: sys::egid(), setfcap: held.effective & (1 << CAP_SETFCAP) != 0 })
+        let held = capget().context(|| "capget")?;
+        Ok(Self { uid: geteuid(), gid: getegid(), setfcap: held.effective & (1 << CAP_SETFCAP) != 0 })
     }
 }
 
-/// Enters the namespaces and makes them usable: ids mapped, user namespaces limited, `lo` up, the host's name.
+/// Enters a user namespace that maps the caller's ids to themselves: the one of the helpers that have the host's files,
+/// when the command gets one below it. ptrace(2) access, /proc/PID/root included, does not reach from the one below
+/// (cap_ptrace_access_check() in security/commoncap.c), whatever procfs is visible.
 ///
 /// # Errors
-/// Whatever cannot be had, with a hint for the refusals that users meet.
-pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
-    if !plan.share.user {
-        // user_namespaces(7): first, since it owns the namespaces made after it and gives the capabilities that
-        // they need.
-        sys::unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
-        map_ids(plan, caller)?;
-        if !plan.allow_userns {
-            forbid_user_namespaces()?;
-        }
+/// What the kernel says, with a hint for the refusals that users meet.
+pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
+    enter_mapped(caller, caller.uid, caller.gid)?;
+    Ok(Caller { setfcap: true, ..caller })
+}
+
+/// Enters the user namespace of the sandbox: ids mapped, no further ones unless they are allowed.
+///
+/// # Errors
+/// What the kernel says, with a hint for the refusals that users meet.
+pub fn enter_user(plan: &Plan, caller: Caller) -> Result<()> {
+    if plan.share.user {
+        return Ok(());
     }
-    let what = "cannot create the net, ipc, uts and cgroup namespaces";
-    sys::unshare(flags(plan.share)).map_err(|error| refused_to(plan, what, &error))?;
-    if !plan.share.net {
-        sys::loopback_up()
-            .map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
+    enter_mapped(caller, plan.uid.unwrap_or(caller.uid), plan.gid.unwrap_or(caller.gid))?;
+    if plan.allow_userns { Ok(()) } else { forbid_user_namespaces() }
+}
+
+/// Enters the ipc, uts and cgroup namespaces. After the user namespace, which owns them and gives the capabilities that
+/// they need (user_namespaces(7)).
+///
+/// # Errors
+/// What the kernel says, with a hint for the refusals that users meet.
+pub fn enter(plan: &Plan) -> Result<()> {
+    unshare(flags(plan.share))
+        .map_err(|error| refused_to(plan, "cannot create the ipc, uts and cgroup namespaces", &error))?;
+    match &plan.hostname {
+        Some(name) => sethostname(name).context(|| format!("--hostname {}", name.display())),
+        None => Ok(()),
     }
-    if let Some(name) = &plan.hostname {
-        sys::sethostname(name).context(|| format!("--hostname {}", name.display()))?;
+}
+
+/// Enters the network namespace, `lo` up (upon which the kernel gives it 127.0.0.1 and ::1), and opens it for those that
+/// have been forked before. It takes the kernel longer than all others together: so srt-init and srt-mount start
+/// before it is there. `None`: it is shared.
+///
+/// # Errors
+/// What the kernel says, with a hint for the refusals that users meet.
+pub fn enter_network(plan: &Plan) -> Result<Option<fs::File>> {
+    if plan.share.net {
+        return Ok(None);
     }
-    Ok(())
+    unshare(libc::CLONE_NEWNET).map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
+    let up = libc::IFF_UP | libc::IFF_RUNNING;
+    socket(libc::AF_INET, libc::SOCK_DGRAM)
+        .and_then(|socket| ioctl_siocsifflags(&socket, b"lo", up))
+        .map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
+    fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
 }
 
 /// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
@@ -70,14 +100,14 @@ pub const FOR_SRT_MOUNT: [u32; 2] = [CAP_SYS_ADMIN, CAP_DAC_OVERRIDE];
 /// # Errors
 /// What the kernel says of the step.
 pub fn empty_bounding_set() -> Result<()> {
-    let held = capabilities().context(|| "capget")?;
+    let held = capget().context(|| "capget")?;
     let stage = FOR_SRT_MOUNT.iter().fold(0, |set, capability| set | 1 << capability);
     let inheritable = held.permitted & stage;
-    set_capabilities(Capabilities { inheritable, ..held }).context(|| "capset")?;
+    capset(Capabilities { inheritable, ..held }).context(|| "capset")?;
     if held.effective & (1 << CAP_SETPCAP) == 0 {
         return Ok(()); // Under --share user a caller may lack it: the set stays as it gave it to us.
     }
-    srt_common::sys::empty_bounding_set().context(|| "prctl(PR_CAPBSET_DROP)")
+    privileges::empty_bounding_set()
 }
 
 /// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).
@@ -85,13 +115,11 @@ pub fn empty_bounding_set() -> Result<()> {
 /// # Errors
 /// What unshare(2) says.
 pub fn enter_pid_for_children(plan: &Plan) -> Result<()> {
-    sys::unshare(libc::CLONE_NEWPID)
-        .map_err(|error| refused_to(plan, "cannot create a pid namespace", &error))
+    unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(plan, "cannot create a pid namespace", &error))
 }
 
 fn flags(share: Share) -> libc::c_int {
     let all = [
-        (share.net, libc::CLONE_NEWNET),
         (share.ipc, libc::CLONE_NEWIPC),
         (share.uts, libc::CLONE_NEWUTS),
         (share.cgroup, libc::CLONE_NEWCGROUP),
@@ -99,22 +127,28 @@ fn flags(share: Share) -> libc::c_int {
     all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
 }
 
-/// One id each, the caller's. user_namespaces(7): without CAP_SETGID outside, the gid map can be written only
-/// after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
-fn map_ids(plan: &Plan, caller: Caller) -> Result<()> {
+/// A user namespace with one id each, the caller's. user_namespaces(7): without CAP_SETGID outside, the gid map can be
+/// written only after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
+fn enter_mapped(caller: Caller, uid: u32, gid: u32) -> Result<()> {
+    unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
     let write = |path: &str, text: &str| {
         fs::write(path, text).map_err(|error| match error.raw_os_error() {
             // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the
             // new namespace would be root's.
-            Some(libc::EPERM) if caller.uid == 0 && !caller.setfcap => Error::system(format!("cannot write {path}"), &error)
-                .hint("uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer srt-ns --uid and --gid, \
-                       or run srt-ns as an ordinary user"),
+            Some(libc::EPERM) if caller.uid == 0 && !caller.setfcap => Error::system(
+                format!("cannot write {path}"),
+                &error,
+            )
+            .hint(
+                "uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer \
+                     srt-ns --uid and --gid, or run srt-ns as an ordinary user",
+            ),
             _ => refused(&format!("cannot write {path}"), &error),
         })
     };
     write("/proc/self/setgroups", "deny")?;
-    write("/proc/self/uid_map", &format!("{} {} 1", plan.uid.unwrap_or(caller.uid), caller.uid))?;
-    write("/proc/self/gid_map", &format!("{} {} 1", plan.gid.unwrap_or(caller.gid), caller.gid))
+    write("/proc/self/uid_map", &format!("{uid} {} 1", caller.uid))?;
+    write("/proc/self/gid_map", &format!("{gid} {} 1", caller.gid))
 }
 
 /// Without this a command could make a user namespace, be root in it, and detach, in its copy of the mounts,
@@ -185,9 +219,6 @@ pub fn inodes() -> Vec<(&'static str, u64)> {
         ("uts", "uts"),
         ("cgroup", "cgroup"),
     ];
-    let inode = |file| {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(format!("/proc/self/ns/{file}")).map(|meta| meta.ino())
-    };
+    let inode = |file| fs::metadata(format!("/proc/self/ns/{file}")).map(|meta| meta.ino());
     names.iter().filter_map(|&(name, file)| Some((name, inode(file).ok()?))).collect()
 }

@@ -1,7 +1,7 @@
 //! From argv to a plan. Nothing here touches the system.
 
 use argh::FromArgs;
-use srt_common::args::{self, CommandLine, Raw};
+use srt_common::args::{self, CommandLine, Raw, Seconds};
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -11,61 +11,64 @@ use std::time::Duration;
 
 /// srt-ns [options] -- PROGRAM [args...]
 ///
-/// Runs PROGRAM in new user, pid, net, ipc, uts and cgroup namespaces, under a PID 1 of its own and a supervisor
-/// that ends everything when PROGRAM, the supervisor or the caller ends. Exits with PROGRAM's status, 128+N for
-/// signal N, 125 if srt-ns fails, 126 or 127 if PROGRAM cannot be run or is not there.
+/// Runs PROGRAM in new user, pid, net, ipc, uts and cgroup namespaces, under a PID 1 and a supervisor that kill
+/// everything when PROGRAM, the supervisor or the parent process dies. Exits with PROGRAM's status, 128+N for
+/// signal N, 125 if srt-ns fails, 126 or 127 if PROGRAM cannot be run or is not found.
 #[derive(FromArgs, Debug)]
 struct Options {
-    /// comma-separated namespaces to keep from the caller: net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
+    /// keep the caller's namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
     /// and --allow-userns)
-    #[argh(option, arg_name = "ns,...")]
+    #[argh(option, arg_name = "NS,...")]
     share: Option<String>,
-    /// uid inside (default: the caller's)
-    #[argh(option, arg_name = "n")]
+    /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
+    #[argh(option, arg_name = "N")]
     uid: Option<u32>,
     /// gid inside (default: the caller's)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "N")]
     gid: Option<u32>,
     /// host name inside
-    #[argh(option, arg_name = "name")]
+    #[argh(option, arg_name = "NAME")]
     hostname: Option<Raw>,
-    /// let PROGRAM create further user namespaces
+    /// let PROGRAM create user namespaces
     #[argh(switch)]
     allow_userns: bool,
-    /// give PROGRAM CAP_SYS_ADMIN over its user namespace; the srt-mount beside srt-ns gets it without asking
+    /// give PROGRAM CAP_SYS_ADMIN over its user namespace; srt-mount in srt-ns's own directory gets it in any case
     #[argh(switch)]
     keep_admin: bool,
-    /// lead 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
-    #[argh(option, arg_name = "port=socket")]
+    /// relay 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
+    #[argh(option, arg_name = "PORT=SOCKET")]
     relay: Vec<Raw>,
-    /// lead the new Unix socket SOCKET outside to 127.0.0.1:PORT inside (repeatable)
-    #[argh(option, arg_name = "socket=port")]
+    /// make the Unix socket SOCKET outside and relay it to localhost:PORT inside (repeatable)
+    #[argh(option, arg_name = "SOCKET=PORT")]
     publish: Vec<Raw>,
-    /// run a shell command where the relays run (repeatable)
-    #[argh(option, arg_name = "shell-command")]
+    /// run a shell command outside, in the network namespace of the sandbox (repeatable)
+    #[argh(option, arg_name = "COMMAND")]
     sidecar: Vec<Raw>,
-    /// stay in the caller's session, with its terminal and job control
+    /// stay in the caller's session: terminal and job control
     #[argh(switch)]
     keep_session: bool,
-    /// go on when the process that started srt-ns ends
+    /// keep running when the parent process dies
     #[argh(switch)]
     outlive_parent: bool,
-    /// make PROGRAM itself PID 1, without srt-init
+    /// run PROGRAM itself as PID 1, without srt-init
     #[argh(switch, long = "as-pid-1")]
     as_pid_1: bool,
     /// wait for every process inside, not for PROGRAM alone
     #[argh(switch)]
     wait_all: bool,
-    /// seconds from SIGTERM to SIGKILL for a PROGRAM that does not obey (default 10; 0: never)
-    #[argh(option, arg_name = "seconds")]
-    kill_after: Option<u32>,
-    /// write one JSON object a line to descriptor N: started, relay-lost, exited, failed
-    #[argh(option, arg_name = "n")]
+    /// seconds from SIGTERM to SIGKILL, fractions allowed (default 10; 0: never)
+    #[argh(option, arg_name = "SECONDS")]
+    kill_after: Option<Seconds>,
+    /// kill everything when the last writer of the pipe on descriptor N is gone (repeatable)
+    #[argh(option, arg_name = "N")]
+    lifetime_fd: Vec<RawFd>,
+    /// write events to descriptor N, one JSON object a line
+    #[argh(option, arg_name = "N")]
     status_fd: Option<RawFd>,
     /// leave descriptor N open for PROGRAM (repeatable)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "N")]
     keep_fd: Vec<RawFd>,
-    /// print the version and exit
+    /// print the version
     #[argh(switch)]
     #[allow(dead_code, reason = "answered before argh reads the options; here for --help")]
     version: bool,
@@ -146,6 +149,8 @@ pub struct Plan {
     pub pid1: Pid1,
     /// From SIGTERM to SIGKILL; `None`: never.
     pub kill_after: Option<Duration>,
+    /// Pipes whose last writer ends the sandbox.
+    pub lifetime_fds: Vec<RawFd>,
     /// Where events go.
     pub status_fd: Option<RawFd>,
     /// Descriptors that PROGRAM keeps.
@@ -188,10 +193,8 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Plan> {
                 return Err(Error::usage("--wait-all cannot go with --as-pid-1: it is srt-init that waits"));
             }
         },
-        kill_after: match options.kill_after.unwrap_or(10) {
-            0 => None,
-            seconds => Some(Duration::from_secs(seconds.into())),
-        },
+        kill_after: options.kill_after.map_or(Some(Duration::from_secs(10)), |Seconds(time)| time),
+        lifetime_fds: options.lifetime_fd,
         status_fd: options.status_fd,
         keep_fds: options.keep_fd,
         program: line.program(tool)?,
@@ -210,6 +213,11 @@ impl Plan {
         }
         if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
             return Err(Error::usage("--uid and --gid need a user namespace of their own, not --share user"));
+        }
+        if self.share.user && !self.sidecars.is_empty() {
+            return Err(Error::usage(
+                "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one",
+            ));
         }
         if self.share.uts && self.hostname.is_some() {
             return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));

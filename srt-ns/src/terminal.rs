@@ -1,51 +1,137 @@
-//! The caller's terminal under --keep-session: who has its foreground, and how it is left.
+//! The terminals on 0, 1 and 2, left as they were found; and, under --keep-session, the foreground of the controlling one.
 
-use crate::sys::{self, Pid};
-use srt_common::Result;
-use std::os::fd::AsFd;
+use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
+use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
+use srt_common::sys::process::{Pid, getpgrp, kill};
+use srt_common::sys::tty::{
+    Termios, ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp,
+};
+use srt_common::{Context, Result};
+use std::os::fd::{OwnedFd, RawFd};
 
-/// The controlling terminal.
+// asm-generic/ioctls.h, the same on both architectures; libc has not all of them.
+const TIOCEXCL: u32 = 0x540c;
+const TIOCNXCL: u32 = 0x540d;
+const TIOCSETD: u32 = 0x5423;
+const TIOCGETD: u32 = 0x5424;
+/// `_IOR('T', 0x40, int)`
+const TIOCGEXCL: u32 = 0x8004_5440;
+
+/// A terminal that the command gets as 0, 1 or 2, as it was before.
 #[derive(Debug)]
-pub struct Terminal {
-    tty: std::fs::File,
-    modes: sys::Modes,
-    own_group: Pid,
+struct Snapshot {
+    number: RawFd,
+    modes: Termios,
+    /// Of the open file description, which the caller shares: O_NONBLOCK, O_ASYNC, O_APPEND.
+    flags: libc::c_int,
+    file: Option<Stat>,
+    exclusive: Option<libc::c_int>,
+    discipline: Option<libc::c_int>,
+}
+
+/// Every terminal that is to be left as it was found.
+#[derive(Debug)]
+pub struct Terminals {
+    snapshots: Vec<Snapshot>,
+    /// Under --keep-session: the controlling terminal, and the process group that had its foreground.
+    controlling: Option<(OwnedFd, Pid)>,
+    /// The foreground was ours, and is the command's.
     handed: bool,
 }
 
-impl Terminal {
-    /// The caller's controlling terminal, if it has one.
-    pub fn controlling() -> Option<Self> {
-        let tty = std::fs::File::options().read(true).write(true).open("/dev/tty").ok()?;
-        let modes = sys::terminal_modes(tty.as_fd()).ok()?;
-        Some(Self { tty, modes, own_group: sys::process_group(), handed: false })
+impl Terminals {
+    /// Looks at 0, 1 and 2; `keep_session`: and at the controlling terminal.
+    pub fn look(keep_session: bool) -> Self {
+        let snapshots = (0..=2).filter_map(|number| {
+            let modes = tcgetattr(&number).ok()?;
+            let flags = fcntl_getfl(&number).ok()?;
+            let get = |request| ioctl_get(&number, request).ok();
+            let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
+            Some(Snapshot { number, modes, flags, file: statx(&number, c"").ok(), exclusive, discipline })
+        });
+        let controlling = || {
+            // One that is in exclusive use (TIOCEXCL) cannot be opened again.
+            let opened = openat(&CWD, c"/dev/tty", libc::O_RDWR | libc::O_NONBLOCK, 0).ok();
+            let inherited = (0..=2).filter_map(|number| fcntl_dupfd_cloexec(&number, 3).ok());
+            let mut ours = opened.into_iter().chain(inherited);
+            ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
+        };
+        let controlling = keep_session.then(controlling).flatten();
+        Self { snapshots: snapshots.collect(), controlling, handed: false }
     }
 
-    /// Gives the foreground to the command's group, if it is ours to give: a background job keeps its place.
+    /// In the command, the leader of its group by now: takes the terminal's foreground, if `group`, the supervisor's, has it
+    /// to give: a background job keeps its place. Before the first instruction of PROGRAM. SIGTTOU is blocked.
     ///
     /// # Errors
     /// What tcsetpgrp(3) says.
-    pub fn hand_to(&mut self, group: Pid) -> Result<()> {
-        if sys::foreground(self.tty.as_fd()) == Some(self.own_group) {
-            // SIGTTOU is blocked in the supervisor, so a background process may do this too.
-            sys::set_foreground(self.tty.as_fd(), group)?;
-            self.handed = true;
+    pub fn take_foreground(&self, group: Pid) -> Result<()> {
+        match &self.controlling {
+            Some((tty, foreground)) if *foreground == group => {
+                tcsetpgrp(tty, getpgrp()).context(|| "tcsetpgrp")
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Takes the foreground back. A terminal that is gone needs nothing.
+    /// In the supervisor, once the command has taken the foreground.
+    pub fn note_handed(&mut self) {
+        self.handed = self.controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+    }
+
+    /// In the supervisor, when the command goes on after a stop: gives the foreground to its group, if it is ours (again).
+    pub fn hand_to(&mut self, group: Pid) {
+        if let Some((tty, _)) = &self.controlling
+            && tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp())
+        {
+            self.handed = tcsetpgrp(tty, group).is_ok();
+        }
+    }
+
+    /// When the command has stopped: takes the foreground back, for the caller's shell.
     pub fn take_back(&mut self) {
-        if std::mem::take(&mut self.handed) {
-            let _gone = sys::set_foreground(self.tty.as_fd(), self.own_group);
+        if let Some((tty, _)) = &self.controlling
+            && std::mem::take(&mut self.handed)
+        {
+            let _gone = tcsetpgrp(tty, getpgrp());
         }
     }
 
-    /// Takes the foreground back and restores the modes, as a shell does for a job that leaves them raw.
-    pub fn restore(&mut self) {
-        if self.handed {
-            self.take_back();
-            let _gone = sys::set_terminal_modes(self.tty.as_fd(), &self.modes);
+    /// The sandbox is dead: leaves everything as it was found, as far as the command can have changed it.
+    pub fn restore(&self) {
+        if let Some((tty, foreground)) = &self.controlling
+            // A foreground that no process is in any more was the sandbox's. Another one is the caller's new choice.
+            && tcgetpgrp(tty).is_ok_and(|group| kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)))
+        {
+            let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
+        self.snapshots.iter().for_each(Snapshot::restore);
+    }
+}
+
+impl Snapshot {
+    /// Best effort: the terminal may be gone.
+    fn restore(&self) {
+        let number = &self.number;
+        if let Some(discipline) = self.discipline
+            && ioctl_get(number, TIOCGETD).ok() != Some(discipline)
+        {
+            let _gone = ioctl_set(number, TIOCSETD, discipline);
+        }
+        // tcflow(3) undoes TCOOFF and leaves a stop key (^S) alone.
+        let _gone = tcflow(number, libc::TCOON);
+        // The modes are those of the foreground: a shell has set its own while a background job ran.
+        if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp()) {
+            let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
+        }
+        if let Some(exclusive) = self.exclusive {
+            let _gone = ioctl(number, if exclusive == 0 { TIOCNXCL } else { TIOCEXCL });
+        }
+        if let (Some(before), Ok(now)) = (self.file, statx(number, c""))
+            && before.mode != now.mode
+        {
+            let _not_ours = fchmod(number, before.mode & 0o7777);
+        }
+        let _gone = fcntl_setfl(number, self.flags);
     }
 }

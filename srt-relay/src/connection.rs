@@ -29,8 +29,9 @@
 //! A socket that is gone altogether (EPOLLHUP, EPOLLERR) takes no more bytes. Once its own flow is Finished
 //! nothing more can be learned from it, so the flow towards it is Finished too; before, what it sent is read.
 
+use crate::listener::reset_on_close;
 use crate::pipes::{Pipe, Pipes};
-use crate::sys;
+use srt_common::sys::socket::shutdown;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -72,7 +73,7 @@ const ROUNDS: usize = 2;
 /// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is noted here when it is reported, and
 /// taken back when the kernel says EAGAIN.
 #[derive(Debug)]
-pub struct End {
+pub struct Peer {
     socket: File,
     readable: bool,
     writable: bool,
@@ -82,7 +83,7 @@ pub struct End {
     splices: bool,
 }
 
-impl End {
+impl Peer {
     fn new(socket: OwnedFd, family: libc::c_int) -> Self {
         let splices = family != libc::AF_UNIX;
         Self { socket: socket.into(), readable: false, writable: false, gone: false, splices }
@@ -137,7 +138,7 @@ impl Flow {
     ///
     /// # Errors
     /// When `from` cannot be read: the connection is broken.
-    fn pump(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<Stop> {
+    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<Stop> {
         for _ in 0..ROUNDS {
             // What the destination does not take stays in the source's socket, whose window then slows the sender.
             if self.state == State::Finished || !to.writable {
@@ -154,7 +155,7 @@ impl Flow {
             }
             if self.state == State::Draining {
                 // Fails only where the destination is gone, which its own flow learns.
-                let _gone = sys::shutdown(&to.socket, libc::SHUT_WR);
+                let _gone = shutdown(&to.socket, libc::SHUT_WR);
                 self.state = State::Finished;
                 return Ok(Stop::Idle);
             }
@@ -174,7 +175,7 @@ impl Flow {
     }
 
     /// Reads once; what is read is held, or written already.
-    fn fetch(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<()> {
+    fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
         let pipe = if self.bulk && from.splices { stock.pipes.take() } else { None };
         // At TCP's urgent mark splice(2) stops for good, with 0 or EAGAIN: only a read goes on behind it, or tells that
         // there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
@@ -190,7 +191,7 @@ impl Flow {
         Ok(())
     }
 
-    fn splice(&mut self, from: &End, mut pipe: Pipe, stock: &mut Stock) -> io::Result<usize> {
+    fn splice(&mut self, from: &Peer, mut pipe: Pipe, stock: &mut Stock) -> io::Result<usize> {
         let result = pipe.fill(&from.socket);
         match result {
             Ok(1..) => self.held = Held::Pipe(pipe),
@@ -199,7 +200,7 @@ impl Flow {
         result
     }
 
-    fn copy(&mut self, from: &mut End, to: &mut End, stock: &mut Stock) -> io::Result<usize> {
+    fn copy(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<usize> {
         let (buffer, _) = stock.buffer.split_at_mut(stock.share.min(COPY));
         let count = from.socket.read(buffer)?;
         let bytes = buffer.get(..count).unwrap_or_default();
@@ -215,7 +216,7 @@ impl Flow {
     }
 
     /// Writes what is held. Success means that all of it is gone.
-    fn deliver(&mut self, to: &mut End, stock: &mut Stock) -> io::Result<()> {
+    fn deliver(&mut self, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
         match &mut self.held {
             Held::Nothing => return Ok(()),
             Held::Pipe(pipe) => while pipe.drain(&to.socket)? > 0 {},
@@ -232,13 +233,13 @@ impl Flow {
     }
 
     /// After a failed write: `to` is full, or takes nothing more for good.
-    fn stalled_or_refused(&mut self, error: &io::Error, from: &End, to: &mut End) {
+    fn stalled_or_refused(&mut self, error: &io::Error, from: &Peer, to: &mut Peer) {
         if error.kind() == ErrorKind::WouldBlock {
             to.writable = false;
             return;
         }
         // Passed back to the sender as far as the protocol can: its next write on a Unix socket fails.
-        let _gone = sys::shutdown(&from.socket, libc::SHUT_RD);
+        let _gone = shutdown(&from.socket, libc::SHUT_RD);
         *self = Self { state: State::Finished, ..Self::NEW };
     }
 }
@@ -246,7 +247,7 @@ impl Flow {
 /// A connection through the relay.
 #[derive(Debug)]
 pub struct Connection {
-    ends: [End; 2],
+    ends: [Peer; 2],
     flows: [Flow; 2],
     /// When something moved last, in the relay's ticks.
     pub active: u32,
@@ -266,7 +267,7 @@ pub enum Outcome {
 impl Connection {
     /// Between an accepted and a connected socket, each with its address family.
     pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: u32) -> Self {
-        let ends = [End::new(client.0, client.1), End::new(target.0, target.1)];
+        let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
         Self { ends, flows: [Flow::NEW; 2], active: now }
     }
 
@@ -303,7 +304,7 @@ impl Connection {
     /// Lets the closing of both sockets be a reset.
     pub fn reset(&self) {
         for end in &self.ends {
-            let _unsupported = sys::reset_on_close(&end.socket);
+            let _unsupported = reset_on_close(&end.socket);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The parts of `srt-relay`: what the command line says, the sockets that it names, and the loop that moves
 //! bytes between them. See `main.rs` for the order in which they are used.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod address;
-mod attempt;
+pub mod attempt;
 pub mod connection;
 pub mod life;
 pub mod listener;
@@ -12,5 +12,5 @@ pub mod lockdown;
 pub mod options;
 pub mod pipes;
 pub mod relay;
-pub mod sys;
+pub mod reports;
 pub mod target;

@@ -1,16 +1,22 @@
 //! LISTEN: where connections come from.
 
-use crate::address::{Address, Place};
-use crate::sys::{self, SocketAddress};
+use crate::address::{Address, Endpoint};
 use crate::target::Target;
+use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
+use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::{Context, Error, Result, unix_listener};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+
+/// What socket(2) gets as its type, here and in the seccomp filter.
+pub const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 /// A listening socket and where its connections lead.
 pub struct Listener {
+    /// Which of the command line's pairs it belongs to, from 0.
+    pub pair: usize,
     /// As the user wrote it.
     pub name: String,
     /// Accepts.
@@ -31,9 +37,10 @@ impl Listener {
     ///
     /// # Errors
     /// When it cannot be had. What was made up to then is removed again.
-    pub fn open(address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
+    pub fn open(pair: usize, address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
         let name = address.text.to_string_lossy().into_owned();
         let new = |socket, family, file| Self {
+            pair,
             name: name.clone(),
             socket,
             family,
@@ -43,8 +50,8 @@ impl Listener {
             file,
         };
         let mut listeners = Vec::new();
-        match &address.place {
-            Place::Tcp(list) => {
+        match &address.endpoint {
+            Endpoint::Tcp(list) => {
                 for (index, &address) in list.iter().enumerate() {
                     let address = SocketAddress::tcp(address);
                     match tcp(&address) {
@@ -55,15 +62,15 @@ impl Listener {
                     }
                 }
             }
-            Place::Unix(path) => {
+            Endpoint::Unix(path) => {
                 let (socket, file) = unix_listener::bind(path)?;
                 let file = Some(SocketFile(file));
                 let socket = OwnedFd::from(socket);
-                sys::set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
+                set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
                 listeners.push(new(socket, libc::AF_UNIX, file));
             }
-            &Place::Descriptor(fd) => {
-                let (socket, family) = inherited(fd).map_err(|error| error.within(&name))?;
+            &Endpoint::Inherited(fd) => {
+                let (socket, family) = take(fd).map_err(|error| error.within(&name))?;
                 listeners.push(new(socket, family, None));
             }
         }
@@ -93,13 +100,13 @@ impl Drop for SocketFile {
 /// # Errors
 /// errno.
 pub fn tune_tcp(socket: &OwnedFd) -> io::Result<()> {
-    sys::set_number(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    setsockopt(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
     // A peer that is no longer there is found out in 10 + 3 × 5 seconds.
-    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 10)?;
-    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 5)?;
-    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)?;
+    setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &10)?;
+    setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &5)?;
+    setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &3)?;
     // The relay writes what it has read at once: there is nothing to wait for.
-    sys::set_number(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+    setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
 }
 
 /// The options of a connected Unix socket, which inherits none.
@@ -109,19 +116,32 @@ pub fn tune_tcp(socket: &OwnedFd) -> io::Result<()> {
 pub fn tune_unix(socket: &OwnedFd) -> io::Result<()> {
     // The kernel doubles it (socket(7), SO_SNDBUF): that is twice what it lets a Unix socket hold by itself, and what any
     // user gets. One stream that comes from TCP is relayed 1.3 times as fast; with 64, more would not stay in the cache.
-    sys::set_number(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, 212_992)
+    setsockopt(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &212_992)
+}
+
+/// SO_LINGER 0: close(2) will reset the connection rather than end it (socket(7)).
+///
+/// # Errors
+/// errno.
+pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+}
+
+fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    fcntl_setfl(socket, fcntl_getfl(socket)? | libc::O_NONBLOCK)
 }
 
 fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
-    let socket = sys::socket(address.family())?;
-    sys::set_number(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let socket = socket(address.family(), STREAM)?;
+    setsockopt(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
     if address.family() == libc::AF_INET6 {
         // [::] is IPv6 alone, whatever net.ipv6.bindv6only says.
-        sys::set_number(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        setsockopt(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1)?;
     }
-    sys::bind(&socket, address)?;
+    bind(&socket, address)?;
     // As much as net.core.somaxconn allows: a client that finds the backlog full waits for a second (tcp(7)).
-    srt_common::sys::listen(socket.as_fd(), libc::c_int::MAX)?;
+    listen(&socket, libc::c_int::MAX)?;
     Ok(socket)
 }
 
@@ -138,9 +158,9 @@ fn explain(name: &str, error: &io::Error) -> Error {
     }
 }
 
-fn inherited(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
-    let socket = sys::inherited(fd).context(|| "inherited descriptor")?;
-    let option = |name| sys::socket_option(&socket, name).context(|| "not a socket");
+fn take(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
+    let socket = inherited(fd).context(|| "inherited descriptor")?;
+    let option = |name| getsockopt(&socket, name).context(|| "not a socket");
     if option(libc::SO_TYPE)? != libc::SOCK_STREAM || option(libc::SO_ACCEPTCONN)? != 1 {
         return Err(Error::failed("not a listening stream socket"));
     }
@@ -149,6 +169,6 @@ fn inherited(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
         return Err(Error::failed("neither a Unix nor a TCP socket"));
     }
     // Another process may have the same socket and take a connection between epoll's report and accept4.
-    sys::set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
+    set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
     Ok((socket, family))
 }

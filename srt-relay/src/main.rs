@@ -5,16 +5,20 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::CommandLine;
-use srt_common::fds::Kept;
+use srt_common::fds::{Kept, write_all};
+use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, fcntl_getfd, inherited};
+use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Result};
+use srt_common::{Context, Error, Result};
 use srt_relay::life::Life;
 use srt_relay::listener::Listener;
 use srt_relay::lockdown::{self, Needs};
 use srt_relay::options::{self, Options};
 use srt_relay::relay::Relay;
-use srt_relay::sys::{self, Epoll};
+use srt_relay::reports::Reports;
 use srt_relay::target::Targets;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 srt_common::main!(
     Spec { name: "srt-relay", manner: Manner::Plain, help: options::help, watches_parent: true },
@@ -27,21 +31,25 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. What the caller left open is not the relay's: only what the command line names stays.
     tool.take_status(options.status_fd)?;
     tool::require_kernel()?;
+    let parent = tool.parent.take().filter(|_| !options.outlive_parent);
     Kept::default().close_others(&options.descriptors().collect::<Vec<_>>())?;
-    let descriptors = sys::raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
-    let epoll = Epoll::new().context(|| "epoll_create1")?;
-    let ready = options.ready_fd.map(|fd| sys::move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
+    let descriptors = raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
+    let epoll = epoll_create1().context(|| "epoll_create1")?;
+    if let Some(fd) = options.report_fd {
+        fcntl_getfd(&fd).map_err(|_| Error::usage(format!("--report-fd {fd}: not an open descriptor")))?;
+    }
+    let ready = options.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
 
-    // 2. From here on a signal, or the end of the parent, ends the relay in order: sockets are removed.
-    let life = Life::new(tool.parent.take().filter(|_| !options.outlive_parent))?;
+    // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: sockets are removed.
+    let life = Life::new(parent, &options.lifetime_fds)?;
 
     // 3. Where connections lead, before there can be any.
     let mut targets = Targets::default();
     let mut listeners = Vec::new();
-    for (listen, connect) in &options.pairs {
+    for (pair, (listen, connect)) in options.pairs.iter().enumerate() {
         let target = targets.get(connect)?;
-        listeners.extend(Listener::open(listen, &target)?);
+        listeners.extend(Listener::open(pair, listen, &target)?);
     }
 
     // 4. Nothing that a client sends meets a process that can do more than relay.
@@ -52,10 +60,32 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 5. Every listener accepts by now: the kernel queues clients from listen(2) on.
     if let Some(fd) = ready {
-        sys::announce(fd);
+        // A reader that is gone is not the relay's business.
+        let _gone = write_all(fd.as_raw_fd(), b"ready\n");
     }
 
     // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
-    Relay::new(tool, epoll, listeners, options.limits, descriptors).run(&life)?;
+    let reports = Reports { tool, fd: options.report_fd };
+    Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&life)?;
     Ok(0)
+}
+
+/// Raises the soft limit on descriptors to the hard one, and returns it.
+fn raise_descriptor_limit() -> io::Result<u64> {
+    let limit = getrlimit(libc::RLIMIT_NOFILE as i32)?;
+    if limit.rlim_cur != limit.rlim_max {
+        setrlimit(libc::RLIMIT_NOFILE as i32, libc::rlimit { rlim_cur: limit.rlim_max, ..limit })?;
+    }
+    Ok(limit.rlim_max)
+}
+
+/// Moves an inherited descriptor to a number above 2 and puts `filler` in its place if it was one of those, so
+/// that no connection ever becomes stdin, stdout or stderr.
+fn move_away(fd: RawFd, filler: &OwnedFd) -> io::Result<OwnedFd> {
+    if fd > 2 {
+        return inherited(fd);
+    }
+    let moved = fcntl_dupfd_cloexec(&fd, 3)?;
+    dup2(filler, fd)?;
+    Ok(moved)
 }

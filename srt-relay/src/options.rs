@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::address::{Address, Place};
+use crate::address::{Address, Endpoint};
 use argh::FromArgs;
 use srt_common::args::{self, Raw};
 use srt_common::{Error, Result};
@@ -22,13 +22,20 @@ use std::time::Duration;
 In a sandbox:  srt-relay tcp:127.0.0.1:3128 unix:/run/proxy.sock")]
 #[argh(note = "Ends with its parent, or with SIGTERM, SIGINT or SIGHUP, and removes its sockets.
 Exit status: 0 after such an end, 1 with a message, 2 for wrong usage.")]
-struct CommandLine {
+struct Words {
     /// write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts
     #[argh(option, arg_name = "N")]
     ready_fd: Option<Number>,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
     status_fd: Option<Number>,
+    /// instead of the events of clients that are refused: a line "lost PAIR ERRNO" to descriptor N where a Unix socket to
+    /// connect to is gone, "failed PAIR ERRNO" otherwise; PAIR counts from 0
+    #[argh(option, arg_name = "N")]
+    report_fd: Option<Number>,
+    /// end when the last writer of the pipe N is gone (repeatable)
+    #[argh(option, arg_name = "N")]
+    lifetime_fd: Vec<Number>,
     /// leave clients waiting while N connections are open (as many as descriptors allow)
     #[argh(option, arg_name = "N")]
     max_connections: Option<Number>,
@@ -52,7 +59,7 @@ struct CommandLine {
 
 /// The text of `--help`.
 pub fn help() -> String {
-    args::help::<CommandLine>("srt-relay")
+    args::help::<Words>("srt-relay")
 }
 
 /// A number as a script writes it: digits alone.
@@ -93,6 +100,10 @@ pub struct Options {
     pub ready_fd: Option<RawFd>,
     /// `--status-fd`.
     pub status_fd: Option<RawFd>,
+    /// `--report-fd`.
+    pub report_fd: Option<RawFd>,
+    /// `--lifetime-fd`.
+    pub lifetime_fds: Vec<RawFd>,
     /// `--outlive-parent`.
     pub outlive_parent: bool,
     /// What connections may use.
@@ -116,7 +127,7 @@ impl Options {
     /// # Errors
     /// A usage error that names the option or address and what was expected.
     pub fn parse(words: &[OsString]) -> Result<Self> {
-        let line: CommandLine = args::parse("srt-relay", words)?;
+        let line: Words = args::parse("srt-relay", words)?;
         let addresses =
             line.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
         let (pairs, rest) = addresses.as_chunks::<2>();
@@ -136,6 +147,8 @@ impl Options {
             pairs: pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect(),
             ready_fd: line.ready_fd.map(|fd| fd.0),
             status_fd: line.status_fd.map(|fd| fd.0),
+            report_fd: line.report_fd.map(|fd| fd.0),
+            lifetime_fds: line.lifetime_fd.iter().map(|fd| fd.0).collect(),
             outlive_parent: line.outlive_parent,
             limits: Limits {
                 connections,
@@ -150,12 +163,13 @@ impl Options {
     /// Every inherited descriptor that is still needed.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         let (listen, connect) = self.address_descriptors();
-        listen.into_iter().chain(connect).chain(self.ready_fd).chain(self.status_fd)
+        let others = [self.ready_fd, self.status_fd, self.report_fd].into_iter().flatten();
+        listen.into_iter().chain(connect).chain(others).chain(self.lifetime_fds.iter().copied())
     }
 
     fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
-        let number = |address: &Address| match address.place {
-            Place::Descriptor(fd) => Some(fd),
+        let number = |address: &Address| match address.endpoint {
+            Endpoint::Inherited(fd) => Some(fd),
             _ => None,
         };
         let listen = self.pairs.iter().filter_map(|(listen, _)| number(listen)).collect();
@@ -167,7 +181,8 @@ impl Options {
         let (listen, mut connect) = self.address_descriptors();
         connect.sort_unstable();
         connect.dedup();
-        let mut all: Vec<RawFd> = listen.into_iter().chain(connect).chain(self.ready_fd).collect();
+        let others = self.ready_fd.iter().chain(&self.report_fd).chain(&self.lifetime_fds).copied();
+        let mut all: Vec<RawFd> = listen.into_iter().chain(connect).chain(others).collect();
         all.sort_unstable();
         match all.array_windows::<2>().find(|[one, next]| one == next) {
             Some([fd, _]) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),

@@ -1,6 +1,6 @@
 //! Pipes for splice(2), lent to a direction only while bytes are in them.
 
-use crate::sys;
+use srt_common::sys::fd::{fcntl_setpipe_sz, pipe2, splice};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -15,6 +15,9 @@ const CAPACITY: (usize, usize) = (512 << 10, 1 << 20);
 
 /// How many pipes there may be: as many as hold the least. Two descriptors each, which connections then lack.
 pub const MOST: usize = ALL / CAPACITY.0;
+
+/// How bytes move through a pipe.
+const MOVE: libc::c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
 
 /// An empty pipe, or one with `held` bytes in it.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Pipe {
     /// # Errors
     /// What splice(2) says of `from`.
     pub fn fill(&mut self, from: &impl AsRawFd) -> io::Result<usize> {
-        self.held = sys::splice(from, &self.write, self.capacity)?;
+        self.held = splice(from, &self.write, self.capacity, MOVE)?;
         Ok(self.held)
     }
 
@@ -41,7 +44,7 @@ impl Pipe {
     /// # Errors
     /// What splice(2) says of `to`.
     pub fn drain(&mut self, to: &impl AsRawFd) -> io::Result<usize> {
-        self.held -= sys::splice(&self.read, to, self.held)?.min(self.held);
+        self.held -= splice(&self.read, to, self.held, MOVE)?.min(self.held);
         Ok(self.held)
     }
 }
@@ -73,7 +76,7 @@ impl Pipes {
         let mut pipe = self.idle.pop().or_else(|| self.make())?;
         if pipe.capacity != self.capacity {
             // Refused to a user with many pipes: a small one works as well.
-            let _small = sys::set_pipe_size(&pipe.write, self.capacity);
+            let _small = fcntl_setpipe_sz(&pipe.write, self.capacity);
             pipe.capacity = self.capacity;
         }
         Some(pipe)
@@ -81,7 +84,7 @@ impl Pipes {
 
     fn make(&self) -> Option<Pipe> {
         let made = Rc::strong_count(&self.count) - 1;
-        let (read, write) = if made < self.most { sys::pipe().ok()? } else { return None };
+        let (read, write) = if made < self.most { pipe2(libc::O_NONBLOCK).ok()? } else { return None };
         Some(Pipe { read, write, capacity: 0, held: 0, _counted: Rc::clone(&self.count) })
     }
 

@@ -1,14 +1,18 @@
 //! The loop: one thread, one epoll instance, every connection in a slot of a table.
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Progress};
 use crate::connection::{Connection, Outcome, Stock};
 use crate::life::Life;
-use crate::listener::Listener;
+use crate::listener::{Listener, STREAM, reset_on_close, tune_tcp, tune_unix};
 use crate::options::Limits;
 use crate::pipes::{self, Pipes};
-use crate::sys::{self, Epoll, Event};
-use srt_common::tool::Tool;
+use crate::reports::Reports;
+use srt_common::sys::fd::{epoll_ctl, epoll_pwait};
+use srt_common::sys::socket::{accept4, socket};
 use srt_common::{Context, Error, Result};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The relay's unit of time. Fine enough for timeouts, and a connection's age fits into 32 bits.
@@ -16,14 +20,14 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What a connection's sockets report, each change once (EPOLLET): no system call is made to ask for less while
 /// a direction is stalled, and a stalled one wakes nobody.
-pub(crate) const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
 /// Between two looks at the attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
 /// What an event is about, packed into epoll's 64 bits.
 #[derive(Clone, Copy)]
-pub(crate) enum Token {
+enum Token {
     Life,
     Listener(usize),
     /// A connection's slot, and 0 for the client's socket or 1 for the target's.
@@ -31,7 +35,7 @@ pub(crate) enum Token {
 }
 
 impl Token {
-    pub(crate) fn pack(self) -> u64 {
+    fn pack(self) -> u64 {
         match self {
             Self::Life => u64::MAX,
             Self::Listener(index) => 1 << 62 | index as u64,
@@ -48,19 +52,27 @@ impl Token {
     }
 }
 
-pub(crate) enum Slot {
+/// What a slot holds.
+enum Slot {
     Free,
-    Connecting(Attempt),
+    Connecting(Pending),
     Open { connection: Connection, queued: bool },
+}
+
+/// A client of a listener, that is given up at a moment.
+struct Pending {
+    attempt: Attempt,
+    listener: usize,
+    deadline: Option<u32>,
 }
 
 /// The relay, ready to run.
 pub struct Relay<'a> {
-    pub(crate) tool: &'a Tool,
-    pub(crate) listeners: Vec<Listener>,
+    reports: Reports<'a>,
+    listeners: Vec<Listener>,
     limits: Limits,
-    pub(crate) epoll: Epoll,
-    pub(crate) slots: Vec<Slot>,
+    epoll: OwnedFd,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots whose connection has ended. Not used again before the events at hand are dealt with: one of them
     /// may be about the connection that was there.
@@ -74,15 +86,15 @@ pub struct Relay<'a> {
     retry: Duration,
     stock: Stock,
     start: Instant,
-    pub(crate) now: u32,
+    now: u32,
     swept: u32,
 }
 
 impl<'a> Relay<'a> {
     /// Takes the listeners; `descriptors` is how many this process may have.
     pub fn new(
-        tool: &'a Tool,
-        epoll: Epoll,
+        reports: Reports<'a>,
+        epoll: OwnedFd,
         listeners: Vec<Listener>,
         limits: Limits,
         descriptors: u64,
@@ -90,7 +102,7 @@ impl<'a> Relay<'a> {
         // Pipes must not take the descriptors that connections need.
         let pipes = Pipes::new((descriptors / 16).clamp(1, pipes::MOST as u64) as usize);
         Self {
-            tool,
+            reports,
             listeners,
             limits,
             epoll,
@@ -113,14 +125,18 @@ impl<'a> Relay<'a> {
     /// # Errors
     /// When epoll or a listener fails for good. Whatever happens to a connection is not an error here.
     pub fn run(mut self, life: &Life) -> Result<()> {
-        for end in life.ends() {
-            self.epoll.add(end, libc::EPOLLIN, Token::Life.pack()).context(|| "epoll_ctl")?;
+        for (end, events) in life.ends() {
+            watch(&self.epoll, &end, events, Token::Life).context(|| "epoll_ctl")?;
         }
         self.resume()?;
-        let mut events = [Event { events: 0, u64: 0 }; 256];
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         let mut turns = Vec::new();
         loop {
-            let count = self.epoll.wait(&mut events, self.patience()).context(|| "epoll_wait")?;
+            let count = match epoll_pwait(&self.epoll, &mut events, self.patience()) {
+                // signal(7): stopping and continuing the process interrupts it.
+                Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                result => result.context(|| "epoll_pwait")?,
+            };
             self.now = ticks(self.start.elapsed());
             for event in events.iter().take(count) {
                 match Token::unpack(event.u64) {
@@ -163,9 +179,8 @@ impl<'a> Relay<'a> {
             return Ok(());
         };
         // The socket for the far side comes first: no client is taken in that cannot be served.
-        let family = listener.target.addresses.first().map_or(libc::AF_UNIX, |address| address.family());
-        let Ok(socket) = sys::socket(family) else { return self.pause() };
-        match sys::accept(&listener.socket) {
+        let Ok(socket) = socket(listener.target.family(), STREAM) else { return self.pause() };
+        match accept4(&listener.socket, libc::SOCK_NONBLOCK) {
             Ok(client) => {
                 let deadline = self.limits.connect.map(|limit| self.now + ticks(limit) + 1);
                 self.open += 1;
@@ -174,7 +189,13 @@ impl<'a> Relay<'a> {
                     self.slots.push(Slot::Free);
                     self.slots.len() as u32 - 1
                 });
-                self.connect(slot, Attempt::new(client, socket, index, deadline));
+                let attempt = Attempt::new(client, socket, Rc::clone(&listener.target));
+                self.advance(slot, Pending { attempt, listener: index, deadline }, 0);
+                if let (Some(Slot::Connecting(_)), Some(listener)) =
+                    (self.slots.get(slot as usize), self.listeners.get_mut(index))
+                {
+                    listener.pending.push_back(slot);
+                }
                 if self.open >= self.limits.connections { self.pause() } else { Ok(()) }
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
@@ -195,15 +216,15 @@ impl<'a> Relay<'a> {
         self.stock.pipes.clear();
         self.listeners
             .iter()
-            .try_for_each(|listener| self.epoll.remove(&listener.socket))
+            .try_for_each(|listener| epoll_ctl(&self.epoll, libc::EPOLL_CTL_DEL, &listener.socket, 0, 0))
             .context(|| "epoll_ctl")
     }
 
     fn resume(&mut self) -> Result<()> {
         self.paused = None;
         for (index, listener) in self.listeners.iter().enumerate() {
-            let token = Token::Listener(index).pack();
-            self.epoll.add(&listener.socket, libc::EPOLLIN, token).context(|| "epoll_ctl")?;
+            watch(&self.epoll, &listener.socket, libc::EPOLLIN, Token::Listener(index))
+                .context(|| "epoll_ctl")?;
         }
         Ok(())
     }
@@ -218,8 +239,8 @@ impl<'a> Relay<'a> {
                 }
             }
             Some(Slot::Connecting(_)) => {
-                let Slot::Connecting(attempt) = self.take(slot) else { return };
-                self.conclude(slot, attempt, events);
+                let Slot::Connecting(pending) = self.take(slot) else { return };
+                self.advance(slot, pending, events);
             }
             _ => {}
         }
@@ -237,6 +258,83 @@ impl<'a> Relay<'a> {
             }
             Outcome::Done => self.release(slot),
         }
+    }
+
+    /// Connects a client to its target, or leaves it pending. `events` is what epoll has said of the target's socket.
+    fn advance(&mut self, slot: u32, mut pending: Pending, events: u32) {
+        match pending.attempt.advance() {
+            Progress::Connected => self.establish(slot, pending, events),
+            Progress::Failed(error) => self.refuse(slot, &pending, &error),
+            Progress::Pending => {
+                let socket = &pending.attempt.socket;
+                let watched = match pending.attempt.in_progress {
+                    true => watch(&self.epoll, socket, EVERYTHING, Token::Socket(slot, 1)),
+                    false => Ok(()),
+                };
+                match watched {
+                    Ok(()) => self.put(slot, Slot::Connecting(pending)),
+                    Err(error) => self.refuse(slot, &pending, &error),
+                }
+            }
+        }
+    }
+
+    fn establish(&mut self, slot: u32, pending: Pending, events: u32) {
+        let Some(listener) = self.listeners.get_mut(pending.listener) else { return };
+        listener.lost = false;
+        let Attempt { client, socket, in_progress, .. } = pending.attempt;
+        let family = listener.target.family();
+        let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };
+        // A TCP client has its listener's.
+        if listener.family == libc::AF_UNIX {
+            let _best_effort = tune_unix(&client);
+        }
+        let watched = match in_progress {
+            true => Ok(()),
+            false => watch(&self.epoll, &socket, EVERYTHING, Token::Socket(slot, 1)),
+        };
+        let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, Token::Socket(slot, 0)));
+        let mut connection = Connection::new((client, listener.family), (socket, family), self.now);
+        connection.note(1, events);
+        if watched.is_err() {
+            connection.reset();
+            return self.release(slot);
+        }
+        self.put(slot, Slot::Open { connection, queued: false });
+    }
+
+    /// The target cannot be reached. The client learns that by a reset, the user by one report per failure that
+    /// lasts.
+    fn refuse(&mut self, slot: u32, pending: &Pending, error: &io::Error) {
+        let _unsupported = reset_on_close(&pending.attempt.client);
+        self.release(slot);
+        let Some(listener) = self.listeners.get_mut(pending.listener) else { return };
+        if !std::mem::replace(&mut listener.lost, true) {
+            self.reports.refused(listener, error);
+        }
+    }
+
+    /// Repeats the attempts of one listener that had met a full backlog, and ends those that took too long. They are
+    /// in the order of their deadlines. Says whether any are left.
+    fn retry(&mut self, index: usize) -> bool {
+        while let Some(&slot) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
+            match self.take(slot) {
+                Slot::Connecting(pending)
+                    if pending.deadline.is_some_and(|deadline| self.now >= deadline) =>
+                {
+                    self.refuse(slot, &pending, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                }
+                Slot::Connecting(pending) if !pending.attempt.in_progress => self.advance(slot, pending, 0),
+                other => self.put(slot, other),
+            }
+            if matches!(self.slots.get(slot as usize), Some(Slot::Connecting(_))) {
+                return true;
+            }
+            if let Some(listener) = self.listeners.get_mut(index) {
+                listener.pending.pop_front();
+            }
+        }
+        false
     }
 
     fn retry_pending(&mut self) {
@@ -258,18 +356,18 @@ impl<'a> Relay<'a> {
         }
     }
 
-    pub(crate) fn put(&mut self, slot: u32, content: Slot) {
+    fn put(&mut self, slot: u32, content: Slot) {
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = content;
         }
     }
 
-    pub(crate) fn take(&mut self, slot: u32) -> Slot {
+    fn take(&mut self, slot: u32) -> Slot {
         self.slots.get_mut(slot as usize).map_or(Slot::Free, |place| std::mem::replace(place, Slot::Free))
     }
 
     /// Closes what is in `slot`.
-    pub(crate) fn release(&mut self, slot: u32) {
+    fn release(&mut self, slot: u32) {
         self.put(slot, Slot::Free);
         self.closed.push(slot);
         self.open -= 1;
@@ -278,6 +376,11 @@ impl<'a> Relay<'a> {
             self.stock.pipes.clear();
         }
     }
+}
+
+/// Watches `fd`; closing it ends that.
+fn watch(epoll: &OwnedFd, fd: &impl AsRawFd, events: libc::c_int, token: Token) -> io::Result<()> {
+    epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, token.pack())
 }
 
 fn ticks(time: Duration) -> u32 {

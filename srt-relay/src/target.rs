@@ -1,12 +1,10 @@
 //! CONNECT: where connections lead to.
 
-use crate::address::{Address, Place};
-use crate::sys::{self, SocketAddress};
-use srt_common::sys::open_path;
-use srt_common::{Context, Error, Result};
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use crate::address::{Address, Endpoint};
+use srt_common::sys::fd::{fcntl_getfl, inherited};
+use srt_common::sys::socket::SocketAddress;
+use srt_common::{Context, Error, Result, unix_socket};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// A socket to connect to.
@@ -27,17 +25,25 @@ impl Target {
     /// When there is no such socket.
     fn new(address: &Address) -> Result<Self> {
         let name = address.text.to_string_lossy().into_owned();
-        let (addresses, pinned) = match &address.place {
-            Place::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
-            Place::Unix(path) => {
-                let file = open_path(path, 0).context(|| &name);
-                let file = file
-                    .map_err(|e| e.hint("start the program that makes the socket first, and wait for it"));
-                pinned(&name, file?)?
+        let (addresses, pinned) = match &address.endpoint {
+            Endpoint::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
+            Endpoint::Unix(path) => {
+                let file = unix_socket::pin(path).context(|| &name).map_err(|error| {
+                    error.hint("start the program that makes the socket first, and wait for it")
+                })?;
+                pinned(file).map_err(|error| error.within(&name))?
             }
-            &Place::Descriptor(fd) => pinned(&name, sys::inherited(fd).context(|| &name)?)?,
+            &Endpoint::Inherited(fd) => inherited(fd)
+                .context(|| "inherited descriptor")
+                .and_then(pinned)
+                .map_err(|error| error.within(&name))?,
         };
         Ok(Self { name, addresses, pinned })
+    }
+
+    /// AF_UNIX, or that of the address that is tried first: AF_INET or AF_INET6.
+    pub fn family(&self) -> libc::c_int {
+        self.addresses.first().map_or(libc::AF_UNIX, SocketAddress::family)
     }
 
     /// Whether this is one Unix socket, that cannot come back once its owner has closed it.
@@ -48,7 +54,7 @@ impl Target {
 
 /// Every target once, however many listeners lead to it.
 #[derive(Default)]
-pub struct Targets(Vec<(Place, Rc<Target>)>);
+pub struct Targets(Vec<(Endpoint, Rc<Target>)>);
 
 impl Targets {
     /// The target that `address` names.
@@ -56,11 +62,11 @@ impl Targets {
     /// # Errors
     /// When there is no such socket.
     pub fn get(&mut self, address: &Address) -> Result<Rc<Target>> {
-        if let Some((_, target)) = self.0.iter().find(|(place, _)| *place == address.place) {
+        if let Some((_, target)) = self.0.iter().find(|(endpoint, _)| *endpoint == address.endpoint) {
             return Ok(Rc::clone(target));
         }
         let target = Rc::new(Target::new(address)?);
-        self.0.push((address.place.clone(), Rc::clone(&target)));
+        self.0.push((address.endpoint.clone(), Rc::clone(&target)));
         Ok(target)
     }
 
@@ -74,22 +80,9 @@ impl Targets {
     }
 }
 
-/// connect(2) has no form that takes an inode. `/proc/self/fd/N` leads to it; where there is no procfs, whoever
-/// starts the relay can put the socket itself at that path (srt-ns does, in the relay's empty root).
-fn pinned(name: &str, fd: OwnedFd) -> Result<(Vec<SocketAddress>, Option<OwnedFd>)> {
-    if sys::status_flags(&fd).context(|| name)? & libc::O_PATH == 0 {
-        return Err(Error::failed(format!("{name}: not opened with O_PATH")));
+fn pinned(fd: OwnedFd) -> Result<(Vec<SocketAddress>, Option<OwnedFd>)> {
+    if fcntl_getfl(&fd).context(|| "fcntl")? & libc::O_PATH == 0 {
+        return Err(Error::failed("not opened with O_PATH"));
     }
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let file = File::from(fd);
-    let inode = file.metadata().context(|| name)?;
-    if !inode.file_type().is_socket() {
-        return Err(Error::failed(format!("{name}: not a socket")));
-    }
-    let seen = std::fs::metadata(&path).context(|| format!("{name}: {path}"));
-    let seen = seen.map_err(|error| error.hint("connecting to a Unix socket needs /proc: mount it"))?;
-    if (seen.dev(), seen.ino()) != (inode.dev(), inode.ino()) {
-        return Err(Error::failed(format!("{name}: {path} is another file")));
-    }
-    Ok((SocketAddress::unix(path.as_bytes()).into_iter().collect(), Some(file.into())))
+    Ok((vec![unix_socket::address(&fd)?], Some(fd)))
 }

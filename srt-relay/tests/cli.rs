@@ -13,6 +13,8 @@ fn help_names_every_option_and_address() {
     for word in [
         "--ready-fd",
         "--status-fd",
+        "--report-fd",
+        "--lifetime-fd",
         "--max-connections",
         "--connect-timeout",
         "--idle-timeout",
@@ -48,6 +50,8 @@ fn a_wrong_command_line_is_2_with_one_clear_error() {
         (&["--ready-fd", "x", "fd:3", "fd:4"], "--ready-fd"),
         (&["--ready-fd", "1", "--ready-fd", "2", "fd:3", "fd:4"], "--ready-fd"),
         (&["--ready-fd", "4", "fd:3", "fd:4"], "descriptor 4 is named for two uses"),
+        (&["--lifetime-fd", "4", "fd:3", "fd:4"], "descriptor 4 is named for two uses"),
+        (&["--report-fd", "99", "fd:3", "fd:4"], "--report-fd 99: not an open descriptor"),
         (&["--status-fd", "99", "fd:3", "fd:4"], "--status-fd 99: not an open descriptor"),
     ] {
         relay(args).code(2).one_clear_error("srt-relay").complains(complaint).says("");

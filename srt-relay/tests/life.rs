@@ -7,7 +7,8 @@ mod common;
 use common::*;
 use srt_tests::{Who, am_root, both, skip, wait_until};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -64,6 +65,47 @@ both! {
         assert_eq!(unsafe { libc::kill(relay, libc::SIGTERM) }, 0);
         wait_until("the relay's end", || !lives(relay));
         assert!(!socket.exists());
+    }
+
+    fn it_ends_when_the_last_writer_of_a_lifetime_pipe_is_gone(who) {
+        let scratch = who.scratch();
+        let socket = scratch.join("s");
+        let args = [&format!("unix:{}", socket.display()), "tcp:127.0.0.1:1", "--lifetime-fd", "7", "--lifetime-fd", "8", "--outlive-parent"];
+        for which in 0..2 {
+            let (readers, mut writers): (Vec<_>, Vec<_>) =
+                (0..2).map(|_| pipe()).map(|(reader, writer)| (reader, fs::File::from(writer))).unzip();
+            let fds = [(readers[0].as_raw_fd(), 7), (readers[1].as_raw_fd(), 8)];
+            let mut relay = Relay::start_with(who, &args, &fds);
+            let another = writers[which].try_clone().expect("dup");
+            // What is written is no end, nor is the end of one of two writers.
+            writers[which].write_all(b"x").expect("write");
+            drop(writers.swap_remove(which));
+            thread::sleep(Duration::from_millis(100));
+            assert!(relay.child.try_wait().expect("wait").is_none() && socket.exists());
+            drop(another);
+            assert_eq!(relay.wait().code(), Some(0));
+            assert!(!socket.exists());
+        }
+        // The writer may be gone before the relay has looked.
+        let (reader, writer) = pipe();
+        drop(writer);
+        let mut command = who.command("srt-relay");
+        srt_tests::pass_fd(&mut command, reader.as_raw_fd(), 7);
+        srt_tests::run(command.arg(args[0]).args(["tcp:127.0.0.1:1", "--lifetime-fd", "7"])).ok();
+        assert!(!socket.exists());
+    }
+
+    fn what_is_no_reading_end_of_a_pipe_bounds_no_life(who) {
+        let (_reader, writer) = pipe();
+        let null = fs::File::open("/dev/null").expect("open");
+        for (fd, words) in [(writer.as_raw_fd(), "expected the reading end of a pipe"), (null.as_raw_fd(), "expected the reading end of a pipe"), (-1, "not an open descriptor")] {
+            let mut command = who.command("srt-relay");
+            if fd >= 0 {
+                srt_tests::pass_fd(&mut command, fd, 7);
+            }
+            let ran = srt_tests::run(command.args(["tcp:127.0.0.1:1", "tcp:127.0.0.1:1", "--lifetime-fd", "7"]));
+            ran.code(2).one_clear_error("srt-relay").complains("--lifetime-fd 7").complains(words);
+        }
     }
 
     fn the_end_of_the_thread_that_started_it_is_not_its_parents(who) {

@@ -5,7 +5,6 @@
 mod common;
 
 use common::*;
-use srt_common::sys::open_path;
 use srt_tests::{Who, both, has, run, skip, wait_until};
 use std::ffi::OsString;
 use std::fs;
@@ -40,6 +39,19 @@ fn unix_server(who: Who, path: &Path, word: &'static str) {
     let listener = UnixListener::bind(path).expect("bind");
     std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
     thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(word.as_bytes()))));
+}
+
+fn open_path(path: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
+    use srt_common::sys::{c_path, file};
+    file::openat(&file::CWD, &c_path(path)?, libc::O_PATH, 0)
+}
+
+/// A socket that nothing is bound to any more. Made by another process: a child that another thread starts meanwhile
+/// would keep one of ours alive.
+fn dead_socket(who: Who, path: &Path) {
+    let _gone = fs::remove_file(path);
+    let script = "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])";
+    run(who.command("python3").args(["-c", script]).arg(path)).ok();
 }
 
 fn ask_tcp(port: u16) -> String {
@@ -160,10 +172,7 @@ both! {
         let path = scratch.join("s");
         let port = tcp_server("hello");
         for _ in 0..5 {
-            let _gone = fs::remove_file(&path);
-            // By another process: a child that another thread starts meanwhile would keep one of ours alive.
-            let script = "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])";
-            run(who.command("python3").args(["-c", script]).arg(&path)).ok();
+            dead_socket(who, &path);
             let mut all: Vec<_> = (0..20)
                 .map(|_| {
                     let mut command = who.command("srt-relay");
@@ -178,6 +187,83 @@ both! {
                 let _ended = (child.kill(), child.wait());
             }
         }
+    }
+
+    fn of_starters_that_have_all_found_the_same_socket_dead_one_serves(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let (path, traces) = (scratch.join("s"), scratch.dir("traces"));
+        let port = tcp_server("hello");
+        dead_socket(who, &path);
+        // The window between the look and the exchange of the names is held open until all are in it.
+        let mut all: Vec<_> = (0..4)
+            .map(|number| {
+                let mut command = who.command("strace");
+                command.args(["-f", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=300000", "-o"]);
+                command.arg(traces.join(number.to_string())).arg(srt_tests::tool("srt-relay"));
+                command.arg(unix(&path)).arg(tcp(port));
+                command.stderr(std::process::Stdio::piped()).spawn().expect("spawn")
+            })
+            .collect();
+        let mut refused = vec![];
+        wait_until("three refusals", || {
+            all.retain_mut(|child| {
+                let ended = child.try_wait().expect("wait").is_some();
+                if ended {
+                    refused.push(String::from_utf8(read_all(child.stderr.as_mut().expect("stderr"))).expect("text"));
+                }
+                !ended
+            });
+            all.len() <= 1
+        });
+        assert_eq!(all.len(), 1, "one is left");
+        assert!(refused.iter().all(|text| text.contains("listens there already")), "{refused:?}");
+        // Both outcomes have occurred: more than one was in the window, and exchanged what another had put there.
+        let exchanges = |number: i32| fs::read_to_string(traces.join(number.to_string())).expect("trace").matches("RENAME_EXCHANGE").count();
+        assert!((0..4).filter(|&number| exchanges(number) > 0).count() > 1);
+        assert_eq!(ask_unix(&path), "hello");
+        // Nothing is left of the others.
+        let names: Vec<_> = fs::read_dir(scratch.path()).expect("directory").flatten().map(|entry| entry.file_name()).collect();
+        assert!(names.iter().all(|name| name == "s" || name == "traces"), "{names:?}");
+        for child in &mut all {
+            // strace passes the signal on; its own end would leave the relay behind.
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("children");
+            run(Who::Root.command("kill").args(children.split_whitespace())).ok();
+            child.wait().expect("wait");
+        }
+        assert!(!path.exists(), "the one that serves has removed its own");
+    }
+
+    fn a_lock_that_another_holds_on_the_directory_hinders_nobody(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let locked = fs::File::open(scratch.path()).expect("open");
+        locked.lock().expect("flock");
+        // The control: it is held.
+        assert!(fs::File::open(scratch.path()).expect("open").try_lock().is_err());
+        dead_socket(who, &path);
+        for _ in 0..2 {
+            let relay = Relay::start(who, &[unix(&path), tcp(tcp_server("hello"))]);
+            assert_eq!(ask_unix(&path), "hello");
+            assert_eq!(relay.terminate().code(), Some(0));
+        }
+    }
+
+    fn a_link_in_the_targets_place_is_not_followed_and_one_on_the_way_is(who) {
+        let scratch = who.scratch();
+        let (path, link) = (scratch.dir("d").join("target"), scratch.join("link"));
+        unix_server(who, &path, "hello");
+        symlink(&path, &link).expect("symlink");
+        // The control: it leads to the socket.
+        assert_eq!(ask_unix(&link), "hello");
+        let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&link)));
+        ran.code(1).one_clear_error("srt-relay").complains("a symbolic link, which is not followed");
+        let (way, port) = (scratch.join("way"), free_port());
+        symlink(scratch.join("d"), &way).expect("symlink");
+        let _relay = Relay::start(who, &[tcp(port), unix(&way.join("target"))]);
+        assert_eq!(ask_tcp(port), "hello");
     }
 
     fn any_path_will_do_however_long_or_strange(who) {
@@ -239,7 +325,7 @@ both! {
         let scratch = who.scratch();
         let path = scratch.join("target");
         unix_server(who, &path, "hello");
-        let pinned = open_path(&path, 0).expect("O_PATH");
+        let pinned = open_path(&path).expect("O_PATH");
         let (one, two) =
             (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"));
         let three = UnixListener::bind(scratch.join("three")).expect("bind");
@@ -265,7 +351,7 @@ both! {
         let port = listener.local_addr().expect("address").port();
         let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
         let file = fs::File::open("/etc/passwd").expect("open");
-        let file_path = open_path(Path::new("/etc/passwd"), 0).expect("O_PATH");
+        let file_path = open_path(Path::new("/etc/passwd")).expect("O_PATH");
         let unix_connected = UnixStream::connect(&path).expect("connect");
         for (args, fd, complaint) in [
             ([OsString::from("fd:9"), tcp(1)], file.as_raw_fd(), "not a socket"),
@@ -291,32 +377,65 @@ both! {
     }
 
     fn a_target_made_anew_is_reported_as_lost_and_not_followed(who) {
-        let scratch = who.scratch();
-        let path = scratch.join("target");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
-        let (port, other, other_port) = (free_port(), tcp_server("other"), free_port());
-        let (mut events, status) = pipe();
-        let args = ["--status-fd".into(), "7".into(), tcp(port), unix(&path), tcp(other_port), tcp(other)];
-        let relay = Relay::start_with(who, &args, &[(status.as_raw_fd(), 7)]);
-        drop(status);
-        drop(listener);
-        fs::remove_file(&path).expect("rm");
-        unix_server(who, &path, "anew");
-        for _ in 0..3 {
-            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
-            assert!(client.read(&mut [0]).is_err());
+        // To stderr; where a script listens, to it alone, not into what may be a command's stderr.
+        for told in ["stderr", "--status-fd", "--report-fd"] {
+            let scratch = who.scratch();
+            let path = scratch.join("target");
+            let listener = UnixListener::bind(&path).expect("bind");
+            std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+            let (port, other, other_port) = (free_port(), tcp_server("other"), free_port());
+            let (mut events, writer) = pipe();
+            let mut args = vec![tcp(other_port), tcp(other), tcp(port), unix(&path)];
+            if told != "stderr" {
+                args.extend([told.into(), "7".into()]);
+            }
+            let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7)]);
+            drop(writer);
+            drop(listener);
+            fs::remove_file(&path).expect("rm");
+            unix_server(who, &path, "anew");
+            for _ in 0..3 {
+                let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+                assert!(client.read(&mut [0]).is_err());
+            }
+            assert_eq!(ask_tcp(other_port), "other", "the other pair goes on");
+            let message = format!("tcp:127.0.0.1:{port}: cannot connect to unix:{}: Connection refused", path.display());
+            if told == "stderr" {
+                wait_until("the report", || relay.stderr().lines().count() == 2);
+                assert!(relay.stderr().starts_with(&format!("srt-relay: {message}\nsrt-relay: hint: ")), "{}", relay.stderr());
+            } else {
+                assert_eq!(relay.stderr(), "");
+            }
+            relay.terminate();
+            let mut text = String::new();
+            events.read_to_string(&mut text).expect("events");
+            match told {
+                "--status-fd" => assert_eq!(text, format!(
+                    "{{\"stage\":\"srt-relay\",\"event\":\"relay-lost\",\"listen\":\"tcp:127.0.0.1:{port}\",\"connect\":\"unix:{}\",\
+                     \"message\":\"{message}\"}}\n", path.display())),
+                "--report-fd" => assert_eq!(text, format!("lost 1 {}\n", libc::ECONNREFUSED)),
+                _ => assert_eq!(text, ""),
+            }
         }
-        assert_eq!(ask_tcp(other_port), "other", "the other pair goes on");
-        let line = format!("srt-relay: tcp:127.0.0.1:{port}: cannot connect to unix:{}: Connection refused\n", path.display());
-        wait_until("the report", || relay.stderr().lines().count() == 2);
-        assert!(relay.stderr().starts_with(&format!("{line}srt-relay: hint: ")), "{}", relay.stderr());
+    }
+
+    fn a_failure_that_may_pass_is_reported_once_until_it_has_passed(who) {
+        let (port, to) = (free_port(), free_port());
+        let (mut reports, writer) = pipe();
+        let args = [tcp(port), format!("tcp:localhost:{to}").into(), "--report-fd".into(), "7".into()];
+        let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7)]);
+        drop(writer);
+        for _ in 0..2 {
+            for _ in 0..3 {
+                assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect").read(&mut [0]).is_err());
+            }
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, to)).expect("bind");
+            let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            server.accept().expect("it has passed");
+        }
+        assert_eq!(relay.stderr(), "");
         relay.terminate();
-        let mut text = String::new();
-        events.read_to_string(&mut text).expect("events");
-        assert_eq!(text, format!(
-            "{{\"stage\":\"srt-relay\",\"event\":\"relay-lost\",\"listen\":\"tcp:127.0.0.1:{port}\",\"connect\":\"unix:{0}\",\
-             \"message\":\"tcp:127.0.0.1:{port}: cannot connect to unix:{0}: Connection refused\"}}\n", path.display()));
+        assert_eq!(String::from_utf8(read_all(&mut reports)).expect("text"), format!("failed 0 {}\n", libc::ECONNREFUSED).repeat(2));
     }
 
     fn a_target_of_another_type_is_reported(who) {

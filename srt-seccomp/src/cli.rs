@@ -1,5 +1,6 @@
 //! From argv to what is to be done.
 
+use crate::landlock::Wanted;
 use crate::load::Load;
 use crate::rules::{self, Rule};
 use argh::FromArgs;
@@ -25,6 +26,8 @@ pub enum Request {
 pub struct Plan {
     /// The rules that hold.
     pub rules: Vec<&'static Rule>,
+    /// What Landlock is to restrict.
+    pub landlock: Wanted,
     /// The user's own filters, in order.
     pub loads: Vec<Load>,
     /// The descriptors that PROGRAM gets besides 0, 1 and 2.
@@ -52,6 +55,21 @@ struct Options {
     /// the same, read from descriptor N to its end (repeatable)
     #[argh(option, arg_name = "N")]
     load_fd: Vec<RawFd>,
+    /// give PROGRAM only the rights to files that its mounts give, so that a read-only mount also stops FIFOs (Landlock)
+    #[argh(switch)]
+    landlock: u8,
+    /// let PROGRAM read and execute what is below PATH, and open nothing that no --read or --write names (repeatable)
+    #[argh(option, arg_name = "PATH")]
+    read: Vec<Raw>,
+    /// the same, and write below PATH (repeatable)
+    #[argh(option, arg_name = "PATH")]
+    write: Vec<Raw>,
+    /// in place of the rule unix: of the Unix sockets outside, connect to PATH, or to those below it, alone (repeatable)
+    #[argh(option, arg_name = "PATH")]
+    unix: Vec<Raw>,
+    /// in place of the rule net: of all networks, TCP connections to PORT alone (repeatable)
+    #[argh(option, arg_name = "PORT", from_str_fn(port))]
+    connect_tcp: Vec<u16>,
     /// write the rules' filter to stdout as raw BPF, for --load or bwrap --seccomp, and run nothing
     #[argh(switch)]
     export: u8,
@@ -61,13 +79,18 @@ struct Options {
     /// leave descriptor N open for PROGRAM (repeatable)
     #[argh(option, arg_name = "N")]
     keep_fd: Vec<RawFd>,
-    /// report a failure of srt-seccomp on descriptor N, as a line of JSON
+    /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
     status_fd: Option<RawFd>,
     /// print the version
     #[argh(switch)]
     #[allow(dead_code)]
     version: bool,
+}
+
+fn port(text: &str) -> std::result::Result<u16, String> {
+    let port = text.parse().ok().filter(|&port| port != 0);
+    port.ok_or_else(|| "expected a port from 1 to 65535".to_owned())
 }
 
 /// The text of `--help`.
@@ -83,11 +106,41 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = args::parse::<Options>(tool.name, &line.options);
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
-    let rules = rules::select(&options.allow, &options.deny)?;
+    let mut rules = rules::select(&options.allow, &options.deny)?;
+    let paths = |list: Vec<Raw>| list.into_iter().map(|path| path.0.into()).collect();
+    let landlock = Wanted {
+        mounts: options.landlock != 0,
+        read: paths(options.read),
+        write: paths(options.write),
+        unix: paths(options.unix),
+        connect_tcp: options.connect_tcp,
+    };
+    if options.landlock > 1 {
+        return Err(Error::usage("--landlock: expected once"));
+    }
+    if landlock.mounts && !(landlock.read.is_empty() && landlock.write.is_empty()) {
+        return Err(Error::usage(
+            "--landlock gives the rights that the mounts give: leave out --read and --write",
+        ));
+    }
+    // Landlock knows paths and ports, which a filter cannot see.
+    if !landlock.unix.is_empty() {
+        rules.retain(|rule| rule.name != "unix");
+    }
+    if !landlock.connect_tcp.is_empty() {
+        rules.retain(|rule| rule.name != "net");
+        rules.push(&rules::NET_BUT_TCP);
+    }
     let (alone, request) = match (options.list, options.export) {
         (0, 0) => {
             let (loads, keep_fds) = (loads(&line.options), options.keep_fd);
-            return Ok(Request::Run(Plan { rules, loads, keep_fds, program: line.program(tool.name)? }));
+            return Ok(Request::Run(Plan {
+                rules,
+                landlock,
+                loads,
+                keep_fds,
+                program: line.program(tool.name)?,
+            }));
         }
         (1, 0) => ("--list", Request::List),
         (0, 1) => ("--export", Request::Export(rules)),
@@ -96,9 +149,11 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if line.program.is_some() {
         return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));
     }
-    // Two filters cannot be made one. Whoever takes the exported one takes the other beside it.
-    if !options.load.is_empty() || !options.load_fd.is_empty() {
-        return Err(Error::usage(format!("{alone} cannot be combined with --load or --load-fd")));
+    // What is exported is one filter, and Landlock is none.
+    if !options.load.is_empty() || !options.load_fd.is_empty() || landlock != Wanted::default() {
+        return Err(Error::usage(format!(
+            "{alone} cannot be combined with --load or --load-fd, nor with Landlock's options"
+        )));
     }
     Ok(request)
 }
@@ -109,7 +164,7 @@ fn loads(options: &[OsString]) -> Vec<Load> {
     let mut words = options.iter();
     let mut loads = vec![];
     while let Some(option) = words.next() {
-        let switch = ["--export", "--list", "--version"].iter().any(|switch| option == switch);
+        let switch = ["--export", "--landlock", "--list", "--version"].iter().any(|switch| option == switch);
         let value = if switch { None } else { words.next() };
         match (option.to_str(), value) {
             (Some("--load"), Some(path)) => loads.push(Load::File(path.clone())),

@@ -17,32 +17,9 @@
 //! ```
 
 use crate::rules::{Clause, Rule, Test};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
-};
+use crate::syscalls::Arch;
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompRule, sock_filter};
 use srt_common::{Error, Result};
-
-/// The architecture that a filter is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arch {
-    /// AMD64, called x86-64 by the kernel.
-    X86_64,
-    /// 64-bit ARM.
-    Aarch64,
-}
-
-impl Arch {
-    /// The one that this program is compiled for.
-    pub const NATIVE: Self = if cfg!(target_arch = "x86_64") { Self::X86_64 } else { Self::Aarch64 };
-
-    /// AUDIT_ARCH_* of linux/audit.h, which is what a filter sees: the ELF machine, 64-bit, little-endian.
-    pub const fn audit(self) -> u32 {
-        match self {
-            Self::X86_64 => 0xc000_003e,
-            Self::Aarch64 => 0xc000_00b7,
-        }
-    }
-}
 
 /// `__X32_SYSCALL_BIT` of asm/unistd.h. From here on, x86_64 numbers mean the x32 ABI: the same calls once more.
 /// (The numbers 512 to 547 mean nothing without the bit since Linux 5.4.)
@@ -69,16 +46,17 @@ pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
 
 /// What is done with each number, from 0 on, in order.
 fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
-    let number = |clause: &&Clause| clause.syscall.number(arch);
-    let mut clauses: Vec<&Clause> = rules.iter().flat_map(|rule| rule.clauses).collect();
-    clauses.sort_by_key(number); // Stable: the clauses of one call stay in order.
+    let all = rules.iter().flat_map(|rule| rule.clauses);
+    let mut clauses: Vec<(u32, &Clause)> =
+        all.filter_map(|clause| Some((clause.syscall.number(arch)?, clause))).collect();
+    clauses.sort_by_key(|clause| clause.0); // Stable: the clauses of one call stay in order.
 
     let allow = || vec![ret(&SeccompAction::Allow)];
     let mut segments = vec![];
     put(&mut segments, 0, allow());
-    for of_call in clauses.chunk_by(|one, other| one.syscall == other.syscall) {
-        let number = of_call.first().map_or(0, number);
-        put(&mut segments, number, body(of_call)?);
+    for of_call in clauses.chunk_by(|one, other| one.0 == other.0) {
+        let number = of_call.first().map_or(0, |clause| clause.0);
+        put(&mut segments, number, body(of_call.iter().map(|clause| clause.1))?);
         put(&mut segments, number + 1, allow());
     }
     if arch == Arch::X86_64 {
@@ -111,7 +89,7 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
 }
 
 /// The clauses of one system call. The first that matches decides.
-fn body(clauses: &[&Clause]) -> Result<BpfProgram> {
+fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
     let mut program = vec![];
     for clause in clauses {
         if clause.tests.is_empty() {
@@ -130,11 +108,8 @@ fn body(clauses: &[&Clause]) -> Result<BpfProgram> {
 }
 
 fn condition(test: &Test) -> Result<SeccompCondition> {
-    let operator = match test.mask {
-        u32::MAX => SeccompCmpOp::Eq,
-        mask => SeccompCmpOp::MaskedEq(mask.into()),
-    };
-    SeccompCondition::new(test.arg, SeccompCmpArgLen::Dword, operator, test.value.into()).map_err(broken)
+    SeccompCondition::new(test.arg, SeccompCmpArgLen::Dword, test.operator.clone(), test.value.into())
+        .map_err(broken)
 }
 
 fn broken(error: impl std::fmt::Display) -> Error {

@@ -1,13 +1,14 @@
 //! The parts of srt-seccomp: the command line, the rules, the filter made of them, filters that the user
-//! brings. `main.rs` tells in which order they act.
+//! brings, Landlock. `main.rs` tells in which order they act.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod filter;
+pub mod landlock;
 pub mod load;
+pub mod mounts;
 pub mod rules;
-pub mod sys;
 pub mod syscalls;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

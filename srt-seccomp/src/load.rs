@@ -1,11 +1,12 @@
 //! Raw BPF: filters that the user brings, ours as bytes, and their way into the kernel.
 
-use crate::sys;
+use crate::rules::Rule;
 use seccompiler::{BpfProgram, sock_filter};
+use srt_common::sys::{fd, file, mount, privileges, process, socket};
 use srt_common::{Context, Error, Result};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::RawFd;
 
 /// Where a filter comes from.
@@ -38,7 +39,7 @@ impl Filter {
     pub fn read(load: &Load) -> Result<Self> {
         let (option, opened) = match load {
             Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
-            Load::Fd(fd) => (format!("--load-fd {fd}"), sys::file(*fd)),
+            Load::Fd(fd) => (format!("--load-fd {fd}"), duplicate(*fd)),
         };
         let mut bytes = vec![];
         // One byte more than the kernel takes is enough to know: the file may be endless.
@@ -90,17 +91,65 @@ pub fn to_bytes(program: &[sock_filter]) -> Vec<u8> {
     program.iter().flat_map(bytes).collect()
 }
 
+/// The caller's descriptor as a file: a duplicate, since 0, 1 and 2 must stay open.
+fn duplicate(fd: RawFd) -> io::Result<File> {
+    fd::borrowed(fd)?.try_clone_to_owned().map(File::from)
+}
+
 /// Puts `program` around this process and all that it becomes.
 ///
 /// # Errors
 /// What the kernel says, with a hint.
 pub fn install(program: &[sock_filter]) -> Result<()> {
-    sys::seccomp(program).map_err(|error| {
+    // seccompiler has a type of its own with the kernel's fields.
+    let program: Vec<_> = program
+        .iter()
+        .map(|&sock_filter { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k })
+        .collect();
+    let question = process::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER.into(), 0);
+    let reached = reaches_the_kernel(question, libc::EFAULT); // For no program at all: seccomp(2).
+    reached.and_then(|()| privileges::prctl_set_seccomp(&program)).map_err(|error| {
         let hint = match error.raw_os_error() {
             Some(libc::EINVAL) => "the kernel does not take this program as a filter, or has no seccomp filters",
             Some(libc::ENOMEM) => "all filters around one process may have 32768 instructions together",
-            _ => "a filter that is already in place forbids seccomp(2): load such a filter last; in a container, allow it in the container's profile",
+            _ => "a filter that is already in place forbids prctl(2): load such a filter last; in a container, allow it in the container's profile",
         };
-        Error::system("seccomp", &error).hint(hint)
+        Error::system("prctl(PR_SET_SECCOMP)", &error).hint(hint)
     })
+}
+
+/// Checks that a call reaches the kernel, which must answer `errno` to these arguments. An outer filter may answer 0
+/// instead (SECCOMP_RET_ERRNO), and nothing would be done.
+///
+/// # Errors
+/// Another answer.
+pub fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()> {
+    match answer {
+        Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other("it is answered without being done")),
+    }
+}
+
+/// Checks that the filter of `rules` holds: the kernel says that there is one, and a call that it refuses is refused.
+/// The calls have arguments with which they do nothing if they are not; unshare(2) does, and the tool ends then.
+///
+/// # Errors
+/// It does not.
+pub fn require_filter(rules: &[&Rule]) -> Result<()> {
+    let tried = rules.iter().find_map(|rule| match rule.name {
+        "unix" => Some(socket::socket(libc::AF_UNIX, -1).err()),
+        "vsock" => Some(socket::socket(libc::AF_VSOCK, -1).err()),
+        "net" => Some(socket::socket(libc::AF_PACKET, -1).err()),
+        "keyring" => Some(privileges::keyctl(-1, 0, 0).err()),
+        "setid" => Some(file::fchmod(&-1, libc::S_ISUID).err()),
+        "userns" => Some(mount::unshare(libc::CLONE_NEWUSER).err()),
+        _ => None,
+    });
+    let refused = tried.is_none_or(|error| error.and_then(|e| e.raw_os_error()) == Some(libc::EPERM));
+    let mode = process::prctl(libc::PR_GET_SECCOMP, 0, 0).context(|| "prctl(PR_GET_SECCOMP)")?;
+    if !refused || mode != libc::SECCOMP_MODE_FILTER as libc::c_int {
+        return Err(Error::failed("the seccomp filter does not hold after it was installed"));
+    }
+    Ok(())
 }

@@ -5,11 +5,15 @@
 
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
+use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_seccomp::cli::{self, Plan, Request};
-use srt_seccomp::filter::{self, Arch};
-use srt_seccomp::{load, rules};
+use srt_seccomp::syscalls::Arch;
+use srt_seccomp::{filter, load, rules};
+
+#[global_allocator]
+static MEMORY: Piece = Piece::new();
 
 srt_common::main!(
     Spec { name: "srt-seccomp", manner: Manner::Stage, help: cli::help, watches_parent: false },
@@ -24,18 +28,21 @@ fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
             srt_common::fds::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
             Ok(0)
         }
-        Request::Run(plan) => run(&plan),
+        Request::Run(plan) => run(tool, &plan),
     }
 }
 
-fn run(plan: &Plan) -> Result<u8> {
+fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     tool::require_kernel()?;
     // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
     let kept = Kept::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;
     let own = filter::build(&plan.rules, Arch::NATIVE)?;
     let loaded = plan.loads.iter().map(load::Filter::read).collect::<Result<Vec<_>>>()?;
-    let ready = program.ready()?;
+    let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
+    let landlock = plan.landlock.ruleset(&fds)?;
+    // Why PROGRAM cannot be run, should it fail: the user's filters may forbid to look afterwards.
+    let cause = if loaded.is_empty() { None } else { program.missing_interpreter() };
 
     // 2. PROGRAM gets 0, 1, 2 and what --keep-fd names.
     kept.alone_survive_exec()?;
@@ -44,12 +51,20 @@ fn run(plan: &Plan) -> Result<u8> {
     //    since a filter could make a setuid program misbehave (seccomp(2), EACCES).
     privileges::drop_all()?;
 
-    // 4. The rules. From here on no Unix socket, no io_uring, no foreign ABI.
+    // 4. Landlock, then the rules. From here on no Unix socket, no io_uring, no foreign ABI.
+    if let Some(ruleset) = landlock {
+        ruleset.restrict()?;
+    }
     load::install(&own).map_err(|error| error.within("cannot install the seccomp filter"))?;
+    load::require_filter(&plan.rules)?;
 
-    // 5. The user's filters, in the order given.
+    // 5. The user's filters, in the order given. They may forbid write(2): the event is sent before.
+    tool.tell("exec", |event| event);
+    let ready = program.ready()?;
     loaded.iter().try_for_each(load::Filter::install)?;
 
     // 6. The one system call that is left.
-    Err(ready.exec())
+    let error = ready.exec();
+    Err(program
+        .failure_with(&error, || if loaded.is_empty() { program.missing_interpreter() } else { cause }))
 }

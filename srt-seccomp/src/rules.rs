@@ -2,6 +2,7 @@
 
 use crate::syscalls::*;
 use seccompiler::SeccompAction::{self, Allow, Errno};
+use seccompiler::SeccompCmpOp;
 use srt_common::{Error, Result};
 use std::fmt::Write;
 
@@ -30,7 +31,7 @@ pub struct Clause {
     pub action: SeccompAction,
 }
 
-/// Argument `arg` (from 0), its low 32 bits masked by `mask`, equals `value`.
+/// The low 32 bits of argument `arg` (from 0), compared with `value`.
 ///
 /// 32 bits, because the kernel takes each argument that is tested here as an int, or looks at these bits only:
 /// it drops the high half, so a comparison of 64 bits would be passed by any garbage up there.
@@ -38,34 +39,46 @@ pub struct Clause {
 pub struct Test {
     /// Which argument.
     pub arg: u8,
-    /// The bits that count.
-    pub mask: u32,
-    /// What they must be.
+    /// How it is compared.
+    pub operator: SeccompCmpOp,
+    /// With what.
     pub value: u32,
 }
 
 const EPERM: SeccompAction = Errno(libc::EPERM as u32);
 /// For what programs probe for: they fall back as on a kernel that does not have it.
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
+const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
 const AF_UNIX: u32 = libc::AF_UNIX as u32;
 const AF_VSOCK: u32 = libc::AF_VSOCK as u32;
 /// linux/socket.h; libc has it not for every target.
 const AF_QIPCRTR: u32 = 42;
 const STREAM: u32 = libc::SOCK_STREAM as u32;
-/// SOCK_TYPE_MASK of linux/net.h (the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK), without the one bit in which
-/// SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
-const STREAM_OR_SEQPACKET: u32 = 0xf & !((libc::SOCK_STREAM ^ libc::SOCK_SEQPACKET) as u32);
+/// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
+const SOCK_TYPE_MASK: u32 = 0xf;
+/// Without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
+const STREAM_OR_SEQPACKET: u32 = SOCK_TYPE_MASK & !((libc::SOCK_STREAM ^ libc::SOCK_SEQPACKET) as u32);
+const AF_INET: u32 = libc::AF_INET as u32;
+/// The one bit in which AF_INET (2) and AF_INET6 (10) differ.
+const INET_BIT: u32 = (libc::AF_INET ^ libc::AF_INET6) as u32;
+const AF_NETLINK: u32 = libc::AF_NETLINK as u32;
+const IPPROTO_TCP: u32 = libc::IPPROTO_TCP as u32;
+const MSG_FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
 const NEWUSER: u32 = libc::CLONE_NEWUSER as u32;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 
 const fn masked(arg: u8, mask: u32, value: u32) -> Test {
-    Test { arg, mask, value }
+    Test { arg, operator: SeccompCmpOp::MaskedEq(mask as u64), value }
 }
 
 const fn equal(arg: u8, value: u32) -> Test {
-    masked(arg, u32::MAX, value)
+    Test { arg, operator: SeccompCmpOp::Eq, value }
+}
+
+const fn differs(arg: u8, value: u32) -> Test {
+    Test { arg, operator: SeccompCmpOp::Ne, value }
 }
 
 const fn when(syscall: Syscall, uses: &'static str, tests: &'static [Test], action: SeccompAction) -> Clause {
@@ -80,6 +93,32 @@ const fn always(syscall: Syscall, action: SeccompAction) -> Clause {
 macro_rules! all {
     ($action:ident: $($syscall:ident)*) => { &[$(always($syscall, $action)),*] };
 }
+
+/// These system calls fail where this argument, a mode, has S_ISUID or S_ISGID; and the last one always.
+macro_rules! with_setid {
+    ($($syscall:ident $mode:literal)*; $($open:ident $flags:literal $open_mode:literal)*; $action:ident: $last:ident) => { &[
+        $(
+            when($syscall, "S_ISUID or S_ISGID", &[masked($mode, libc::S_ISUID, libc::S_ISUID)], EPERM),
+            when($syscall, "S_ISUID or S_ISGID", &[masked($mode, libc::S_ISGID, libc::S_ISGID)], EPERM),
+        )*
+        // open(2): without one of the two flags the mode is not looked at, and may be anything.
+        $(
+            when($open, "O_CREAT, S_ISUID", &[flag($flags, CREAT), flag($open_mode, libc::S_ISUID)], EPERM),
+            when($open, "O_CREAT, S_ISGID", &[flag($flags, CREAT), flag($open_mode, libc::S_ISGID)], EPERM),
+            when($open, "O_TMPFILE, S_ISUID", &[flag($flags, TMPFILE), flag($open_mode, libc::S_ISUID)], EPERM),
+            when($open, "O_TMPFILE, S_ISGID", &[flag($flags, TMPFILE), flag($open_mode, libc::S_ISGID)], EPERM),
+        )*
+        always($last, $action),
+    ] };
+}
+
+const fn flag(arg: u8, bit: u32) -> Test {
+    masked(arg, bit, bit)
+}
+
+const CREAT: u32 = libc::O_CREAT as u32;
+/// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
+const TMPFILE: u32 = 0o20_000_000;
 
 const fn on(name: &'static str, clauses: &'static [Clause]) -> Rule {
     Rule { name, default: true, clauses }
@@ -122,6 +161,25 @@ pub const RULES: &[Rule] = &[
     ),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them.
     on("keyring", all!(EPERM: SYS_add_key SYS_request_key SYS_keyctl)),
+    // socket(2): every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own,
+    // and netlink(7), which programs ask for this machine's addresses.
+    off(
+        "net",
+        &[when(
+            SYS_socket,
+            "all but AF_UNIX, AF_NETLINK",
+            &[differs(0, AF_UNIX), differs(0, AF_NETLINK)],
+            EPERM,
+        )],
+    ),
+    // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host gives
+    // root to whoever runs it there. mkdir(2) drops both bits by itself (vfs_mkdir() in fs/namei.c). open(2) ignores the
+    // mode where it makes no file; libc passes 0 then. A filter cannot look into openat2's argument.
+    off(
+        "setid",
+        with_setid!(SYS_chmod 1 SYS_fchmod 1 SYS_fchmodat 2 SYS_fchmodat2 2 SYS_mknod 1 SYS_mknodat 2
+            SYS_creat 1; SYS_open 1 2 SYS_openat 2 3; ENOSYS: SYS_openat2),
+    ),
     // user_namespaces(7): all capabilities, over whatever the new namespace gets to own. A filter cannot look into
     // clone3's argument, a struct in memory; libc falls back to clone.
     off(
@@ -152,6 +210,25 @@ pub const RULES: &[Rule] = &[
     off("syslog", all!(EPERM: SYS_syslog)),
 ];
 
+/// The rule `net` where TCP connections are left to Landlock, which knows ports: of the internet's sockets TCP's alone
+/// (the protocol is 0 or IPPROTO_TCP; not MPTCP, which Landlock's rights do not cover), and no connect(2) that looks like
+/// a send (tcp_sendmsg_fastopen() in net/ipv4/tcp.c asks no security module). Who has no Fast Open falls back.
+pub const NET_BUT_TCP: Rule = off(
+    "net",
+    &[
+        when(
+            SYS_socket,
+            "",
+            &[masked(0, !INET_BIT, AF_INET), masked(1, SOCK_TYPE_MASK, STREAM), masked(2, !IPPROTO_TCP, 0)],
+            Allow,
+        ),
+        when(SYS_socket, "", &[differs(0, AF_UNIX), differs(0, AF_NETLINK)], EPERM),
+        when(SYS_sendto, "", &[masked(3, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
+        when(SYS_sendmsg, "", &[masked(2, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
+        when(SYS_sendmmsg, "", &[masked(3, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
+    ],
+);
+
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
 ///
 /// # Errors
@@ -180,12 +257,14 @@ pub fn list() -> String {
     let mut text = "RULE         DEFAULT  SYSTEM CALLS\n".to_owned();
     for rule in RULES {
         let refused = rule.clauses.iter().filter(|clause| clause.action != Allow);
-        let calls = refused.map(|clause| match clause.uses {
-            "" => clause.syscall.name.to_owned(),
-            uses => format!("{}({uses})", clause.syscall.name),
-        });
-        let (default, calls) =
-            (if rule.default { "on" } else { "off" }, calls.collect::<Vec<_>>().join(", "));
+        let mut calls: Vec<String> = refused
+            .map(|clause| match clause.uses {
+                "" => clause.syscall.name.to_owned(),
+                uses => format!("{}({uses})", clause.syscall.name),
+            })
+            .collect();
+        calls.dedup();
+        let (default, calls) = (if rule.default { "on" } else { "off" }, calls.join(", "));
         let _infallible = writeln!(text, "{:<12} {default:<8} {calls}", rule.name);
     }
     text

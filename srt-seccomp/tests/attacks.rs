@@ -189,6 +189,10 @@ fn perform(attack: &[&str]) -> i64 {
             }
             child
         }
+        // The file at `path` with this mode, or a new one at `new`.
+        ["set-mode", how, mode, path, new] => {
+            set_mode(how, u64::from_str_radix(mode, 8).expect("octal"), path, new)
+        }
         ["thread"] => std::thread::spawn(|| 42).join().expect("a thread"),
         #[cfg(target_arch = "x86_64")]
         ["int80", ..] => int80(numbers[0] as u32, numbers[1] as u32, numbers[2] as u32, numbers[3] as u32),
@@ -209,6 +213,32 @@ fn address(path: &str) -> (Vec<u8>, u64) {
     address.extend(path.bytes().chain([0]));
     let length = address.len() as u64;
     (address, length)
+}
+
+/// Every way to a mode.
+fn set_mode(how: &str, mode: u64, path: &str, new: &str) -> i64 {
+    let [path, new] = [path, new].map(|path| std::ffi::CString::new(path).expect("no NUL"));
+    let (path, new, here) = (path.as_ptr() as u64, new.as_ptr() as u64, libc::AT_FDCWD as u64);
+    call(libc::SYS_umask, &[0]);
+    match how {
+        #[cfg(target_arch = "x86_64")]
+        "chmod" => call(libc::SYS_chmod, &[path, mode]),
+        "fchmod" => {
+            let file = step!(call(libc::SYS_openat, &[here, path, libc::O_RDONLY as u64]));
+            call(libc::SYS_fchmod, &[file as u64, mode])
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        "chmod" => call(libc::SYS_fchmodat, &[here, path, mode]),
+        "fchmodat" => call(libc::SYS_fchmodat, &[here, path, mode]),
+        "fchmodat2" => call(libc::SYS_fchmodat2, &[here, path, mode, 0]),
+        "mknodat" => call(libc::SYS_mknodat, &[here, new, libc::S_IFREG as u64 | mode]),
+        "openat" => call(libc::SYS_openat, &[here, new, (libc::O_CREAT | libc::O_WRONLY) as u64, mode]),
+        "openat2" => {
+            let how = [(libc::O_CREAT | libc::O_WRONLY) as u64, mode, 0];
+            call(libc::SYS_openat2, &[here, new, how.as_ptr() as u64, 24])
+        }
+        _ => panic!("{how}?"),
+    }
 }
 
 /// IORING_OP_SOCKET of io_uring_enter(2): a Unix socket without socket(2).
@@ -469,6 +499,53 @@ both! {
             assert_eq!(lab.under(&[], &attack), outside, "control: {number}");
             assert_eq!(lab.under(&["--deny", "mount"], &attack), EPERM, "{number}");
         }
+    }
+
+    fn no_file_becomes_setuid_or_setgid_where_setid_is_denied(who) {
+        let lab = Lab::new(who);
+        let file = lab.path("file");
+        let none = lab.path("none");
+        for mode in ["4755", "2755", "6711"] {
+            for attack in ["chmod", "fchmod", "fchmodat", "fchmodat2", "mknodat", "openat", "openat2"] {
+                let attack = format!("set-mode {attack} {mode} {file} {none}");
+                let clean = || {
+                    let _none = fs::remove_file(&none);
+                    let _none = fs::remove_file(&file);
+                    lab.scratch.file("file", "");
+                };
+                clean();
+                let outside = lab.outside(&attack);
+                if outside == ENOSYS {
+                    continue; // fchmodat2 is Linux 6.6's.
+                }
+                assert!(outside.succeeded(), "control: {attack}: {outside:?}");
+                let made = |path: &str| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o6000 != 0);
+                assert!(made(&file) || made(&none), "control: {attack}");
+                clean();
+                let refused = if attack.contains("openat2") { ENOSYS } else { EPERM };
+                assert_eq!(lab.under(&["--deny", "setid"], &attack), refused, "{attack}");
+                assert!(!made(&file) && !made(&none), "{attack}");
+            }
+        }
+        // mkdir(2) drops both bits by itself; other modes, and files without one, are as ever.
+        let script = "umask 022; cd \"$1\" && touch a && chmod 755 a && mkdir -m 1777 d && cp -p a b && install -m 644 a c && stat -c %a a b c d";
+        let mut command = who.command("srt-seccomp");
+        run(command.args(["--deny", "setid", "--", "sh", "-c", script, "sh"]).arg(lab.scratch.path())).ok().says("755\n755\n644\n1777");
+    }
+
+    fn no_socket_of_a_network_can_be_made_where_net_is_denied(who) {
+        let lab = Lab::new(who);
+        let families = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, 38 /* AF_ALG */, libc::AF_BLUETOOTH];
+        for (family, kind) in families.iter().flat_map(|f| [1, 2, 3].map(|kind| (f, kind))) {
+            for garbage in [0, 1u64 << 32] {
+                let attack = format!("call {} {} {kind} 0", libc::SYS_socket, *family as u64 | garbage);
+                assert_eq!(lab.under(&["--deny", "net"], &attack), EPERM, "{attack}");
+            }
+        }
+        let tcp = format!("call {} 2 1 0", libc::SYS_socket);
+        assert!(lab.outside(&tcp).succeeded() && lab.under(&[], &tcp).succeeded(), "control");
+        let netlink = format!("call {} 16 3 0", libc::SYS_socket);
+        assert!(lab.under(&["--deny", "net"], &netlink).succeeded());
     }
 
     fn each_rule_on_request_refuses_what_works_without_it(who) {

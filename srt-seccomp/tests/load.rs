@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::multiple_unsafe_ops_per_block)]
 
+use srt_tests::refusals::{in_front, refuse_value};
 use srt_tests::{Scratch, Who, both, has, pass_fd, run, skip};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -32,6 +33,11 @@ fn filter(calls: &[i64], then: u32, otherwise: u32) -> Vec<u8> {
 /// A filter under which uname(2) fails with this errno.
 fn no_uname(errno: i32) -> Vec<u8> {
     filter(&[libc::SYS_uname], ERRNO | errno as u32, ALLOW)
+}
+
+/// A filter as bytes.
+fn to_bytes(program: &[libc::sock_filter]) -> Vec<u8> {
+    program.iter().map(|i| instruction(i.code, i.jt, i.jf, i.k)).collect::<Vec<_>>().concat()
 }
 
 /// `srt-seccomp ARGS -- PROGRAM`, with the file as descriptor 7.
@@ -115,22 +121,24 @@ both! {
         run(who.command("srt-seccomp").args(["--", "/no/such/program"])).code(127);
     }
 
-    fn a_filter_that_forbids_seccomp_has_to_be_the_last(who) {
+    fn a_filter_that_forbids_seccomp_need_not_be_the_last(who) {
         let lab = lab(who);
-        let first = lab.file("first", filter(&[libc::SYS_seccomp], ERRNO | libc::EACCES as u32, ALLOW));
+        for action in [KILL, ERRNO | libc::EACCES as u32] {
+            let first = lab.file("first", filter(&[libc::SYS_seccomp], action, ALLOW));
+            let mut command = who.command("srt-seccomp");
+            command.arg("--load").arg(&first).arg("--load").arg(lab.join("e7")).args(["--", "uname"]);
+            run(&mut command).complains("Argument list too long");
+        }
+    }
+
+    fn a_filter_that_forbids_prctl_has_to_be_the_last(who) {
+        let lab = lab(who);
+        let first = lab.file("first", filter(&[libc::SYS_prctl], ERRNO | libc::EACCES as u32, ALLOW));
         let mut command = who.command("srt-seccomp");
         command.arg("--load").arg(&first).arg("--load").arg(lab.join("e7")).args(["--", "true"]);
         let ran = run(&mut command);
-        ran.code(125).one_clear_error("srt-seccomp").complains("e7: seccomp: Permission denied");
+        ran.code(125).one_clear_error("srt-seccomp").complains("e7: prctl(PR_SET_SECCOMP): Permission denied");
         ran.complains("load such a filter last");
-    }
-
-    fn a_filter_that_forbids_prctl_need_not_be_the_last(who) {
-        let lab = lab(who);
-        let first = lab.file("first", filter(&[libc::SYS_prctl], KILL, ALLOW));
-        let mut command = who.command("srt-seccomp");
-        command.arg("--load").arg(&first).arg("--load").arg(lab.join("e7")).args(["--", "uname"]);
-        run(&mut command).complains("Argument list too long");
     }
 
     fn a_filter_that_forbids_execve_ends_in_126(who) {
@@ -149,8 +157,8 @@ both! {
             ("7", &[0; 7], "7 bytes are no whole number of BPF instructions"),
             ("9", &[0; 9], "9 bytes"),
             ("long", &long, "at most 4096 instructions"),
-            ("nonsense", &nonsense, "seccomp: Invalid argument"),
-            ("no return", &filter(&[], ALLOW, ALLOW)[..8], "seccomp: Invalid argument"),
+            ("nonsense", &nonsense, "prctl(PR_SET_SECCOMP): Invalid argument"),
+            ("no return", &filter(&[], ALLOW, ALLOW)[..8], "prctl(PR_SET_SECCOMP): Invalid argument"),
         ] {
             let file = lab.file(name, content);
             let ran = run(who.command("srt-seccomp").arg("--load").arg(&file).args(["--", "echo", "ran"]));
@@ -195,15 +203,66 @@ both! {
         ran.code(125).one_clear_error("srt-seccomp").complains("Cannot allocate memory").complains("32768");
     }
 
-    fn a_filter_around_us_that_refuses_seccomp_is_an_error_with_a_hint(who) {
-        let lab = who.scratch();
+    fn a_filter_around_us_that_refuses_filters_is_an_error_with_a_hint(who) {
         for (errno, says) in [(libc::EPERM, "Operation not permitted"), (libc::ENOSYS, "Function not implemented")] {
-            let file = lab.file("outer", filter(&[libc::SYS_seccomp], ERRNO | errno as u32, ALLOW));
             let mut command = who.command("srt-seccomp");
-            command.arg("--load").arg(&file).args(["--", "srt-seccomp", "--", "echo", "ran"]);
+            in_front(command.args(["--", "echo", "ran"]), &[refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, errno)]);
             let ran = run(&mut command);
             ran.code(125).one_clear_error("srt-seccomp").says("");
-            ran.complains(&format!("cannot install the seccomp filter: seccomp: {says}")).complains("hint: ");
+            ran.complains(&format!("cannot install the seccomp filter: prctl(PR_SET_SECCOMP): {says}")).complains("hint: ");
+        }
+    }
+
+    fn a_filter_that_is_answered_for_and_not_installed_is_an_error(who) {
+        const NOTHING: &str = "unix,vsock,io-uring,tty-inject,keyring";
+        let lie = || refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, 0);
+        for rules in [&[][..], &["--deny", "userns,mount,net,setid"], &["--allow", NOTHING], &["--allow", NOTHING, "--deny", "bpf"]] {
+            let command = || {
+                let mut command = who.command("srt-seccomp");
+                command.args(rules).args(["--", "echo", "ran"]);
+                command
+            };
+            run(&mut command()).ok().says("ran");
+            // A lie to all, and one to a srt-seccomp that is in another one and its filter.
+            let mut lied_to = command();
+            in_front(&mut lied_to, &[lie()]);
+            let liar = lab(who);
+            let liar = liar.file("liar", to_bytes(&srt_tests::refusals::filter(&[lie()])));
+            let mut inner = who.command("srt-seccomp");
+            inner.args(rules).arg("--load").arg(&liar).args(["--", "srt-seccomp"]).args(rules).args(["--", "echo", "ran"]);
+            for mut command in [lied_to, inner] {
+                let ran = run(&mut command);
+                ran.code(125).one_clear_error("srt-seccomp").says("");
+                ran.complains("cannot install the seccomp filter: prctl(PR_SET_SECCOMP): it is answered without being done");
+            }
+            // The same between two filters of the user's.
+            let lab = lab(who);
+            let mut command = who.command("srt-seccomp");
+            command.args(rules).arg("--load").arg(&liar).arg("--load").arg(lab.join("e7")).args(["--", "echo", "ran"]);
+            run(&mut command).code(125).complains("e7: prctl(PR_SET_SECCOMP): it is answered").says("");
+        }
+    }
+
+    fn a_filter_that_is_installed_for_us_and_does_not_hold_is_an_error(who) {
+        // The tracer lets the question through that the kernel answers with EFAULT, and then lies: of the prctl calls
+        // with PR_SET_SECCOMP, the second.
+        if !has("strace") {
+            skip!("strace is not installed");
+        }
+        let count = |name: &str| {
+            let mut command = who.command("strace");
+            command.args(["-qq", "-e", "trace=prctl"]).arg(srt_tests::tool("srt-seccomp"));
+            let ran = run(command.args(["--", "true"]));
+            let calls: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("prctl(")).collect();
+            calls.iter().rposition(|call| call.contains(name)).expect("a call") + 1
+        };
+        let last = count("PR_SET_SECCOMP");
+        for rules in [&[][..], &["--allow", "unix,vsock"], &["--allow", "unix,vsock,io-uring,tty-inject,keyring"]] {
+            let mut command = who.command("strace");
+            command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
+            command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));
+            let ran = run(command.args(rules).args(["--", "echo", "ran"]));
+            ran.code(125).one_clear_error("srt-seccomp").complains("does not hold").says("");
         }
     }
 

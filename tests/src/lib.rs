@@ -6,8 +6,11 @@
 //! a skip is a failure.
 
 pub mod attacks;
+pub mod bpf;
 pub mod host;
+pub mod pages;
 pub mod processes;
+pub mod raw_filters;
 pub mod refusals;
 pub mod servers;
 pub mod talk;
@@ -15,6 +18,7 @@ pub mod tree;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -27,7 +31,8 @@ use std::time::{Duration, Instant};
 pub const USER: u32 = 1000;
 
 /// All five, and the attacker's program (see [`attacks`]), which lies beside them.
-const TOOLS: [&str; 6] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect", "attack"];
+const TOOLS: [&str; 6] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect", ATTACK];
+const ATTACK: &str = "attack";
 
 /// How long anything may take before a test calls it stuck.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -50,6 +55,7 @@ impl Who {
     /// A command that this user runs: directly, or through setpriv(1). A tool's bare name (`srt-ns`) is the
     /// tool under test; anything else is found as usual.
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        reset_inherited();
         let program = program.as_ref();
         let name = program.to_string_lossy();
         let program = if name.starts_with("srt-") && !name.contains('/') {
@@ -85,6 +91,42 @@ impl Who {
         chown(dir.path(), Some(self.uid()), Some(self.uid())).expect("chown");
         Scratch { dir, who: self }
     }
+}
+
+/// Takes back what whoever runs the tests has had ignored: nohup(1), a shell's background job, a runner that reaps nobody.
+/// Children of these tests start as if nothing had been.
+///
+/// A handler that does nothing, not the default: nohup(1) still means this process, and an exec makes the default of it
+/// (execve(2)). An ignored SIGCHLD would take away what wait(2) is to tell (wait(2), NOTES).
+pub fn reset_inherited() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for signal in [
+            libc::SIGHUP,
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTERM,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+            libc::SIGALRM,
+            libc::SIGCHLD,
+        ] {
+            // SAFETY: all-zero bytes are a valid sigaction; the handler does nothing at all.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, std::ptr::null(), &raw mut action);
+                if action.sa_sigaction == libc::SIG_IGN {
+                    action.sa_sigaction = match signal {
+                        libc::SIGCHLD => libc::SIG_DFL,
+                        _ => nothing as extern "C" fn(libc::c_int) as libc::sighandler_t,
+                    };
+                    action.sa_flags = libc::SA_RESTART;
+                    libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+                }
+            }
+        }
+    });
 }
 
 /// A directory that goes away with the test.
@@ -148,7 +190,8 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// The directory of the tools: a copy, since the checkout may lie where an ordinary user cannot reach it.
+/// The directory of the tools: a copy, since the checkout may lie where an ordinary user cannot reach it. They are the
+/// ones built with the tests, or those in the directory that `SRT_TOOLS` names.
 pub fn tools() -> &'static Path {
     static COPY: OnceLock<PathBuf> = OnceLock::new();
     COPY.get_or_init(|| {
@@ -156,22 +199,27 @@ pub fn tools() -> &'static Path {
         let exe = std::env::current_exe().expect("current_exe");
         let built = exe.ancestors().find(|dir| TOOLS.iter().any(|name| dir.join(name).is_file()));
         let built = built.unwrap_or_else(|| panic!("no srt tool is built beside {}", exe.display()));
+        let chosen = std::env::var_os("SRT_TOOLS").map(PathBuf::from);
+        let files = TOOLS.map(|name| match &chosen {
+            Some(chosen) if name != ATTACK => {
+                let file = chosen.join(name);
+                assert!(file.is_file(), "SRT_TOOLS: there is no {}", file.display());
+                file
+            }
+            _ => built.join(name),
+        });
         // One copy for all tests of a build: the name says which build it is of.
-        let newest = TOOLS
-            .iter()
-            .filter_map(|name| fs::metadata(built.join(name)).and_then(|meta| meta.modified()).ok())
-            .max();
-        let stamp =
-            newest.map_or(0, |time| time.duration_since(std::time::UNIX_EPOCH).expect("time").as_nanos());
-        let shared = PathBuf::from(format!("/tmp/srt-tools-{stamp}"));
+        let times = files.iter().filter_map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
+        let times = times.map(|time| time.duration_since(std::time::UNIX_EPOCH).expect("time").as_nanos());
+        let mut build = std::hash::DefaultHasher::new();
+        (times.collect::<Vec<_>>(), &files).hash(&mut build);
+        let shared = PathBuf::from(format!("/tmp/srt-tools-{:x}", build.finish()));
         if !shared.exists() {
             let fresh = tempfile::Builder::new().prefix("srt-tools-").tempdir_in("/tmp").expect("tempdir");
-            for name in TOOLS {
-                if built.join(name).is_file() {
-                    // By cp(1): another test's child could inherit a descriptor that is open for writing: ETXTBSY.
-                    let copied = Command::new("cp").arg(built.join(name)).arg(fresh.path()).status();
-                    assert!(copied.expect("cp").success(), "copy {name}");
-                }
+            for file in files.iter().filter(|file| file.is_file()) {
+                // By cp(1): another test's child could inherit a descriptor that is open for writing: ETXTBSY.
+                let copied = Command::new("cp").arg(file).arg(fresh.path()).status();
+                assert!(copied.expect("cp").success(), "copy {}", file.display());
             }
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
             // Two test processes may race: rename succeeds for the first, and the other's copy is dropped.
@@ -235,7 +283,7 @@ impl Ran {
     #[track_caller]
     pub fn hints(&self, tool: &str, error: &str, hint: &str) -> &Self {
         self.one_clear_error(tool);
-        let lines: Vec<&str> = self.err.lines().collect();
+        let lines = self.error_lines();
         assert!(lines[0].contains(error), "expected {error:?} in {self:#?}");
         assert!(
             lines.get(1).is_some_and(|line| line.contains(hint)),
@@ -244,10 +292,16 @@ impl Ran {
         self
     }
 
+    /// The lines of stderr, without the one in which srt-mount says where PROGRAM starts: it is no failure.
+    fn error_lines(&self) -> Vec<&str> {
+        let is_note = |line: &&str| line.starts_with("srt-mount: ") && line.contains(": PROGRAM starts in ");
+        self.err.lines().filter(|line| !is_note(line)).collect()
+    }
+
     /// Fails the test unless stderr is one line of `tool: …`, with or without a second `tool: hint: …`.
     #[track_caller]
     pub fn one_clear_error(&self, tool: &str) -> &Self {
-        let lines: Vec<&str> = self.err.lines().collect();
+        let lines = self.error_lines();
         let named = |line: &&str| line.starts_with(&format!("{tool}: "));
         let hinted = lines.get(1).is_none_or(|line| line.starts_with(&format!("{tool}: hint: ")));
         assert!((1..=2).contains(&lines.len()) && lines.iter().all(named) && hinted, "{self:#?}");
@@ -265,6 +319,7 @@ pub fn run(command: &mut Command) -> Ran {
 /// The same with something on stdin, unless it is empty.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
+    reset_inherited();
     if !input.is_empty() {
         command.stdin(Stdio::piped());
     }
@@ -402,6 +457,7 @@ macro_rules! both {
 
             #[test]
             fn as_root() {
+                $crate::reset_inherited();
                 if !$crate::am_root() {
                     $crate::skip!("the tests do not run as root");
                 }
@@ -410,6 +466,7 @@ macro_rules! both {
 
             #[test]
             fn as_an_ordinary_user() {
+                $crate::reset_inherited();
                 if !$crate::am_root() {
                     $crate::skip!("the tests do not run as root");
                 }

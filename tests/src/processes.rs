@@ -69,19 +69,39 @@ pub fn tree(of: u32) -> String {
     all.map(line).collect()
 }
 
-/// The living child of `parent` with this name, which must come within the deadline.
+/// The living child of `parent` with this name, which must come within the deadline; or of its srt-init, whose child the
+/// command is.
 #[track_caller]
 pub fn child_named(parent: i32, name: &str) -> i32 {
     let start = Instant::now();
     loop {
-        let found = all().into_iter().find(|p| p.parent == parent && p.name == name && p.is_alive());
-        if let Some(found) = found {
+        let all_now = all();
+        let init = all_now.iter().find(|p| p.parent == parent && p.name == "srt-init").map(|p| p.pid);
+        let is_child = |p: &&Process| p.parent == parent || Some(p.parent) == init;
+        if let Some(found) = all_now.iter().filter(is_child).find(|p| p.name == name && p.is_alive()) {
             return found.pid;
         }
         let children = || all().into_iter().filter(|p| p.parent == parent).collect::<Vec<_>>();
         assert!(start.elapsed() < DEADLINE, "{parent} has no child {name}, but {:?}", children());
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The number that a process has in its own pid namespace (proc_pid_status(5), NSpid).
+pub fn number_inside(pid: i32) -> Option<i32> {
+    status_field(pid, "NSpid")?.split_whitespace().last()?.parse().ok()
+}
+
+/// A line of /proc/PID/status.
+pub fn status_field(pid: i32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+/// Whether a process is in a pid namespace below this process's.
+pub fn is_inside(pid: i32) -> bool {
+    status_field(pid, "NSpid").is_some_and(|numbers| numbers.split_whitespace().count() > 1)
 }
 
 /// kill(2). That the target is gone is no failure.
@@ -103,6 +123,7 @@ static TURN: Mutex<()> = Mutex::new(());
 impl Family {
     /// Waits for its turn, and begins with nobody.
     pub fn new() -> Self {
+        crate::reset_inherited();
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
         // SAFETY: integers.

@@ -10,18 +10,25 @@ use std::process::Command;
 pub struct Refusal {
     call: libc::c_long,
     argument: u32,
+    test: u32,
     bits: u32,
     errno: i32,
 }
 
 /// `call` fails with `errno`.
 pub fn refuse(call: libc::c_long, errno: i32) -> Refusal {
-    Refusal { call, argument: 0, bits: 0, errno }
+    Refusal { call, argument: 0, test: 0, bits: 0, errno }
 }
 
 /// `call` fails with `errno` if its argument (0 is the first) has one of `bits`.
 pub fn refuse_flag(call: libc::c_long, argument: u32, bits: libc::c_int, errno: i32) -> Refusal {
-    Refusal { call, argument, bits: bits as u32, errno }
+    Refusal { call, argument, test: libc::BPF_JSET, bits: bits as u32, errno }
+}
+
+/// `call` fails with `errno` if its argument (0 is the first) is `value`. 0 for `errno` is a lie: the call is not made,
+/// and answers 0.
+pub fn refuse_value(call: libc::c_long, argument: u32, value: libc::c_int, errno: i32) -> Refusal {
+    Refusal { test: libc::BPF_JEQ, ..refuse_flag(call, argument, value, errno) }
 }
 
 /// The filter as the kernel takes it: one refusal after the other, then all is allowed. seccomp(2): of the bytes of an
@@ -41,11 +48,11 @@ pub fn filter(refusals: &[Refusal]) -> Vec<libc::sock_filter> {
         if refusal.bits == 0 {
             program.extend([jump(libc::BPF_JEQ, number, 1), errno]);
         } else {
-            let has_bit = jump(libc::BPF_JSET, refusal.bits, 1);
+            let holds = jump(refusal.test, refusal.bits, 1);
             program.extend([
                 jump(libc::BPF_JEQ, number, 3),
                 load(ARGUMENTS + 8 * refusal.argument),
-                has_bit,
+                holds,
                 errno,
             ]);
         }

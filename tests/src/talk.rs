@@ -5,7 +5,7 @@ use crate::{DEADLINE, Who, wait};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -190,6 +190,88 @@ impl Drop for Talk {
 pub fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().expect("a signal"))
 }
+
+/// A terminal whose slave the test keeps, as the shell does that has started a program on it.
+#[derive(Debug)]
+pub struct Terminal {
+    master: File,
+    slave: File,
+}
+
+/// All of a terminal that a program could leave in another state than it was.
+#[derive(Debug, PartialEq, Eq)]
+pub struct State {
+    /// termios(3): input, output, control, local.
+    pub modes: [u64; 4],
+    /// termios(3): c_cc.
+    pub characters: Vec<u8>,
+    /// Output is not stopped (TCOOFF): it can be written.
+    pub flows: bool,
+    /// TIOCEXCL: nobody but root may open it.
+    pub exclusive: bool,
+    /// Permission bits of the device.
+    pub mode: u32,
+    /// The flags of the shared open file description, O_NONBLOCK among them (fcntl(2), F_GETFL).
+    pub flags: i32,
+    /// The rows and columns.
+    pub size: (u16, u16),
+}
+
+impl Terminal {
+    /// A new one that belongs to `who`, mode 0620.
+    pub fn new(who: Who) -> Self {
+        let (master, slave) = terminal();
+        fchown(&slave, Some(who.uid()), None).expect("chown of the terminal");
+        Self { master, slave }
+    }
+
+    /// The slave, for a program's 0, 1 or 2: the same open file description.
+    pub fn stdio(&self) -> Stdio {
+        self.slave.try_clone().expect("dup").into()
+    }
+
+    /// The descriptor of the slave.
+    pub fn fd(&self) -> i32 {
+        self.slave.as_raw_fd()
+    }
+
+    /// How it is now.
+    pub fn state(&self) -> State {
+        let fd = self.slave.as_raw_fd();
+        let modes = modes(&self.slave);
+        let mut exclusive: libc::c_int = 0;
+        // SAFETY: TIOCGEXCL writes an integer.
+        assert_eq!(unsafe { libc::ioctl(fd, TIOCGEXCL, &raw mut exclusive) }, 0);
+        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one pollfd.
+        let flows = unsafe { libc::poll(&raw mut poll, 1, 0) } == 1;
+        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: TIOCGWINSZ writes a winsize.
+        assert_eq!(unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) }, 0);
+        State {
+            modes: [modes.c_iflag, modes.c_oflag, modes.c_cflag, modes.c_lflag].map(u64::from),
+            characters: modes.c_cc.to_vec(),
+            flows,
+            exclusive: exclusive != 0,
+            mode: self.slave.metadata().expect("fstat").mode() & 0o7777,
+            // SAFETY: one integer.
+            flags: unsafe { libc::fcntl(fd, libc::F_GETFL) },
+            size: (size.ws_row, size.ws_col),
+        }
+    }
+
+    /// Reads away what was written.
+    pub fn drain(&mut self) {
+        let mut poll = libc::pollfd { fd: self.master.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        while unsafe { libc::poll(&raw mut poll, 1, 0) } == 1 && poll.revents & libc::POLLIN != 0 {
+            let _said = self.master.read(&mut [0; 4096]);
+        }
+    }
+}
+
+/// asm-generic/ioctls.h; libc has it not for every C library.
+const TIOCGEXCL: libc::Ioctl = 0x8004_5440_u32 as libc::Ioctl;
 
 /// Both sides of a new pty, close-on-exec from the first moment: another test may fork at any time.
 fn terminal() -> (File, File) {

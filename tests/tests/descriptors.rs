@@ -111,7 +111,7 @@ both! {
         }
     }
 
-    fn pid_1_holds_no_descriptor_and_the_supervisor_only_its_own(who) {
+    fn pid_1_holds_one_pipe_and_the_supervisor_only_its_own(who) {
         let mut command = who.command("srt-ns");
         command.args(["--", "sh", "-c", "echo ready; exec sleep 1000"]);
         let mut talk = Talk::over_pipes(with_500_descriptors(&mut command));
@@ -120,9 +120,17 @@ both! {
             let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("root may look").filter_map(Result::ok);
             entries.map(|entry| fs::read_link(entry.path()).expect("a link").display().to_string()).collect()
         };
-        assert_eq!(open(child_named(talk.pid(), "srt-init")), [""; 0]);
+        let init = child_named(talk.pid(), "srt-init");
+        let held = open(init);
+        assert!(held.len() == 1 && held[0].starts_with("pipe:"), "{held:?}");
+        // It can be written to, and no more: open(2), O_WRONLY is 1.
+        let number = fs::read_dir(format!("/proc/{init}/fdinfo")).expect("root may look").next().expect("one");
+        let info = fs::read_to_string(number.expect("one").path()).expect("fdinfo");
+        assert!(info.lines().any(|line| line.starts_with("flags:") && line.ends_with('1')), "{info}");
         let supervisor = open(talk.pid());
-        let own = |link: &&String| link.contains("[signalfd]") || link.contains("pidfd");
+        let own = |link: &&String| {
+            link.contains("[signalfd]") || link.contains("pidfd") || **link == held[0] || link.starts_with("net:")
+        };
         assert_eq!(supervisor.iter().filter(own).count() + 3, supervisor.len(), "{supervisor:?}");
     }
 }

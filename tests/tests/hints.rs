@@ -2,7 +2,7 @@
 //! real: by a limit in a scratch user namespace, a seccomp filter in front, a mount over /proc, a missing capability.
 //! What the hint proposes is tried where a test can.
 
-use srt_tests::refusals::{Refusal, in_front, refuse, refuse_flag, with_mounts, with_none_of};
+use srt_tests::refusals::{Refusal, in_front, refuse, refuse_flag, refuse_value, with_mounts, with_none_of};
 use srt_tests::{Ran, Scratch, Who, both, run, tool};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -168,10 +168,10 @@ mod other_namespaces {
     both! {
         fn a_limit_of_zero_is_named(who) {
             for (limit, what) in [
-                ("max_net_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
-                ("max_ipc_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
-                ("max_uts_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
-                ("max_cgroup_namespaces", "cannot create the net, ipc, uts and cgroup namespaces"),
+                ("max_net_namespaces", "cannot create a net namespace"),
+                ("max_ipc_namespaces", "cannot create the ipc, uts and cgroup namespaces"),
+                ("max_uts_namespaces", "cannot create the ipc, uts and cgroup namespaces"),
+                ("max_cgroup_namespaces", "cannot create the ipc, uts and cgroup namespaces"),
                 ("max_pid_namespaces", "cannot create a pid namespace"),
                 ("max_mnt_namespaces", "cannot create a mount namespace"),
             ] {
@@ -183,7 +183,7 @@ mod other_namespaces {
 
         fn a_refusal_of_one_of_them_is_explained_too(who) {
             for (flag, what) in [
-                (libc::CLONE_NEWNET, "cannot create the net, ipc, uts and cgroup namespaces"),
+                (libc::CLONE_NEWNET, "cannot create a net namespace"),
                 (libc::CLONE_NEWPID, "cannot create a pid namespace"),
                 (libc::CLONE_NEWNS, "cannot create a mount namespace"),
             ] {
@@ -256,7 +256,7 @@ mod all_tools {
                 failed(&under(name, &["--", "echo", "it ran"]), name, "is too old", "run a newer kernel");
             }
             for (name, words) in [
-                ("srt-relay", ["tcp:127.0.0.1:0", "tcp:127.0.0.1:1"].as_slice()),
+                ("srt-relay", ["tcp:127.0.0.1:9", "tcp:127.0.0.1:1"].as_slice()),
                 ("srt-connect", &["--proxy", "http://127.0.0.1:1", "example.org", "22"]),
             ] {
                 under(name, words).code(1).says("").hints(name, "is too old: Linux 5.12 or newer", "run a newer kernel");
@@ -596,7 +596,7 @@ mod caller {
                 let script = format!("{late} srt-ns {options} -- echo it ran & sleep 0.3");
                 run(who.command("sh").args(["-c", &script]))
             };
-            orphan("").says("").hints("srt-ns", "the process that started srt-ns has ended already", "--outlive-parent");
+            orphan("").says("").hints("srt-ns", "the parent process is dead", "--outlive-parent");
             orphan("--outlive-parent").says("it ran");
         }
     }
@@ -648,8 +648,9 @@ mod filters {
 
     both! {
         fn a_filter_that_forbids_filters_is_suspected(who) {
-            let refused = behind(&[refuse(libc::SYS_seccomp, EPERM)], with(who, "srt-seccomp", &[]));
-            failed(&refused, "srt-seccomp", "cannot install the seccomp filter", "a filter that is already in place forbids seccomp(2)");
+            let forbidden = refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, EPERM);
+            let refused = behind(&[forbidden], with(who, "srt-seccomp", &[]));
+            failed(&refused, "srt-seccomp", "cannot install the seccomp filter", "a filter that is already in place forbids prctl(2)");
         }
 
         fn what_is_no_filter_is_told_so(who) {

@@ -1,15 +1,16 @@
-//! Nothing is forgotten: the options in each tool's --help are those of README's table, are mentioned in the tests,
-//! and refuse what they cannot mean.
+//! Nothing is forgotten: the options in each tool's --help are those of the table on its page, are mentioned in the
+//! tests, and refuse what they cannot mean. The pages name nothing that does not exist.
 
+use srt_tests::pages::{Page, blocks, page, pages, workspace as root};
 use srt_tests::{Who, both, run};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
 
 /// These take no words; all others do.
-const SWITCHES: [&str; 11] = [
+const SWITCHES: [&str; 12] = [
     "--allow-userns",
     "--keep-admin",
     "--keep-session",
@@ -18,14 +19,11 @@ const SWITCHES: [&str; 11] = [
     "--wait-all",
     "--placeholders",
     "--export",
+    "--landlock",
     "--list",
     "--help",
     "--version",
 ];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
-}
 
 fn help(tool: &str) -> String {
     run(Who::Root.command(tool).arg("--help")).ok().out.clone()
@@ -62,10 +60,8 @@ fn options_in_help(tool: &str) -> BTreeSet<String> {
     found
 }
 
-/// The text from `## TOOL` to the next heading.
-fn section(readme: &str, tool: &str) -> String {
-    let lines = readme.lines().skip_while(|line| *line != format!("## {tool}")).skip(1);
-    lines.take_while(|line| !line.starts_with("## ")).collect::<Vec<_>>().join("\n")
+fn first_column(table: &str) -> Vec<&str> {
+    table.lines().filter_map(|line| line.split(" | ").next()).collect()
 }
 
 fn rust_files(directory: &Path) -> Vec<PathBuf> {
@@ -97,11 +93,9 @@ fn tests_of(tool: &str) -> String {
 }
 
 #[test]
-fn readme_and_help_name_the_same_options() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+fn a_tools_page_and_its_help_name_the_same_options() {
     for tool in TOOLS {
-        let section = section(&readme, tool);
-        assert!(!section.is_empty(), "README has no section ## {tool}");
+        let section = page(&format!("{tool}/README.md")).section("## Options");
         let table: String =
             section.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n");
         let variant = |option: &String| option.ends_with("-try");
@@ -109,17 +103,30 @@ fn readme_and_help_name_the_same_options() {
         assert_eq!(
             in_help.iter().any(variant),
             table.contains("-try"),
-            "{tool}: README or --help is silent about -try"
+            "{tool}: its page or --help is silent about -try"
         );
         in_help.retain(|option| !variant(option));
-        let in_readme: BTreeSet<String> =
-            options(&table).into_iter().filter(|option| !variant(option)).collect();
-        let missing: Vec<_> = in_help.difference(&in_readme).collect();
-        let invented: Vec<_> = in_readme.difference(&in_help).collect();
+        let on_page: BTreeSet<String> = first_column(&table)
+            .iter()
+            .flat_map(|cell| options(cell))
+            .filter(|option| !variant(option))
+            .collect();
+        let missing: Vec<_> = in_help.difference(&on_page).collect();
+        let invented: Vec<_> = on_page.difference(&in_help).collect();
         assert!(
             missing.is_empty() && invented.is_empty(),
-            "{tool}: README lacks {missing:?} and invents {invented:?}"
+            "{tool}: its page lacks {missing:?} and invents {invented:?}"
         );
+    }
+}
+
+#[test]
+fn every_tool_has_a_page_with_the_same_sections() {
+    for tool in TOOLS {
+        let page = page(&format!("{tool}/README.md"));
+        for section in ["Synopsis", "Options", "Exit status", "Promises", "Limits", "Examples"] {
+            page.section(&format!("## {section}"));
+        }
     }
 }
 
@@ -139,24 +146,89 @@ fn every_option_is_mentioned_in_a_test() {
 }
 
 #[test]
-fn readme_uses_no_option_that_does_not_exist() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let known: BTreeSet<String> = TOOLS.iter().flat_map(|tool| options_in_help(tool)).collect();
-    for block in readme.split("```sh").skip(1).filter_map(|block| block.split("```").next()) {
+fn no_page_uses_an_option_that_does_not_exist() {
+    let known: BTreeMap<&str, BTreeSet<String>> = TOOLS.map(|tool| (tool, options_in_help(tool))).into();
+    for block in blocks() {
         let mut tool = "";
-        for word in block.split_whitespace() {
-            if TOOLS.contains(&word) || word == "bwrap" {
+        for raw in block.text.split_whitespace() {
+            let word = raw.trim_matches(|c: char| "'\"()[],;".contains(c));
+            if ["--", "&", "|", "do", "bwrap"].contains(&word) {
+                tool = "";
+            } else if TOOLS.contains(&word) {
                 tool = word;
-            } else if word == "--" || word == "&" {
+            }
+            let ours = word.starts_with("--") && !["--help", "--version"].contains(&word);
+            if let Some(known) = known.get(tool)
+                && ours
+            {
+                assert!(known.contains(word), "{}:{}: {word} is no option of {tool}", block.page, block.line);
+            }
+            if raw.ends_with(';') {
                 tool = "";
             }
-            let foreign = tool.is_empty()
-                || tool == "bwrap"
-                || !word.starts_with("--")
-                || ["--", "--help", "--version"].contains(&word);
-            assert!(foreign || known.contains(word), "{word} is no option of {tool}: {block}");
         }
     }
+}
+
+/// A recipe that is copied shows the host's /run or /tmp, and only the filter keeps the command from their sockets.
+#[test]
+fn no_recipe_is_without_a_filter() {
+    for page in ["README.md", "tests/recipes.md", "tests/from-a-program.md"].map(page) {
+        for block in page.blocks().iter().filter(|block| block.text.contains("srt-mount")) {
+            assert!(block.text.contains("srt-seccomp"), "{}:{}: {}", block.page, block.line, block.text);
+        }
+    }
+}
+
+/// A link between pages leads to a file that is there, and to a heading that it has.
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let all = pages();
+    for from in &all {
+        let prose = from.prose().collect::<Vec<_>>().join("\n");
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let directory = root().join(&from.name).parent().expect("a directory").to_path_buf();
+            let target = if path.is_empty() { root().join(&from.name) } else { directory.join(path) };
+            let target =
+                target.canonicalize().unwrap_or_else(|error| panic!("{}: {link}: {error}", from.name));
+            let lies_at =
+                |page: &&Page| root().join(&page.name).canonicalize().is_ok_and(|path| path == target);
+            let anchors = all.iter().find(lies_at).map(Page::anchors);
+            assert!(
+                anchor.is_empty() || anchors.is_some_and(|all| all.iter().any(|one| one == anchor)),
+                "{}: {link}: there is no such heading",
+                from.name
+            );
+        }
+    }
+}
+
+/// The tests that SECURITY.md names, which are what its promises rest on.
+#[test]
+fn security_names_tests_that_exist() {
+    let mut functions = String::new();
+    for directory in TOOLS.iter().map(|tool| root().join(tool)).chain([root().join("tests")]) {
+        for path in rust_files(&directory) {
+            functions.push_str(&fs::read_to_string(path).expect("read"));
+        }
+    }
+    let table = page("SECURITY.md").section("## Attacks and their tests");
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let mut named = 0;
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit("| ").next().expect("a cell");
+        let tests: Vec<_> = cell.split('`').skip(1).step_by(2).filter(|name| !TOOLS.contains(name)).collect();
+        assert!(!tests.is_empty(), "no test in {row}");
+        for test in tests {
+            assert!(functions.contains(&format!("fn {test}(")), "there is no test {test}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "the table is not found");
 }
 
 both! {

@@ -1,8 +1,10 @@
-//! Every `sh` block of README.md runs as it stands there, as root and as an ordinary user: in a project directory,
-//! with a home directory. The word after `sh` names what else has to be there.
+//! Every `sh` block of every page runs as it stands there, as root and as an ordinary user: in a project directory,
+//! with a home directory. The word after `sh` names what else has to be there. What stands in a block `output` is what
+//! the block before it prints.
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use srt_tests::pages::{Block, blocks, page, workspace};
 use srt_tests::processes::Family;
 use srt_tests::servers::passwd_files;
 use srt_tests::talk::Talk;
@@ -11,12 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
-}
 
 /// What a block needs, after `sh` in its first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +24,16 @@ enum Fixture {
     Setup,
     /// Measures all this: CI runs it with `--quick`.
     Bench,
+    /// Installs the tools: run once, by root.
+    Install,
     /// A network with example.org, where a web server and an sshd listen.
     Network,
     /// The same, and a proxy on 127.0.0.1:3128.
     Proxy,
     /// The same, and an srt-relay that leads there from `$dir/proxy.sock`.
     Relay,
+    /// A /dev/net/tun that every user can open, as udev makes it.
+    Tun,
     /// A terminal, on which `exit` is typed.
     Terminal,
     /// A caller who is root.
@@ -45,6 +46,8 @@ impl Fixture {
     fn named(name: &str) -> Self {
         match name {
             "" => Self::None,
+            "install" => Self::Install,
+            "tun" => Self::Tun,
             "setup" => Self::Setup,
             "bench" => Self::Bench,
             "network" => Self::Network,
@@ -53,48 +56,19 @@ impl Fixture {
             "terminal" => Self::Terminal,
             "root" => Self::Root,
             "docker" => Self::Docker,
-            other => panic!("README has a block for {other:?}, which no test knows"),
+            other => panic!("a page has a block for {other:?}, which no test knows"),
         }
     }
 }
 
-#[derive(Debug)]
-struct Block {
-    fixture: Fixture,
-    line: usize,
-    text: String,
+fn fixture(block: &Block) -> Fixture {
+    Fixture::named(&block.fixture)
 }
 
-/// The blocks that a shell understands. Anything but those and `text` is an error: it would not be run.
-fn blocks() -> Vec<Block> {
-    let readme = fs::read_to_string(workspace().join("README.md")).expect("README.md");
-    let mut blocks: Vec<Block> = vec![];
-    let mut inside = None;
-    for (number, line) in readme.lines().enumerate() {
-        match (line.strip_prefix("```"), inside) {
-            (None, Some(true)) => {
-                let text = &mut blocks.last_mut().expect("a block").text;
-                text.push_str(line);
-                text.push('\n');
-            }
-            (None, _) => {}
-            (Some(""), Some(_)) => inside = None,
-            (Some("text"), None) => inside = Some(false),
-            (Some(info), None) if info.split(' ').next() == Some("sh") => {
-                let fixture = Fixture::named(info["sh".len()..].trim());
-                blocks.push(Block { fixture, line: number + 1, text: String::new() });
-                inside = Some(true);
-            }
-            (Some(info), _) => panic!("README.md:{}: a fence with {info:?}", number + 1),
-        }
-    }
-    assert_eq!(inside, None, "README.md: a block has no end");
-    blocks
-}
-
-fn blocks_for(fixture: Fixture) -> Vec<Block> {
-    let blocks: Vec<_> = blocks().into_iter().filter(|block| block.fixture == fixture).collect();
-    assert!(!blocks.is_empty(), "README has no block for {fixture:?}: the test is of no use");
+/// The blocks of every page that need this and nothing else.
+fn blocks_for(wanted: Fixture) -> Vec<Block> {
+    let blocks: Vec<_> = blocks().into_iter().filter(|block| fixture(block) == wanted).collect();
+    assert!(!blocks.is_empty(), "no page has a block for {wanted:?}: the test is of no use");
     blocks
 }
 
@@ -109,20 +83,30 @@ impl Place {
         let place = Self { who, scratch: who.scratch_in("/var/tmp") };
         let scratch = &place.scratch;
         run(Command::new("cp").arg("-r").arg(tools()).arg(scratch.join("bin"))).ok();
-        for dir in ["home/.ssh", "home/.cache", "project", "run"] {
+        for dir in ["new/home/.ssh", "new/home/.cache", "new/project", "run"] {
             scratch.dir(dir);
         }
-        for private in ["home/.ssh", "run"] {
+        for private in ["new/home/.ssh", "run"] {
             fs::set_permissions(scratch.join(private), fs::Permissions::from_mode(0o700)).expect("chmod");
         }
-        scratch.file("home/.ssh/secret", "the key");
-        scratch.file("project/.env", "PASSWORD=hunter2\n");
+        scratch.file("new/home/.ssh/id_ed25519", "the key");
+        // A user's own settings, of which some do not work in a sandbox.
+        scratch.file("new/home/.ssh/config", "Host *\n  ControlMaster auto\n  ControlPath ~/.ssh/%C\n");
+        scratch.file("new/project/.env", "PASSWORD=hunter2\n");
         let makefile = "test:\n\t@cp Makefile tested && echo tests pass\nclean:\n\trm -rf tested\n";
-        scratch.file("project/Makefile", makefile);
-        let git =
-            "git init -q -b main && git add Makefile && git -c user.name=a -c user.email=a@b commit -qm one";
-        run(place.command("sh").args(["-euc", git])).ok();
+        scratch.file("new/project/Makefile", makefile);
+        let git = "git init -q -b main && git add Makefile && git -c user.name=a -c user.email=a@b commit -qm one && \
+                   echo .env >> .git/info/exclude";
+        place.reset();
+        run(place.command("sh").current_dir(scratch.join("new/project")).args(["-euc", git])).ok();
+        place.reset();
         place
+    }
+
+    /// The home and the project as they were at first.
+    fn reset(&self) {
+        let script = "rm -rf home project && cp -a new/. .";
+        run(Command::new("sh").current_dir(self.scratch.path()).args(["-euc", script])).ok();
     }
 
     /// A command of the user's, in the project.
@@ -138,24 +122,35 @@ impl Place {
             .current_dir(self.scratch.join("project"))
             .env("HOME", self.scratch.join("home"))
             .env("PATH", path);
-        command.env("dir", self.scratch.join("run")).env("GIT_CONFIG_NOSYSTEM", "1");
+        command.env("dir", self.scratch.join("run")).env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C.UTF-8");
         command
     }
 
     /// bash with a block, under whatever `inside` puts in front.
-    fn bash(&self, block: &Block, inside: impl FnOnce(Command) -> Command) -> Command {
-        let script = self.scratch.file("block", &block.text);
+    fn bash(&self, text: &str, inside: impl FnOnce(Command) -> Command) -> Command {
+        let script = self.scratch.file("block", text);
         let mut bash = self.who.command("bash");
         bash.arg("-eu").arg(script);
         self.settle(inside(bash))
     }
 
-    /// Runs a block to its end, after which nobody may be left.
+    /// Runs a block to its end in a fresh home and project, and compares what it prints with what the page says.
     #[track_caller]
-    fn run(&self, family: &Family, block: &Block, inside: impl FnOnce(Command) -> Command) -> Ran {
-        let ran = run(&mut self.bash(block, inside));
-        assert_eq!(ran.code, Some(0), "README.md:{}: {}\n{ran:#?}", block.line, block.text);
-        family.ends();
+    fn run(&self, block: &Block, inside: impl FnOnce(Command) -> Command) -> Ran {
+        // The last one that is named here is the one at which a test was stuck.
+        eprintln!("{}:{}", block.page, block.line);
+        self.reset();
+        let together = |bash| match block.output {
+            Some(_) => under(&["sh", "-c", "exec \"$@\" 2>&1", "sh"], &bash),
+            None => bash,
+        };
+        let ran = run(&mut self.bash(&block.text, |bash| inside(together(bash))));
+        assert_eq!(ran.code, Some(0), "{}:{}: {}\n{ran:#?}", block.page, block.line, block.text);
+        if let Some(output) = &block.output {
+            let home = self.scratch.join("home");
+            let said = ran.out.replace(home.to_str().expect("UTF-8"), "/home/you");
+            assert_eq!(&said, output, "{}:{}: {}", block.page, block.line, block.text);
+        }
         ran
     }
 
@@ -183,24 +178,26 @@ impl Network {
         scratch.file("www/index.html", "this is example.org\n");
         scratch.file("hosts", "127.0.0.1 localhost example.org git.example.org elsewhere.example\n");
         passwd_files(who, scratch, &["git"]);
-        for key in ["host_key", "home/.ssh/id_ed25519"] {
+        fs::remove_file(scratch.join("new/home/.ssh/id_ed25519")).expect("a key");
+        for key in ["host_key", "new/home/.ssh/id_ed25519"] {
             let mut keygen = who.command("ssh-keygen");
             run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(scratch.join(key))).ok();
         }
         let host_key = fs::read_to_string(scratch.join("host_key.pub")).expect("the host's key");
-        scratch.file("home/.ssh/known_hosts", format!("example.org {host_key}"));
+        scratch.file("new/home/.ssh/known_hosts", format!("example.org {host_key}"));
         let dir = scratch.text();
         scratch.file(
             "sshd_config",
             format!(
                 "ListenAddress 127.0.0.1:22\nHostKey {dir}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
-                 AuthorizedKeysFile {dir}/home/.ssh/id_ed25519.pub\nPasswordAuthentication no\n"
+                 AuthorizedKeysFile {dir}/new/home/.ssh/id_ed25519.pub\nPasswordAuthentication no\n"
             ),
         );
         scratch.file("tinyproxy.conf", "Listen 127.0.0.1\nPort 3128\nMaxClients 100\nLogLevel Warning\n");
-        let (home, project) = (scratch.join("home"), scratch.join("project"));
+        let (home, project) = (scratch.join("new/home"), scratch.join("project"));
         run(place.command("git").args(["clone", "-q", "--bare"]).arg(project).arg(home.join("project.git")))
             .ok();
+        place.reset();
         // Ports below 1024 are root's: the user's servers get them from a sysctl of this network.
         let script = r#"
             ip link set lo up
@@ -209,6 +206,9 @@ impl Network {
             mount --bind "$1/passwd" /etc/passwd
             mount --bind "$1/shadow" /etc/shadow
             mkdir -p /run/sshd
+            # The system's settings, which belong to root, whom a user namespace does not know.
+            mount -t tmpfs tmpfs /etc/ssh/ssh_config.d
+            echo 'Host *' > /etc/ssh/ssh_config.d/system.conf
             as="setpriv --reuid=$2 --regid=$2 --clear-groups --"
             $as python3 -m http.server --bind 127.0.0.1 --directory "$1/www" 80 >/dev/null 2>&1 &
             $as /usr/sbin/sshd -D -e -f "$1/sshd_config" &
@@ -301,30 +301,38 @@ const SERVERS: [&str; 9] =
     ["ip", "socat", "curl", "git", "python3", "sshd", "ssh", "ssh-keygen", "tinyproxy"];
 
 both! {
-    fn the_recipes_that_need_nothing(who) {
-        if let Some(why) = missing(&["git", "make", "bwrap", "curl", "python3"]) {
+    fn the_blocks_that_need_nothing(who) {
+        if let Some(why) = missing(&["git", "make", "bwrap", "curl", "python3", "strace", "nsenter"]) {
             skip!("{why}");
         }
         let family = Family::new();
+        let place = Place::new(who);
         for block in blocks_for(Fixture::None) {
-            let place = Place::new(who);
-            let ran = place.run(&family, &block, |bash| bash);
+            let ran = place.run(&block, |bash| bash);
+            family.ends();
             // What the recipe is for.
             let text = &block.text;
             if text.contains("make test") {
-                assert!(ran.out.contains("tests pass") && place.exists("project/tested"), "{ran:#?}");
+                let thrown_away = text.contains("--tmp-overlay");
+                assert!(ran.out.contains("tests pass") && place.exists("project/tested") != thrown_away, "{ran:#?}");
             }
             if text.contains("--tmp-overlay") {
                 assert!(ran.out.contains("made") && !place.exists("project/made"), "{ran:#?}");
             }
-            if text.contains(".cache") {
+            if text.contains("git apply") {
+                assert!(ran.out.contains("+new") && place.exists("project/added"), "{ran:#?}");
+            }
+            if text.contains(".cache/built") {
                 assert!(place.exists("home/.cache/built"), "{ran:#?}");
             }
-            if text.contains("--publish") {
+            if text.contains("http.server") {
                 assert!(ran.out.contains("Directory listing") && ran.out.contains("Makefile"), "{ran:#?}");
             }
             if text.contains("ls -l") {
                 assert!(ran.out.contains("Makefile"), "{ran:#?}");
+            }
+            if text.contains("getent") {
+                assert!(ran.out.contains("sandbox"), "{ran:#?}");
             }
         }
     }
@@ -334,18 +342,19 @@ both! {
             skip!("{why}");
         }
         let _family = Family::new();
-        let block = blocks_for(Fixture::None).into_iter().find(|block| block.text.contains("--mask")).expect("the recipe");
+        let recipe = page("README.md").blocks().into_iter().find(|block| block.text.contains("$PWD/.env"));
+        let recipe = recipe.expect("the recipe").text;
         let place = Place::new(who);
-        let (sandbox, _) = block.text.split_once("  sh -c '").expect("the agent's command");
+        let (sandbox, _) = recipe.split_once("  sh -c '").expect("the agent's command");
         let attempt = |command: &str| {
-            let text = format!("{sandbox} sh -c '{command}'\n");
-            let inside = run(&mut place.bash(&Block { text, ..Block { fixture: block.fixture, line: block.line, text: String::new() } }, |bash| bash));
+            place.reset();
+            let inside = run(&mut place.bash(&format!("{sandbox} sh -c '{command}'\n"), |bash| bash));
             // The control: outside, it works.
             let outside = run(place.command("sh").args(["-c", command]));
             assert_eq!(outside.code, Some(0), "{command}: {outside:#?}");
             inside
         };
-        for secret in ["grep hunter2 .env", "cat $HOME/.ssh/secret"] {
+        for secret in ["grep hunter2 .env", "cat $HOME/.ssh/id_ed25519"] {
             let ran = attempt(secret);
             assert!(ran.code != Some(0) && ran.out.is_empty(), "{secret}: {ran:#?}");
         }
@@ -360,89 +369,121 @@ both! {
         assert!(place.exists("project/file"));
     }
 
-    fn the_recipes_with_a_proxy(who) {
-        if let Some(why) = missing(&SERVERS) {
+    /// What git would run or read outside, later, cannot be written; the positive control is the same write outside.
+    fn what_the_worktrees_recipe_protects(who) {
+        if let Some(why) = missing(&["git"]) {
             skip!("{why}");
         }
-        let family = Family::new();
+        let _family = Family::new();
+        let recipe = page("tests/recipes.md").blocks().into_iter().find(|block| block.text.contains("git worktree"));
+        let recipe = recipe.expect("the recipe").text;
         let place = Place::new(who);
-        let network = Network::start(&place);
-        let proxy = network.proxy(&place);
-        for block in blocks_for(Fixture::Proxy) {
-            let ran = run(&mut place.bash(&block, |bash| network.inside(&place, &bash)));
-            assert_eq!(ran.code, Some(0), "README.md:{}: {}\n{ran:#?}", block.line, block.text);
-        }
-        drop((proxy, network));
-        family.ends();
+        let (setup, sandbox) = recipe.split_once("srt-ns --").expect("the sandbox");
+        let (sandbox, _) = sandbox.split_once("  sh -c '").expect("the agent's command");
+        let writes = [
+            "git config a.b evil", "echo evil >> $common/hooks/pre-commit", "mv $common/hooks $common/old",
+            "echo /tmp > $common/commondir", "echo /tmp > $own/commondir", "rm $own/commondir", "echo /tmp > $own/gitdir",
+            "echo gitdir: /tmp > .git", "rm .git",
+        ];
+        let each: String = writes.iter().map(|write| format!("({write}) 2>/dev/null && echo \"done: {write}\"\n")).collect();
+        let script = place.scratch.file("writes", each);
+        let attempt = |chain: &str| {
+            place.reset();
+            let text = format!("{setup}export common own\n{chain} sh {}\n", script.display());
+            let ran = run(&mut place.bash(&text, |bash| bash));
+            ran.out.lines().filter(|line| line.starts_with("done: ")).count()
+        };
+        assert_eq!(attempt(&format!("srt-ns --{sandbox}")), 0);
+        assert_eq!(attempt(""), writes.len());
     }
 
-    fn the_recipes_with_a_relay_to_a_proxy(who) {
+    fn the_blocks_with_a_network(who) {
         if let Some(why) = missing(&SERVERS).or(missing(&["bwrap"])) {
             skip!("{why}");
         }
         let family = Family::new();
         let place = Place::new(who);
         let network = Network::start(&place);
-        let socket = place.scratch.join("run/proxy.sock");
+        let inside = |bash: Command| network.inside(&place, &bash);
+        for block in blocks_for(Fixture::Network) {
+            let ran = place.run(&block, inside);
+            assert!(ran.out.contains("this is example.org"), "{ran:#?}");
+            if block.text.contains("FilterDefaultDeny") {
+                // The one host that is not in the list; with the control that it is there.
+                let denied = block.text.replace("http://example.org/", "http://elsewhere.example/");
+                let ran = run(&mut place.bash(&denied, inside));
+                assert!(!ran.out.contains("this is example.org") && ran.out.contains("ilter"), "{ran:#?}");
+                let mut curl = Command::new("curl");
+                curl.args(["-sS", "http://elsewhere.example/"]);
+                run(&mut place.settle(network.inside(&place, &curl))).ok().says("this is example.org");
+            }
+        }
+
         let proxy = network.proxy(&place);
+        for block in blocks_for(Fixture::Proxy) {
+            let ran = place.run(&block, inside);
+            assert_eq!(ran.out.contains("this is example.org"), block.text.contains("curl"), "{ran:#?}");
+        }
+
+        let socket = place.scratch.join("run/proxy.sock");
         let relay = network.serve(&place, "srt-relay", &[&format!("unix:{}", socket.display()), "tcp:127.0.0.1:3128"]);
         srt_tests::wait_until("srt-relay", || socket.exists());
         for block in blocks_for(Fixture::Relay) {
-            let ran = run(&mut place.bash(&block, |bash| network.inside(&place, &bash)));
-            assert_eq!(ran.code, Some(0), "README.md:{}: {}\n{ran:#?}", block.line, block.text);
+            let ran = place.run(&block, inside);
             if block.text.contains("git clone") {
                 assert!(place.exists("project/project/Makefile"), "{ran:#?}");
-            } else {
-                assert!(ran.out.contains("this is example.org"), "{ran:#?}");
+                // The control: without -F none an ordinary user's ssh refuses the settings of the system.
+                place.reset();
+                let ran = run(&mut place.bash(&block.text.replace("-F none ", ""), inside));
+                assert_eq!(ran.err.contains("Bad owner"), who == Who::User, "{ran:#?}");
+                assert_ne!(ran.code, Some(0), "a ControlMaster needs a Unix socket: {ran:#?}");
             }
+            assert_eq!(ran.out.contains("this is example.org"), block.text.contains("curl"), "{ran:#?}");
         }
         drop((proxy, relay, network));
         family.ends();
     }
 
-    fn the_recipes_with_a_network(who) {
-        if let Some(why) = missing(&SERVERS) {
+    fn the_blocks_with_a_tun_device(who) {
+        if let Some(why) = missing(&["slirp4netns", "ip"]) {
             skip!("{why}");
         }
         let family = Family::new();
-        for block in blocks_for(Fixture::Network) {
-            let place = Place::new(who);
-            let network = Network::start(&place);
-            let ran = run(&mut place.bash(&block, |bash| network.inside(&place, &bash)));
-            assert_eq!(ran.code, Some(0), "README.md:{}: {}\n{ran:#?}", block.line, block.text);
-            assert!(ran.out.contains("this is example.org"), "{ran:#?}");
-            // The one host that is not in the list; with the control that it is there.
-            let denied = Block { text: block.text.replace("http://example.org/", "http://elsewhere.example/"), ..block };
-            let ran = run(&mut place.bash(&denied, |bash| network.inside(&place, &bash)));
-            assert!(!ran.out.contains("this is example.org") && ran.out.contains("ilter"), "{ran:#?}");
-            let mut curl = Command::new("curl");
-            curl.args(["-sS", "http://elsewhere.example/"]);
-            run(&mut place.settle(network.inside(&place, &curl))).ok().says("this is example.org");
-            drop(network);
+        let place = Place::new(who);
+        let script = r#"mknod tun c 10 200 && chmod 666 tun && mount --bind tun /dev/net/tun && shift && exec "$@""#;
+        let with_tun = |inner: Command| {
+            let script = format!("cd \"$1\" && {script}");
+            under(&["unshare", "--mount", "sh", "-euc", &script, "sh", place.scratch.text()], &inner)
+        };
+        for block in blocks_for(Fixture::Tun) {
+            let text = format!("cd \"$HOME/../project\"\n{}", block.text);
+            let ran = place.run(&Block { text, ..block }, with_tun);
+            assert!(ran.out.contains("inet 10.0.2.100/24"), "{ran:#?}");
             family.ends();
         }
     }
 
-    fn the_recipes_on_a_terminal(who) {
+    fn the_blocks_on_a_terminal(who) {
         let family = Family::new();
+        let place = Place::new(who);
         for block in blocks_for(Fixture::Terminal) {
-            let place = Place::new(who);
-            let mut talk = Talk::on_terminal(who, &mut place.bash(&block, |bash| bash));
+            let mut talk = Talk::on_terminal(who, &mut place.bash(&block.text, |bash| bash));
             talk.send("echo $((40 + 2)); sleep 1000 & jobs\n");
             talk.expect("42");
             talk.expect("Running");
             talk.send("exit\n");
             let (code, said) = talk.end();
-            assert_eq!(code, 0, "README.md:{}: {said}", block.line);
+            assert_eq!(code, 0, "{}:{}: {said}", block.page, block.line);
             family.ends();
         }
     }
 
-    fn the_recipes_inside_docker(who) {
+    fn the_blocks_inside_docker(who) {
         if let Some(why) = missing(&["make", "git", "setpriv"]) {
             skip!("{why}");
         }
         let family = Family::new();
+        let place = Place::new(who);
         // Docker's capabilities, its masks and its read-only paths.
         let script = r#"
             mount -t proc proc /proc
@@ -458,41 +499,44 @@ both! {
         "#;
         let docker = |inner: Command| under(&["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", script, "sh"], &inner);
         for block in blocks_for(Fixture::Docker) {
-            let place = Place::new(who);
-            let ran = place.run(&family, &block, docker);
+            let ran = place.run(&block, docker);
+            family.ends();
             assert!(ran.out.contains("tests pass"), "{ran:#?}");
-            // It is such a container: what works elsewhere is refused.
-            for text in ["srt-ns -- true", "srt-ns --allow-userns -- srt-mount --ro-bind / / --proc /proc -- true"] {
-                let refused = Block { text: text.into(), ..Block { fixture: block.fixture, line: 0, text: String::new() } };
-                run(&mut place.bash(&refused, docker)).code(125).complains("hint: ");
-            }
+        }
+        // It is such a container: what works elsewhere is refused.
+        for text in ["srt-ns -- true", "srt-ns --allow-userns -- srt-mount --ro-bind / / --proc /proc -- true"] {
+            run(&mut place.bash(text, docker)).code(125).complains("hint: ");
         }
     }
 }
 
 #[test]
-fn the_recipes_for_root() {
+fn the_blocks_for_root() {
     if !srt_tests::am_root() {
         skip!("the tests do not run as root");
     }
     let family = Family::new();
+    let place = Place::new(Who::Root);
     for block in blocks_for(Fixture::Root) {
-        let ran = Place::new(Who::Root).run(&family, &block, |bash| bash);
+        let ran = place.run(&block, |bash| bash);
+        family.ends();
         assert!(ran.out.starts_with("uid=1000") && !ran.out.contains("uid=0"), "{ran:#?}");
+        // Outside, too, it is not root: what only root may read cannot be read. With --uid alone it can.
+        let read = block.text.replace("-- id", "-- grep root: /etc/shadow");
+        assert_ne!(run(&mut place.bash(&read, |bash| bash)).code, Some(0));
+        let (_, sandbox) = read.split_once("srt-ns").expect("the sandbox");
+        run(&mut place.bash(&format!("srt-ns --uid 1000{sandbox}"), |bash| bash)).ok();
     }
 }
 
 /// CI runs the same commands, in the same order; they are the first ones in README.
 #[test]
 fn the_two_commands_are_what_ci_runs() {
-    let all = blocks();
-    let commands: Vec<&str> = all
-        .iter()
-        .take_while(|block| block.fixture == Fixture::Setup)
-        .flat_map(|block| block.text.trim().split(" && "))
-        .collect();
+    let all: Vec<_> = blocks().into_iter().filter(|block| fixture(block) == Fixture::Setup).collect();
+    assert!(all.iter().all(|block| block.page == "README.md"), "{all:?}");
+    assert_eq!(page("README.md").blocks()[..2].iter().map(fixture).collect::<Vec<_>>(), [Fixture::Setup; 2]);
+    let commands: Vec<&str> = all.iter().flat_map(|block| block.text.trim().split(" && ")).collect();
     assert_eq!(commands, ["cargo build --release", "tests/first-job", "tests/all"]);
-    assert_eq!(all.iter().filter(|block| block.fixture == Fixture::Setup).count(), 2);
     let ci = fs::read_to_string(workspace().join(".ci/run")).expect(".ci/run");
     let mut lines = ci.lines();
     for command in commands {
@@ -520,7 +564,7 @@ both! {
         let place = Place::new(who);
         // A checkout of the user's own: this one may lie where the user cannot go.
         let (checkout, clone) = (workspace(), place.scratch.join("clone"));
-        run(Who::Root.command("git").args(["-c", "safe.directory=*", "clone", "-q", "--no-hardlinks"]).arg(checkout).arg(&clone)).ok();
+        run(Who::Root.command("git").args(["-c", "safe.directory=*", "clone", "-q", "--depth=1"]).arg(format!("file://{}", checkout.display())).arg(&clone)).ok();
         run(Command::new("cp").arg(checkout.join("tests/first-job")).arg(clone.join("tests"))).ok();
         run(Command::new("chown").arg("-R").arg(format!("{0}:{0}", who.uid())).arg(&clone)).ok();
         let ran = run(place.command(clone.join("tests/first-job").to_str().expect("UTF-8")).env("SRT_TOOLS", place.scratch.join("bin")));
@@ -539,25 +583,37 @@ both! {
     }
 }
 
-/// The whole of it takes minutes, and CI runs the quick one; here, its smallest part.
+/// The whole of it takes minutes, and CI runs the quick one; here, its smallest part. What it builds for release is
+/// what is installed next.
 #[test]
-fn the_benchmark_prints_a_table_and_writes_json() {
+fn the_benchmark_prints_a_table_and_what_it_built_can_be_installed() {
     if !srt_tests::am_root() {
         skip!("the tests do not run as root");
     }
     let _family = Family::new();
     let scratch = Who::Root.scratch();
     let json = scratch.join("bench.json");
-    for block in blocks_for(Fixture::Bench) {
+    // Not `run`, which has a deadline: the first time, this compiles for a minute.
+    let sh = |script: String| {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{} --quick --only binaries --json \"$1\"", block.text.trim()), "sh"]);
-        // Not `run`, which has a deadline: the first time, this compiles for a minute.
-        let ran = command.arg(&json).current_dir(workspace()).output().expect("sh");
+        command.args(["-euc", &script, "sh"]).arg(&json).env("CARGO_INSTALL_ROOT", scratch.path());
+        let ran = command.env("CARGO_NET_OFFLINE", "true").current_dir(workspace()).output().expect("sh");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success(), "{out}\n{err}");
-        for tool in ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect", "bubblewrap"] {
-            assert!(out.contains(&format!("\n    {tool} ")), "no {tool} in\n{out}\n{err}");
+        assert!(ran.status.success(), "{script}: {out}\n{err}");
+        out.into_owned()
+    };
+    let tools = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
+    for block in blocks_for(Fixture::Bench) {
+        let out = sh(format!("{} --quick --only binaries --json \"$1\"", block.text.trim()));
+        for tool in tools.into_iter().chain(["bubblewrap"]) {
+            assert!(out.contains(&format!("\n    {tool} ")), "no {tool} in\n{out}");
         }
         assert!(fs::read_to_string(&json).expect("JSON").contains("srt-connect"));
+    }
+    for block in blocks_for(Fixture::Install) {
+        sh(block.text);
+        for tool in tools {
+            run(Command::new(scratch.join("bin").join(tool)).arg("--version")).ok();
+        }
     }
 }

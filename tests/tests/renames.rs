@@ -136,27 +136,36 @@ both! {
     fn a_link_on_the_way_to_a_protected_path_cannot_be_replaced(who) {
         let scratch = lay_out(who);
         let work = scratch.join("work");
-        // Relative, absolute, and one after the other: WORK/short → WORK/links/to-b → WORK/a/b.
-        scratch.dir("work/links");
-        symlink("../a/b", work.join("links/to-b")).expect("symlink");
-        symlink(work.join("links/to-b"), work.join("short")).expect("symlink");
-        let name = format!("{}/short/c/config", work.display());
+        // Relative, absolute, and one after the other: HOST/short → HOST/links/to-b → WORK/a/b. They lie where the
+        // command cannot write.
+        scratch.dir("host/links");
+        symlink("../../work/a/b", scratch.join("host/links/to-b")).expect("symlink");
+        symlink(scratch.join("host/links/to-b"), scratch.join("host/short")).expect("symlink");
+        let host = format!("{}/host", scratch.text());
+        let name = format!("{host}/short/c/config");
         let work_text = work.to_str().expect("UTF-8");
         let mut attacks = ways(work_text);
         for link in ["short", "links/to-b", "links"] {
+            let link = format!("{host}/{link}");
             attacks.extend([
-                format!("unlink {work_text}/{link}"),
-                format!("rename {work_text}/{link} {work_text}/moved"),
-                format!("exchange {work_text}/{link} {work_text}/mine"),
+                format!("unlink {link}"),
+                format!("rename {link} {work_text}/moved"),
+                format!("exchange {link} {work_text}/mine"),
             ]);
         }
-        let sandbox = Sandbox::new(who, &work);
+        let sandbox = Sandbox::new(who, &work).mounts(&["--ro-bind", &host, &host]);
         for protect in [vec!["--mask", &name], vec!["--ro-bind", &name, &name]] {
             sandbox.clone().mounts(&protect).each(&attacks).all_were_refused();
             assert_eq!(fs::read_to_string(&name).expect("config"), "trusted\n");
         }
-        sandbox.each(&[format!("exchange {work_text}/links/to-b {work_text}/mine")]).all_got_through();
-        assert_eq!(fs::read_to_string(&name).expect("config"), "OWNED\n");
+        // Where the command can replace it no path leads through it.
+        symlink("../a/b", work.join("to-b")).expect("symlink");
+        let name = format!("{work_text}/to-b/c/config");
+        for protect in [vec!["--mask", &name], vec!["--ro-bind", &name, &name]] {
+            let refused = run(sandbox.clone().mounts(&protect).command(&["true"]).stdin(std::process::Stdio::null()));
+            refused.code(125).one_clear_error("srt-mount").complains(&format!("the symbolic link {work_text}/to-b"));
+        }
+        sandbox.each(&[format!("exchange {work_text}/to-b {work_text}/mine")]).all_got_through();
     }
 
     fn pins_hold_in_a_bind_that_comes_in_place_of_another(who) {

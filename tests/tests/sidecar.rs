@@ -92,8 +92,18 @@ both! {
         let mut talk = Talk::over_pipes(&mut command);
         assert_eq!(talk.line(), "up");
         kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
+        let told = "{\"stage\":\"srt-ns\",\"event\":\"sidecar-ended\",\"sidecar\":\"--sidecar exec sleep 1000\",\
+                    \"message\":\"ended before the command: signal 9\"}\n";
+        wait_until("sidecar-ended", || events.text().contains(told));
+        talk.send("\n");
+        // There alone: stderr is the command's, too.
+        assert_eq!(talk.end(), (7, String::new()));
+        let mut command = who.command("srt-ns");
+        command.args(["--sidecar", "exec sleep 1000", "--", "sh", "-c", "echo up; read -r _; exit 7"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        assert_eq!(talk.line(), "up");
+        kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
         assert_eq!(talk.line(), "srt-ns: --sidecar exec sleep 1000: ended before the command: signal 9");
-        wait_until("relay-lost", || events.text().contains("\"event\":\"relay-lost\",\"relay\":\"--sidecar exec sleep 1000\""));
         talk.send("\n");
         assert_eq!(talk.end(), (7, String::new()));
     }
@@ -120,14 +130,16 @@ both! {
         // timeout(1) kills the supervisor; strace(1) notes who kills a process group at which time.
         let kills = |sidecar: &str| {
             let mut command = who.command("strace");
-            command.args(["-f", "-qq", "-e", "trace=kill", "-e", "signal=none", "-o"]).arg(&log);
+            command.args(["-f", "-qq", "-e", "trace=kill,pidfd_send_signal", "-e", "signal=none", "-o"]).arg(&log);
             command.args(["timeout", "-s", "KILL", "1"]).arg(tool("srt-ns"));
             command.args(["--outlive-parent", "--sidecar", sidecar, "--", "sleep", "60"]);
             run(&mut command);
             let log = std::fs::read_to_string(&log).expect("the log");
-            log.lines().filter(|line| line.contains("kill(-")).count()
+            // Linux 6.9: the group behind a pidfd (0x4, PIDFD_SIGNAL_PROCESS_GROUP), which no other process can be.
+            let group = |line: &&str| line.contains("kill(-") || line.contains("SIGKILL, NULL, 0x4) = 0");
+            log.lines().filter(group).count()
         };
-        // The control: the guardian does it. Of one that has ended the supervisor has ended the rest, at once.
+        // The control: the watchdog does it. Of one that has ended the supervisor has ended the rest, at once.
         assert_eq!(kills("exec sleep 60"), 1);
         assert_eq!(kills("exec sleep 0.2"), 1);
     }

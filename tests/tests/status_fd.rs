@@ -69,8 +69,11 @@ both! {
             let (ran, events) = with_status(chain_with(who, work.path(), &OPTIONS).args(["sh", "-c", &script]));
             ran.code(code);
             assert_eq!(failures(&events), [""; 0]);
-            assert_eq!(events.len(), 2, "started and exited: {events:#?}");
-            assert!(events[1].contains(&format!("\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":{code}")), "{events:#?}");
+            let told: Vec<&String> = events.iter().filter(|event| !event.contains("\"event\":\"exec\"")).collect();
+            assert_eq!(told.len(), 3, "started, built and exited: {events:#?}");
+            assert!(told[0].starts_with("{\"stage\":\"srt-ns\",\"event\":\"started\","), "{events:#?}");
+            assert!(told[1].starts_with("{\"stage\":\"srt-mount\",\"event\":\"started\","), "{events:#?}");
+            assert!(told[2].contains(&format!("\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":{code}")), "{events:#?}");
         }
     }
 
@@ -136,7 +139,9 @@ both! {
             }
             talk.send("\n");
             assert_eq!(talk.end().0, 4);
-            assert_eq!(lines(&mut reader, 2), ["{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":4}"]);
+            let rest = lines(&mut reader, 3);
+            let exited = "{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":4}";
+            assert_eq!(rest, ["{\"stage\":\"srt-ns\",\"event\":\"exec\"}", exited]);
         }
     }
 
@@ -163,6 +168,6 @@ both! {
 
     fn standard_error_may_be_the_status_descriptor(who) {
         let ran = run(who.command("srt-ns").args(["--status-fd", "2", "--", "sh", "-c", "exit 6"]));
-        assert_eq!(ran.code(6).err.lines().count(), 2, "{ran:#?}");
+        assert_eq!(ran.code(6).err.lines().count(), 3, "started, exec, exited: {ran:#?}");
     }
 }

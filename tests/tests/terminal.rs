@@ -47,10 +47,11 @@ fn leader(who: Who, words: &[&str]) -> Talk {
     Talk::on_terminal(who, who.command(words[0]).args(&words[1..]))
 }
 
-/// What the sandbox of this shell's job consists of, srt-init aside.
+/// What the sandbox of this shell's job consists of, srt-init and the watchdog aside.
 fn job(talk: &Talk) -> Vec<Process> {
     let all = processes::descendants(talk.pid()).into_iter();
-    all.filter(|process| process.name != "srt-init" && process.is_alive()).collect()
+    all.filter(|process| !["srt-init", "srt-watchdog"].contains(&process.name.as_str()) && process.is_alive())
+        .collect()
 }
 
 fn wait_until_stopped(talk: &Talk) {

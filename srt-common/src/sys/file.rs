@@ -66,6 +66,13 @@ pub fn unlinkat(directory: &impl AsRawFd, path: &CStr, flags: libc::c_int) -> io
     check(unsafe { libc::unlinkat(directory.as_raw_fd(), path.as_ptr(), flags) }).map(drop)
 }
 
+/// renameat2(2) within one directory. `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE. By number: musl has no wrapper.
+pub fn renameat2(directory: &impl AsRawFd, from: &CStr, to: &CStr, flags: libc::c_uint) -> io::Result<()> {
+    let fd = directory.as_raw_fd();
+    // SAFETY: two C strings and integers.
+    check(unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), flags) }).map(drop)
+}
+
 /// readlinkat(2). An empty path reads the link that `directory` itself is open on. EINVAL for what is no link.
 pub fn readlinkat(directory: &impl AsRawFd, path: &CStr) -> io::Result<PathBuf> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
@@ -85,6 +92,18 @@ pub fn fchmod(file: &impl AsRawFd, mode: libc::mode_t) -> io::Result<()> {
 pub fn fchmodat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::fchmodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
+}
+
+/// faccessat2(2). `flags`: AT_EACCESS, AT_EMPTY_PATH.
+pub fn faccessat2(
+    directory: &impl AsRawFd,
+    path: &CStr,
+    mode: libc::c_int,
+    flags: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: a C string and integers.
+    check(unsafe { libc::syscall(libc::SYS_faccessat2, directory.as_raw_fd(), path.as_ptr(), mode, flags) })
+        .map(drop)
 }
 
 /// umask(2); the previous one. It cannot fail.

@@ -12,16 +12,15 @@
 
 pub mod fd;
 pub mod file;
+pub mod landlock;
+pub mod memory;
 pub mod mount;
-mod old;
 pub mod privileges;
 pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod start;
 pub mod tty;
-
-pub use old::*;
 
 use std::ffi::{CString, OsStr};
 use std::io;

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use srt_connect::handshake::Handshake;
-use srt_connect::target::{Host, Target};
+use srt_connect::destination::{Destination, Host};
 use srt_connect::{http, socks};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |&byte| byte == b'\n').map(OsStr::from_bytes);
     let (host, port) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(OsStr::new("22")));
-    let target = match Target::parse(host, port) {
+    let target = match Destination::parse(host, port) {
         Ok(target) => target,
         Err(error) => {
             let lines = error.lines("t");
@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte)));
     assert!(authority.len() <= 254 + 6 && !authority.starts_with('-'));
     let (host, port) = authority.rsplit_once(':').expect("a port");
-    assert_eq!(Target::parse(OsStr::new(host), OsStr::new(port)).as_ref(), Ok(&target));
+    assert_eq!(Destination::parse(OsStr::new(host), OsStr::new(port)).as_ref(), Ok(&target));
     if let Host::Name(name) = &target.host {
         assert!(!name.contains(':') && name.parse::<std::net::IpAddr>().is_err());
     }

@@ -5,17 +5,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use srt_common::Kind;
-use srt_common::args::Parsed;
-use srt_relay::address::{Address, Place};
+use srt_relay::address::{Address, Endpoint};
 use srt_relay::options::Options;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 fn check(address: &Address) {
-    match &address.place {
-        Place::Tcp(sockets) => assert!(!sockets.is_empty() && sockets.iter().all(|socket| socket.port() != 0)),
-        Place::Unix(path) => assert!(!path.as_os_str().is_empty()),
-        Place::Descriptor(fd) => assert!(*fd >= 0),
+    match &address.endpoint {
+        Endpoint::Tcp(sockets) => assert!(!sockets.is_empty() && sockets.iter().all(|socket| socket.port() != 0)),
+        Endpoint::Unix(path) => assert!(!path.as_os_str().is_empty()),
+        Endpoint::Inherited(fd) => assert!(*fd >= 0),
     }
     // What was understood is what was written: reading it again comes to the same.
     assert_eq!(Address::parse(&address.text).as_ref(), Ok(address));
@@ -24,14 +23,13 @@ fn check(address: &Address) {
 fuzz_target!(|input: &[u8]| {
     let words: Vec<_> = input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     match Options::parse(&words) {
-        Ok(Parsed::Options(options)) => {
+        Ok(options) => {
             assert!(!options.pairs.is_empty() && options.limits.connections > 0);
             options.pairs.iter().for_each(|(listen, connect)| {
                 check(listen);
                 check(connect);
             });
         }
-        Ok(Parsed::Help(text)) => assert!(text.contains("--ready-fd")),
         Err(error) => {
             assert_eq!(error.kind, Kind::Usage, "{error:?}");
             assert!(error.lines("srt-relay").lines().count() <= 2, "{error:?}");

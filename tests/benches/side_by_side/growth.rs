@@ -48,7 +48,7 @@ fn binds(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) -> Result<()> 
             Row::compare("growth", format!("time with binds: {count}"), "ms", each(&results, |run| run.wall));
         bench.add(match count {
             100 => row.target(Target::at_most(1.0 / 7.0, "bubblewrap 0.8.")),
-            1000 => row.target(Target::at_most(1.0 / 30.0, "bubblewrap 0.8.")),
+            1000 => row.target(Target::at_most(1.0 / 60.0, "bubblewrap 0.8.")),
             _ => row,
         });
     }
@@ -98,7 +98,7 @@ fn mounts_on_the_host(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) -
         let what = format!("time with mounts added on the host: {count}");
         let row = Row::compare("growth", what, "ms", each(&results, |run| run.wall));
         bench.add(match count {
-            1000 => row.target(Target::at_most(1.0 / 7.0, "bubblewrap 0.8.")),
+            1000 => row.target(Target::at_most(1.0 / 8.0, "bubblewrap 0.8.")),
             _ => row,
         });
     }
@@ -149,7 +149,7 @@ fn sandboxes_at_once(bench: &mut Bench, place: &Place, bwraps: &[Bubblewrap]) ->
             "a second",
             each(&results, |rate| *rate),
         );
-        bench.add(if count == 50 { row.target(Target::at_least(1.6, "bubblewrap 0.8.")) } else { row });
+        bench.add(if count == 50 { row.target(Target::at_least(1.4, "bubblewrap 0.8.")) } else { row });
     }
     Ok(())
 }

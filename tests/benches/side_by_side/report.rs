@@ -40,6 +40,7 @@ pub struct Bench {
 #[derive(Clone, Copy, Debug)]
 pub struct Stats {
     pub min: f64,
+    pub p10: f64,
     pub p25: f64,
     pub median: f64,
     pub p75: f64,
@@ -56,7 +57,7 @@ impl Stats {
             let (low, high) = (*low.unwrap_or(&f64::NAN), *high.unwrap_or(&f64::NAN));
             low + (high - low) * place.fract()
         };
-        Self { min: at(0.0), p25: at(0.25), median: at(0.5), p75: at(0.75), n: values.len() }
+        Self { min: at(0.0), p10: at(0.1), p25: at(0.25), median: at(0.5), p75: at(0.75), n: values.len() }
     }
 }
 
@@ -172,8 +173,11 @@ impl Row {
         let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
         let mut text = format!("{}: {}{unit}\n", self.group, self.what);
         for figure in &self.figures {
-            let Stats { median, p25, p75, n, .. } = figure.value;
-            let spread = if n > 1 { format!("({} to {})", number(p25), number(p75)) } else { String::new() };
+            let Stats { median, p10, p25, p75, n, .. } = figure.value;
+            let spread = match n {
+                0 | 1 => String::new(),
+                _ => format!("({} to {}; p10 {})", number(p25), number(p75), number(p10)),
+            };
             let mut line = format!("    {:38} {:>9} {spread:22}", figure.who, number(median));
             // None where both are 0.
             if let Some(Stats { median, p25, p75, .. }) = figure.ratio.filter(|ratio| !ratio.median.is_nan())
@@ -191,9 +195,9 @@ impl Row {
 
     fn json(&self) -> String {
         let stats = |stats: &Stats| {
-            let Stats { min, p25, median, p75, n } = *stats;
-            let [min, p25, median, p75] = [min, p25, median, p75].map(json_number);
-            format!(r#"{{"min":{min},"p25":{p25},"median":{median},"p75":{p75},"n":{n}}}"#)
+            let Stats { min, p10, p25, median, p75, n } = *stats;
+            let [min, p10, p25, median, p75] = [min, p10, p25, median, p75].map(json_number);
+            format!(r#"{{"min":{min},"p10":{p10},"p25":{p25},"median":{median},"p75":{p75},"n":{n}}}"#)
         };
         let figure = |figure: &Figure| {
             let ratio = figure.ratio.as_ref().map_or("null".to_owned(), stats);
@@ -253,7 +257,9 @@ impl Bench {
         let built = exe.ancestors().find(|dir| dir.join("srt-ns").is_file());
         let built = built.ok_or("srt-ns is not built: cargo build --release first, or run tests/bench")?;
         let tools = work.path().join("bin");
-        copy(built, &tools, &TOOLS)?;
+        // SRT_TOOLS: other builds of the tools (an absolute path), those with musl for one.
+        let given = std::env::var_os("SRT_TOOLS").map(PathBuf::from);
+        copy(given.as_deref().unwrap_or(built), &tools, &TOOLS)?;
         copy(built, &tools, &OWN)?;
         let musl = std::env::var_os("SRT_BENCH_MUSL").map(PathBuf::from);
         if let Some(musl) = &musl {
@@ -283,7 +289,7 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
-    /// The targets again, all in one place, as README has them, and what is missing.
+    /// The targets again, all in one place, as COSTS.md has them, and what is missing.
     pub fn print_end(&self) {
         println!("| what | beside | measured | target | |\n| --- | --- | --- | --- | --- |");
         for row in &self.rows {

@@ -23,6 +23,13 @@ pub const EVERYWHERE: &[Difference] = &[
         who: Some(Who::Root),
     },
     Difference {
+        fact: "mount */key*s: type",
+        bwrap: "-",
+        srt: "tmpfs",
+        why: "/proc/keys and /proc/key-users show the caller's keys",
+        who: None,
+    },
+    Difference {
         fact: "*pts: owner",
         bwrap: "1000:1000",
         srt: "65534:65534",
@@ -385,12 +392,18 @@ fn destinations() -> Vec<Case> {
             .parents(&["/sp ace"]),
         case(
             "a symlink in the middle of a destination",
-            "--bind $S/w /w --ro-bind $S/d /w/link/in --tmpfs /w/link/sub",
+            "--ro-bind $S/w /w --ro-bind $S/d /w/link/in --tmpfs /w/link/sub",
         )
         .setup(|w| {
             w.files(&["d/f", "w/real/in/x", "w/real/sub/y"]);
             w.link("real", "w/link");
         }),
+        case("a symlink that the command may replace", "--bind $S/w /w --ro-bind $S/d /w/link/in")
+            .setup(|w| {
+                w.files(&["d/f", "w/real/in/x"]);
+                w.link("real", "w/link");
+            })
+            .srt_refuses("the symbolic link /w/link, which", "an earlier run may have put the link there"),
         case(
             "a symlink of one's own in the middle of a destination",
             "--dir /usr/lib --symlink usr/lib /lib --ro-bind $S/d /lib/d --dir /lib/made --symlink x \

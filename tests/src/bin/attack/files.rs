@@ -24,6 +24,7 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
         }),
         ["stat", path] => std::fs::symlink_metadata(path).map(|meta| format!("{} bytes", meta.len())),
         ["write", path] => put(open(path, O_WRONLY)),
+        ["open-read", path] => open(path, O_RDONLY).map(|_| "opened".into()),
         ["open-write", path] => open(path, O_WRONLY).map(|_| "opened".into()),
         ["append", path] => put(open(path, O_WRONLY | O_APPEND)),
         ["create", path] => put(open(path, O_WRONLY | O_CREAT)),

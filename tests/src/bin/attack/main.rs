@@ -11,6 +11,7 @@ mod identity;
 mod keys;
 mod mounts;
 mod processes;
+mod setid;
 mod sockets;
 mod sys;
 mod terminal;
@@ -62,6 +63,7 @@ pub fn attack(words: &[&str]) -> Outcome {
         files::attack as fn(&[&str]) -> Option<Outcome>,
         mounts::attack,
         processes::attack,
+        setid::attack,
         sockets::attack,
         terminal::attack,
         keys::attack,

@@ -25,6 +25,16 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             info[0] = number(signal) as i32;
             done(sys!(libc::SYS_rt_sigqueueinfo, number(pid), number(signal), info.as_ptr()))
         }
+        // Without room for what comes with a signal: the kernel delivers it without its sender (`__send_signal_locked`).
+        ["sigqueue-lost", pid, signal] => {
+            let none = [0_u64; 2];
+            sys!(libc::SYS_prlimit64, number(pid), libc::RLIMIT_SIGPENDING, none.as_ptr(), null::<u8>())
+                .and_then(|_| {
+                    let mut info = [0_i32; 32];
+                    (info[0], info[2]) = (number(signal) as i32, libc::SI_QUEUE);
+                    done(sys!(libc::SYS_rt_sigqueueinfo, number(pid), number(signal), info.as_ptr()))
+                })
+        }
         ["pidfd-signal", pid, signal] => pidfd(pid).and_then(|fd| {
             done(sys!(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), number(signal), null::<u8>(), 0))
         }),
@@ -67,8 +77,24 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             Ok(0) => std::process::exit(number(code) as i32),
             child => child.map(|_| "made".into()),
         },
+        // Not an attack on its own: children that stay and endless streams of ends, all of them the attacker's parent's,
+        // from processes that no signal but SIGKILL ends.
+        ["flood-parent", sleepers, streams] => flood(libc::CLONE_PARENT, number(sleepers), number(streams)),
+        // The same of children of the attacker's own, which it never reaps: their parent ends, and PID 1 gets them.
+        ["flood-init"] => flood_with_orphans(),
+        // An endless stream of stops and continuations, of the process that the attacker's parent waits for.
+        ["flood-stops"] => flood_with_stops(),
         // The parent becomes the tracer, and sees stops that are none.
         ["traceme"] => done(sys!(libc::SYS_ptrace, 0, 0, 0, 0)),
+        // The same, then one stop after the other, and the first line of stdin in between.
+        ["traceme-and-stay"] => sys!(libc::SYS_ptrace, 0, 0, 0, 0).and_then(|_| {
+            say("ready");
+            let mut line = String::new();
+            io::stdin().read_line(&mut line)?;
+            // A traced process stops at any signal, a harmless one too (ptrace(2)).
+            sys!(libc::SYS_kill, std::process::id(), libc::SIGURG)?;
+            Ok("went on".into())
+        }),
         // A program that leaves its session, ignores what can be ignored, and stays.
         ["daemon", file] => daemon(file),
 
@@ -92,9 +118,126 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             null::<u8>()
         )),
         ["mq-get", name] => done(sys!(libc::SYS_mq_open, c(name).as_c_str(), libc::O_RDWR, 0, null::<u8>())),
+        // By its name, or by its path where a file system of message queues is mounted.
+        ["mq-send", name] => {
+            let queue =
+                sys!(libc::SYS_mq_open, c(name).as_c_str(), libc::O_WRONLY, 0, null::<u8>()).map(descriptor);
+            queue.and_then(|queue| {
+                let text = "secret";
+                done(sys!(
+                    libc::SYS_mq_timedsend,
+                    queue.as_raw_fd(),
+                    text.as_ptr(),
+                    text.len(),
+                    0,
+                    null::<u8>()
+                ))
+            })
+        }
+        ["mq-take", path] => open(path, libc::O_RDONLY | libc::O_NONBLOCK).and_then(|queue| {
+            let mut text = vec![0_u8; 65536];
+            let (size, at) = (text.len(), text.as_mut_ptr());
+            sys!(libc::SYS_mq_timedreceive, queue.as_raw_fd(), at, size, null::<u8>(), null::<u8>())
+                .map(|length| String::from_utf8_lossy(&text[..length as usize]).into_owned())
+        }),
         ["mq-remove", name] => done(sys!(libc::SYS_mq_unlink, c(name).as_c_str())),
         _ => return None,
     })
+}
+
+fn say(word: &str) {
+    let _nobody = write(&io::stdout(), &format!("{word}\n"));
+}
+
+/// A process of its own that does `what`.
+fn forked(flags: i32, what: impl FnOnce()) {
+    match sys!(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) {
+        Ok(0) => {
+            what();
+            std::process::exit(0);
+        }
+        child => drop(child.expect("clone")),
+    }
+}
+
+/// All but one, by which a test sees that signals arrive.
+fn ignore_signals() {
+    for number in (1..64).filter(|number| ![libc::SIGCHLD, libc::SIGUSR1].contains(number)) {
+        // SAFETY: SIG_IGN is no function.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
+fn stay() {
+    loop {
+        // SAFETY: no argument.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Ends at once, without anything that a C library does at an end.
+fn vanish() {
+    let _never = sys!(libc::SYS_exit_group, 0);
+}
+
+fn flood(flags: i32, sleepers: u64, streams: u64) -> Outcome {
+    ignore_signals();
+    for _ in 0..sleepers {
+        forked(flags, stay);
+    }
+    for _ in 0..streams {
+        forked(flags, move || {
+            loop {
+                let _limit = sys!(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0).map(|child| {
+                    if child == 0 {
+                        vanish();
+                    }
+                });
+            }
+        });
+    }
+    say("ready");
+    stay();
+    Ok("never".into())
+}
+
+fn flood_with_orphans() -> Outcome {
+    ignore_signals();
+    for _ in 0..3 {
+        forked(0, || {
+            loop {
+                // vfork(2)'s way: the child has made its own child, and has ended, when this goes on.
+                let mut status = 0_i32;
+                match sys!(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) {
+                    Ok(0) => {
+                        let _limit = sys!(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0);
+                        vanish();
+                    }
+                    Ok(child) => drop(sys!(libc::SYS_wait4, child, &raw mut status, 0, null::<u8>())),
+                    Err(_) => {}
+                }
+            }
+        });
+    }
+    say("ready");
+    stay();
+    Ok("never".into())
+}
+
+fn flood_with_stops() -> Outcome {
+    ignore_signals();
+    let own = std::process::id();
+    for _ in 0..3 {
+        forked(0, move || {
+            loop {
+                let _gone = sys!(libc::SYS_kill, own, libc::SIGSTOP);
+                let _gone = sys!(libc::SYS_kill, own, libc::SIGCONT);
+            }
+        });
+    }
+    say("ready");
+    stay();
+    Ok("never".into())
 }
 
 /// EFAULT and EINVAL are complaints about the arguments: the attacker may.

@@ -33,6 +33,16 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             let group = number(group) as i32;
             sys!(libc::SYS_ioctl, number(fd), libc::TIOCSPGRP, &raw const group).map(|_| "done".into())
         }
+        // One thing each that whoever has a terminal open may change about it. Without a word: it may be a terminal that
+        // nobody can write to any more.
+        ["spoil", fd, what] => spoil(number(fd) as i32, what).map(|()| std::process::exit(0)),
+        // All of them, on 0, 1 and 2, in an order in which each can still be done.
+        ["spoil-all"] => ["raw", "nonblock", "mode", "exclusive", "flow"]
+            .iter()
+            .try_for_each(|what| (0..3).try_for_each(|fd| spoil(fd, what)))
+            .map(|()| std::process::exit(0)),
+        // Gives the terminal's foreground to a process that stays, and leaves it with it.
+        ["leave-foreground", fd] => leave_foreground(number(fd) as i32).map(|()| "left".into()),
         // Not an attack: the rest of the words run on a terminal of their own; then what was typed there is told.
         ["on-a-terminal", ref command @ ..] => on_a_terminal(command),
         _ => return None,
@@ -44,6 +54,37 @@ fn inject(fd: i32, request: u64) -> Outcome {
         sys!(libc::SYS_ioctl, fd, request, &raw const *byte)?;
     }
     Ok("injected".into())
+}
+
+fn spoil(fd: i32, what: &str) -> io::Result<()> {
+    match what {
+        "flow" => sys!(libc::SYS_ioctl, fd, libc::TCXONC, libc::TCOOFF),
+        "exclusive" => sys!(libc::SYS_ioctl, fd, libc::TIOCEXCL, 0),
+        "mode" => sys!(libc::SYS_fchmod, fd, 0o666),
+        "nonblock" => sys!(libc::SYS_fcntl, fd, libc::F_GETFL)
+            .and_then(|flags| sys!(libc::SYS_fcntl, fd, libc::F_SETFL, flags | i64::from(libc::O_NONBLOCK))),
+        "raw" => {
+            // SAFETY: all-zero bytes are a valid termios.
+            let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+            modes.c_cflag = libc::CS8 | libc::CREAD;
+            sys!(libc::SYS_ioctl, fd, libc::TCSETS, &raw const modes)
+        }
+        _ => panic!("{what}: no such thing of a terminal"),
+    }
+    .map(drop)
+}
+
+fn leave_foreground(fd: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN is no function. Whoever gives the foreground away is in the background then.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+    // SAFETY: this program has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+        std::process::exit(0);
+    }
+    sys!(libc::SYS_setpgid, child, child)?;
+    sys!(libc::SYS_ioctl, fd, libc::TIOCSPGRP, &raw const child).map(drop)
 }
 
 fn on_a_terminal(command: &[&str]) -> Outcome {

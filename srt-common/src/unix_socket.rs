@@ -1,0 +1,43 @@
+//! A Unix socket to connect to, by its inode rather than by its name.
+
+use crate::sys::c_path;
+use crate::sys::file::{CWD, openat, statx};
+use crate::sys::socket::SocketAddress;
+use crate::{Context, Error, Result};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+/// An O_PATH descriptor of what `path` names; nothing that takes the name later is reached through it. A link in the
+/// socket's own place is not followed: [`address`] refuses it.
+///
+/// # Errors
+/// errno.
+pub fn pin(path: &Path) -> io::Result<OwnedFd> {
+    openat(&CWD, &c_path(path)?, libc::O_PATH | libc::O_NOFOLLOW, 0)
+}
+
+/// The address of the socket that `pin` is open on with O_PATH. connect(2) has no form that takes an inode, but
+/// `/proc/self/fd/N` leads to it; where there is no procfs, whoever starts this process can put the socket itself at
+/// that path (srt-ns does, in its relay's empty root).
+///
+/// # Errors
+/// What is no socket; a missing /proc.
+pub fn address(pin: &OwnedFd) -> Result<SocketAddress> {
+    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
+    let stat = statx(pin, c"").context(|| "statx")?;
+    if stat.is(libc::S_IFLNK) {
+        return Err(Error::failed("a symbolic link, which is not followed").hint("name the socket itself"));
+    }
+    if !stat.is(libc::S_IFSOCK) {
+        return Err(Error::failed("not a socket"));
+    }
+    let hint = |error: Error| error.hint("connecting to a Unix socket needs /proc: mount it");
+    // Through the link, as connect(2) will go.
+    let reached =
+        openat(&CWD, &c_path(&path).context(|| &path)?, libc::O_PATH, 0).context(|| &path).map_err(hint)?;
+    if statx(&reached, c"").context(|| &path)?.id != stat.id {
+        return Err(Error::failed(format!("{path} is another file")));
+    }
+    SocketAddress::unix(path.as_bytes()).ok_or_else(|| Error::failed(format!("{path} does not fit")))
+}

@@ -1,0 +1,143 @@
+//! Detached mounts: new file systems and copies of what is mounted, made and restricted before they are attached.
+
+use srt_common::sys::fd::read;
+use srt_common::sys::file::{fstatvfs, openat2, statx};
+use srt_common::sys::mount::{
+    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, fsconfig, fsmount, fsopen,
+    mount_setattr, move_mount, open_tree,
+};
+use srt_common::{Context, Error, Result};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+/// What every mount has that is no `--dev-bind` and not in `--dev`.
+pub const PLAIN: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+/// What hides something, and what only shows.
+pub const INERT: u64 = PLAIN | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
+
+/// The root of a mount, detached until it is attached somewhere.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The root itself.
+    pub fd: Rc<OwnedFd>,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// The mount's number in statx(2).
+    pub mount: u64,
+    /// The file system's identity.
+    pub device: (u32, u32),
+    /// The mounts of message queues in it, from its root.
+    pub queues: Vec<CString>,
+}
+
+impl Tree {
+    /// # Errors
+    /// statx(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let stat = statx(&fd, c"")?;
+        let (directory, mount, device) = (stat.is(libc::S_IFDIR), stat.mount, stat.device);
+        Ok(Self { fd: Rc::new(fd), directory, mount, device, queues: vec![] })
+    }
+
+    /// A copy of what is mounted at `path`, with everything below if `recursive`. The attributes go onto it while it is
+    /// detached, so no mount is ever writable for a moment.
+    ///
+    /// # Errors
+    /// errno; EINVAL for a mount of another namespace.
+    pub fn copy(fd: &impl AsRawFd, path: &CStr, attributes: u64, recursive: bool) -> io::Result<Self> {
+        let copy = clone_tree(fd, path, recursive)?;
+        set_attributes(&copy, attributes, recursive)?;
+        Self::new(copy)
+    }
+}
+
+/// Mounts a tree, whose root is a directory, on a directory that no path will lead to afterwards, and looks whether it is
+/// attached: `..` leads out of what is.
+///
+/// # Errors
+/// errno.
+pub fn attach_out_of_sight(tree: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
+    move_mount(tree, onto, c"")?;
+    let above = openat2(tree, c"..", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    match statx(&above, c"")?.mount == statx(tree, c"")?.mount {
+        true => Err(io::Error::other("move_mount had no effect")),
+        false => Ok(()),
+    }
+}
+
+/// open_tree(2) of a copy. Only what is mounted in the caller's mount namespace can be copied, before Linux 6.15 nothing
+/// that is detached (`__do_loopback()` in fs/namespace.c).
+///
+/// # Errors
+/// errno.
+pub fn clone_tree(fd: &impl AsRawFd, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let empty = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    open_tree(fd, path, OPEN_TREE_CLONE | (empty | recursive) as libc::c_uint)
+}
+
+/// Sets attributes of the mount whose root `fd` is, and of those below it if `recursive`, and looks whether it has them.
+///
+/// # Errors
+/// errno; EINVAL if `fd` is not the root of a mount.
+pub fn set_attributes(fd: &impl AsRawFd, attributes: u64, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    mount_setattr(fd, c"", flags, &MountAttr { set: attributes, ..MountAttr::default() })?;
+    // MOUNT_ATTR_* and ST_* are the same numbers for what is set here (linux/mount.h, linux/statfs.h).
+    if fstatvfs(fd)? as u64 & attributes != attributes {
+        return Err(io::Error::other("mount_setattr had no effect"));
+    }
+    Ok(())
+}
+
+/// Whether the mount that `fd` was opened through is read-only.
+///
+/// # Errors
+/// errno.
+pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
+    Ok(fstatvfs(fd)? & libc::ST_RDONLY != 0)
+}
+
+/// A new file system (fsopen(2), fsconfig(2), fsmount(2)). An option without a value is a flag.
+///
+/// # Errors
+/// What the system says, and the file system itself where it does.
+pub fn new_filesystem(
+    name: &str,
+    kind: &CStr,
+    options: &[(&CStr, Option<&CStr>)],
+    attributes: u64,
+) -> Result<Tree> {
+    let what = || format!("cannot make {name}");
+    let context = fsopen(kind).context(what)?;
+    let explain = |error: io::Error| {
+        let mut failed = Error::system(what(), &error);
+        // The first message in the context's log, without its severity.
+        let mut buffer = [0u8; 512];
+        if let Some(text) = read(&context, &mut buffer).ok().and_then(|length| buffer.get(2..length)) {
+            failed.message.push_str(&format!(": {}", String::from_utf8_lossy(text).trim()));
+        }
+        failed
+    };
+    for &(key, value) in options {
+        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
+        fsconfig(&context, command, Some(key), value).map_err(explain)?;
+    }
+    fsconfig(&context, FSCONFIG_CMD_CREATE, None, None).map_err(explain)?;
+    fsmount(&context, attributes).and_then(Tree::new).context(what)
+}
+
+/// A new tmpfs.
+///
+/// # Errors
+/// As [`new_filesystem`].
+pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<Tree> {
+    let text = |number: String| CString::new(number).map_err(|error| Error::failed(error.to_string()));
+    let (mode, size) = (text(format!("{mode:o}"))?, size.map(|size| text(size.to_string())).transpose()?);
+    let mut options = vec![(c"mode", Some(mode.as_c_str()))];
+    options.extend(size.as_ref().map(|size| (c"size", Some(size.as_c_str()))));
+    new_filesystem("a tmpfs", c"tmpfs", &options, PLAIN)
+}

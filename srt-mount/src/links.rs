@@ -1,0 +1,153 @@
+//! No path leads through a symbolic link that an earlier run of the sandbox could have left (the kind of
+//! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
+
+use srt_common::sys::c_path;
+use srt_common::sys::file::{CWD, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use srt_common::{Error, Result};
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+/// linux/magic.h.
+pub const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// path_resolution(7): MAXSYMLINKS.
+const MOST_LINKS: usize = 40;
+
+/// Directories by device and inode.
+pub type Directories = BTreeSet<(u32, u32, u64)>;
+
+/// One directory on the way.
+#[derive(Debug)]
+pub struct Step {
+    name: OsString,
+    /// The directory, or what the path leads to.
+    pub fd: Rc<OwnedFd>,
+    /// What it is.
+    pub stat: Stat,
+}
+
+/// A walk from a root, a name at a time: what it has come through, `..` and links resolved.
+#[derive(Debug)]
+pub struct Walk(Vec<Step>);
+
+impl Walk {
+    /// Walks from `root` along `path` to its end. A link in one of the `writable` directories, or below, is an error. A
+    /// magic link of a procfs is followed only if `magic`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn along(root: &Rc<OwnedFd>, path: &Path, writable: &Directories, magic: bool) -> Result<Self> {
+        let cannot =
+            |error: io::Error| Error::system(format!("cannot open {}", path.display()), &error).path(path);
+        let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
+        let first = || step(OsString::new(), Rc::clone(root)).map_err(cannot);
+        let mut walk = Self(vec![first()?]);
+        let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
+        let mut links = 0;
+        while let Some(name) = ahead.pop_front() {
+            if name == ".." {
+                walk.0.truncate((walk.0.len() - 1).max(1));
+                continue;
+            }
+            let c_name = c_path(&name).map_err(cannot)?;
+            let here = Rc::clone(&walk.end().fd);
+            // O_DIRECTORY, for an automount.
+            let open = |flags| openat2(&here, &c_name, libc::O_PATH | libc::O_NOFOLLOW | flags, 0);
+            let fd = match open(libc::O_DIRECTORY) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => open(0),
+                directory => directory,
+            };
+            let next = fd.and_then(|fd| step(name, Rc::new(fd))).map_err(cannot)?;
+            if !next.stat.is(libc::S_IFLNK) {
+                walk.0.push(next);
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(cannot(io::Error::from_raw_os_error(libc::ELOOP)));
+            }
+            let target = readlinkat(&next.fd, c"").map_err(cannot)?;
+            if walk.may_be_written(writable) {
+                return Err(planted(path, &walk.path().join(&next.name), &target));
+            }
+            let on_procfs = fstatfs(&next.fd).map_err(cannot)? == PROC_SUPER_MAGIC;
+            if on_procfs
+                && let Err(error) = openat2(&here, &c_name, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS)
+                && error.raw_os_error() == Some(libc::ELOOP)
+            {
+                if !magic {
+                    return Err(cannot(error));
+                }
+                let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
+                let end = step(next.name, Rc::new(end)).map_err(cannot)?;
+                // Its text is a path only where that leads to the same file.
+                let text = c_path(&target);
+                let text = text.and_then(|text| openat(&CWD, &text, libc::O_PATH | libc::O_NOFOLLOW, 0));
+                let same = text.and_then(|fd| statx(&fd, c"")).is_ok_and(|stat| stat.id == end.stat.id);
+                if !target.is_absolute() || !same {
+                    walk.0.truncate(1);
+                    walk.0.push(end);
+                    continue;
+                }
+            }
+            if target.is_absolute() {
+                walk.0.truncate(1);
+            }
+            ahead = names(&target).map(OsStr::to_owned).chain(ahead).collect();
+        }
+        Ok(walk)
+    }
+
+    /// What the path leads to.
+    #[allow(clippy::indexing_slicing, reason = "the root is never taken away")]
+    pub fn end(&self) -> &Step {
+        &self.0[self.0.len() - 1]
+    }
+
+    /// The path without links and `..`.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/").join(self.0.iter().skip(1).map(|step| &step.name).collect::<PathBuf>())
+    }
+
+    /// Whether the way leads through one of these directories.
+    pub fn is_in(&self, directories: &Directories) -> bool {
+        self.0.iter().any(|step| directories.contains(&step.stat.id))
+    }
+
+    /// Whether the command may change what a name leads to here: it can write a directory between the first writable
+    /// mount and this place. EROFS comes only where the permissions alone would do (`do_faccessat()` in fs/open.c), and
+    /// the same directory is writable elsewhere.
+    fn may_be_written(&self, writable: &Directories) -> bool {
+        let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
+        self.0.iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
+            match faccessat2(&*step.fd, c"", libc::W_OK, flags) {
+                Err(error) => error.raw_os_error() != Some(libc::EACCES),
+                Ok(()) => true,
+            }
+        })
+    }
+}
+
+/// The names that make up a path, counted from its root. `.` and doubled or trailing slashes go.
+pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name),
+        Component::ParentDir => Some(OsStr::new("..")),
+        _ => None,
+    })
+}
+
+fn planted(path: &Path, link: &Path, target: &Path) -> Error {
+    let (path, link_text, target) = (path.display(), link.display(), target.display());
+    Error::failed(format!(
+        "{path} leads through the symbolic link {link_text}, which this sandbox may replace"
+    ))
+    .path(link)
+    .hint(format!(
+        "an earlier run may have put it there: name the place that is meant; the link says {target}"
+    ))
+}

@@ -1,0 +1,91 @@
+//! `--sys`: the devices of the network namespace and the limits of the cgroup namespace, read-only.
+
+use crate::detached::{INERT, Tree, new_filesystem, set_attributes, tmpfs};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{mkdirat, symlinkat};
+use srt_common::sys::mount::move_mount;
+use srt_common::{Context, Result};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+/// A new sysfs, detached. It shows the network namespace of whoever makes it.
+///
+/// # Errors
+/// EPERM, with a hint.
+pub fn new() -> Result<Tree> {
+    new_filesystem("a sysfs", c"sysfs", &[], INERT).map_err(|error| match error.errno {
+        // sysfs_init_fs_context() in fs/sysfs/mount.c asks for CAP_SYS_ADMIN over the network namespace,
+        // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
+        Some(libc::EPERM) => error.hint(
+            "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
+             container, not masked; or show the host's: --ro-bind /sys /sys",
+        ),
+        _ => error,
+    })
+}
+
+/// Mounts the cgroup file systems at `fs/cgroup` of a sysfs: the one of version 2, or each hierarchy of version 1 by its
+/// controllers' names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
+///
+/// # Errors
+/// What cannot be mounted.
+pub fn add_cgroups(sys: &OwnedFd) -> Result<()> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
+    let hierarchies = hierarchies(&text);
+    if let [""] = hierarchies.as_slice() {
+        let tree = new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)?;
+        return move_mount(&tree.fd, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup");
+    }
+    let directory = tmpfs(0o755, None)?;
+    move_mount(&directory.fd, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup")?;
+    for hierarchy in hierarchies {
+        // `name=systemd` has no controllers, the empty one is that of version 2.
+        let name = hierarchy.strip_prefix("name=").unwrap_or(if hierarchy.is_empty() {
+            "unified"
+        } else {
+            hierarchy
+        });
+        let c_name = c_path(name).context(|| "path")?;
+        let tree = if hierarchy.is_empty() {
+            new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)?
+        } else {
+            let options: Vec<CString> =
+                hierarchy.split(',').map(c_path).collect::<Result<_, _>>().context(|| "path")?;
+            let options = options.iter().map(|option| match option.to_bytes().strip_prefix(b"name=") {
+                Some(_) => (c"name", Some(c_name.as_c_str())),
+                None => (option.as_c_str(), None),
+            });
+            new_filesystem(
+                &format!("a cgroup file system of {hierarchy}"),
+                c"cgroup",
+                &options.collect::<Vec<_>>(),
+                INERT,
+            )?
+        };
+        let cannot = || format!("cannot mount on fs/cgroup/{name}");
+        mkdirat(&directory.fd, &c_name, 0o755).context(cannot)?;
+        move_mount(&tree.fd, &directory.fd, &c_name).context(cannot)?;
+        for alias in name.split(',').filter(|alias| *alias != name) {
+            c_path(alias).and_then(|alias| symlinkat(&c_name, &directory.fd, &alias)).context(cannot)?;
+        }
+    }
+    set_attributes(&directory.fd, INERT, false).context(|| "mount_setattr of fs/cgroup")
+}
+
+/// The controllers of each hierarchy in /proc/self/cgroup.
+fn hierarchies(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.split(':').nth(1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hierarchies;
+
+    #[test]
+    fn each_hierarchy_is_known_by_its_controllers() {
+        assert_eq!(hierarchies("0::/user.slice\n"), [""]);
+        let mixed = "9:name=systemd:/\n8:pids:/\n3:cpu,cpuacct:/a:b\n0::/\n";
+        assert_eq!(hierarchies(mixed), ["name=systemd", "pids", "cpu,cpuacct", ""]);
+        assert_eq!(hierarchies(""), [""; 0]);
+    }
+}

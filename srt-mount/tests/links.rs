@@ -1,0 +1,103 @@
+//! No path leads through a symbolic link that an earlier run of the sandbox could have left.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{mount, words};
+use srt_tests::{Ran, Scratch, Who, both, run};
+use std::os::unix::fs::symlink;
+
+/// A directory W that the sandbox may write, in which an earlier run has replaced directories by links to SECRET.
+fn planted(who: Who) -> Scratch {
+    let scratch = who.scratch();
+    scratch.dir("W/vendor");
+    scratch.dir("W/real/sub");
+    scratch.dir("W/work");
+    scratch.file("SECRET/sub/secret", "secret");
+    symlink("../SECRET", scratch.join("W/p")).expect("symlink");
+    symlink(scratch.join("SECRET"), scratch.join("W/vendor/p")).expect("symlink");
+    symlink("p", scratch.join("W/twice")).expect("symlink");
+    scratch
+}
+
+/// Runs a script in a tree in which `W` of the options is that of `scratch`, started in `scratch`.
+fn with(who: Who, scratch: &Scratch, options: &str, script: &str) -> Ran {
+    let options = words(options).into_iter().map(|word| word.replace("DIR", scratch.text()));
+    let base = ["--ro-bind", "/", "/"].map(str::to_owned);
+    let mut command = mount(who, base.into_iter().chain(options));
+    command.args(["--", "sh", "-c", script]).current_dir(scratch.path());
+    run(&mut command)
+}
+
+const THROUGH: [&str; 17] = [
+    "--bind DIR/W DIR/W --bind DIR/W/p/sub /mnt",
+    "--bind DIR/W/p/sub /mnt --bind DIR/W DIR/W",
+    "--bind DIR/W DIR/W --bind DIR/W/twice/sub /mnt",
+    "--bind DIR/W /opt --bind DIR/W/p /mnt",
+    "--bind W /opt --bind W/p/sub /mnt",
+    "--bind DIR/W /opt --bind-try DIR/W/vendor/p/sub /mnt",
+    "--bind DIR/W /opt --ro-bind DIR/W/p/sub /mnt",
+    "--bind DIR/W /opt --ro-bind /proc/self/cwd/W/p/sub /mnt",
+    "--bind DIR/W/vendor /opt --dev-bind DIR/W/real/../vendor/p/sub /mnt",
+    "--overlay-src /usr --overlay DIR/W/real DIR/W/work /opt --bind DIR/W/real/../p/sub /mnt --bind DIR/W /mnt",
+    "--bind DIR/W /opt --overlay-src DIR/W/p/sub --tmp-overlay /mnt",
+    "--bind DIR/W /opt --overlay-src /usr --overlay DIR/W/p/sub DIR/W/work /mnt",
+    "--bind DIR/W /opt --overlay-src /usr --overlay DIR/W/work DIR/W/p/sub /mnt",
+    "--bind DIR/W DIR/W --tmpfs DIR/W/p/sub",
+    "--bind DIR/W /opt --tmpfs DIR/W/p/sub",
+    "--bind DIR/W /opt --tmpfs /opt/vendor/p/sub",
+    "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub",
+];
+
+both! {
+    fn no_path_leads_through_a_link_in_what_the_sandbox_may_write(who) {
+        let scratch = planted(who);
+        for options in THROUGH {
+            let ran = with(who, &scratch, options, "true");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+        }
+        // The same links where nothing of it is writable.
+        for options in THROUGH.iter().filter(|options| !options.contains("overlay DIR")) {
+            let options = options.replace("--bind", "--ro-bind").replace("--dev-bind", "--ro-bind").replace("--ro-ro", "--ro");
+            with(who, &scratch, &options.replace("--dev-ro", "--ro"), "true").ok();
+        }
+    }
+
+    fn other_links_are_followed(who) {
+        let scratch = planted(who);
+        // A dotfile manager's, and one that leads into what is writable.
+        symlink("W/real", scratch.join("real")).expect("symlink");
+        symlink("SECRET", scratch.join("config")).expect("symlink");
+        for (options, script) in [
+            ("--bind DIR/W DIR/W --ro-bind DIR/config/sub /mnt", "cat /mnt/secret"),
+            ("--bind DIR/W DIR/W --ro-bind config/sub /mnt", "cat /mnt/secret"),
+            ("--bind DIR/W DIR/W --ro-bind DIR/W/real/../../config/sub /mnt", "cat /mnt/secret"),
+            ("--bind DIR/W DIR/W --bind DIR/real/sub /mnt", "touch /mnt/x && printf secret"),
+            ("--bind DIR/real /mnt", "touch /mnt/sub/y && printf secret"),
+            ("--bind DIR/W DIR/W --mask DIR/real/sub --mask DIR/config/sub", "test -z \"$(ls DIR/SECRET/sub)$(ls DIR/W/real/sub)\" && printf secret"),
+            ("--bind DIR/W DIR/W --tmpfs /var/run/lock --ro-bind /bin/sh /mnt/sh", "printf secret"),
+            ("--bind DIR/W DIR/W --ro-bind /proc/self/ns/net /dev/null --ro-bind /dev/stdin /dev/zero", "printf secret"),
+        ] {
+            if options.contains("/var/run/lock") && !std::path::Path::new("/var/run/lock").is_dir() {
+                continue;
+            }
+            let options = options.replace("/mnt/sh", "/dev/full");
+            with(who, &scratch, &options, &script.replace("DIR", scratch.text())).ok().says("secret");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_the_user_cannot_replace_is_followed_in_a_writable_tree() {
+    // /bin and /var/run are root's; an ordinary user's `--bind / /` does not make them writable.
+    let mut command = mount(
+        Who::User,
+        words("--bind / / --ro-bind /bin/sh /dev/null --ro-bind /proc/self/mounts /dev/zero"),
+    );
+    run(command.args(["--", "true"])).ok();
+    let mut command = mount(Who::Root, words("--bind / / --ro-bind /bin/sh /dev/null"));
+    if std::fs::symlink_metadata("/bin").is_ok_and(|bin| bin.is_symlink()) {
+        run(command.args(["--", "true"])).code(125).complains("the symbolic link /bin,");
+    }
+}

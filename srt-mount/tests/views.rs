@@ -1,0 +1,231 @@
+//! What the sandbox sees of itself, and what it does not see of its caller.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{mount, sh, sh_on, words};
+use srt_tests::{Who, both, has, run, skip};
+use std::process::Command;
+
+/// A script that ends in `exec` of its arguments, with keys of the caller's uid about.
+const WITH_KEYS: &str = "
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {'x86_64': 248, 'aarch64': 217}[os.uname().machine]
+for name, ring in ((b'on-the-users-ring', -4), (b'on-the-session-ring', -3)):
+    if libc.syscall(number, b'user', name, b'x', 1, ring) < 0: sys.exit(77)
+os.execvp(sys.argv[1], sys.argv[1:])";
+
+fn with_keys(who: Who) -> Command {
+    let mut command = who.command("/usr/bin/python3");
+    command.args(["-c", WITH_KEYS]);
+    command
+}
+
+both! {
+    fn the_callers_keys_do_not_show(who) {
+        let host = run(with_keys(who).args(["cat", "/proc/keys"]));
+        if host.code == Some(77) {
+            skip!("no keys here");
+        }
+        // Control: they show to whoever has the same uid, and in a procfs that may be mounted in a sandbox inside.
+        assert!(host.ok().out.contains("on-the-users-ring"), "{host:#?}");
+        let inside = |allow: &[&str]| {
+            let mut command = with_keys(who);
+            command.arg(srt_tests::tool("srt-ns")).args(allow).args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--"]);
+            command
+        };
+        run(inside(&[]).args(["cat", "/proc/keys", "/proc/key-users"])).ok().says("");
+        let ran = run(inside(&["--allow-userns"]).args(["cat", "/proc/keys"]));
+        assert_eq!(ran.ok().out.contains("on-the-users-ring"), who == Who::User, "{ran:#?}");
+    }
+
+    fn where_user_namespaces_are_allowed_a_procfs_can_be_mounted_inside(who) {
+        if who == Who::Root {
+            return; // What uid 0 of the host could write is covered.
+        }
+        let mut command = who.command("srt-ns");
+        command.args(words("--allow-userns -- srt-mount --ro-bind / / --proc /proc -- unshare -Urmpf --mount-proc cat /proc/1/comm"));
+        run(&mut command).ok().says("cat");
+    }
+
+    fn the_messages_of_the_hosts_queues_cannot_be_taken(who) {
+        let script = "
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+mq = ctypes.CDLL('librt.so.1', use_errno=True) if os.path.exists('/lib/x86_64-linux-gnu/librt.so.1') else libc
+open_, send = libc.mq_open, libc.mq_send
+fd = open_(b'/srt-test', os.O_CREAT | os.O_RDWR, 0o666, None)
+assert fd >= 0 and send(fd, b'message', 7, 0) == 0
+os.fchmod(fd, 0o666)
+os.execvp(sys.argv[1], sys.argv[1:])";
+        let take = "
+import ctypes, os, sys
+try: fd = os.open('/dev/mqueue/srt-test', os.O_RDONLY | os.O_NONBLOCK)
+except OSError as error: print(error.strerror); sys.exit()
+buffer = ctypes.create_string_buffer(65536)
+print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
+        // In a mount and ipc namespace of the test's own, whose mqueue the sandbox's caller sees.
+        let outer = "mount -t tmpfs none /dev/shm 2> /dev/null; mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue && exec \"$@\"";
+        let inner = |base: &str, who: Who| {
+            let mut command = Who::Root.command("unshare");
+            command.args(["-mi", "sh", "-c", outer, "sh", "/usr/bin/python3", "-c", script]);
+            if who == Who::User {
+                command.args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
+            }
+            if !base.is_empty() {
+                command.arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount", base, "/", "/", "--"]);
+            }
+            command.args(["/usr/bin/python3", "-c", take]);
+            run(&mut command)
+        };
+        inner("", who).ok().says("7");
+        for base in ["--ro-bind", "--bind", "--dev-bind"] {
+            inner(base, who).ok().says("No such file or directory");
+        }
+    }
+
+    fn a_new_sysfs_shows_the_sandboxs_devices_and_limits(who) {
+        let script = "ls /sys/class/net; grep -q ' /sys sysfs' /proc/mounts || exit 3
+            touch /sys/x 2> /dev/null && exit 4; echo 1 > /sys/kernel/x 2> /dev/null && exit 5
+            awk '$2 ~ \"^/sys\" && $4 !~ \"^ro,\" { print }' /proc/mounts
+            for f in $(awk '$2 ~ \"^/sys/fs/cgroup\" && $3 ~ \"cgroup\" { print $2 }' /proc/mounts); do cat $f/cgroup.procs > /dev/null || exit 6; done
+            test -e /sys/fs/cgroup/cgroup.procs || test -e /sys/fs/cgroup/memory/cgroup.procs || test -e /sys/fs/cgroup/pids/cgroup.procs";
+        let ran = sh_on(who, "--ro-bind", &words("--dev /dev --proc /proc --sys /sys"), script);
+        ran.ok().says("lo");
+        // Control: the host's has the host's.
+        let ran = sh_on(who, "--ro-bind", &["--proc", "/proc"], "ls -d /sys/class/net/*");
+        assert_ne!(ran.ok().out.trim(), "/sys/class/net/lo", "{ran:#?}");
+    }
+
+    fn without_a_network_namespace_a_sysfs_is_refused_with_a_hint(who) {
+        if who == Who::Root {
+            return;
+        }
+        let mut command = who.command("srt-ns");
+        command.args(words("--share net -- srt-mount --ro-bind / / --sys /sys -- true"));
+        run(&mut command).code(125).hints("srt-mount", "--sys /sys: cannot make a sysfs: Operation not permitted", "--ro-bind /sys /sys");
+    }
+
+    fn a_procfs_of_the_processes_alone(who) {
+        let ran = sh(who, &["--dev", "/dev", "--proc-pids", "/proc"], "cd /proc; ls -d sys keys kcore sysrq-trigger self 2> /dev/null; cat self/comm");
+        ran.ok().says("self\ncat");
+    }
+
+    fn the_nodes_of_dev_can_be_touched_but_for_root_of_the_host(who) {
+        let ran = sh(who, &["--dev", "/dev"], "touch /dev/null 2> /dev/null; echo $?; echo x > /dev/null && head -c 1 /dev/zero | wc -c; chmod 600 /dev/null 2> /dev/null || echo kept");
+        ran.ok().says(if who == Who::Root { "1\n1\nkept" } else { "0\n1\nkept" });
+    }
+
+    fn a_mask_try_passes_over_what_nobody_inside_can_reach(who) {
+        let scratch = who.scratch();
+        scratch.file("there/secret", "secret");
+        let text = scratch.text();
+        let at = |name: &str| format!("{text}/{name}");
+        let script = format!("test -z \"$(ls -A {text}/there)\" && echo hidden");
+        let options = ["--mask-try", &at("no/such"), "--mask-try", &at("there/secret/x"), "--mask-try", "/root/.ssh/no", "--mask-try", &at("there")];
+        sh_on(who, "--ro-bind", &options, &script).ok().says("hidden");
+        sh_on(who, "--ro-bind", &["--mask", &at("no")], "true").code(125).hints("srt-mount", "No such file", "--mask-try");
+        assert!(!scratch.join("no").exists());
+    }
+
+    fn what_is_hidden_already_is_hidden(who) {
+        let scratch = who.scratch();
+        scratch.file("d/a/b", "secret");
+        let at = |name: &str| format!("{}/{name}", scratch.text());
+        let options = ["--mask", &at("d"), "--mask", &at("d/a"), "--mask", &at("d/a/b"), "--mask-try", &at("d/x"), "--mask", &at("d")];
+        sh_on(who, "--bind", &options, &format!("ls -A {}", at("d"))).ok().says("");
+        // A name that is nowhere is no such thing.
+        sh_on(who, "--bind", &["--mask", &at("d"), "--mask", &at("e/f")], "true").code(125).complains(&at("e/f"));
+        assert!(scratch.join("d/a/b").exists());
+    }
+
+    fn placeholders_are_made_for_masks(who) {
+        let scratch = who.scratch();
+        let text = scratch.text();
+        let (file, directory) = (format!("{text}/.mcp.json"), format!("{text}/.git/hooks/"));
+        let script = format!("cd {text}; stat -c '%F %a' .mcp.json .git/hooks; echo x > .mcp.json; touch .git/hooks/x; mv .git moved; true");
+        let ran = sh_on(who, "--bind", &["--placeholders", "--mask", &file, "--mask", &directory], &script);
+        ran.ok().says("regular empty file 444\ndirectory 555");
+        assert_eq!(std::fs::read(&file).expect("made").len(), 0);
+        assert_eq!(std::fs::read_dir(&directory).expect("made").count(), 0);
+    }
+
+    fn the_working_directory_goes_by_the_callers_name_for_it(who) {
+        let scratch = who.scratch();
+        scratch.dir("real/proj");
+        std::os::unix::fs::symlink("real", scratch.join("link")).expect("symlink");
+        let name = format!("{}/link/proj", scratch.text());
+        let start = |options: &[&str], pwd: &str| {
+            let mut command = mount(who, common::SYSTEM.iter().chain(options));
+            command.args(["--", "sh", "-c", "echo $PWD; /bin/pwd"]).current_dir(scratch.join("real/proj")).env("PWD", pwd);
+            run(&mut command)
+        };
+        let ran = start(&["--bind", &name, &name], &name);
+        ran.ok().says(&format!("{name}\n{name}"));
+        assert_eq!(ran.err, "");
+        // One that lies is not asked; then nothing of that name is there, and a line says so.
+        let ran = start(&["--bind", &name, &name], "/etc");
+        let real = format!("{}/real/proj", scratch.text());
+        assert_eq!(ran.ok().says("/\n/").err, format!("srt-mount: {real} is not in the new root: PROGRAM starts in /\n"));
+        // By a name with a link in it, where that leads there inside, too.
+        let ran = start(&["--ro-bind", scratch.text(), scratch.text()], &name);
+        assert_eq!((ran.ok().says(&format!("{name}\n{real}")).err.as_str(), ran.code), ("", Some(0)));
+    }
+
+    fn an_overlay_of_many_layers_works_as_before_linux_6_8(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let mut options = vec![];
+        for n in 0..100 {
+            scratch.file(format!("l{n}/f{n}"), "x");
+            options.extend(["--overlay-src".to_owned(), format!("{}/l{n}", scratch.text())]);
+        }
+        options.extend(["--ro-overlay", "/mnt"].map(str::to_owned));
+        let old = |options: &[String]| {
+            let mut command = who.command("unshare");
+            // The first fsconfig(2) of the overlay is refused, as an option that is not known.
+            command.args(["-Ur", "strace", "-qq", "-o", "/dev/null", "-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EINVAL:when=1"]);
+            command.arg(srt_tests::tool("srt-mount")).args(["--ro-bind", "/", "/"]).args(options);
+            run(command.args(["--", "sh", "-c", "ls /mnt | wc -l"]))
+        };
+        old(&options).ok().says("100");
+        let more: Vec<String> = options[..200].iter().chain(&options).cloned().collect();
+        old(&more).code(125).complains("more than 128 --overlay-src need Linux 6.8");
+    }
+
+    fn an_upper_layer_on_an_overlay_is_told(who) {
+        if who != Who::Root {
+            return; // Only root can mount the outer one here.
+        }
+        let scratch = who.scratch();
+        for name in ["l", "u", "w", "m"] {
+            scratch.dir(name);
+        }
+        let script = "mount -t tmpfs none \"$0\" && cd \"$0\" && mkdir l u w m && mount -t overlay none -o lowerdir=l,upperdir=u,workdir=w m && mkdir m/up m/wk m/low && \
+            exec \"$@\" --overlay-src \"$0/m/low\" --overlay \"$0/m/up\" \"$0/m/wk\" /mnt -- true";
+        let mut command = who.command("unshare");
+        command.args(["-m", "sh", "-c", script, scratch.text()]).arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
+        run(&mut command).code(125).hints("srt-mount", "cannot make an overlay", "RWSRC cannot lie on an overlay");
+    }
+
+    fn a_call_that_is_answered_and_not_made_is_noticed(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for call in ["unshare", "mount_setattr", "move_mount", "pivot_root", "umount2", "capset", "prctl", "fsconfig", "open_tree", "fsmount"] {
+            let scratch = who.scratch();
+            let marker = format!("{}/ran", scratch.text());
+            let mut command = who.command("unshare");
+            let how = format!("inject={call}:retval=0");
+            command.args(["-Urm", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &how]);
+            command.arg(srt_tests::tool("srt-mount")).args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--mask", "/etc/passwd"]);
+            let ran = run(command.args(["--", "touch", &marker]));
+            assert_eq!(ran.code, Some(125), "{call}: {ran:#?}");
+            assert!(!scratch.join("ran").exists(), "{call}");
+        }
+    }
+}

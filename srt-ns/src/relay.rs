@@ -1,0 +1,273 @@
+//! `--relay` and `--publish`: the one srt-relay process, and what it is handed.
+//!
+//! Everything that has a name is resolved before anything untrusted runs: the sockets on the host are pinned or made
+//! before the new namespaces exist, the ports are bound before the command runs. srt-relay gets descriptors,
+//! and a root with nothing in it but the inodes that it connects to, at the paths that it uses for descriptors.
+
+use crate::child::{self, Lifeline};
+use crate::empty_root::EmptyRoot;
+use crate::options::{Link, Plan};
+use crate::signals::Inherited;
+use srt_common::exec::{Program, require_beside};
+use srt_common::fds::Kept;
+use srt_common::handover;
+use srt_common::report::Report;
+use srt_common::sys::c_path;
+use srt_common::sys::fd::pipe2;
+use srt_common::sys::file::{CWD, mkdirat, mknodat, openat, readlinkat, statx};
+use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
+use srt_common::sys::process::{self, Pid};
+use srt_common::sys::socket::listen;
+use srt_common::tool::Tool;
+use srt_common::unix_listener::{self, Place};
+use srt_common::unix_socket;
+use srt_common::{Context, Error, Result, privileges};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// Connections that may wait to be accepted. net.core.somaxconn limits it.
+const BACKLOG: i32 = 4096;
+
+/// The sockets on the host: pinned or made, and the program that will use them.
+#[derive(Debug)]
+pub struct HostSide {
+    pins: Vec<OwnedFd>,
+    listeners: Vec<OwnedFd>,
+    /// Where the published sockets are.
+    pub published: Vec<Place>,
+    program: OwnedFd,
+}
+
+impl HostSide {
+    /// Pins the sockets of `--relay` and makes those of `--publish`. `None`: neither is asked for.
+    ///
+    /// # Errors
+    /// A socket that is not there, or a place where none can be made; those made before are removed again.
+    pub fn prepare(plan: &Plan) -> Result<Option<Self>> {
+        if plan.relays.is_empty() && plan.publish.is_empty() {
+            return Ok(None);
+        }
+        let path = require_beside("srt-relay")?;
+        let program =
+            c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0)).map_err(|error| {
+                Error::system(format!("cannot open {}", path.display()), &error)
+                    .hint("--relay and --publish need srt-relay beside srt-ns")
+            })?;
+        let pins = plan.relays.iter().map(pin).collect::<Result<_>>()?;
+        let mut host = Self { pins, listeners: vec![], published: vec![], program };
+        for link in &plan.publish {
+            let (listener, place) =
+                unix_listener::bind(&link.socket).map_err(|error| error.within(&link.text))?;
+            host.listeners.push(listener.into());
+            host.published.push(place);
+        }
+        Ok(Some(host))
+    }
+}
+
+/// The published sockets go with the sandbox, and with a start that fails half-way. Children never get here: they end
+/// in an exec or in _exit(2).
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        self.published.iter().for_each(Place::remove);
+    }
+}
+
+/// An O_PATH descriptor of the socket: whatever happens to its path later, this is what the port leads to. A link in its
+/// place is not followed: an earlier run could have put it there, to a socket that was not granted.
+fn pin(link: &Link) -> Result<OwnedFd> {
+    let path = &link.socket;
+    let about = |error: Error| error.within(&link.text).path(path);
+    let pin = unix_socket::pin(path).map_err(|error| {
+        let failed = about(Error::system(format!("cannot open {}", path.display()), &error));
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => failed.hint("start the proxy that makes this socket before the sandbox"),
+            _ => failed,
+        }
+    })?;
+    let is = |kind| statx(&pin, c"").is_ok_and(|stat| stat.is(kind));
+    if is(libc::S_IFLNK) {
+        let target = readlinkat(&pin, c"").unwrap_or_default();
+        let what = format!("{} is a symbolic link to {}", path.display(), target.display());
+        return Err(about(Error::failed(what).hint("name the socket itself")));
+    }
+    if !is(libc::S_IFSOCK) {
+        return Err(about(Error::failed(format!("{} is not a Unix socket", path.display()))));
+    }
+    Ok(pin)
+}
+
+/// A running srt-relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its number.
+    pub pid: Pid,
+    /// Readable once it accepts, or is gone. `None`: it was.
+    pub ready: Option<File>,
+    /// Every port accepts.
+    pub accepts: bool,
+    /// What it reports, a line each.
+    pub reports: Option<File>,
+    line: Vec<u8>,
+    /// The user's options: `--publish`, then `--relay`.
+    names: Vec<String>,
+    /// How many of them publish.
+    published: usize,
+}
+
+impl Relay {
+    /// Forks the process that becomes srt-relay, which waits at `network` for the network namespace, and binds the ports
+    /// inside.
+    ///
+    /// # Errors
+    /// What the system says of the start.
+    pub fn start(
+        tool: &Tool,
+        plan: &Plan,
+        host: &HostSide,
+        life: &Lifeline,
+        network: &OwnedFd,
+        inherited: Inherited,
+    ) -> Result<Self> {
+        let (ready, ready_writer) = pipe2(0).context(|| "pipe")?;
+        let (reports, reports_writer) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
+        let names = plan.publish.iter().chain(&plan.relays).map(|link| link.text.clone()).collect();
+        let pid = child::spawn(tool, "srt-relay", life, || {
+            become_relay(plan, host, network, [&ready_writer, &reports_writer], inherited)
+        })?;
+        Ok(Self {
+            pid,
+            ready: Some(ready.into()),
+            accepts: false,
+            reports: Some(reports.into()),
+            line: vec![],
+            names,
+            published: plan.publish.len(),
+        })
+    }
+
+    /// After `ready` has become readable. One that does not accept by then is gone: its end tells how.
+    pub fn read_ready(&mut self) {
+        let mut word = [0; 8];
+        let length = self.ready.take().and_then(|mut pipe| pipe.read(&mut word).ok());
+        self.accepts = word.get(..length.unwrap_or(0)).is_some_and(|word| word == b"ready\n");
+    }
+
+    /// After `reports` has become readable: what there is, a bounded piece of it. srt-relay reads bytes of untrusted peers:
+    /// nothing is taken from what it says but numbers.
+    pub fn read_reports(&mut self) -> Vec<(String, Report)> {
+        let mut piece = [0; 4096];
+        let length = self.reports.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut piece));
+        match length {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return vec![],
+            Ok(0) | Err(_) => self.reports = None,
+            Ok(length) => self.line.extend(piece.get(..length).unwrap_or_default()),
+        }
+        let end = self.line.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.line.drain(..end).collect();
+        self.line.truncate(Report::LONGEST);
+        whole.split(|&byte| byte == b'\n').filter_map(|line| self.understand(line)).collect()
+    }
+
+    /// Which of the user's options a line is about, and what it says.
+    fn understand(&self, line: &[u8]) -> Option<(String, Report)> {
+        let report = Report::parse(line)?;
+        // The order of `pairs` below; where there is IPv6, what leads out has a second round.
+        let (published, relays) = self.names.split_at(self.published);
+        let name = match report.pair.checked_sub(self.published) {
+            None => published.get(report.pair),
+            Some(at) => relays.get(at % relays.len().max(1)),
+        };
+        Some((name?.clone(), report))
+    }
+
+    /// The options that it serves.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+/// Should: leave srt-relay its descriptors, stderr and an empty root.
+fn become_relay(
+    plan: &Plan,
+    host: &HostSide,
+    network: &OwnedFd,
+    [ready, reports]: [&OwnedFd; 2],
+    inherited: Inherited,
+) -> Result<Infallible> {
+    child::silence()?;
+    let root = EmptyRoot::new()?;
+    for path in [c"proc", c"proc/self", c"proc/self/fd"] {
+        mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
+    }
+    for (link, pin) in plan.relays.iter().zip(&host.pins) {
+        expose(&root, link, pin)?;
+    }
+    root.enter()?;
+    if !handover::wait(network)? {
+        process::exit(125);
+    }
+    let mut words = vec!["srt-relay".to_owned()];
+    words.extend(["--ready-fd".into(), ready.as_raw_fd().to_string()]);
+    words.extend(["--report-fd".into(), reports.as_raw_fd().to_string()]);
+    let mut keep: Vec<RawFd> = vec![ready.as_raw_fd(), reports.as_raw_fd()];
+    for (link, listener) in plan.publish.iter().zip(&host.listeners) {
+        // Both families: a server may listen on one of them alone.
+        words.extend([format!("fd:{}", listener.as_raw_fd()), format!("tcp:localhost:{}", link.port)]);
+        keep.push(listener.as_raw_fd());
+    }
+    let mut ports = vec![];
+    for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+        for (link, pin) in plan.relays.iter().zip(&host.pins) {
+            let Some(listener) = bind(link, loopback)? else { continue };
+            words.extend([format!("fd:{}", listener.as_raw_fd()), format!("fd:{}", pin.as_raw_fd())]);
+            keep.extend([listener.as_raw_fd(), pin.as_raw_fd()]);
+            ports.push(listener);
+        }
+    }
+    let words: Vec<_> = words.iter().map(std::ffi::OsString::from).collect();
+    // Nothing of the caller's environment is a relay's business.
+    let program = Program::new(&words)?.without_environment();
+    inherited.restore()?;
+    privileges::drop_held()?;
+    Kept::new(keep)?.alone_survive_exec()?;
+    Err(program.failure(&program.exec_fd(host.program.as_raw_fd())))
+}
+
+/// Puts the pinned inode into the root, where srt-relay finds what its descriptor is open on: /proc/self/fd/N.
+///
+/// open_tree(2) clones only mounts of this namespace, and the pin is older than that: so the path is opened again, and
+/// must still lead to the same inode.
+fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
+    let what = || format!("{}: cannot expose the socket to srt-relay", link.text);
+    let again = unix_socket::pin(&link.socket).context(what)?;
+    if statx(pin, c"").context(what)?.id != statx(&again, c"").context(what)?.id {
+        return Err(Error::failed(format!("{}: the socket was replaced during the start", link.text)));
+    }
+    let path = c_path(format!("proc/self/fd/{}", pin.as_raw_fd())).context(what)?;
+    mknodat(root.directory(), &path, libc::S_IFREG | 0o444).context(what)?;
+    let flags = OPEN_TREE_CLONE | libc::AT_EMPTY_PATH as libc::c_uint;
+    let mount = open_tree(&again, c"", flags).context(what)?;
+    move_mount(&mount, root.directory(), &path).context(what)
+}
+
+/// Listens on the option's port. `None`: ::1 on a machine without IPv6.
+fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
+    let what = || format!("{}: cannot listen on port {}", link.text, link.port);
+    let none = |error: &std::io::Error| {
+        address.is_ipv6() && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    };
+    let listener = match TcpListener::bind((address, link.port)) {
+        Err(error) if none(&error) => return Ok(None),
+        // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            return Err(Error::system(what(), &error).hint("ports below 1024 are root's: take a higher one"));
+        }
+        bound => bound.context(what)?,
+    };
+    listen(&listener, BACKLOG).context(what)?;
+    Ok(Some(listener))
+}

@@ -1,0 +1,158 @@
+//! The watchdog does at the supervisor's death what the kernel does not, and at its stop what it cannot.
+//!
+//! A SIGKILL for the supervisor ends srt-init (its death signal), and with it all that is inside. Three things are
+//! left, and there is a watchdog if one of them exists: a command that is PID 1 itself (--as-pid-1) and could
+//! have disarmed its death signal (prctl(2)), the children of a sidecar's shell, and the published sockets. And under
+//! --keep-session a supervisor that has stopped with its command cannot see that its parent is dead or that somebody
+//! asks it to end: the watchdog makes it go on.
+
+use crate::child::{self, Leader, Lifeline};
+use srt_common::sys::fd::{pollfd, ppoll};
+use srt_common::sys::process::{self, Pid, pidfd_send_signal, prctl_set_name};
+use srt_common::sys::socket::{recvmsg, sendmsg, socketpair};
+use srt_common::tool::Tool;
+use srt_common::unix_listener::Place;
+use srt_common::{Context, Error, Result, privileges};
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+/// The supervisor's end of the watchdog.
+#[derive(Debug)]
+pub struct Watchdog {
+    /// Its number.
+    pub pid: Pid,
+    /// Readable once it has locked itself down, or is gone.
+    pub orders: OwnedFd,
+    /// It has.
+    pub locked_down: bool,
+}
+
+/// What the watchdog watches and ends.
+#[derive(Debug)]
+pub struct Charge<'a> {
+    /// Sockets to remove.
+    pub published: &'a [Place],
+    /// Shells whose process groups are to be killed.
+    pub sidecars: &'a [Leader],
+    /// What makes a stopped supervisor go on when it is readable or hung up: the parent, `--lifetime-fd`.
+    pub wakers: Vec<(RawFd, libc::c_short)>,
+}
+
+/// To the supervisor: nothing is left in the watchdog that the command could take.
+const LOCKED_DOWN: u8 = b'l';
+
+/// The supervisor stops; it goes on; a process to kill comes with the message.
+const STOPS: u8 = b's';
+const GOES_ON: u8 = b'g';
+const KILL: u8 = b'k';
+
+impl Watchdog {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// What fork(2) or socketpair(2) says.
+    pub fn start(tool: &Tool, life: &Lifeline, charge: &Charge<'_>) -> Result<Self> {
+        let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
+        // Opened while it is ours to open: a process that is not dumpable is hidden under hidepid (proc(5)).
+        let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
+        let pid = child::spawn_untied(tool, "the watchdog", || guard(&reader, life, charge, &status))?;
+        Ok(Self { pid, orders, locked_down: false })
+    }
+
+    /// After `orders` has become readable.
+    pub fn read(&mut self) {
+        let message = recvmsg(&self.orders, libc::MSG_DONTWAIT).unwrap_or_default();
+        self.locked_down |= message.byte == Some(LOCKED_DOWN);
+    }
+
+    /// Adds a process to those that must not outlive the supervisor.
+    ///
+    /// # Errors
+    /// When the watchdog is gone.
+    pub fn condemn(&self, pidfd: &OwnedFd) -> Result<()> {
+        sendmsg(&self.orders, KILL, &[pidfd.as_fd()]).context(|| "the watchdog is gone")
+    }
+
+    /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
+    pub fn supervisor_stops(&self) {
+        let _gone = sendmsg(&self.orders, STOPS, &[]);
+    }
+
+    /// The stop is over.
+    pub fn supervisor_goes_on(&self) {
+        let _gone = sendmsg(&self.orders, GOES_ON, &[]);
+    }
+}
+
+/// Between two looks at the signals that wait for a stopped supervisor, which no descriptor tells another process.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+
+/// Should: hold the ends of pipes and the directories of the published sockets, and sit. Mustn't: do anything while the
+/// supervisor lives and runs.
+fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) -> Result<Infallible> {
+    // It is the one process that is not tied to the supervisor's life: the end of the socket tells it, and the orders
+    // stay in the socket until it comes to read them, however late.
+    child::leave_session()?;
+    child::leave_keyring()?;
+    prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
+    let descriptors = charge.published.iter().map(Place::descriptor);
+    let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
+    let descriptors = descriptors.chain(charge.wakers.iter().map(|(fd, _)| *fd));
+    let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
+    child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
+    child::undumpable()?;
+    privileges::drop_held()?;
+    sendmsg(orders, LOCKED_DOWN, &[]).context(|| "sendmsg to the supervisor")?;
+    let mut condemned: Vec<OwnedFd> = Vec::new();
+    let mut stopped = false;
+    loop {
+        let mut watched = vec![pollfd(orders.as_raw_fd(), libc::POLLIN)];
+        if stopped {
+            watched.extend(charge.wakers.iter().map(|&(fd, events)| pollfd(fd, events)));
+        }
+        let woken = ppoll(&mut watched, stopped.then_some(STOP_LOOK));
+        let told = watched.first().is_some_and(|orders| orders.revents != 0);
+        if woken.is_ok() && !told && stopped {
+            if watched.iter().any(|entry| entry.revents != 0) || is_signalled(status) {
+                let _gone = pidfd_send_signal(life.pidfd(), libc::SIGCONT, 0);
+                stopped = false;
+            }
+            continue;
+        }
+        match recvmsg(orders, 0) {
+            Ok(message) => match message.byte {
+                Some(STOPS) => stopped = true,
+                Some(KILL) => condemned.extend(message.fds),
+                Some(_) => stopped = false,
+                None => break,
+            },
+            Err(_) => break,
+        }
+    }
+    condemned.iter().for_each(|pidfd| drop(pidfd_send_signal(pidfd, libc::SIGKILL, 0)));
+    for shell in charge.sidecars {
+        shell.signal_group(libc::SIGKILL);
+    }
+    charge.published.iter().for_each(Place::remove);
+    process::exit(0)
+}
+
+/// proc(5), ShdPnd: a signal waits for the supervisor, which is stopped, that it would pass on.
+fn is_signalled(status: &File) -> bool {
+    let mut text = [0; 4096];
+    let length = status.read_at(&mut text, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
+    let pending = text.lines().find_map(|line| line.strip_prefix("ShdPnd:\t"));
+    let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let others = [libc::SIGCHLD, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
+    let others = others.iter().fold(0, |mask, signal| mask | 1u64 << (signal - 1));
+    pending & !others != 0
+}
+
+/// The error for a watchdog that was ended from outside.
+pub fn gone() -> Error {
+    Error::failed("the watchdog was ended from outside")
+}

@@ -1,0 +1,52 @@
+//! What is said of a target that cannot be reached, and to whom.
+
+use crate::listener::Listener;
+use srt_common::Error;
+use srt_common::fds::write_all;
+use srt_common::report::Report;
+use srt_common::status::Event;
+use srt_common::sys::fd::{pollfd, ppoll};
+use srt_common::tool::Tool;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// Who is told: the reader of `--report-fd`, else the one of `--status-fd`, else the one of stderr.
+pub struct Reports<'a> {
+    /// For stderr and `--status-fd`.
+    pub tool: &'a Tool,
+    /// `--report-fd`.
+    pub fd: Option<RawFd>,
+}
+
+impl Reports<'_> {
+    /// A client of `listener` was refused: `error` is what the target's last address said.
+    pub fn refused(&self, listener: &Listener, error: &io::Error) {
+        let lost = listener.target.is_pinned() && error.kind() == ErrorKind::ConnectionRefused;
+        let fd = self.fd.or(self.tool.status.map(|status| status.number())).unwrap_or(2);
+        // Whoever reads it may be slow; clients must not wait for that. Of a pipe POLLOUT means room for PIPE_BUF, 4096
+        // bytes (pipe(7)).
+        if !matches!(ppoll(&mut [pollfd(fd, libc::POLLOUT)], Some(Duration::ZERO)), Ok(1)) {
+            return;
+        }
+        if self.fd.is_some() {
+            let report = Report { pair: listener.pair, lost, errno: error.raw_os_error().unwrap_or(0) };
+            let _gone = write_all(fd, report.to_string().as_bytes());
+            return;
+        }
+        let (listen, connect) = (&listener.name, &listener.target.name);
+        let message = Error::system(format!("{listen}: cannot connect to {connect}"), error);
+        match self.tool.status {
+            Some(status) => {
+                let event = Event::new(self.tool.name, if lost { "relay-lost" } else { "connect-failed" });
+                let event = event.text("listen", listen).text("connect", connect);
+                status.send(&event.text("message", &message.message));
+            }
+            None if lost => self.tool.warn(
+                &message
+                    .hint("the program that made the socket is dead or made it anew: start srt-relay again"),
+            ),
+            None => self.tool.warn(&message),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Landlock: what the mounts or the user's list give, and nothing else. Each refusal stands beside the same thing done
+//! without it.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
+use srt_tests::{Ran, Scratch, Who, both, has, pass_fd, run, skip};
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::process::Command;
+
+/// The kernel's ABI, 0 without Landlock.
+fn abi() -> i64 {
+    // SAFETY: a null pointer and integers: LANDLOCK_CREATE_RULESET_VERSION.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0usize, 0usize, 1u32) }.max(0)
+}
+
+/// Ends a test where the kernel has too old a Landlock: that the tool says so is another test's.
+macro_rules! need {
+    ($abi:literal) => {
+        if abi() < $abi {
+            skip!("this kernel's Landlock has ABI {}", abi());
+        }
+    };
+}
+
+/// A directory where no other mount lies over or under it.
+fn project(who: Who) -> Scratch {
+    who.scratch_in("/var/tmp")
+}
+
+/// `srt-seccomp OPTIONS -- sh -c SCRIPT sh WORK`, with WORK as the working directory.
+fn shell(who: Who, work: &Path, options: &[&str], script: &str) -> Command {
+    let mut command = who.command("srt-seccomp");
+    command.args(options).args(["--", "sh", "-c", &format!("cd \"$1\" && {{ {script}\n}}"), "sh"]).arg(work);
+    command
+}
+
+/// The same where everything is mounted read-only but WORK, /dev and /proc.
+fn in_tree(who: Who, work: &Path, options: &[&str], script: &str) -> Command {
+    let path = work.to_str().expect("UTF-8");
+    let mounts = format!("mount --bind '{path}' '{path}'\nmount -o remount,bind,ro /");
+    with_mounts(&mounts, &shell(who, work, options, script))
+}
+
+/// By python, which tells errno: the statement ends, or its exception is printed.
+fn python(statement: &str) -> String {
+    format!(
+        "python3 -c 'import os, socket, signal, fcntl\ntry:\n  {statement}\nexcept OSError as e: print(e.errno)\nelse: print(0)'"
+    )
+}
+
+#[track_caller]
+fn answers(ran: &Ran, errno: i32) {
+    ran.ok().says(&errno.to_string());
+}
+
+both! {
+    fn a_fifo_on_a_read_only_mount_cannot_be_written(who) {
+        need!(5);
+        let (work, outside) = (project(who), project(who));
+        let fifo = outside.join("fifo");
+        run(who.command("mkfifo").args(["-m", "666"]).arg(&fifo)).ok();
+        let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+        let write = python(&format!("os.open(\"{}\", os.O_WRONLY | os.O_NONBLOCK)", fifo.display()));
+        answers(&run(&mut in_tree(who, work.path(), &[], &write)), 0);
+        answers(&run(&mut in_tree(who, work.path(), &["--landlock"], &write)), libc::EACCES);
+        // In the project one works.
+        let own = python("os.mkfifo(\"f\"); os.open(\"f\", os.O_RDWR)");
+        answers(&run(&mut in_tree(who, work.path(), &["--landlock"], &own)), 0);
+    }
+
+    fn what_stdin_is_open_on_cannot_be_opened_again_for_more(who) {
+        need!(5);
+        let (work, outside) = (project(who), project(who));
+        let file = outside.file("input", "input\n");
+        let reopen = |flags: &str| python(&format!("os.open(\"/proc/self/fd/0\", os.{flags})"));
+        let with_input = |mut command: Command| {
+            // The test's descriptor is of the mount outside, which is writable.
+            run(command.stdin(File::open(&file).expect("open")))
+        };
+        for flags in ["O_WRONLY", "O_RDWR", "O_WRONLY | os.O_TRUNC"] {
+            let control = with_input(in_tree(who, work.path(), &[], &reopen(flags)));
+            answers(&control, 0);
+            fs::write(&file, "input\n").expect("write");
+            answers(&with_input(in_tree(who, work.path(), &["--landlock"], &reopen(flags))), libc::EACCES);
+            let path = work.path().to_str().expect("UTF-8");
+            let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", path];
+            answers(&with_input(shell(who, work.path(), &by_path, &reopen(flags))), libc::EACCES);
+            assert_eq!(fs::read_to_string(&file).expect("read"), "input\n");
+        }
+        with_input(in_tree(who, work.path(), &["--landlock"], "cat /dev/stdin")).ok().says("input");
+        // What is open for writing may be, again.
+        let log = outside.file("log", "");
+        let mut command = in_tree(who, work.path(), &["--landlock"], "echo one >/proc/self/fd/0; cat <&0");
+        let both = OpenOptions::new().read(true).write(true).open(&log).expect("open");
+        run(command.stdin(both)).ok().says("one");
+    }
+
+    fn the_project_and_dev_null_are_written_and_the_rest_is_read(who) {
+        need!(5);
+        let work = project(who);
+        let script = "mkdir -p a/b && echo x >a/b/f && ln -s f a/b/l && cp a/b/f g && chmod 600 g && : >g && rm -r a g
+            echo x >/dev/null && head -c 1 /dev/urandom >/dev/null && cat /etc/passwd >/dev/null && ls /usr >/dev/null
+            echo 5 >/proc/self/oom_score_adj && cat /proc/self/oom_score_adj && test \"$(ls)\" = ''";
+        let ran = run(&mut in_tree(who, work.path(), &["--landlock"], script));
+        ran.ok().says("5");
+        run(&mut in_tree(who, work.path(), &["--landlock"], "echo x >../y")).code(2);
+    }
+
+    fn a_rename_between_two_directories_of_the_project_works_and_one_out_of_it_does_not(who) {
+        need!(5);
+        let (work, other) = (project(who), project(who));
+        let (path, out) = (work.text(), other.text());
+        let inside = "mkdir a b && echo x >a/f && mv a/f b/f && ln b/f a/g && mv b a/c && cat a/c/f && rm -r a";
+        for options in [&["--landlock"][..], &["--read", "/", "--write", path]] {
+            run(&mut in_tree(who, work.path(), options, inside)).ok().says("x");
+            run(&mut shell(who, work.path(), options, inside)).ok().says("x");
+        }
+        for verb in ["rename", "link"] {
+            let _none = fs::remove_file(other.join("f"));
+            let attack = python(&format!("open(\"f\", \"w\"); os.{verb}(\"f\", \"{out}/f\")"));
+            answers(&run(&mut shell(who, work.path(), &[], &attack)), 0);
+            fs::remove_file(other.join("f")).expect("control");
+            let ran = run(&mut shell(who, work.path(), &["--read", "/", "--write", path], &attack));
+            assert!(["13", "18"].contains(&ran.ok().out.trim()), "EACCES or EXDEV: {ran:#?}");
+            assert!(!other.join("f").exists());
+        }
+    }
+
+    fn paths_give_what_they_name_and_no_more(who) {
+        need!(5);
+        let work = project(who);
+        let (read, write, none) = (work.dir("read"), work.dir("write"), work.dir("none"));
+        for dir in [&read, &write, &none] {
+            let name = dir.file_name().expect("a name").to_str().expect("UTF-8");
+            work.file(format!("{name}/f"), "text");
+            run(who.command("cp").arg("/bin/true").arg(dir.join("true"))).ok();
+        }
+        let [read, write] = [read, write].map(|path| path.to_str().expect("UTF-8").to_owned());
+        let options = ["--read", "/usr", "--read", "/etc", "--read", &read, "--write", &write];
+        for (attack, of_read, of_write, of_none) in [
+            ("open(\"DIR/f\")", 0, 0, libc::EACCES),
+            ("os.listdir(\"DIR\")", 0, 0, libc::EACCES),
+            ("os.posix_spawn(\"DIR/true\", [\"true\"], {})", 0, 0, libc::EACCES),
+            ("open(\"DIR/f\", \"a\")", libc::EACCES, 0, libc::EACCES),
+            ("os.truncate(\"DIR/f\", 0)", libc::EACCES, 0, libc::EACCES),
+            ("os.mkdir(\"DIR/d\")", libc::EACCES, 0, libc::EACCES),
+            ("os.mkfifo(\"DIR/p\")", libc::EACCES, 0, libc::EACCES),
+            ("os.symlink(\"x\", \"DIR/s\")", libc::EACCES, 0, libc::EACCES),
+            ("os.unlink(\"DIR/f\")", libc::EACCES, 0, libc::EACCES),
+        ] {
+            for (dir, expected) in [("read", of_read), ("write", of_write), ("none", of_none)] {
+                let attack = python(&attack.replace("DIR", dir));
+                answers(&run(&mut shell(who, work.path(), &options, &attack)), expected);
+                // And without Landlock it works, if it has not been done.
+                if expected != 0 {
+                    answers(&run(&mut shell(who, work.path(), &[], &attack)), 0);
+                }
+            }
+        }
+        // A path may be a file.
+        let file = work.file("none/one", "x");
+        let file = file.to_str().expect("UTF-8");
+        let to_one = ["--read", "/", "--write", file];
+        run(&mut shell(who, work.path(), &to_one, "echo y >none/one; cat none/one")).ok().says("y");
+        run(&mut shell(who, work.path(), &to_one, "echo y >none/two")).code(2);
+    }
+
+    fn mounts_of_every_name_and_kind_have_the_rights_that_they_have(who) {
+        need!(5);
+        let work = project(who);
+        let path = work.text().to_owned();
+        let names = [" a  b ", "tab\t", "back\\slash", "\\040", "line\nfeed", "#hash", "é\u{7f}"];
+        for name in names {
+            work.dir(format!("m/{name}"));
+        }
+        work.file("one", "x");
+        work.file("two", "x");
+        work.dir("hidden");
+        work.dir("under");
+        work.dir("ro");
+        let script = format!(
+            "cd '{path}'
+            mount --bind one one
+            for d in m/* ; do mount -t tmpfs -o mode=777 t \"$d\"; done
+            # A writable mount below a read-only one, and one that another hides.
+            mount --bind under under
+            mount -t tmpfs -o mode=777 t hidden
+            mount --bind ro hidden
+            mount -o remount,bind,ro '{path}/hidden'
+            mount -o remount,bind,ro /"
+        );
+        let attempt = "for f in m/*/ one two under/ hidden/; do
+            [ -d \"$f\" ] && f=${f}f; { echo x >\"$f\"; } 2>/dev/null && printf y || printf n; done";
+        for options in [&[][..], &["--landlock"]] {
+            let ran = run(&mut with_mounts(&script, &shell(who, work.path(), options, attempt)));
+            ran.ok().says(&format!("{}ynyn", "y".repeat(names.len())));
+        }
+        // A FIFO tells them apart where the mount's own word is not enough.
+        let fifos = "cd '{path}'; for d in . under hidden ro; do mkfifo -m 666 $d/p; done".replace("{path}", &path);
+        let fifos = format!("{fifos}\n{}\nmkfifo -m 666 hidden/p 2>/dev/null || :", script);
+        let attempt = python("[os.open(p, os.O_RDWR) for p in (\"under/p\", \"PATH\")]");
+        for (path, expected) in [("under/p", 0), ("p", libc::EACCES), ("hidden/p", libc::EACCES)] {
+            for options in [&[][..], &["--landlock"]] {
+                for dir in ["", "under/", "hidden/", "ro/"] {
+                    let _none = fs::remove_file(work.join(format!("{dir}p")));
+                }
+                let command = shell(who, work.path(), options, &attempt.replace("PATH", path));
+                let expected = if options.is_empty() { 0 } else { expected };
+                answers(&run(&mut with_mounts(&fifos, &command)), expected);
+            }
+        }
+    }
+
+    fn a_thousand_mounts_are_read(who) {
+        need!(5);
+        let work = project(who);
+        let path = work.text();
+        for n in 0..1000 {
+            work.dir(format!("m/{n}"));
+        }
+        let script = format!(
+            "cd '{path}/m'
+            # In one process: a thousand of mount(8) would take longer than the test.
+            python3 -c 'import ctypes\nlibc = ctypes.CDLL(None)\nfor n in range(1000):\n  d = b\"%d\" % n\n  assert libc.mount(d, d, None, 4096, None) == 0'
+            mount -o remount,bind,ro /"
+        ).replace("\\n", "\n");
+        let attempt = "for d in m/0 m/500 m/999; do echo x >$d/f && cat $d/f; done; echo x >f";
+        let ran = run(&mut with_mounts(&script, &shell(who, work.path(), &["--landlock"], attempt)));
+        ran.code(2).says("x\nx\nx");
+    }
+
+    fn git_python_and_make_work_in_the_project(who) {
+        need!(5);
+        for program in ["git", "make", "python3"] {
+            if !has(program) {
+                skip!("{program} is not installed");
+            }
+        }
+        let work = project(who);
+        work.file("Makefile", "test: out\n\t@cat out 2>/dev/null\nout: in.py\n\tpython3 in.py >out\n");
+        work.file("in.py", "import tempfile, subprocess, threading, multiprocessing
+with tempfile.TemporaryDirectory(dir='.') as d, open(d + '/x', 'w') as f: f.write('x')
+t = threading.Thread(target=lambda: subprocess.run(['true'], check=True)); t.start(); t.join()
+p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
+");
+        let script = "export HOME=$PWD GIT_CONFIG_NOSYSTEM=1
+            make -s -j2 test && git init -q . && git add . && git -c user.name=a -c user.email=a@b commit -qm one &&
+            git mv in.py out.py && git -c user.name=a -c user.email=a@b commit -qam two && git log --format=%s && git gc -q && git status --short";
+        let path = work.text();
+        for (options, tree) in [(&["--landlock"][..], true), (&["--read", "/", "--write", path, "--deny", "net"], false)] {
+            let command = if tree { in_tree(who, work.path(), options, script) } else { shell(who, work.path(), options, script) };
+            let mut command = command;
+            run(&mut command).ok().says("child\ntwo\none");
+            run(Who::Root.command("sh").args(["-c", "cd \"$1\" && rm -rf .git out && mv out.py in.py", "sh", path])).ok();
+        }
+    }
+
+    fn a_useful_sandbox_needs_no_namespace(who) {
+        need!(5);
+        if !has("make") {
+            skip!("make is not installed");
+        }
+        let (work, other) = (project(who), project(who));
+        let outside = other.join("out");
+        work.file("Makefile", format!(
+            "test:\n\t@echo a >f && cat f /etc/passwd >/dev/null && mktemp -p /tmp >t && rm $$(cat t) && echo done\n\t@! echo x >{} 2>/dev/null\n",
+            outside.display()
+        ));
+        let sandbox = |options: &[&str]| shell(who, work.path(), options, "make -s test");
+        let options = ["--read", "/", "--write", work.text(), "--write", "/tmp", "--deny", "net"];
+        let refused = run(&mut with_none_of("max_user_namespaces", who.command("unshare").args(["--user", "true"])));
+        assert_ne!(refused.code, Some(0), "control: there are no user namespaces");
+        run(&mut with_none_of("max_user_namespaces", &sandbox(&options))).ok().says("done");
+        assert!(!outside.exists());
+        run(&mut sandbox(&[])).code(2).says("done");
+        assert!(outside.exists(), "control: without Landlock the file is written");
+    }
+
+    fn signals_and_abstract_sockets_end_at_the_sandbox(who) {
+        need!(6);
+        let work = project(who);
+        let mut sleeper = who.command("sleep").arg("100").spawn().expect("sleep");
+        let name = format!("srt-landlock-{}-{who:?}", std::process::id());
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name"));
+        let signal = python(&format!("os.kill({}, 0)", sleeper.id()));
+        let connect = python(&format!("socket.socket(socket.AF_UNIX).connect(\"\\0{name}\")"));
+        let own = python("os.kill(os.fork() or os._exit(0), 0)");
+        let near = python(&format!("a = socket.socket(socket.AF_UNIX); a.bind(\"\\0{name}-in\"); a.listen(); socket.socket(socket.AF_UNIX).connect(\"\\0{name}-in\")"));
+        for option in [&["--landlock"][..], &["--read", "/"], &["--connect-tcp", "9"]] {
+            let under = |options: &[&str], script: &str| run(&mut shell(who, work.path(), &[&["--allow", "unix"], options].concat(), script));
+            for script in [&signal, &connect] {
+                answers(&under(&[], script), 0);
+                answers(&under(option, script), libc::EPERM);
+            }
+            answers(&under(option, &own), 0);
+            answers(&under(option, &near), 0);
+        }
+        sleeper.kill().expect("kill");
+        sleeper.wait().expect("wait");
+        drop(listener);
+    }
+
+    fn device_ioctls_are_for_devices_in_dev(who) {
+        need!(5);
+        let work = project(who);
+        // TIOCGPTN of a new terminal.
+        let ioctl = python("fcntl.ioctl(os.open(\"/dev/ptmx\", os.O_RDONLY | os.O_NOCTTY), 0x80045430, bytes(4))");
+        for (options, expected) in [
+            (&[][..], 0),
+            (&["--landlock"], 0),
+            (&["--read", "/"], libc::EACCES),
+            (&["--read", "/", "--read", "/dev"], 0),
+            (&["--read", "/", "--write", "/dev/ptmx"], 0),
+        ] {
+            answers(&run(&mut shell(who, work.path(), options, &ioctl)), expected);
+        }
+    }
+
+    fn tcp_connects_to_the_ports_named_and_nothing_else_leaves(who) {
+        need!(4);
+        let work = project(who);
+        let [open, closed] = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").expect("listen"));
+        let [port, other] = [&open, &closed].map(|socket| socket.local_addr().expect("address").port());
+        let (port, other) = (port.to_string(), other.to_string());
+        let options = ["--connect-tcp", &port];
+        let allowed = format!("socket.create_connection((\"127.0.0.1\", {port})).send(b\"x\")");
+        let refused = format!("socket.create_connection((\"127.0.0.1\", {other})).send(b\"x\")");
+        let fast_open = format!("socket.socket().sendto(b\"x\", 0x20000000, (\"127.0.0.1\", {other}))");
+        for (attack, errno) in [
+            (&*allowed, 0),
+            (&*refused, libc::EACCES),
+            (&*fast_open, libc::EOPNOTSUPP),
+            ("socket.socket().bind((\"127.0.0.1\", 0))", libc::EACCES),
+            ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", libc::EPERM),
+            ("socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)", libc::EPERM),
+            ("socket.socket(socket.AF_UNIX)", libc::EPERM),
+        ] {
+            answers(&run(&mut shell(who, work.path(), &["--allow", "unix"], &python(attack))), 0);
+            answers(&run(&mut shell(who, work.path(), &options, &python(attack))), errno);
+            answers(&run(&mut shell(who, work.path(), &[&options[..], &["--read", "/"]].concat(), &python(attack))), errno);
+        }
+        // Two ports are two ports, and a rename is nobody's business here.
+        let both = [&options[..], &["--connect-tcp", &other]].concat();
+        answers(&run(&mut shell(who, work.path(), &both, &python(&refused))), 0);
+        run(&mut shell(who, work.path(), &options, "mkdir a b && echo x >a/f && mv a/f b && rm -r a b")).ok();
+    }
+
+    fn unix_sockets_by_path_need_linux_7_1(who) {
+        let work = project(who);
+        let listeners = ["agent", "other", "links"].map(|name| {
+            let path = work.join(name);
+            let listener = UnixListener::bind(&path).expect("bind");
+            run(Who::Root.command("chmod").arg("777").arg(&path)).ok();
+            listener
+        });
+        let agent = work.join("agent");
+        let options = ["--unix", agent.to_str().expect("UTF-8")];
+        if abi() < 9 {
+            let ran = run(&mut shell(who, work.path(), &options, "echo ran"));
+            ran.code(125).hints("srt-seccomp", "--unix: this kernel's Landlock is too old: ABI", "Linux 7.1 or newer is needed");
+            ran.says("");
+            return;
+        }
+        let connect = |path: &str| python(&format!("socket.socket(socket.AF_UNIX).connect(\"{path}\")"));
+        let near = python("a = socket.socket(socket.AF_UNIX); a.bind(\"in\"); a.listen(); socket.socket(socket.AF_UNIX).connect(\"in\"); os.unlink(\"in\")");
+        let pair = python("socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b\"x\", \"other\")");
+        for more in [&[][..], &["--landlock"], &["--read", "/", "--write", work.text()]] {
+            let under = |script: &str| run(&mut shell(who, work.path(), &[&options[..], more].concat(), script));
+            answers(&run(&mut shell(who, work.path(), &["--allow", "unix"], &connect("other"))), 0);
+            answers(&under(&connect("agent")), 0);
+            answers(&under(&connect("other")), libc::EACCES);
+            answers(&under(&near), 0);
+            assert_ne!(under(&pair).out.trim(), "0");
+            under("mkdir a b && echo x >a/f && mv a/f b && rm -r a b").ok();
+        }
+        drop(listeners);
+    }
+
+    fn what_landlock_cannot_mean_is_refused_and_nothing_runs(who) {
+        let work = project(who);
+        work.file("f", "");
+        for (words, complaint) in [
+            (&["--read", "none"][..], "--read none: cannot open it: No such file or directory"),
+            (&["--write", ""], "--write : cannot open it: No such file or directory"),
+            (&["--write", "f/x"], "--write f/x: cannot open it: Not a directory"),
+            (&["--read", "/", "--read", "none"], "--read none: cannot open it"),
+            (&["--connect-tcp", "0"], "--connect-tcp 0: expected a port from 1 to 65535"),
+            (&["--connect-tcp", "65536"], "--connect-tcp 65536: expected a port from 1 to 65535"),
+            (&["--connect-tcp", "http"], "--connect-tcp http: expected a port from 1 to 65535"),
+            (&["--landlock", "--write", "/"], "--landlock gives the rights that the mounts give"),
+            (&["--landlock", "--landlock"], "--landlock: expected once"),
+        ] {
+            let ran = run(&mut shell(who, work.path(), words, "echo ran"));
+            ran.code(125).one_clear_error("srt-seccomp").says("");
+            // The shell's directory is not the tool's: try from there, too.
+            let ran = run(who.command("srt-seccomp").current_dir(work.path()).args(words).args(["--", "echo", "ran"]));
+            ran.code(125).one_clear_error("srt-seccomp").complains(complaint).says("");
+        }
+        for words in [["--export", "--landlock"], ["--list", "--landlock"]] {
+            let ran = run(who.command("srt-seccomp").args(words));
+            ran.code(125).one_clear_error("srt-seccomp").complains("nor with Landlock's options").says("");
+        }
+    }
+
+    fn a_link_that_an_earlier_run_may_have_left_leads_nowhere(who) {
+        need!(5);
+        let (work, victim) = (project(who), project(who));
+        let (path, out) = (work.text(), victim.text());
+        let link = work.join("cache");
+        run(who.command("ln").arg("-s").arg(victim.path()).arg(&link)).ok();
+        victim.dir("sub");
+        let deep = link.join("sub");
+        for named in [link.to_str(), deep.to_str()].map(|path| path.expect("UTF-8")) {
+            for options in [["--write", path, "--write", named], ["--write", named, "--write", path], ["--write", path, "--read", named]] {
+                let ran = run(&mut shell(who, work.path(), &options, "echo ran"));
+                ran.code(125).says("").hints("srt-seccomp", "cache is a symbolic link that PROGRAM may replace", out);
+            }
+            // Where the link cannot have come from PROGRAM, it is followed.
+            run(&mut shell(who, victim.path(), &["--read", "/", "--write", named], "echo x >sub/f && cat sub/f")).ok().says("x");
+        }
+        // Links of the system on the way.
+        run(&mut shell(who, work.path(), &["--read", "/", "--write", path, "--read", "/var/run", "--read", "/bin"], "true")).ok();
+    }
+
+    fn a_kernel_without_landlock_or_one_that_is_answered_for_is_refused(who) {
+        let work = project(who);
+        let (create, restrict) = (libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self);
+        for option in [&["--landlock"][..], &["--read", "/"], &["--write", "/tmp"], &["--connect-tcp", "9"], &["--unix", "/tmp"]] {
+            let behind = |refusal| {
+                let mut command = who.command("srt-seccomp");
+                in_front(command.current_dir(work.path()).args(option).args(["--", "echo", "ran"]), &[refusal]);
+                run(&mut command)
+            };
+            for errno in [libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM] {
+                let ran = behind(refuse(create, errno));
+                ran.code(125).says("").hints("srt-seccomp", &format!("{}: landlock_create_ruleset: ", option[0]), "Landlock is off");
+            }
+            behind(refuse(create, 0)).code(125).says("").hints("srt-seccomp", "ABI 0", "or newer is needed");
+            if abi() >= 9 || abi() >= 5 && option[0] != "--unix" {
+                let ran = behind(refuse(restrict, 0));
+                ran.code(125).one_clear_error("srt-seccomp").says("").complains("it is answered without being done");
+                let ran = behind(refuse(restrict, libc::EPERM));
+                ran.code(125).one_clear_error("srt-seccomp").says("").complains("landlock_restrict_self: Operation not permitted");
+                let add = libc::SYS_landlock_add_rule;
+                behind(refuse(add, libc::EPERM)).code(125).one_clear_error("srt-seccomp").says("").complains("Operation not permitted");
+            }
+        }
+    }
+
+    fn what_landlock_opens_is_closed_and_one_sandbox_fits_into_another(who) {
+        need!(5);
+        let work = project(who);
+        let list = "ls /proc/self/fd | tr '\\n' ' '";
+        for options in [&["--landlock"][..], &["--read", "/", "--write", "/tmp"]] {
+            run(&mut shell(who, work.path(), options, list)).ok().says("0 1 2 3");
+            let inner = [options, &["--", "srt-seccomp", "--read", "/", "--", "srt-seccomp", "--landlock", "--", "sh", "-c", "echo x >/dev/null && echo in"]].concat();
+            run(who.command("srt-seccomp").args(inner)).ok().says("in");
+        }
+        // A directory that is handed on gives no rights, a file those that it is open for.
+        let file = work.file("f", "x");
+        let mut command = shell(who, work.path(), &["--read", "/usr", "--read", "/etc", "--keep-fd", "7"], "cat /dev/fd/7 && echo y >/dev/fd/7");
+        let open = File::open(file).expect("open");
+        pass_fd(&mut command, open.as_raw_fd(), 7);
+        run(&mut command).code(2).says("x");
+    }
+}

@@ -1,0 +1,129 @@
+//! A start that fails half-way, or is told to end, ends at once, whatever what it has started has not come to yet: a
+//! sidecar that was just forked has no process group of its own, and cannot be killed by one.
+//!
+//! strace(1) holds that window open: it delays setsid(2) of all that the start forks. Under `--keep-session`
+//! the command itself asks for none, and comes to its end meanwhile.
+
+use srt_tests::host::{Events, Greeter};
+use srt_tests::processes::{self, Family};
+use srt_tests::talk::{Talk, code};
+use srt_tests::{Who, both, has, run, skip, tool, wait_until};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Longer than a start, in microseconds.
+const DELAY: &str = "inject=setsid:delay_enter=1500000";
+
+/// A start whose children wait in front of their new session, and then.
+fn delayed(who: Who, words: &[&str]) -> Command {
+    let mut command = who.command("strace");
+    command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=setsid"]);
+    command.args(["-e", DELAY]).arg(tool("srt-ns")).args(words);
+    command
+}
+
+#[track_caller]
+fn ends_in_time(talk: &mut Talk, words: &[&str]) -> i32 {
+    let start = Instant::now();
+    // strace waits for each of its tracees: what is left keeps it from ending.
+    while talk.is_alive() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{words:?}: still there\n{}",
+            processes::tree(talk.pid() as u32)
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    code(talk.status())
+}
+
+both! {
+    fn a_start_that_fails_before_a_sidecar_has_a_group_ends_at_once(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        let socket = scratch.join("host.sock");
+        let _host = Greeter::start(&socket, "host");
+        let relay = format!("8080={}", socket.display());
+        let publish = format!("{}=8000", scratch.join("dev.sock").display());
+        let cases: [(&[&str], i32); 4] = [
+            (&["--sidecar", "exec sleep 100", "--", "/none"], 127),
+            (&["--sidecar", "exec sleep 100", "--sidecar", "exec sleep 101", "--", "/etc"], 126),
+            (&["--sidecar", "exec sleep 100", "--", "srt-mount", "--ro-bind", "/none", "/none", "--", "true"], 125),
+            (&["--relay", &relay, "--publish", &publish, "--sidecar", "exec sleep 100", "--", "/none"], 127),
+        ];
+        for options in [&["--keep-session", "--as-pid-1"][..], &["--keep-session"]] {
+            for (words, expected) in cases {
+                let words = [options, words].concat();
+                let mut talk = Talk::over_pipes(&mut delayed(who, &words));
+                assert_eq!(ends_in_time(&mut talk, &words), expected, "{words:?}");
+                drop(talk);
+                family.ends();
+                assert!(!scratch.join("dev.sock").exists(), "{words:?}");
+            }
+        }
+    }
+
+    fn a_start_that_is_told_to_end_before_a_sidecar_has_a_group_ends_at_once(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        for options in [&[][..], &["--as-pid-1"], &["--keep-session"]] {
+            let words = [options, &["--kill-after", "1", "--sidecar", "exec sleep 100", "--", "sleep", "1000"]].concat();
+            let mut talk = Talk::over_pipes(&mut delayed(who, &words));
+            let supervisor = processes::child_named(talk.pid(), "srt-ns");
+            wait_until("a child of the supervisor", || !processes::descendants(supervisor).is_empty());
+            processes::kill(supervisor, libc::SIGTERM);
+            let code = ends_in_time(&mut talk, &words);
+            // That it is the signal's is said elsewhere; here it is that there is an end.
+            assert_ne!(code, 0, "{options:?}");
+            drop(talk);
+            family.ends();
+        }
+    }
+
+    fn a_sandbox_that_ends_while_a_sidecar_has_no_group_ends_at_once(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        // Here the sidecar alone waits: the command does not ask for a session.
+        let words = ["--keep-session", "--sidecar", "exec sleep 100", "--", "true"];
+        let mut talk = Talk::over_pipes(&mut delayed(who, &words));
+        assert_eq!(ends_in_time(&mut talk, &words), 0);
+        drop(talk);
+        family.ends();
+    }
+
+    fn without_the_delay_the_same_starts_fail_in_the_same_way(who) {
+        // The control: what strace adds is time alone.
+        let family = Family::new();
+        run(who.command("srt-ns").args(["--sidecar", "exec sleep 100", "--", "/none"])).code(127).one_clear_error("srt-ns");
+        run(who.command("srt-ns").args(["--sidecar", "exec sleep 100", "--", "true"])).ok().says("");
+        assert_eq!(family.members(), []);
+    }
+
+    fn srt_mount_tells_the_mount_namespace_that_it_has_built(who) {
+        let _family = Family::new();
+        let scratch = who.scratch();
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "9", "--", "srt-mount", "--status-fd", "9", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
+        command.args(["--", "srt-seccomp", "--", "stat", "--dereference", "--format=%i", "/proc/self/ns/mnt"]);
+        let events = Events::of(&mut command, &scratch);
+        let namespace = run(&mut command).ok().out.trim().to_owned();
+        let text = events.text();
+        let started = format!("{{\"stage\":\"srt-mount\",\"event\":\"started\",\"namespaces\":{{\"mnt\":{namespace}}}}}");
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("\"srt-mount\"")).collect();
+        assert_eq!(lines.first(), Some(&started.as_str()), "{text}");
+        assert!(lines.last().is_some_and(|line| line.contains("\"event\":\"exec\"")), "{text}");
+        // One that could not be built is not told.
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "9", "--", "srt-mount", "--status-fd", "9", "--ro-bind", "/none", "/none", "--", "true"]);
+        let events = Events::of(&mut command, &scratch);
+        run(&mut command).code(125);
+        assert!(!events.text().contains("\"started\""), "{}", events.text());
+    }
+}

@@ -1,0 +1,193 @@
+//! A system call that says it has been done and was not (an outer filter that answers 0), and one that fails for another
+//! reason than a fallback is for: the command does not run.
+
+use srt_tests::raw_filters::lying;
+use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool};
+use std::collections::BTreeMap;
+use std::fs;
+
+/// What locks the command down, or builds its file tree, and returns 0.
+const LIES: &str = "seccomp,prctl,capset,mount_setattr,move_mount,pivot_root,umount2";
+
+/// Says which part of the lock-down is missing.
+const LOCKED: &str = r#"
+gap() { echo "gap: $*"; }
+while read -r field value; do
+    case $field in
+        CapBnd:) ;; # Nobody without CAP_SETPCAP can drop it, and no_new_privs makes it mean nothing.
+        Cap*) test "$value" = 0000000000000000 || gap "$field $value" ;;
+        NoNewPrivs:) test "$value" = 1 || gap "$field $value" ;;
+        Seccomp:) test "$value" = 2 || gap "$field $value" ;;
+    esac
+done </proc/self/status
+"#;
+
+/// Says which protection of the file tree is missing, after [`LOCKED`], and how many mounts there are.
+const PROBE: &str = r#"
+grep -q "CapBnd:.0000000000000000" /proc/self/status || gap "$(grep CapBnd /proc/self/status)"
+test -w "$0/lower" && gap "what is mounted read-only can be written"
+test -w "$0/work/three/four" && gap "what is mounted read-only below a writable directory can be written"
+test -w /proc/sys/kernel/core_pattern && gap "the host's settings can be written"
+test -s "$0/work/one/two/secret" && gap "what is masked can be read"
+mv "$0/work/one" "$0/work/moved" 2>/dev/null && mv "$0/work/moved" "$0/work/one" && gap "a directory above a mask can be moved"
+readlink /proc/1/exe >/dev/null && gap "PID 1 can be looked into"
+test -c /dev/null && "$1" chmod-same /dev/null >/dev/null && gap "the host's /dev/null can be changed"
+echo "mounts $(wc -l </proc/self/mountinfo)"
+"#;
+
+/// What builds a file tree. A fallback is for one errno each (an older kernel's), and EIO is none of them.
+const BUILDING: &str = "open_tree,move_mount,mount_setattr,fsopen,fsconfig,fsmount";
+
+/// A chain with every kind of mount in which srt-mount has a second way: pins below a writable bind, and overlays.
+fn traced(who: Who, scratch: &Scratch, calls: &str, inject: Option<&str>) -> Ran {
+    let log = scratch.join("log");
+    let mut command = who.command("strace");
+    command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output"]).arg(&log);
+    command.arg(format!("--trace={calls}")).args(inject.iter().flat_map(|what| ["-e", what]));
+    let [work, lower, other] =
+        ["work", "lower", "other"].map(|name| scratch.join(name).display().to_string());
+    command.arg(tool("srt-ns")).args([
+        "--",
+        "srt-mount",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+    ]);
+    command.args(["--bind", &work, &work, "--mask", &format!("{work}/one/two/secret"), "--ro-bind", "/etc"]);
+    command.arg(format!("{work}/three/four"));
+    command.args(["--overlay-src", &lower, "--overlay-src", &other, "--ro-overlay", "/mnt"]);
+    run(command
+        .args(["--", "srt-seccomp", "--", "sh", "-c", &format!("{LOCKED}{PROBE}")])
+        .arg(scratch.path())
+        .arg(tool("attack")))
+}
+
+fn place(who: Who) -> Scratch {
+    let scratch = who.scratch();
+    for directory in ["work/one/two", "work/three/four", "lower", "other"] {
+        scratch.dir(directory);
+    }
+    scratch.file("work/one/two/secret", "secret");
+    scratch.file("log", "");
+    scratch
+}
+
+/// Each call of the chain and which one of its process's it is, after a run in which all went well.
+fn calls(who: Who, scratch: &Scratch, names: &str) -> BTreeMap<(String, usize), String> {
+    traced(who, scratch, names, None).ok();
+    let log = fs::read_to_string(scratch.join("log")).expect("the log");
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut calls = BTreeMap::new();
+    for line in log.lines() {
+        let Some((process, call)) = line.split_once(' ') else { continue };
+        let Some((name, arguments)) = call.trim_start().split_once('(') else { continue };
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            continue;
+        }
+        let count = counts.entry((process, name)).or_default();
+        *count += 1;
+        // What fails as it is, a probe, has a way out that is not looked at here.
+        if !arguments.contains(" = -1 ") {
+            calls.insert((name.to_owned(), *count), arguments.to_owned());
+        }
+    }
+    calls
+}
+
+/// How many mounts the command has seen, if it ran.
+fn mounts(ran: &Ran) -> Option<usize> {
+    ran.out.lines().find_map(|line| line.strip_prefix("mounts ")?.parse().ok())
+}
+
+both! {
+    fn a_call_that_was_not_done_though_it_says_so_lets_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = place(who);
+        let whole = traced(who, &scratch, LIES, None);
+        assert!(!whole.ok().out.contains("gap"), "{whole:#?}");
+        let whole = mounts(&whole).expect("it ran");
+        let mut gaps = vec![];
+        let calls = calls(who, &scratch, LIES);
+        assert!(calls.len() > 30, "{calls:#?}");
+        let mut dropped = 0;
+        for ((name, when), arguments) in calls {
+            // Of the forty that empty the bounding set the first will do.
+            dropped += usize::from(arguments.starts_with("PR_CAPBSET_DROP"));
+            if arguments.starts_with("PR_CAPBSET_DROP") && dropped > 1 {
+                continue;
+            }
+            let told = traced(who, &scratch, LIES, Some(&format!("inject={name}:retval=0:when={when}")));
+            let refused = told.code == Some(125) && mounts(&told).is_none() && told.err.starts_with("srt-");
+            // A lie that takes nothing from the sandbox need not be noticed.
+            let whole = told.code == Some(0) && !told.out.contains("gap") && mounts(&told).is_some_and(|mounts| mounts <= whole);
+            if !refused && !whole {
+                gaps.push(format!("{name}({arguments}, the {when}. time: {:?} {:?} {:?}", told.code, told.out, told.err));
+            }
+        }
+        assert!(gaps.is_empty(), "{gaps:#?}");
+    }
+
+    fn an_outer_filter_that_answers_for_the_kernel_lets_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // Every one of a kind, in srt-seccomp alone: what it locks down with, all of it or one of both.
+        let scratch = place(who);
+        for calls in [&["seccomp"][..], &["prctl"], &["capset"], &["seccomp", "prctl"], &["seccomp", "prctl", "capset"]] {
+            for options in [&[][..], &["--deny", "ptrace"], &["--allow", "unix"]] {
+                let mut command = who.command("strace");
+                command.args(["--quiet=all", "--output"]).arg(scratch.join("log"));
+                command.arg(format!("--trace={}", calls.join(",")));
+                for call in calls {
+                    command.args(["-e", &format!("inject={call}:retval=0")]);
+                }
+                let script = format!("{LOCKED}echo it ran");
+                command.arg(tool("srt-seccomp")).args(options).args(["--", "sh", "-c", &script]);
+                let told = run(&mut command);
+                // A call that the tool does not make, or that had nothing to take, may lie.
+                let whole = (told.code, told.out.as_str()) == (Some(0), "it ran\n");
+                let refused = (told.code, told.out.as_str()) == (Some(125), "");
+                assert!(whole || refused, "{calls:?} {options:?}: {told:#?}");
+            }
+        }
+    }
+
+    fn a_filter_outside_that_answers_for_the_kernel_lets_nothing_run(who) {
+        // Without strace: what a container's filter can be.
+        let scratch = who.scratch();
+        let outer = lying(&scratch, "outer");
+        run(who.command("srt-seccomp").arg("--load").arg(&outer).args(["--", "echo", "it ran"])).ok().says("it ran");
+        for options in [&[][..], &["--deny", "ptrace"], &["--allow", "unix"], &["--deny", "userns,mount"]] {
+            let mut command = who.command("srt-seccomp");
+            // The outer one must not deny itself what the inner one is to deny: it would be seen to hold.
+            command.args(["--allow", "unix,vsock,io-uring,tty-inject,keyring", "--load"]).arg(&outer).arg("--");
+            command.arg(tool("srt-seccomp")).args(options).args(["--", "echo", "it ran"]);
+            run(&mut command).says("").code(125).one_clear_error("srt-seccomp");
+        }
+    }
+
+    fn a_fallback_is_for_one_error_alone(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = place(who);
+        let all = calls(who, &scratch, BUILDING);
+        for call in ["open_tree", "fsconfig", "move_mount"] {
+            assert!(all.keys().filter(|(name, _)| name == call).count() > 2, "{all:#?}");
+        }
+        let mut ran = vec![];
+        for ((name, when), arguments) in all {
+            let told = traced(who, &scratch, BUILDING, Some(&format!("inject={name}:error=EIO:when={when}")));
+            if (told.code, told.out.as_str()) != (Some(125), "") || !told.err.starts_with("srt-") {
+                ran.push(format!("{name}({arguments}, the {when}. time: {:?} {:?} {:?}", told.code, told.out, told.err));
+            }
+        }
+        assert!(ran.is_empty(), "{ran:#?}");
+    }
+}

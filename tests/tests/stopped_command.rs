@@ -1,0 +1,162 @@
+//! A command that stops itself under `--keep-session` stops nobody who has to watch: SIGTERM, the deadline and the caller's
+//! death still end everything. (The supervisor stops with its command, for the caller's shell to see.)
+
+use srt_tests::processes::{self, Family, Process, child_named, descendants};
+use srt_tests::talk::Talk;
+use srt_tests::{Who, both, wait_until};
+use std::time::{Duration, Instant};
+
+const AT_MOST: Duration = Duration::from_secs(6);
+
+const SESSIONS: [&str; 2] = ["--keep-session", "--keep-session --as-pid-1"];
+
+/// Stops itself, and another process runs on. As PID 1 a command cannot stop itself (pid_namespaces(7)): its terminal can.
+const STOPS: &str =
+    "trap 'kill -STOP $$' USR1; sleep 1001 & echo ready; kill -STOP $$; while :; do wait; done";
+
+/// An interactive shell on a terminal of its own.
+fn shell(who: Who) -> Talk {
+    let mut talk =
+        Talk::on_terminal(who, who.command("bash").args(["--norc", "--noprofile", "--noediting", "-i"]));
+    talk.send("PS1='READY''> '\n");
+    talk.expect("READY> ");
+    talk
+}
+
+/// Who of the sandbox runs and is not stopped.
+fn running(supervisor: i32, name: &str) -> bool {
+    descendants(supervisor)
+        .iter()
+        .any(|process| process.name == name && process.is_alive() && process.state != 'T')
+}
+
+/// The supervisor of a sandbox whose command has stopped itself.
+#[track_caller]
+fn stopped(talk: &mut Talk) -> i32 {
+    talk.expect("ready");
+    let supervisor = child_named(talk.pid(), "srt-ns");
+    wait_until("the command to stop", || {
+        let all = descendants(supervisor);
+        all.iter().any(|process| process.name == "sh" && process.state == 'T')
+            && Process::find(supervisor).is_some_and(|own| own.state != 'R')
+    });
+    assert!(running(supervisor, "sleep"), "another process runs on");
+    supervisor
+}
+
+#[track_caller]
+fn ends(supervisor: i32, what: &str) {
+    let start = Instant::now();
+    let all = descendants(supervisor);
+    let alive = |pid: i32, name: &str| {
+        Process::find(pid).is_some_and(|process| process.is_alive() && process.name == name)
+    };
+    while all.iter().any(|process| alive(process.pid, &process.name)) || alive(supervisor, "srt-ns") {
+        assert!(start.elapsed() < AT_MOST, "{what}: still there: {:#?}", descendants(supervisor));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+both! {
+    fn a_command_that_stops_itself_can_be_told_to_end(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        talk.send(&format!("srt-ns --keep-session --kill-after 1 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
+        let supervisor = stopped(&mut talk);
+        processes::kill(supervisor, libc::SIGTERM);
+        ends(supervisor, "SIGTERM");
+        drop(talk);
+        family.ends();
+    }
+
+    fn a_command_that_stops_itself_when_it_is_told_to_end_is_killed_at_the_deadline(who) {
+        let family = Family::new();
+        let script = "trap \"kill -STOP \\$\\$\" TERM; sh -c \"trap : TERM; while :; do sleep 1001; done\" & echo ready; while :; do wait; done";
+        let mut talk = shell(who);
+        talk.send(&format!("srt-ns --keep-session --kill-after 1 -- sh -c '{script}'\n"));
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        processes::kill(supervisor, libc::SIGTERM);
+        ends(supervisor, "the deadline");
+        drop(talk);
+        family.ends();
+    }
+
+    fn a_command_that_stops_itself_ends_with_its_caller(who) {
+        let family = Family::new();
+        for signal in [libc::SIGKILL, libc::SIGTERM] {
+            let mut talk = shell(who);
+            // Another process of the job, whose parent is the shell: the group is not orphaned when the caller dies, and the
+            // kernel continues nobody (setpgid(2)).
+            let script = "srt-ns --keep-session -- sh -c \"$0\"; :";
+            talk.send(&format!("sh -c '{script}' '{}' | cat\n", STOPS.replace('\'', "'\\''")));
+            talk.expect("ready");
+            let caller = child_named(talk.pid(), "sh");
+            let supervisor = child_named(caller, "srt-ns");
+            wait_until("the command to stop", || {
+                descendants(supervisor).iter().any(|process| process.name == "sh" && process.state == 'T')
+            });
+            let all = descendants(supervisor);
+            processes::kill(caller, signal);
+            // What a stopped caller is sent waits for its continuation, but for SIGKILL.
+            processes::kill(caller, libc::SIGCONT);
+            let start = Instant::now();
+            let alive = |of: &Process| Process::find(of.pid).is_some_and(|now| now.is_alive() && now.name == of.name);
+            while all.iter().any(alive) || Process::find(supervisor).is_some_and(|own| own.is_alive() && own.name == "srt-ns") {
+                assert!(start.elapsed() < AT_MOST, "the caller's death: still there: {:#?}", descendants(supervisor));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(talk);
+            family.ends();
+        }
+    }
+
+    fn a_command_that_stops_itself_goes_on_in_the_foreground(who) {
+        // What must still work.
+        let _family = Family::new();
+        let mut talk = shell(who);
+        talk.send("srt-ns --keep-session -- sh -c 'echo ready; kill -STOP $$; read word; echo got $word; exit 5'\n");
+        talk.expect("ready");
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("hello\n");
+        talk.expect("got hello");
+        talk.expect("READY> ");
+        talk.send("echo status $?\n");
+        talk.expect("status 5");
+    }
+
+    fn without_keep_session_a_command_that_stops_itself_can_be_told_to_end(who) {
+        // The control: the supervisor does not stop with it.
+        let family = Family::new();
+        for options in ["", "--wait-all"] {
+            let mut talk = shell(who);
+            talk.send(&format!("srt-ns {options} --kill-after 1 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
+            let supervisor = stopped(&mut talk);
+            processes::kill(supervisor, libc::SIGTERM);
+            ends(supervisor, "SIGTERM");
+            drop(talk);
+            family.ends();
+        }
+    }
+
+    fn the_stop_key_leaves_a_sandbox_that_can_be_told_to_end(who) {
+        let family = Family::new();
+        for session in SESSIONS {
+            let mut talk = shell(who);
+            talk.send(&format!("srt-ns {session} --kill-after 1 -- sh -c 'echo ready; sleep 1001; :'\n"));
+            talk.expect("ready");
+            let supervisor = child_named(talk.pid(), "srt-ns");
+            wait_until("the shell's child", || running(supervisor, "sleep"));
+            talk.send("\x1a");
+            // As PID 1 a shell without a handler does not stop, but its child does.
+            wait_until("the stop", || descendants(supervisor).iter().any(|process| process.state == 'T'));
+            processes::kill(supervisor, libc::SIGTERM);
+            ends(supervisor, session);
+            drop(talk);
+            family.ends();
+        }
+    }
+}

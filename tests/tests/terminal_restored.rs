@@ -1,0 +1,194 @@
+//! The terminals on 0, 1 and 2 are afterwards as they were, whoever has changed what about them in which kind of session:
+//! modes, output flow, exclusive use, file mode, O_NONBLOCK and the foreground.
+
+use srt_tests::attacks::{INSIDE, Sandbox};
+use srt_tests::processes::{self, child_named};
+use srt_tests::talk::{State, Talk, Terminal};
+use srt_tests::{Who, both, run, tool, wait, wait_until};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+const SESSIONS: [&[&str]; 5] =
+    [&[], &["--keep-session"], &["--as-pid-1"], &["--keep-session", "--as-pid-1"], &["--wait-all"]];
+
+/// What can be changed about a terminal; the last one keeps everybody from writing to it.
+const THINGS: [&str; 5] = ["raw", "nonblock", "mode", "exclusive", "flow"];
+
+/// Starts a command with a terminal of its own on each of 0, 1, 2, the first of which is its session's, if any.
+fn on_three(command: &mut Command, terminals: &[Terminal; 3], controls: Option<usize>) -> Child {
+    command.stdin(terminals[0].stdio()).stdout(terminals[1].stdio()).stderr(terminals[2].stdio());
+    let terminal = controls.map(|number| terminals[number].fd());
+    // SAFETY: all three calls are async-signal-safe, and act on the child alone.
+    unsafe {
+        command.pre_exec(move || {
+            let done = libc::setsid() >= 0;
+            let done = done && terminal.is_none_or(|fd| libc::ioctl(fd, libc::TIOCSCTTY, 0) == 0);
+            if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    let child = command.spawn().expect("spawn");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    child
+}
+
+fn three(who: Who) -> [Terminal; 3] {
+    std::array::from_fn(|_| Terminal::new(who))
+}
+
+fn states(terminals: &[Terminal; 3]) -> Vec<State> {
+    terminals.iter().map(Terminal::state).collect()
+}
+
+#[test]
+fn without_a_sandbox_a_command_leaves_its_terminal_as_it_likes() {
+    for who in [Who::Root, Who::User] {
+        for thing in THINGS {
+            for fd in ["0", "1", "2"] {
+                let terminals = three(who);
+                let before = states(&terminals);
+                let mut child =
+                    on_three(who.command(tool("attack")).args(["spoil", fd, thing]), &terminals, None);
+                wait(&mut child, "the attack");
+                let number: usize = fd.parse().expect("a number");
+                let after = states(&terminals);
+                for other in 0..3 {
+                    assert_eq!(before[other] == after[other], other != number, "{thing} of {fd}: {after:#?}");
+                }
+            }
+        }
+    }
+}
+
+both! {
+    fn each_terminal_on_0_1_and_2_is_as_it_was_after_each_change(who) {
+        for options in SESSIONS {
+            let mut wrong = vec![];
+            for thing in THINGS {
+                let terminals = three(who);
+                let before = states(&terminals);
+                // One after the other: what is stopped or non-blocking must not be needed for the next.
+                let script = format!("for fd in 2 1 0; do {INSIDE} spoil $fd {thing} || exit 9; done");
+                let sandbox = Sandbox::bare(who).ns(options);
+                let mut child = on_three(&mut sandbox.command(&["sh", "-c", &script]), &terminals, Some(0));
+                wait(&mut child, "the end of the sandbox");
+                if states(&terminals) != before {
+                    wrong.push((thing, states(&terminals)));
+                }
+            }
+            assert!(wrong.is_empty(), "{options:?}: {wrong:#?}");
+        }
+    }
+
+    fn a_terminal_that_is_nobodys_or_another_sessions_is_as_it_was(who) {
+        // The session has none, or it is the one on 2.
+        for controls in [None, Some(2)] {
+            for options in SESSIONS {
+                let terminals = three(who);
+                let before = states(&terminals);
+                let sandbox = Sandbox::bare(who).ns(options);
+                let mut child = on_three(&mut sandbox.command(&[INSIDE, "spoil-all"]), &terminals, controls);
+                wait(&mut child, "the end of the sandbox");
+                assert_eq!(states(&terminals), before, "{options:?} {controls:?}");
+            }
+        }
+    }
+
+    fn however_the_command_ends_the_terminals_are_as_they_were(who) {
+        for options in SESSIONS {
+            for end in ["exit 3", "kill -9 $$", "kill -TERM $$", "kill -9 0", "told"] {
+                let mut terminals = three(who);
+                let before = states(&terminals);
+                let work = who.scratch();
+                let script = match end {
+                    "told" => format!("{INSIDE} spoil-all; touch done; exec sleep 1000"),
+                    end => format!("{INSIDE} spoil-all; {end}; exit 3"),
+                };
+                let sandbox = Sandbox::new(who, work.path()).ns(options).ns(&["--kill-after", "1"]);
+                let mut child = on_three(&mut sandbox.command(&["sh", "-c", &script]), &terminals, Some(0));
+                if end == "told" {
+                    wait_until("the attack", || work.join("done").exists());
+                    assert_ne!(states(&terminals), before, "nothing was spoilt");
+                    processes::kill(child.id().try_into().expect("a pid"), libc::SIGTERM);
+                }
+                wait(&mut child, "the end of the sandbox");
+                assert_eq!(states(&terminals), before, "{options:?} {end}");
+                terminals.iter_mut().for_each(Terminal::drain);
+            }
+        }
+    }
+
+    fn one_terminal_on_all_of_them_is_as_it_was(who) {
+        for options in SESSIONS {
+            let terminal = Terminal::new(who);
+            let before = terminal.state();
+            let mut command = Sandbox::bare(who).ns(options).command(&[INSIDE, "spoil-all"]);
+            command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
+            let fd = terminal.fd();
+            // SAFETY: both calls are async-signal-safe, and act on the child alone.
+            unsafe { command.pre_exec(move || { libc::setsid(); libc::ioctl(fd, libc::TIOCSCTTY, 0); Ok(()) }); }
+            let mut child = command.spawn().expect("spawn");
+            wait(&mut child, "the end of the sandbox");
+            assert_eq!(terminal.state(), before, "{options:?}");
+        }
+    }
+
+    fn what_was_unusual_before_is_unusual_afterwards(who) {
+        for options in SESSIONS {
+            let terminals = three(who);
+            // Non-blocking, exclusive, mode 0600, raw: as a caller may have it for reasons of its own.
+            for terminal in &terminals {
+                for thing in &THINGS[..4] {
+                    run(Who::Root.command(tool("attack")).args(["spoil", "0", thing]).stdin(terminal.stdio())).ok();
+                }
+            }
+            let before = states(&terminals);
+            assert!(before.iter().all(|state| state.exclusive && state.flags & libc::O_NONBLOCK != 0), "{before:#?}");
+            let script = "for fd in 0 1 2; do exec 3<&$fd; done; stty sane; chmod 0600 /proc/self/fd/0; exit 0";
+            let sandbox = Sandbox::bare(who).ns(options);
+            let mut child = on_three(&mut sandbox.command(&["sh", "-c", script]), &terminals, Some(0));
+            wait(&mut child, "the end of the sandbox");
+            assert_eq!(states(&terminals), before, "{options:?}");
+        }
+    }
+
+    fn the_foreground_is_the_callers_again_when_a_background_job_had_it(who) {
+        let attack = tool("attack");
+        for options in ["--keep-session", "--keep-session --as-pid-1"] {
+            let script = format!(
+                "read x; srt-ns {options} -- sh -c '{} leave-foreground 0; exit 4'; echo back $?; read x; echo read $x",
+                attack.display()
+            );
+            let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+            talk.send("\n");
+            talk.expect("left");
+            talk.expect("back 4");
+            assert_eq!(talk.foreground(), talk.pid(), "{options}");
+            talk.send("word\n");
+            talk.expect("read word");
+            assert_eq!(talk.end().0, 0);
+        }
+        // The control: nobody gives it back, and the caller cannot read any more.
+        let script = format!("read x; {} leave-foreground 0; echo back; read x; echo read $x", attack.display());
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+        talk.send("\n");
+        talk.expect("back");
+        assert_ne!(talk.foreground(), talk.pid());
+        for process in processes::all().into_iter().filter(|process| process.pid == talk.foreground()) {
+            processes::kill(process.pid, libc::SIGKILL);
+        }
+    }
+
+    fn the_foreground_is_the_callers_again_when_the_supervisor_is_told_to_end(who) {
+        let attack = tool("attack");
+        let script = format!(
+            "read x; srt-ns --keep-session --kill-after 1 -- sh -c '{} leave-foreground 0; exec sleep 1000'; echo back; read x",
+            attack.display()
+        );
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+        talk.send("\n");
+        talk.expect("left");
+        processes::kill(child_named(talk.pid(), "srt-ns"), libc::SIGTERM);
+        talk.expect("back");
+        assert_eq!(talk.foreground(), talk.pid());
+    }
+}
