@@ -28,7 +28,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
 pub fn parse_port(text: &[u8]) -> Result<u16, &'static str> {
     let decimal = matches!(text, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
     let port = std::str::from_utf8(text).ok().filter(|_| decimal).and_then(|digits| digits.parse().ok());
-    port.ok_or("expected a port, a decimal number from 1 to 65535")
+    port.ok_or("expected a port from 1 to 65535")
 }
 
 fn ip<T: FromStr + Into<IpAddr>>(text: &[u8]) -> Option<IpAddr> {

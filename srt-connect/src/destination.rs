@@ -53,7 +53,8 @@ impl Destination {
         };
         Ok(Self {
             host: parse_host(host.as_bytes()).map_err(|why| refuse("HOST", host, why))?,
-            port: parse_port(port.as_bytes()).map_err(|why| refuse("PORT", port, why.to_owned()))?,
+            port: parse_port(port.as_bytes())
+                .map_err(|_| refuse("PORT", port, "expected a decimal number from 1 to 65535".to_owned()))?,
         })
     }
 }

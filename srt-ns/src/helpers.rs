@@ -3,6 +3,7 @@
 
 use crate::child::{self, Leader, Lifeline, is_ready};
 use crate::options::{Pid1, Plan, Session};
+use crate::placeholder::{self, Place};
 use crate::relay::{HostSide, Relay};
 use crate::signals::Inherited;
 use crate::watchdog::{self, Charge, Watchdog};
@@ -38,6 +39,7 @@ struct Sidecar {
 #[derive(Debug, Default)]
 pub struct Helpers {
     host: Option<HostSide>,
+    placeholders: Vec<Place>,
     /// srt-relay.
     pub relay: Option<Relay>,
     sidecars: Vec<Sidecar>,
@@ -57,6 +59,7 @@ impl Helpers {
     pub fn new(plan: &Plan, host: Option<HostSide>) -> Result<Self> {
         let mut helpers = Self::default();
         helpers.host = host;
+        helpers.placeholders = placeholder::prepare(plan)?;
         if helpers.host.is_some() || !plan.sidecars.is_empty() {
             helpers.network = Some(socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?);
         }
@@ -109,16 +112,23 @@ impl Helpers {
             self.relay = Some(Relay::start(tool, plan, host, life, network, inherited)?);
             self.waiting += 1;
         }
-        if !(plan.publish.is_empty() && plan.sidecars.is_empty())
+        if !(plan.publish.is_empty() && plan.sidecars.is_empty() && plan.placeholders.is_empty())
             || plan.pid1 == Pid1::Command
             || plan.session == Session::Keep
             || !plan.lifetime_fds.is_empty()
         {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
-            let charge = Charge { published, sidecars: &self.shells, wakers };
+            let placeholders = &self.placeholders;
+            let charge = Charge { published, placeholders, sidecars: &self.shells, wakers };
             self.watchdog = Some(Watchdog::start(tool, life, &charge)?);
         }
-        Ok(())
+        // Only now: the watchdog removes them, whatever becomes of this process.
+        match &self.watchdog {
+            Some(watchdog) if !self.placeholders.is_empty() => {
+                placeholder::stand(&mut self.placeholders, watchdog)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells every helper that waits for it that the network namespace is there.
@@ -239,8 +249,19 @@ impl Helpers {
         }
     }
 
+    /// Tells which placeholders others have removed while the sandbox ran.
+    pub fn report_lost_placeholders(&self, tool: &Tool) {
+        for place in self.placeholders.iter().filter(|place| place.is_lost()) {
+            tell(tool, "placeholder-lost", "placeholder", place.name(), LOST);
+        }
+    }
+
     /// Ends all, and waits for their ends.
     pub fn end(&mut self) {
+        let placeholders = std::mem::take(&mut self.placeholders);
+        if !placeholders.is_empty() && !self.watchdog.as_ref().is_some_and(Watchdog::release) {
+            placeholder::release(&placeholders, &mut vec![]);
+        }
         let sidecars = std::mem::take(&mut self.sidecars);
         for Sidecar { pid, .. } in &sidecars {
             // The shell first: it may not lead its group yet, and cannot fork any more when it comes to do so.
@@ -259,6 +280,8 @@ impl Helpers {
         self.host = None;
     }
 }
+
+const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
 
 /// Also after a start that fails half-way.
 impl Drop for Helpers {

@@ -9,6 +9,7 @@ pub mod helpers;
 pub mod init;
 pub mod namespaces;
 pub mod options;
+pub mod placeholder;
 pub mod relay;
 pub mod signals;
 pub mod supervisor;

@@ -1,5 +1,6 @@
 //! From argv to a plan. Nothing here touches the system.
 
+use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw, Seconds};
 use srt_common::{Error, Result};
@@ -62,6 +63,9 @@ struct Options {
     /// kill everything when the last writer of the pipe on descriptor N is gone (repeatable)
     #[argh(option, arg_name = "N")]
     lifetime_fd: Vec<RawFd>,
+    /// while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)
+    #[argh(option, arg_name = "PATH")]
+    placeholder: Vec<Raw>,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
     status_fd: Option<RawFd>,
@@ -151,6 +155,8 @@ pub struct Plan {
     pub kill_after: Option<Duration>,
     /// Pipes whose last writer ends the sandbox.
     pub lifetime_fds: Vec<RawFd>,
+    /// What stands on the host while the sandbox runs.
+    pub placeholders: Vec<Placeholder>,
     /// Where events go.
     pub status_fd: Option<RawFd>,
     /// Descriptors that PROGRAM keeps.
@@ -195,6 +201,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Plan> {
         },
         kill_after: options.kill_after.map_or(Some(Duration::from_secs(10)), |Seconds(time)| time),
         lifetime_fds: options.lifetime_fd,
+        placeholders: options.placeholder.iter().map(Placeholder::parse).collect::<Result<_>>()?,
         status_fd: options.status_fd,
         keep_fds: options.keep_fd,
         program: line.program(tool)?,
@@ -218,6 +225,13 @@ impl Plan {
             return Err(Error::usage(
                 "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one",
             ));
+        }
+        let mut rest = self.placeholders.as_slice();
+        while let Some((first, others)) = rest.split_first() {
+            if others.iter().any(|other| other.is(first)) {
+                return Err(Error::usage(format!("{}: the same place is named twice", first.text)));
+            }
+            rest = others;
         }
         if self.share.uts && self.hostname.is_some() {
             return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
@@ -354,6 +368,8 @@ mod tests {
             &["--share", "user"],
             &["--hostname", "a", "--share", "uts"],
             &["--relay", "80=/s", "--share", "net"],
+            &["--placeholder", "/a/.."],
+            &["--placeholder", "/a", "--placeholder", "/a/"],
             &["--nope"],
             &["--uid", "1", "--uid", "2"],
         ] {

@@ -199,6 +199,7 @@ impl<'a> Supervisor<'a> {
                 self.fail(&error, &mut course);
             }
         }
+        self.helpers.report_lost_placeholders(self.tool);
         self.helpers.end();
         self.terminals.restore();
         Ok(self.report(&course))

@@ -1,12 +1,13 @@
 //! The watchdog does at the supervisor's death what the kernel does not, and at its stop what it cannot.
 //!
-//! A SIGKILL for the supervisor ends srt-init (its death signal), and with it all that is inside. Three things are
+//! A SIGKILL for the supervisor ends srt-init (its death signal), and with it all that is inside. Four things are
 //! left, and there is a watchdog if one of them exists: a command that is PID 1 itself (--as-pid-1) and could
-//! have disarmed its death signal (prctl(2)), the children of a sidecar's shell, and the published sockets. And under
-//! --keep-session a supervisor that has stopped with its command cannot see that its parent is dead or that somebody
-//! asks it to end: the watchdog makes it go on.
+//! have disarmed its death signal (prctl(2)), the children of a sidecar's shell, the published sockets, and the
+//! placeholders. And under --keep-session a supervisor that has stopped with its command cannot see that its parent is
+//! dead or that somebody asks it to end: the watchdog makes it go on.
 
 use crate::child::{self, Leader, Lifeline};
+use crate::placeholder::{self, Place as Placeholder};
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Pid, pidfd_send_signal, prctl_set_name};
 use srt_common::sys::socket::{recvmsg, sendmsg, socketpair};
@@ -15,6 +16,7 @@ use srt_common::unix_listener::Place;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Watchdog {
 pub struct Charge<'a> {
     /// Sockets to remove.
     pub published: &'a [Place],
+    /// Placeholders to remove.
+    pub placeholders: &'a [Placeholder],
     /// Shells whose process groups are to be killed.
     pub sidecars: &'a [Leader],
     /// What makes a stopped supervisor go on when it is readable or hung up: the parent, `--lifetime-fd`.
@@ -48,6 +52,12 @@ const LOCKED_DOWN: u8 = b'l';
 const STOPS: u8 = b's';
 const GOES_ON: u8 = b'g';
 const KILL: u8 = b'k';
+/// The lock of the next placeholder comes with the message, if there is one; all of them are to go, and are gone.
+const HOLD: u8 = b'h';
+const RELEASE: u8 = b'r';
+
+/// How long the supervisor waits for that.
+const RELEASE_TIME: Duration = Duration::from_secs(2);
 
 impl Watchdog {
     /// Starts it.
@@ -76,6 +86,23 @@ impl Watchdog {
         sendmsg(&self.orders, KILL, &[pidfd.as_fd()]).context(|| "the watchdog is gone")
     }
 
+    /// Hands over the lock of a placeholder, or tells that it has none.
+    ///
+    /// # Errors
+    /// When the watchdog is gone.
+    pub fn hold(&self, lock: Option<&OwnedFd>) -> Result<()> {
+        let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
+        sendmsg(&self.orders, HOLD, &lock).context(|| "the watchdog is gone")
+    }
+
+    /// Has the placeholders removed. False: it does not answer.
+    pub fn release(&self) -> bool {
+        let mut answer = [pollfd(self.orders.as_raw_fd(), libc::POLLIN)];
+        sendmsg(&self.orders, RELEASE, &[]).is_ok()
+            && ppoll(&mut answer, Some(RELEASE_TIME)).is_ok_and(|ready| ready == 1)
+            && recvmsg(&self.orders, libc::MSG_DONTWAIT).is_ok_and(|answer| answer.byte == Some(RELEASE))
+    }
+
     /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
     pub fn supervisor_stops(&self) {
         let _gone = sendmsg(&self.orders, STOPS, &[]);
@@ -100,6 +127,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
     let descriptors = charge.published.iter().map(Place::descriptor);
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
+    let descriptors = descriptors.chain(charge.placeholders.iter().map(Placeholder::descriptor));
     let descriptors = descriptors.chain(charge.wakers.iter().map(|(fd, _)| *fd));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
@@ -107,6 +135,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     privileges::drop_held()?;
     sendmsg(orders, LOCKED_DOWN, &[]).context(|| "sendmsg to the supervisor")?;
     let mut condemned: Vec<OwnedFd> = Vec::new();
+    let mut locked: Vec<Option<OwnedFd>> = Vec::new();
     let mut stopped = false;
     loop {
         let mut watched = vec![pollfd(orders.as_raw_fd(), libc::POLLIN)];
@@ -126,6 +155,11 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
             Ok(message) => match message.byte {
                 Some(STOPS) => stopped = true,
                 Some(KILL) => condemned.extend(message.fds),
+                Some(HOLD) => locked.push(message.fds.into_iter().next()),
+                Some(RELEASE) => {
+                    placeholder::release(charge.placeholders, &mut locked);
+                    let _gone = sendmsg(orders, RELEASE, &[]);
+                }
                 Some(_) => stopped = false,
                 None => break,
             },
@@ -137,6 +171,12 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
         shell.signal_group(libc::SIGKILL);
     }
     charge.published.iter().for_each(Place::remove);
+    if !charge.placeholders.is_empty() {
+        // The end of the socket may come before the end of a lock that was not handed over.
+        let mut dead = [pollfd(life.pidfd().as_raw_fd(), libc::POLLIN)];
+        while ppoll(&mut dead, None).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
+        placeholder::release(charge.placeholders, &mut locked);
+    }
     process::exit(0)
 }
 

@@ -131,7 +131,7 @@ both! {
         let kills = |sidecar: &str| {
             let mut command = who.command("strace");
             command.args(["-f", "-qq", "-e", "trace=kill,pidfd_send_signal", "-e", "signal=none", "-o"]).arg(&log);
-            command.args(["timeout", "-s", "KILL", "1"]).arg(tool("srt-ns"));
+            command.args(["timeout", "--foreground", "-s", "KILL", "1"]).arg(tool("srt-ns"));
             command.args(["--outlive-parent", "--sidecar", sidecar, "--", "sleep", "60"]);
             run(&mut command);
             let log = std::fs::read_to_string(&log).expect("the log");

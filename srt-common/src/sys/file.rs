@@ -211,6 +211,12 @@ pub fn fsetxattr(file: &impl AsRawFd, name: &CStr, value: &[u8], flags: libc::c_
     check(unsafe { libc::fsetxattr(fd, name.as_ptr(), from, value.len(), flags) }).map(drop)
 }
 
+/// fremovexattr(2).
+pub fn fremovexattr(file: &impl AsRawFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: an integer and a C string.
+    check(unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
 /// flock(2).
 pub fn flock(file: &impl AsRawFd, operation: libc::c_int) -> io::Result<()> {
     // SAFETY: integers.

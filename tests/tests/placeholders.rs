@@ -1,0 +1,505 @@
+//! `srt-ns --placeholder`: what does not exist on the host can be masked, and nothing is left afterwards, however the
+//! sandbox ended. What the user has there is never touched.
+
+use srt_tests::host::Events;
+use srt_tests::processes::{Random, child_named, kill};
+use srt_tests::refusals::with_mounts;
+use srt_tests::talk::Talk;
+use srt_tests::{Ran, Scratch, Who, both, run, wait, wait_until};
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How often a test with chance in it tries. `SRT_KILLS=1000` for more.
+fn tries() -> u64 {
+    std::env::var("SRT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
+}
+
+/// Below `limit`.
+fn number(random: &mut Random, limit: usize) -> usize {
+    random.below(Duration::from_nanos(limit as u64 * 1_000_000)).as_millis() as usize % limit
+}
+
+/// A sandbox with placeholders (`P`, `P/`), without srt-mount.
+fn sandbox(who: Who, paths: &[&str], script: &str) -> Command {
+    let mut command = who.command("srt-ns");
+    for path in paths {
+        command.args(["--placeholder", path]);
+    }
+    command.args(["--", "sh", "-c", script]);
+    command
+}
+
+/// One that runs until its stdin ends.
+fn running(who: Who, paths: &[&str]) -> Talk {
+    let mut talk = Talk::over_pipes(&mut sandbox(who, paths, "echo it runs; exec cat"));
+    talk.expect("it runs\n");
+    talk
+}
+
+fn finish(mut talk: Talk) {
+    talk.close_input();
+    let (code, said) = talk.end();
+    assert_eq!((code, said.as_str()), (0, ""));
+}
+
+/// A directory of the user's, the path of an entry in it, and the same as text.
+fn place(who: Who) -> (Scratch, PathBuf, String) {
+    let scratch = who.scratch_in("/var/tmp");
+    let path = scratch.dir("project").join("it");
+    let text = path.to_str().expect("UTF-8").to_owned();
+    (scratch, path, text)
+}
+
+/// Everything is as before: no entry in the directory, and no mark on it.
+#[track_caller]
+fn nothing_is_left(directory: &Path) {
+    let names: Vec<_> =
+        fs::read_dir(directory).expect("a directory").flatten().map(|e| e.file_name()).collect();
+    assert!(names.is_empty(), "{names:?}");
+    assert_eq!(marks(directory), "", "of the directory");
+}
+
+/// The names of the extended attributes.
+fn marks(path: &Path) -> String {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("a path");
+    let mut names = [0u8; 4096];
+    // SAFETY: a C string, a buffer and its length.
+    let length = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let names = String::from_utf8_lossy(&names[..usize::try_from(length).expect("llistxattr")]).into_owned();
+    names.split_terminator('\0').filter(|name| name.starts_with("user.")).collect::<Vec<_>>().join(" ")
+}
+
+/// The supervisor and the watchdog at once: nobody is left to remove anything.
+fn kill_both(talk: Talk) {
+    let watchdog = child_named(talk.pid(), "srt-watchdog");
+    // Stopped first, so that it cannot be faster.
+    kill(watchdog, libc::SIGSTOP);
+    talk.signal(libc::SIGKILL);
+    kill(watchdog, libc::SIGKILL);
+    talk.end();
+}
+
+/// Runs a program with srt-ns's exit status 125 and one clear line; it has not run.
+#[track_caller]
+fn refused(ran: &Ran, error: &str) {
+    ran.code(125).says("").one_clear_error("srt-ns").complains(error);
+}
+
+both! {
+    fn what_is_not_there_can_be_masked_and_is_gone_afterwards(who) {
+        let (scratch, path, _) = place(who);
+        let project = path.parent().expect("a directory");
+        let chain = |options: &[&str], masked: &str| {
+            let mut command = who.command("srt-ns");
+            command.current_dir(project).args(options);
+            command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind"]);
+            command.arg(project).arg(project);
+            for name in masked.split(' ').filter(|name| !name.is_empty()) {
+                command.arg("--mask").arg(project.join(name));
+            }
+            let script = "mkdir -p .git/hooks; echo {} >.mcp.json; echo work >file; rm -rf .git .mcp.json; true";
+            run(command.args(["--", "srt-seccomp", "--", "sh", "-c", script]))
+        };
+        // The controls: unmasked, the command makes both; and what is not there cannot be masked.
+        chain(&[], "").ok();
+        fs::remove_file(project.join("file")).expect("it was written");
+        chain(&[], ".git .mcp.json").code(125);
+        // As git's and an agent's configuration is protected where there is none yet. Relative names, too.
+        let ran = chain(&["--placeholder", ".git/", "--placeholder", ".mcp.json"], ".git .mcp.json");
+        ran.ok().complains("Read-only file system");
+        assert_eq!(fs::read_to_string(project.join("file")).expect("written"), "work\n");
+        fs::remove_file(project.join("file")).expect("rm");
+        nothing_is_left(project);
+        drop(scratch);
+    }
+
+    fn the_kind_is_as_asked_for_and_nobody_else_can_open_it(who) {
+        let (_scratch, path, text) = place(who);
+        for (suffix, mode) in [("", 0o100_600), ("/", 0o40_700)] {
+            let talk = running(who, &[&format!("{text}{suffix}")]);
+            let meta = path.symlink_metadata().expect("it stands");
+            assert_eq!((meta.mode(), meta.uid()), (mode, who.uid()));
+            finish(talk);
+            nothing_is_left(path.parent().expect("a directory"));
+        }
+    }
+
+    fn a_umask_and_a_default_acl_change_nothing(who) {
+        let (_scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory");
+        run(Command::new("setfacl").args(["-d", "-m", "u:2000:rwx,o::rwx"]).arg(project)).ok();
+        for (suffix, mode) in [("", 0o600), ("/", 0o700)] {
+            let script = format!("umask 0777; exec srt-ns --placeholder {text}{suffix} -- sh -c 'umask; echo it runs; exec cat'");
+            let mut talk = Talk::over_pipes(who.command("sh").args(["-c", &script]));
+            talk.expect("0777\nit runs\n");
+            assert_eq!(path.symlink_metadata().expect("it stands").mode() & 0o777, mode);
+            finish(talk);
+            nothing_is_left(project);
+        }
+    }
+
+    fn what_the_user_has_there_stays_even_if_it_is_empty(who) {
+        let (scratch, path, text) = place(who);
+        scratch.file("project/it", "");
+        for asked in [&text, &format!("{text}/")] {
+            run(&mut sandbox(who, &[asked], "true")).ok();
+            kill_both(running(who, &[asked, &format!("{text}2")]));
+            run(&mut sandbox(who, &[asked, &format!("{text}2")], "true")).ok();
+            assert_eq!(path.metadata().expect("it stays").len(), 0);
+        }
+        fs::remove_file(&path).expect("rm");
+        scratch.dir("project/it");
+        for asked in [&text, &format!("{text}/")] {
+            run(&mut sandbox(who, &[asked], "true")).ok();
+            assert!(path.is_dir());
+        }
+        fs::remove_dir(&path).expect("rmdir");
+        symlink("/nowhere", &path).expect("symlink");
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        assert!(path.is_symlink() && marks(path.parent().expect("a directory")).is_empty());
+    }
+
+    fn what_somebody_has_put_into_it_stays_and_is_the_users(who) {
+        let (scratch, path, text) = place(who);
+        let talk = running(who, &[&text]);
+        fs::write(&path, "precious").expect("write");
+        finish(talk);
+        assert_eq!(fs::read(&path).expect("it stays"), b"precious");
+        assert_eq!(marks(&path) + &marks(path.parent().expect("a directory")), "");
+        // Emptied later, it still is the user's; after a SIGKILL as well.
+        fs::write(&path, "").expect("write");
+        kill_both(running(who, &[&text]));
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        fs::remove_file(&path).expect("it stays");
+        kill_both(running(who, &[&text]));
+        fs::write(&path, "precious").expect("write");
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        assert_eq!(fs::read(&path).expect("it stays"), b"precious");
+        fs::remove_file(&path).expect("rm");
+        let talk = running(who, &[&format!("{text}/")]);
+        scratch.file("project/it/precious", "");
+        finish(talk);
+        assert!(path.join("precious").exists() && marks(&path).is_empty());
+    }
+
+    fn it_goes_with_a_supervisor_or_a_watchdog_that_is_killed(who) {
+        let (_scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory");
+        for asked in [&text, &format!("{text}/")] {
+            let talk = running(who, &[asked]);
+            talk.signal(libc::SIGKILL);
+            talk.end();
+            wait_until("the watchdog", || !path.exists() && marks(project).is_empty());
+            nothing_is_left(project);
+            let talk = running(who, &[asked]);
+            kill(child_named(talk.pid(), "srt-watchdog"), libc::SIGKILL);
+            talk.end();
+            nothing_is_left(project);
+        }
+    }
+
+    fn after_both_are_killed_the_next_run_removes_it(who) {
+        let (_scratch, path, text) = place(who);
+        for (left, next) in [("", ""), ("/", "/"), ("", "/"), ("/", "")] {
+            kill_both(running(who, &[&format!("{text}{left}")]));
+            assert!(path.exists(), "the control");
+            let kind = if next.is_empty() { "test -f" } else { "test -d" };
+            run(&mut sandbox(who, &[&format!("{text}{next}")], &format!("{kind} {text}"))).ok();
+            nothing_is_left(path.parent().expect("a directory"));
+        }
+    }
+
+    fn after_a_kill_at_any_moment_of_anybody_nothing_is_left_by_the_next_run(who) {
+        let (_scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory");
+        let asked = [text.clone(), format!("{text}.d/")];
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let mut random = Random::new();
+        for turn in 0..tries() {
+            let mut child = sandbox(who, &asked, "exec sleep 0.01").stderr(Stdio::null()).spawn().expect("spawn");
+            let pid = i32::try_from(child.id()).expect("a pid");
+            std::thread::sleep(random.below(Duration::from_millis(20)));
+            let watchdog = || {
+                let children = srt_tests::processes::descendants(pid);
+                children.iter().find(|child| child.name == "srt-watchdog").map(|child| child.pid)
+            };
+            match turn % 3 {
+                0 => kill(pid, libc::SIGKILL),
+                1 => { watchdog().inspect(|&watchdog| kill(watchdog, libc::SIGKILL)); }
+                _ => {
+                    let watchdog = watchdog();
+                    kill(pid, libc::SIGKILL);
+                    watchdog.inspect(|&watchdog| kill(watchdog, libc::SIGKILL));
+                }
+            }
+            wait(&mut child, "its end");
+            if turn % 3 != 2 {
+                // One of the two was left, and sees to it.
+                wait_until("the other", || fs::read_dir(project).expect("a directory").next().is_none());
+            } else {
+                run(&mut sandbox(who, &asked, "true")).ok();
+                // A mark without an entry may be left on the directory: it means nothing.
+                let left: Vec<_> = fs::read_dir(project).expect("a directory").flatten().map(|e| e.file_name()).collect();
+                assert!(left.is_empty(), "{left:?}");
+            }
+        }
+    }
+
+    fn eight_share_it_and_the_last_one_removes_it_in_whatever_order_they_end(who) {
+        let (_scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory");
+        let mut random = Random::new();
+        for turn in 0..(tries() / 8).max(2) {
+            let asked = if turn % 2 == 0 { text.clone() } else { format!("{text}/") };
+            let mut all: Vec<Talk> = (0..8).map(|_| running(who, &[&asked])).collect();
+            let inode = path.metadata().expect("it stands").ino();
+            while !all.is_empty() {
+                assert_eq!(path.metadata().expect("it stands").ino(), inode);
+                let ends = all.swap_remove(number(&mut random, all.len()));
+                if number(&mut random, 2) == 0 {
+                    finish(ends);
+                } else {
+                    ends.signal(libc::SIGKILL);
+                    ends.end();
+                }
+            }
+            wait_until("the last one", || !path.exists());
+            nothing_is_left(project);
+        }
+    }
+
+    fn eight_that_start_and_end_at_once_have_it_as_long_as_they_run(who) {
+        let (_scratch, path, text) = place(who);
+        for turn in 0..(tries() / 8).max(2) {
+            let asked = if turn % 2 == 0 { text.clone() } else { format!("{text}/") };
+            let script = format!("for i in 1 2 3 4 5; do test -e {text} || echo it is gone; done");
+            let all: Vec<_> = (0..8)
+                .map(|_| sandbox(who, &[&asked], &script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn())
+                .collect();
+            for child in all {
+                let mut child = child.expect("spawn");
+                wait(&mut child, "its end");
+                let output = child.wait_with_output().expect("its output");
+                let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+                assert_eq!((output.status.code(), said.concat().as_str()), (Some(0), ""));
+            }
+            nothing_is_left(path.parent().expect("a directory"));
+        }
+    }
+
+    fn a_directory_that_is_renamed_meanwhile_is_cleaned_where_it_is(who) {
+        let (scratch, path, text) = place(who);
+        for killed in [false, true] {
+            let talk = running(who, &[&text]);
+            fs::rename(scratch.join("project"), scratch.join("elsewhere")).expect("rename");
+            scratch.file("project/it", "");
+            if killed {
+                talk.signal(libc::SIGKILL);
+                talk.end();
+            } else {
+                finish(talk);
+            }
+            wait_until("the removal", || !scratch.join("elsewhere/it").exists());
+            wait_until("the removal", || marks(&scratch.join("elsewhere")).is_empty());
+            nothing_is_left(&scratch.join("elsewhere"));
+            assert!(path.exists(), "the user's own, under the old name");
+            fs::remove_dir(scratch.join("elsewhere")).expect("rmdir");
+            fs::remove_file(&path).expect("rm");
+        }
+    }
+
+    fn a_removal_or_replacement_from_outside_is_told(who) {
+        let (scratch, path, text) = place(who);
+        let mut talk = running(who, &[&text]);
+        fs::remove_file(&path).expect("rm");
+        talk.close_input();
+        let (code, said) = talk.end();
+        assert_eq!(code, 0);
+        assert!(said.contains(&format!("srt-ns: --placeholder {text}: it was removed or replaced")), "{said}");
+        nothing_is_left(path.parent().expect("a directory"));
+        // To a script alone, where there is one; and what has come in its place is the user's.
+        let script = format!("rm {text}; echo other >{text}");
+        let mut command = who.command("srt-ns");
+        let events = Events::of(&mut command, &scratch);
+        command.args(["--status-fd", "9", "--placeholder", &text, "--", "sh", "-c", &script]);
+        let ran = run(&mut command);
+        assert_eq!((ran.ok().err.as_str(), fs::read_to_string(&path).expect("it stays").as_str()), ("", "other\n"));
+        let events = events.text();
+        assert!(events.contains(r#""event":"placeholder-lost""#) && events.contains(&text), "{events}");
+        assert_eq!(marks(path.parent().expect("a directory")), "");
+    }
+
+    fn a_mark_that_is_forged_on_a_file_alone_deletes_nothing(who) {
+        // The sandbox may write the file, and sees a real placeholder with its marks; it could not remove the file.
+        let (scratch, path, text) = place(who);
+        for kind in ["", "/"] {
+            let precious = if kind.is_empty() { scratch.file("project/precious", "") } else { scratch.dir("project/precious") };
+            let asked = format!("{}{kind}", precious.display());
+            let forge = format!("
+import os, sys
+real, victim = '{text}', '{}'
+done = 0
+for name in os.listxattr(real):
+    os.setxattr(victim, name, os.getxattr(real, name)); done += 1
+parent = os.path.dirname(real)
+for name in os.listxattr(parent):
+    value = os.getxattr(parent, name)
+    os.setxattr(victim, name, value)
+    number = name.rpartition('.')[0] + '.' + str(os.stat(victim).st_ino)
+    try: os.setxattr(parent, number, value); sys.exit('the directory is writable')
+    except OSError: done += 1
+try: (os.rmdir if os.path.isdir(victim) else os.unlink)(victim); sys.exit('it could be removed anyway')
+except OSError: pass
+print('forged', done)
+", precious.display());
+            let mut command = who.command("srt-ns");
+            command.args(["--placeholder", &format!("{text}{kind}"), "--", "srt-mount", "--ro-bind", "/", "/", "--bind"]);
+            command.arg(&precious).arg(&precious).args(["--", "srt-seccomp", "--", "python3", "-c", &forge]);
+            run(&mut command).ok().says("forged 2");
+            assert!(marks(&precious).contains("user.srt-placeholder"));
+            for _ in 0..2 {
+                run(&mut sandbox(who, &[&asked], "true")).ok();
+                assert!(precious.exists());
+            }
+            // The control: who may write the directory can mark a file for removal, and could remove it.
+            let mark = format!("
+import os
+victim = '{}'
+os.setxattr(victim, 'user.srt-placeholder', b'x')
+os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victim).st_ino), b'x')
+", precious.display());
+            run(who.command("python3").args(["-c", &mark])).ok();
+            run(&mut sandbox(who, &[&asked], "true")).ok();
+            assert!(!precious.exists());
+        }
+        nothing_is_left(path.parent().expect("a directory"));
+    }
+
+    fn a_lock_that_a_stranger_holds_stands_in_nobodys_way(who) {
+        let (_scratch, path, text) = place(who);
+        let hold = |how: &str| {
+            kill_both(running(who, &[&text]));
+            let mut holder = Talk::over_pipes(who.command("flock").args([how]).arg(&path).args(["sh", "-c", "echo held; exec cat"]));
+            holder.expect("held");
+            holder
+        };
+        let mut holder = hold("--exclusive");
+        run(&mut sandbox(who, &[&text], &format!("test -f {text}"))).ok();
+        nothing_is_left(path.parent().expect("a directory"));
+        holder.close_input();
+        holder.end();
+        // A shared one looks like a sandbox that uses it: the next run after it removes it.
+        let mut holder = hold("--shared");
+        run(&mut sandbox(who, &[&text], &format!("test -f {text}"))).ok();
+        holder.close_input();
+        holder.end();
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        nothing_is_left(path.parent().expect("a directory"));
+    }
+
+    fn another_kind_that_a_sandbox_uses_is_a_clear_error(who) {
+        let (_scratch, path, text) = place(who);
+        let talk = running(who, &[&text]);
+        refused(&run(&mut sandbox(who, &[&format!("{text}/")], "echo it ran")), "another sandbox has a file there");
+        finish(talk);
+        nothing_is_left(path.parent().expect("a directory"));
+    }
+
+    fn a_file_system_without_user_attributes_is_refused_where_something_must_be_made(who) {
+        let scratch = who.scratch();
+        let mounted = scratch.dir("ramfs");
+        let (at, id) = (mounted.display(), who.uid());
+        let with_ramfs = |prepare: &str, kind: &str| {
+            let asked = format!("{at}/it{kind}");
+            let script = format!("mount -t ramfs ramfs {at}; chown {id}:{id} {at}; {prepare}");
+            let check = format!("test -e {at}/it && ls -A {at}");
+            run(&mut with_mounts(&script, &sandbox(who, &[&asked], &check)))
+        };
+        for kind in ["", "/"] {
+            let ran = with_ramfs("", kind);
+            ran.code(125).says("").hints("srt-ns", "cannot mark it: Operation not supported", "no user extended attributes");
+            with_ramfs(&format!("touch {at}/it"), kind).ok().says("it");
+        }
+        // Nothing is left of the attempt: the shell that looks is the one that tried.
+        let srt_ns = srt_tests::tool("srt-ns");
+        let script = format!("mount -t ramfs ramfs {at}; {} --placeholder {at}/it -- true || ls -A {at}; false", srt_ns.display());
+        let looked = run(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
+        assert_eq!(looked.out, "", "{looked:#?}");
+    }
+
+    fn what_cannot_be_a_placeholder_is_one_clear_error(who) {
+        let (scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory").to_path_buf();
+        symlink(&project, scratch.join("link")).expect("symlink");
+        scratch.file("file", "");
+        let at = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
+        for (asked, error) in [
+            (vec![at("link/it")], "is a symbolic link to"),
+            (vec![at("link/./it/")], "is a symbolic link to"),
+            (vec![at("missing/it")], "No such file or directory"),
+            (vec![at("file/it")], "Not a directory"),
+            (vec![text.clone(), text.clone()], "named twice"),
+            (vec![text.clone(), format!("{text}/")], "named twice"),
+            (vec![text.clone(), at("project/../project/it")], "named twice"),
+            (vec![String::new()], "expected a path"),
+            (vec!["/".to_owned()], "expected a path"),
+            (vec![at("project/..")], "expected a path"),
+            (vec![text.clone(), at("missing/it")], "No such file or directory"),
+            (vec![text.clone(), at(&format!("project/{}", "n".repeat(256)))], "name too long"),
+        ] {
+            let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+            let ran = run(&mut sandbox(who, &asked, "echo it ran"));
+            refused(&ran, "--placeholder");
+            assert!(ran.err.to_lowercase().contains(&error.to_lowercase()), "{asked:?}: {error}: {ran:#?}");
+            nothing_is_left(&project);
+        }
+    }
+
+    fn a_start_that_fails_leaves_none(who) {
+        let (_scratch, path, text) = place(who);
+        let project = path.parent().expect("a directory");
+        run(who.command("srt-ns").args(["--placeholder", &text, "--", "/missing"])).code(127);
+        nothing_is_left(project);
+        run(who.command("srt-ns").args(["--placeholder", &text, "--relay", "80=/missing", "--", "true"])).code(125);
+        nothing_is_left(project);
+        run(who.command("srt-ns").args(["--placeholder", &text, "--sidecar", "exit 3", "--", "true"]));
+        nothing_is_left(project);
+    }
+}
+
+/// What root makes by a capability, it could not remove at the end, without one.
+#[test]
+fn root_makes_none_where_only_a_capability_lets_it() {
+    let (_scratch, path, text) = place(Who::User);
+    refused(&run(&mut sandbox(Who::Root, &[&text], "echo it ran")), "Permission denied");
+    nothing_is_left(path.parent().expect("a directory"));
+}
+
+/// The mark of another user's sandbox is seen; its lock cannot be taken.
+#[test]
+fn one_of_another_users_is_a_clear_error() {
+    let (_scratch, path, text) = place(Who::User);
+    let project = path.parent().expect("a directory");
+    fs::set_permissions(project, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
+    let talk = running(Who::User, &[&text]);
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid=2000", "--regid=2000", "--clear-groups", "--"]).arg(srt_tests::tool("srt-ns"));
+    other.current_dir("/").args(["--placeholder", &text, "--", "echo", "it ran"]);
+    refused(&run(&mut other), "cannot open the placeholder that is there: Permission denied");
+    finish(talk);
+    nothing_is_left(project);
+}
+
+/// xattr(7): a directory with the sticky bit can be marked by its owner alone.
+#[test]
+fn a_sticky_directory_of_somebody_elses_is_refused() {
+    let text = format!("/var/tmp/srt-placeholder-test-{}", std::process::id());
+    let ran = run(&mut sandbox(Who::User, &[&text], "echo it ran"));
+    ran.code(125).says("").hints("srt-ns", "cannot mark it", "a directory of your own");
+    assert!(!Path::new(&text).exists());
+}
