@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod child;
 pub mod command;
 pub mod empty_root;

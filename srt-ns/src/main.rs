@@ -17,10 +17,11 @@ use srt_common::sys::file::statx;
 use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Error, Result};
+use srt_ns::check;
 use srt_ns::child::Lifeline;
 use srt_ns::helpers::Helpers;
 use srt_ns::namespaces::{self, Caller};
-use srt_ns::options::{self, Session};
+use srt_ns::options::{self, Request, Session};
 use srt_ns::relay::HostSide;
 use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
@@ -37,7 +38,10 @@ srt_common::main!(
 
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. What is asked for, and what the caller gave us: descriptors, signals, terminals, its own life.
-    let plan = options::parse(tool.name, line)?;
+    let plan = match options::parse(tool.name, line)? {
+        Request::Check { status_fd } => return check::run(tool, status_fd),
+        Request::Run(plan) => *plan,
+    };
     tool.take_status(plan.status_fd)?;
     tool::require_kernel()?;
     let kept = Kept::new(plan.keep_fds.clone())?;

@@ -81,11 +81,13 @@ pub fn enter_network(plan: &Plan) -> Result<Option<fs::File>> {
         return Ok(None);
     }
     unshare(libc::CLONE_NEWNET).map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
-    let up = libc::IFF_UP | libc::IFF_RUNNING;
-    socket(libc::AF_INET, libc::SOCK_DGRAM)
-        .and_then(|socket| ioctl_siocsifflags(&socket, b"lo", up))
-        .map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
+    loopback_up().map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
     fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
+}
+
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
+    ioctl_siocsifflags(&socket, b"lo", libc::IFF_UP | libc::IFF_RUNNING)
 }
 
 /// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
@@ -155,24 +157,26 @@ fn enter_mapped(caller: Caller, uid: u32, gid: u32) -> Result<()> {
 /// what protects a path: the kernel refuses rename and unlink of mount points in the caller's own mount
 /// namespace only. namespaces(7): the sysctl is the one of the writer's user namespace, and only CAP_SYS_RESOURCE over
 /// that namespace can raise it again.
-fn forbid_user_namespaces() -> Result<()> {
+pub(crate) fn forbid_user_namespaces() -> Result<()> {
     let path = "/proc/sys/user/max_user_namespaces";
     fs::write(path, "0").map_err(|error| {
-        Error::system(format!("cannot forbid further user namespaces: {path}"), &error).hint(
+        Error::system(format!("cannot forbid further user namespaces: {path}"), &error).hint(format!(
             "/proc/sys must be writable here (in a container it often is not); or use --allow-userns and forbid \
-             them with srt-seccomp --deny userns,mount",
-        )
+             them with srt-seccomp --deny userns,mount{SEE_CHECK}"
+        ))
     })
 }
 
 fn refused_user(error: &io::Error) -> Error {
     let what = "cannot create a user namespace";
     match error.raw_os_error() {
-        Some(libc::ENOSPC) => Error::system(what, error).hint(
+        Some(libc::ENOSPC) => Error::system(what, error).hint(format!(
             "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns), \
-             sysctl user.max_user_namespaces shows it; or more than 32 are nested",
-        ),
-        Some(libc::EINVAL) => Error::system(what, error).hint("the kernel was built without CONFIG_USER_NS"),
+             sysctl user.max_user_namespaces shows it; or more than 32 are nested{SEE_CHECK}"
+        )),
+        Some(libc::EINVAL) => {
+            Error::system(what, error).hint(format!("the kernel was built without CONFIG_USER_NS{SEE_CHECK}"))
+        }
         _ => refused(what, error),
     }
 }
@@ -188,25 +192,39 @@ fn refused_to(plan: &Plan, what: &str, error: &io::Error) -> Error {
     }
 }
 
+/// The end of a hint that is a guess.
+pub(crate) const SEE_CHECK: &str = "; srt-ns --check tries all that is needed";
+
+/// The hint where AppArmor takes the capabilities in its user namespace from a program without a profile.
+pub(crate) const APPARMOR: &str = "AppArmor restricts user namespaces here (Ubuntu 24.04): give srt-ns a profile with \
+                                   `userns,`, or sysctl kernel.apparmor_restrict_unprivileged_userns=0";
+
 /// Why a namespace is refused, as far as one can see from here.
 pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let failed = Error::system(what, error);
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => failed.hint(if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-            "AppArmor restricts user namespaces here (Ubuntu 24.04): give srt-ns a profile with `userns,`, or \
-             sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-        } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-            "sysctl kernel.unprivileged_userns_clone=1 allows user namespaces"
-        } else {
-            "something refuses this: in a container its profiles (docker run --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined), a chroot, or a security module"
-        }),
-        Some(libc::ENOSPC) => failed.hint("a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"),
-        Some(libc::ENOENT) => failed.hint("srt-ns needs /proc: mount a procfs there"),
-        Some(libc::EINVAL) => failed.hint("the kernel may be built without one of these namespaces (CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS, CONFIG_CGROUPS, CONFIG_PID_NS)"),
-        _ => failed,
-    }
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+                APPARMOR
+            } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+                "sysctl kernel.unprivileged_userns_clone=1 allows user namespaces"
+            } else {
+                "something refuses this: in a container its profiles (docker run --security-opt seccomp=unconfined \
+                 --security-opt apparmor=unconfined), a chroot, or a security module"
+            }
+        }
+        Some(libc::ENOSPC) => {
+            "a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"
+        }
+        Some(libc::ENOENT) => "srt-ns needs /proc: mount a procfs there",
+        Some(libc::EINVAL) => {
+            "the kernel may be built without one of these namespaces (CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS, \
+             CONFIG_CGROUPS, CONFIG_PID_NS)"
+        }
+        _ => return failed,
+    };
+    failed.hint(format!("{hint}{SEE_CHECK}"))
 }
 
 /// The inode numbers under /proc/self/ns, which name namespaces on the host (namespaces(7)).

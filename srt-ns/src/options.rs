@@ -66,6 +66,9 @@ struct Options {
     /// while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)
     #[argh(option, arg_name = "PATH")]
     placeholder: Vec<Raw>,
+    /// try what the tools need on this host, say what is missing and the remedy; runs no PROGRAM
+    #[argh(switch)]
+    check: bool,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
     status_fd: Option<RawFd>,
@@ -126,6 +129,18 @@ pub struct Link {
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// What the tools need, tried on this host.
+    Check {
+        /// Where events go.
+        status_fd: Option<RawFd>,
+    },
+    /// A sandbox.
+    Run(Box<Plan>),
+}
+
+/// The sandbox that the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Which namespaces stay the caller's.
     pub share: Share,
@@ -174,11 +189,18 @@ pub fn help() -> String {
 ///
 /// # Errors
 /// A usage error that names the option and what was expected.
-pub fn parse(tool: &str, line: CommandLine) -> Result<Plan> {
-    if line.program.is_none() {
+pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
+    if line.program.is_none() && !line.options.iter().any(|word| word == "--check") {
         return Err(args::missing_separator(tool));
     }
     let options: Options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
+    if options.check {
+        let words = if options.status_fd.is_some() { 3 } else { 1 };
+        if line.program.is_some() || line.options.len() != words {
+            return Err(Error::usage("--check goes with --status-fd alone: it runs no PROGRAM"));
+        }
+        return Ok(Request::Check { status_fd: options.status_fd });
+    }
     let plan = Plan {
         share: share(options.share.as_deref())?,
         uid: id("--uid", options.uid)?,
@@ -207,7 +229,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Plan> {
         program: line.program(tool)?,
     };
     plan.check()?;
-    Ok(plan)
+    Ok(Request::Run(Box::new(plan)))
 }
 
 impl Plan {
@@ -318,9 +340,36 @@ fn sidecar(Raw(command): Raw) -> Result<OsString> {
 mod tests {
     use super::*;
 
+    fn request(words: Vec<OsString>) -> Result<Request> {
+        parse("srt-ns", CommandLine::split(words))
+    }
+
     fn plan(words: &[&str]) -> Result<Plan> {
-        let line = CommandLine::split(words.iter().map(OsString::from).collect());
-        parse("srt-ns", line)
+        match request(words.iter().map(OsString::from).collect())? {
+            Request::Run(plan) => Ok(*plan),
+            check @ Request::Check { .. } => panic!("{check:?}"),
+        }
+    }
+
+    #[test]
+    fn a_check_goes_with_a_status_descriptor_alone() {
+        let words = |words: &[&str]| request(words.iter().map(OsString::from).collect());
+        assert_eq!(words(&["--check"]), Ok(Request::Check { status_fd: None }));
+        let with_status = Ok(Request::Check { status_fd: Some(3) });
+        assert_eq!(words(&["--check", "--status-fd", "3"]), with_status);
+        assert_eq!(words(&["--status-fd", "3", "--check"]), with_status);
+        for bad in [
+            &["--check", "--", "true"][..],
+            &["--check", "--"],
+            &["--check", "--check"],
+            &["--check", "--uid", "1"],
+            &["--check", "--status-fd", "3", "--keep-session"],
+        ] {
+            let error = words(bad).expect_err("a usage error");
+            assert!(error.kind == srt_common::Kind::Usage && error.message.contains("--check"), "{error:?}");
+        }
+        // Here it is another option's value.
+        assert!(words(&["--hostname", "--check"]).is_err_and(|error| error.message.contains("missing --")));
     }
 
     #[test]
@@ -341,8 +390,8 @@ mod tests {
     #[test]
     fn a_path_may_be_any_bytes() {
         let value = OsString::from_vec(b"80=/\xff\xfe".to_vec());
-        let line = CommandLine::split(vec!["--relay".into(), value, "--".into(), "true".into()]);
-        let plan = parse("srt-ns", line).expect("a plan");
+        let words = vec!["--relay".into(), value, "--".into(), "true".into()];
+        let Ok(Request::Run(plan)) = request(words) else { panic!("no plan") };
         assert_eq!(plan.relays[0].socket.as_os_str().as_bytes(), b"/\xff\xfe");
     }
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 const TOOLS: [&str; 5] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect"];
 
 /// These take no words; all others do.
-const SWITCHES: [&str; 12] = [
+const SWITCHES: [&str; 13] = [
+    "--check",
     "--allow-userns",
     "--keep-admin",
     "--keep-session",
