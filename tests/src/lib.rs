@@ -8,6 +8,7 @@
 pub mod attacks;
 pub mod bpf;
 pub mod host;
+pub mod manual;
 pub mod pages;
 pub mod processes;
 pub mod raw_filters;

@@ -1,0 +1,11 @@
+# fish completion of srt-relay
+complete -c srt-relay -l ready-fd -x -d 'write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts'
+complete -c srt-relay -l max-connections -x -d 'leave clients waiting while N connections are open (as many as descriptors allow)'
+complete -c srt-relay -l connect-timeout -x -d 'give up on a CONNECT address after S seconds'
+complete -c srt-relay -l idle-timeout -x -d 'close connections on which nothing has moved for S seconds'
+complete -c srt-relay -l outlive-parent -d 'go on when the process that started it ends'
+complete -c srt-relay -l lifetime-fd -x -d 'end when the last writer of the pipe N is gone (repeatable)'
+complete -c srt-relay -l status-fd -x -d 'write events to descriptor N, one JSON object a line'
+complete -c srt-relay -l report-fd -x -d 'instead of the events of clients that are refused: a line "lost PAIR ERRNO" to descriptor N where a Unix socket to connect to is gone, "failed PAIR ERRNO" otherwise'
+complete -c srt-relay -l help -d 'prints the usage'
+complete -c srt-relay -l version -d 'prints the version'
