@@ -4,11 +4,12 @@
 //! makes it. srt-mount speaks first ([`hello`]); the answer ([`wait`]) comes when all that must be there before
 //! PROGRAM runs is there. The end of the socket means that the start has failed, and that srt-ns has said why.
 
+use crate::sys::file::{CWD, openat, statx};
 use crate::sys::mount::setns;
 use crate::sys::socket::{Message, recvmsg, sendmsg};
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// The first message, with the root directory for srt-init: a detached, empty, read-only mount, which only a process
 /// that has a mount namespace of this user namespace can make.
@@ -42,13 +43,36 @@ pub fn receive(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
 /// to be said.
 ///
 /// # Errors
-/// What recvmsg(2) or setns(2) says.
-pub fn wait(socket: &impl AsRawFd) -> Result<bool> {
+/// What recvmsg(2) or [`enter`] says.
+pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
     let Message { byte: Some(_), fds, .. } = receive(socket, 0).context(|| "recvmsg from srt-ns")? else {
         return Ok(false);
     };
     if let Some(network) = fds.first() {
-        setns(network, libc::CLONE_NEWNET).context(|| "cannot enter the network namespace")?;
+        enter(network, own)?;
     }
     Ok(true)
+}
+
+/// /proc/self/ns of this process, to be opened while its root has a procfs: for [`enter`].
+///
+/// # Errors
+/// errno.
+pub fn own_namespaces() -> Result<OwnedFd> {
+    let path = c"/proc/self/ns";
+    openat(&CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /proc/self/ns")
+}
+
+/// Enters a network namespace. Where an outer filter answers for setns(2), this process would stay in the host's.
+///
+/// # Errors
+/// What setns(2) says, or that it had no effect.
+pub fn enter(network: &OwnedFd, own: &OwnedFd) -> Result<()> {
+    let what = || "cannot enter the network namespace";
+    setns(network, libc::CLONE_NEWNET).context(what)?;
+    let now = openat(own, c"net", libc::O_PATH, 0).context(what)?;
+    if statx(&now, c"").context(what)?.id != statx(network, c"").context(what)?.id {
+        return Err(Error::failed("setns had no effect"));
+    }
+    Ok(())
 }

@@ -13,7 +13,6 @@ use srt_mount::ops::Build;
 use srt_mount::options::{self, Plan};
 use srt_mount::source::Host;
 use srt_mount::{namespace, program, source};
-use std::os::fd::OwnedFd;
 
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
@@ -86,6 +85,6 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
 }
 
 /// Waits for srt-ns, where it is one that starts this. False: the start has failed, and srt-ns has said why.
-fn go_on(socket: Option<OwnedFd>) -> Result<bool> {
-    socket.map_or(Ok(true), |socket| handover::wait(&socket))
+fn go_on(join: Option<namespace::Join>) -> Result<bool> {
+    join.map_or(Ok(true), |join| handover::wait(&join.socket, &join.namespaces))
 }

@@ -98,19 +98,28 @@ pub fn inode() -> u64 {
     std::fs::metadata("/proc/self/ns/mnt").map_or(0, |namespace| namespace.ino())
 }
 
+/// Where srt-ns answers.
+#[derive(Debug)]
+pub struct Join {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// This process's /proc/self/ns.
+    pub namespaces: OwnedFd,
+}
+
 /// Tells the srt-ns that waits at the socket `--join` that there is a mount namespace, and gives it what only a process
 /// in one can make: an empty root directory for srt-init, attached nowhere.
 ///
 /// # Errors
 /// It is not an open socket, or srt-ns is dead.
-pub fn say_hello(number: RawFd) -> Result<OwnedFd> {
+pub fn say_hello(number: RawFd) -> Result<Join> {
     let what = || format!("--join {number}");
     let socket = inherited(number).context(what)?;
     fcntl_setfd(&socket, libc::FD_CLOEXEC).context(what)?;
     let root = tmpfs(0o555, None)?;
     set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
     handover::hello(&socket, Some(root.fd.as_fd())).context(what)?;
-    Ok(socket)
+    Ok(Join { socket, namespaces: handover::own_namespaces()? })
 }
 
 /// Why a change of the mounts is refused, as far as one can see from here.

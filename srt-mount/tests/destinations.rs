@@ -5,10 +5,9 @@
 mod common;
 
 use common::{sh, sh_on, words};
-use srt_tests::{both, run, wait};
+use srt_tests::{both, run};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Stdio;
 
 both! {
     fn missing_parents_and_mount_points_are_made(who) {
@@ -141,27 +140,6 @@ both! {
             }
             sh(who, &options, look).ok().says("4\n1");
         }
-    }
-
-    fn a_racing_swap_of_a_destination_makes_nothing_outside(who) {
-        let scratch = who.scratch();
-        let outside = scratch.dir("outside");
-        let work = scratch.dir("work");
-        scratch.dir("work/d");
-        symlink(&outside, work.join("l")).expect("symlink");
-        let script = "cd $1; while :; do mv d x; mv l d; mv d l; mv x d; done";
-        let mut racer = who.command("sh");
-        racer.args(["-c", script, "sh"]).arg(&work).stderr(Stdio::null());
-        let mut racer = racer.spawn().expect("spawn");
-        let text = work.to_str().expect("text");
-        for _ in 0..40 {
-            let deep = format!("{text}/d/new/deep");
-            let ran = sh(who, &["--bind", text, text, "--placeholders", "--tmpfs", &deep], "true");
-            assert!(matches!(ran.code, Some(0 | 125)), "{ran:#?}");
-        }
-        racer.kill().expect("kill");
-        let _ended = wait(&mut racer, "the racer");
-        assert!(fs::read_dir(&outside).expect("read").next().is_none());
     }
 
     fn a_chroot_gets_a_hint(who) {

@@ -6,7 +6,7 @@ use srt_common::sys::fd::{dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
-    self, Fork, Pid, fork, getpid, kill, pidfd_open, pidfd_send_signal, prctl, setsid,
+    self, Fork, Pid, fork, getpgrp, getpid, kill, pidfd_open, pidfd_send_signal, prctl, setpgid, setsid,
 };
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -102,7 +102,20 @@ pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
 /// # Errors
 /// What setsid(2) says.
 pub fn leave_session() -> Result<()> {
-    setsid().context(|| "setsid")
+    match setsid().context(|| "setsid")? {
+        // No session has this number: an outer filter has answered.
+        0 => Err(Error::failed("setsid had no effect")),
+        _ => Ok(()),
+    }
+}
+
+/// A process group of its own, in the caller's session.
+///
+/// # Errors
+/// What setpgid(2) says, or that it had no effect.
+pub fn leave_group() -> Result<()> {
+    setpgid(0, 0).context(|| "setpgid")?;
+    if getpgrp() == getpid() { Ok(()) } else { Err(Error::failed("setpgid had no effect")) }
 }
 
 /// Forks a child that dies with the supervisor. It runs `body`, which ends in an exec or an error, or in an exit of its

@@ -1,6 +1,6 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
-use crate::child::{self, Lifeline, leave_session};
+use crate::child::{self, Lifeline, leave_group, leave_session};
 use crate::namespaces::FOR_SRT_MOUNT;
 use crate::options::{Pid1, Plan, Session};
 use crate::signals::Inherited;
@@ -10,7 +10,7 @@ use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
-use srt_common::sys::process::{self, Pid, prctl, setpgid};
+use srt_common::sys::process::{self, Pid, prctl};
 use srt_common::sys::{c_path, file::statx};
 use srt_common::tool::Tool;
 use srt_common::{Context, Result};
@@ -55,7 +55,7 @@ impl Command<'_> {
             // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
             // pid namespace, so the caller's group must not be the command's.
             Session::Keep => {
-                setpgid(0, 0).context(|| "setpgid")?;
+                leave_group()?;
                 self.terminals.take_foreground(self.group)
             }
         };
@@ -72,7 +72,8 @@ impl Command<'_> {
             Some(_) => kept = kept.and(go.as_raw_fd()),
             None => {
                 // No supervisor to answer, or no answer: the start has failed, and that was said.
-                if handover::hello(&go, None).is_err() || !handover::wait(&go)? {
+                if handover::hello(&go, None).is_err() || !handover::wait(&go, &handover::own_namespaces()?)?
+                {
                     process::exit(125);
                 }
             }

@@ -303,7 +303,7 @@ fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {
 fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Result<Infallible> {
     child::silence()?;
     unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP).context(|| "unshare")?;
-    if !handover::wait(network)? {
+    if !handover::wait(network, &handover::own_namespaces()?)? {
         process::exit(125);
     }
     inherited.restore()?;

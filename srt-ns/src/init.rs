@@ -14,8 +14,7 @@ use crate::command::Command;
 use crate::empty_root::{self, EmptyRoot};
 use crate::options::{Pid1, Session};
 use srt_common::sys::fd::{close, pipe2, pollfd, ppoll};
-use srt_common::sys::mount::setns;
-use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, setpgid, waitid};
+use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, waitid};
 use srt_common::sys::signal::{SignalSet, sigtimedwait};
 use srt_common::sys::socket::socketpair;
 use srt_common::sys::start::overwrite_arguments;
@@ -93,8 +92,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, go: OwnedFd) -> Result<Init> 
         let command = child::spawn_untied(tool, "the command", || command.run(go))?;
         // setpgid(2), tty_ioctl(4): then its parent must stay there, too, in another group. Otherwise the command's group is
         // orphaned, which the kernel does not let the terminal stop.
-        let keep = || setpgid(0, 0).context(|| "setpgid");
-        life.arm_pdeathsig(|| if keep_session { keep() } else { child::leave_session() })?;
+        life.arm_pdeathsig(if keep_session { child::leave_group } else { child::leave_session })?;
         let mut init = Serving { command, keep_session, wait_all, tell: tell.into(), ended: false };
         if lock_down(from, detached_root, &init.tell)? {
             init.report(Report::LockedDown);
@@ -107,6 +105,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, go: OwnedFd) -> Result<Init> 
 /// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits. False: the
 /// start has failed, which the command's side learns as well, and ends by itself.
 fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
+    let own = handover::own_namespaces()?;
     if !detached_root {
         EmptyRoot::new()?.enter()?;
     }
@@ -121,7 +120,7 @@ fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
     }
     // proc(5): /proc/PID/net shows the network of the process to everybody.
     if let Some(network) = fds.fds.pop() {
-        setns(&network, libc::CLONE_NEWNET).context(|| "cannot enter the network namespace")?;
+        handover::enter(&network, &own)?;
     }
     // From now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are refused. Before
     // the capabilities go, which have refused them so far (cap_ptrace_access_check() in security/commoncap.c).
@@ -130,7 +129,7 @@ fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
     // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
     prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
     overwrite_arguments(c"srt-init").context(|| "cannot wipe the arguments")?;
-    drop((from, fds));
+    drop((from, fds, own));
     // Last: stderr goes too.
     child::close_all_but(&[tell.as_raw_fd()])?;
     Ok(true)

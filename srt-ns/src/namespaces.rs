@@ -62,7 +62,7 @@ pub fn enter_user(plan: &Plan, caller: Caller) -> Result<()> {
 /// # Errors
 /// What the kernel says, with a hint for the refusals that users meet.
 pub fn enter(plan: &Plan) -> Result<()> {
-    unshare(flags(plan.share))
+    unshare_seen(flags(plan.share), &["ipc", "uts", "cgroup"])
         .map_err(|error| refused_to(plan, "cannot create the ipc, uts and cgroup namespaces", &error))?;
     match &plan.hostname {
         Some(name) => sethostname(name).context(|| format!("--hostname {}", name.display())),
@@ -80,7 +80,8 @@ pub fn enter_network(plan: &Plan) -> Result<Option<fs::File>> {
     if plan.share.net {
         return Ok(None);
     }
-    unshare(libc::CLONE_NEWNET).map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
+    unshare_seen(libc::CLONE_NEWNET, &["net"])
+        .map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
     loopback_up().map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
     fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
 }
@@ -118,6 +119,20 @@ pub fn empty_bounding_set() -> Result<()> {
 /// What unshare(2) says.
 pub fn enter_pid_for_children(plan: &Plan) -> Result<()> {
     unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(plan, "cannot create a pid namespace", &error))
+}
+
+/// unshare(2), seen to have been done: an outer filter may answer for the kernel. What else is made here shows by what
+/// comes after it: the id maps, PID 1.
+fn unshare_seen(flags: libc::c_int, names: &[&str]) -> io::Result<()> {
+    let look =
+        || names.iter().map(|name| fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino()).ok());
+    let before: Vec<_> = look().collect();
+    unshare(flags)?;
+    let changed = before.iter().zip(look()).filter(|(before, now)| **before != *now).count();
+    match changed == flags.count_ones() as usize {
+        true => Ok(()),
+        false => Err(io::Error::other("it had no effect")),
+    }
 }
 
 fn flags(share: Share) -> libc::c_int {

@@ -199,6 +199,7 @@ fn become_relay(
     inherited: Inherited,
 ) -> Result<Infallible> {
     child::silence()?;
+    let own = handover::own_namespaces()?;
     let root = EmptyRoot::new()?;
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
@@ -207,7 +208,7 @@ fn become_relay(
         expose(&root, link, pin)?;
     }
     root.enter()?;
-    if !handover::wait(network)? {
+    if !handover::wait(network, &own)? {
         process::exit(125);
     }
     let mut words = vec!["srt-relay".to_owned()];

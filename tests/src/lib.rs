@@ -434,13 +434,24 @@ pub fn pass_fd(command: &mut Command, fd: std::os::fd::RawFd, number: std::os::f
     }
 }
 
+/// Says it, and adds it to the file that `SRT_SKIPPED` names: libtest counts a skipped test as passed, tests/all does not.
+#[track_caller]
+pub fn note_skipped(why: &str) {
+    eprintln!("skipped: {why}");
+    if let Some(path) = std::env::var_os("SRT_SKIPPED") {
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        let file = fs::File::options().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{name}: {why}\n").as_bytes())).expect("SRT_SKIPPED");
+    }
+}
+
 /// Ends a test that cannot run here, and says why; a failure under `SRT_MUST_RUN=1`.
 #[macro_export]
 macro_rules! skip {
     ($($why:tt)*) => {{
         let why = format!($($why)*);
         assert!(std::env::var_os("SRT_MUST_RUN").is_none_or(|must| must != "1"), "cannot run here: {why}");
-        eprintln!("skipped: {why}");
+        $crate::note_skipped(&why);
         return;
     }};
 }

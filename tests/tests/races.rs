@@ -127,7 +127,7 @@ both! {
                 let _not_there = fs::remove_dir_all(work.join(name).join("made"));
             }
         }
-        assert!(done > 0, "{done} done, {refused} refused: no race");
+        assert!(done > 0 && refused > 0, "{done} done, {refused} refused: no race");
         // What walks by path falls for it soon.
         let start = Instant::now();
         while !outside.join("made").exists() {

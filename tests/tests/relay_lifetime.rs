@@ -62,6 +62,37 @@ both! {
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
 
+    fn one_kind_of_helper_alone_leaves_nothing_when_srt_ns_gets_sigkill(who) {
+        let family = Family::new();
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("one.sock"), "one");
+        let (published, placeholder) = (scratch.join("a.sock"), scratch.join("config"));
+        let of = |path: &std::path::Path| path.display().to_string();
+        let kinds: [(&[&str], Option<&std::path::Path>); 5] = [
+            (&["--relay", &format!("4000={}/one.sock", scratch.text())], None),
+            (&["--publish", &format!("{}=8000", of(&published))], Some(&published)),
+            (&["--sidecar", "trap '' TERM HUP; sleep 1000 & sleep 1000"], None),
+            (&["--placeholder", &of(&placeholder)], Some(&placeholder)),
+            (&["--as-pid-1"], None),
+        ];
+        for (options, made) in kinds {
+            let mut command = who.command("srt-ns");
+            // What could disarm its own death signal does.
+            command.args(options).args(["--", "setpriv", "--pdeathsig", "clear", "sh", "-c", "echo up; exec sleep 1000"]);
+            let mut talk = Talk::over_pipes(&mut command);
+            assert_eq!(talk.line(), "up", "{options:?}");
+            if options[0] == "--sidecar" {
+                let sleeps = || family.members().iter().filter(|process| process.name == "sleep").count();
+                wait_until("three sleeps", || sleeps() == 3);
+            }
+            assert!(made.is_none_or(|path| path.symlink_metadata().is_ok()), "{options:?}");
+            talk.signal(libc::SIGKILL);
+            let _killed = talk.status();
+            family.ends();
+            assert!(made.is_none_or(|path| path.symlink_metadata().is_err()), "{options:?}: {made:?} is left");
+        }
+    }
+
     fn nothing_is_left_when_the_command_ends(who) {
         let family = Family::new();
         let scratch = who.scratch();

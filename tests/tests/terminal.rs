@@ -151,6 +151,10 @@ both! {
                 let script = "echo started; sleep 1000 | sleep 1000; echo not reached";
                 talk.send(&format!("srt-ns {session} -- {STAGES} sh -c '{script}'\n"));
                 talk.expect("started");
+                wait_until("both ends of the pipeline", || {
+                    let all = processes::descendants(talk.pid());
+                    all.iter().filter(|process| process.name == "sleep").count() == 2
+                });
                 talk.send(key);
                 assert!(!talk.expect("READY> ").contains("reached"));
                 talk.send("echo status $?\n");

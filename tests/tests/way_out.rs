@@ -126,35 +126,6 @@ both! {
         ran.ok().says("srt_sample-1.0-py3-none-any.whl\nhello from a wheel\nnot past it");
     }
 
-    fn npm_installs_from_a_registry_outside(who) {
-        if let Some(why) = missing(&[]) {
-            srt_tests::skip!("{why}");
-        }
-        // Debian's npm is hundreds of packages: too much to ask of every machine that runs the tests.
-        if !has("npm") {
-            eprintln!("skipped, also under SRT_MUST_RUN: no npm");
-            return;
-        }
-        let host = Host::start(who);
-        let script = "mkdir package && echo '{\"name\":\"srt-sample\",\"version\":\"1.0.0\",\"main\":\"index.js\"}' > package/package.json && \
-                      echo 'module.exports = \"hello from a module\"' > package/index.js && tar -czf srt-sample.tgz package";
-        run(who.command("sh").args(["-euc", script]).current_dir(host.web.scratch.join("www"))).ok();
-        let tarball = host.url("srt-sample.tgz");
-        host.serve(
-            "srt-sample",
-            format!(
-                "{{\"name\":\"srt-sample\",\"dist-tags\":{{\"latest\":\"1.0.0\"}},\"versions\":{{\"1.0.0\":\
-                 {{\"name\":\"srt-sample\",\"version\":\"1.0.0\",\"dist\":{{\"tarball\":\"{tarball}\"}}}}}}}}"
-            ),
-        );
-        let script = "export http_proxy=http://127.0.0.1:3128 npm_config_proxy=http://127.0.0.1:3128 npm_config_update_notifier=false
-                      npm install --silent --no-audit --no-fund --cache \"$HOME/cache\" --registry \"$1\" srt-sample >&2
-                      node -p 'require(\"srt-sample\")'";
-        host.inside(who, script, &host.url("")).ok().says("hello from a module");
-        let log = host.http.log();
-        assert!(log.contains("srt-sample"), "{log}");
-    }
-
     fn the_port_accepts_from_the_first_instruction_on_200_times_in_a_row(who) {
         let scratch = who.scratch();
         let program = own_program(&scratch, env!("CARGO_BIN_EXE_connect-at-once"));

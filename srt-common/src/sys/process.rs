@@ -40,10 +40,10 @@ pub fn getegid() -> u32 {
     unsafe { libc::getegid() }
 }
 
-/// setsid(2).
-pub fn setsid() -> io::Result<()> {
+/// setsid(2): the number of the new session.
+pub fn setsid() -> io::Result<Pid> {
     // SAFETY: no argument.
-    check(unsafe { libc::setsid() }).map(drop)
+    check(unsafe { libc::setsid() })
 }
 
 /// setpgid(2).

@@ -1,15 +1,12 @@
 //! PROXY: what is taken has an address that connect(2) can be given, makes a request of as many lines as it should, and
 //! shows no password.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-use srt_connect::proxy::{Address, Protocol, Proxy};
 use srt_connect::destination::Destination;
+use srt_connect::proxy::{Address, Protocol, Proxy};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-fuzz_target!(|input: &[u8]| {
+pub fn check(input: &[u8]) {
     let proxy = match Proxy::parse(OsStr::from_bytes(input)) {
         Ok(proxy) => proxy,
         Err(error) => {
@@ -39,4 +36,4 @@ fuzz_target!(|input: &[u8]| {
             Protocol::Socks5 => assert!(opening == [5, 1, 0] || opening == [5, 2, 0, 2]),
         }
     }
-});
+}

@@ -1,18 +1,17 @@
 //! argv, its words separated by NUL, addresses among them: what is taken names real places, what is refused is one line
 //! and a usage error.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use srt_common::Kind;
 use srt_relay::address::{Address, Endpoint};
 use srt_relay::options::Options;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-fn check(address: &Address) {
+fn is_real(address: &Address) {
     match &address.endpoint {
-        Endpoint::Tcp(sockets) => assert!(!sockets.is_empty() && sockets.iter().all(|socket| socket.port() != 0)),
+        Endpoint::Tcp(sockets) => {
+            assert!(!sockets.is_empty() && sockets.iter().all(|socket| socket.port() != 0))
+        }
         Endpoint::Unix(path) => assert!(!path.as_os_str().is_empty()),
         Endpoint::Inherited(fd) => assert!(*fd >= 0),
     }
@@ -20,14 +19,15 @@ fn check(address: &Address) {
     assert_eq!(Address::parse(&address.text).as_ref(), Ok(address));
 }
 
-fuzz_target!(|input: &[u8]| {
-    let words: Vec<_> = input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+pub fn check(input: &[u8]) {
+    let words: Vec<_> =
+        input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     match Options::parse(&words) {
         Ok(options) => {
             assert!(!options.pairs.is_empty() && options.limits.connections > 0);
             options.pairs.iter().for_each(|(listen, connect)| {
-                check(listen);
-                check(connect);
+                is_real(listen);
+                is_real(connect);
             });
         }
         Err(error) => {
@@ -35,4 +35,4 @@ fuzz_target!(|input: &[u8]| {
             assert!(error.lines("srt-relay").lines().count() <= 2, "{error:?}");
         }
     }
-});
+}

@@ -1,15 +1,13 @@
 //! argv, its words separated by NUL: what is taken keeps the order, what is refused is one line and a usage error.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use srt_common::Kind;
 use srt_mount::options::parse;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-fuzz_target!(|input: &[u8]| {
-    let words: Vec<_> = input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+pub fn check(input: &[u8]) {
+    let words: Vec<_> =
+        input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     match parse(&words) {
         Ok(plan) => {
             // Every operation is named by a word, and in the order of the words.
@@ -23,4 +21,4 @@ fuzz_target!(|input: &[u8]| {
             assert!(error.lines("srt-mount").lines().count() <= 2, "{error:?}");
         }
     }
-});
+}

@@ -1,12 +1,9 @@
 //! What `--args FD` reads: the same as on the command line, whatever the bytes.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use srt_common::Kind;
 use srt_mount::options::parse_with;
 
-fuzz_target!(|input: &[u8]| {
+pub fn check(input: &[u8]) {
     let words = ["--tmpfs", "/", "--args", "9", "--proc", "/proc"].map(Into::into);
     match parse_with(&words, &mut |_| Ok(input.to_vec())) {
         // What stands before and after --args stays where it is.
@@ -19,4 +16,4 @@ fuzz_target!(|input: &[u8]| {
             assert!(error.lines("srt-mount").lines().count() <= 2, "{error:?}");
         }
     }
-});
+}

@@ -1,0 +1,119 @@
+//! The window between two looks at a name, held open: strace(1) stops the tool behind the first look, the test changes
+//! what the name leads to, and lets it go on. A race would show one of the outcomes, now and then.
+
+use srt_tests::host::Greeter;
+use srt_tests::processes::{Family, Process, descendants, kill};
+use srt_tests::talk::Talk;
+use srt_tests::{Scratch, Who, both, has, skip, tool, wait_until};
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+
+/// `tool`, stopped behind its first call of this name; strace is a child of the tool, which is so the caller's own child.
+fn stopped_behind(who: Who, scratch: &Scratch, call: &str, tool_name: &str) -> Command {
+    let mut command = who.command("strace");
+    command.args(["-D", "--quiet=all", "--output"]).arg(scratch.file("log", ""));
+    command.arg(format!("--trace={call}")).args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]);
+    command.arg(tool(tool_name));
+    command
+}
+
+/// Waits for the stop; the number of the tool's process. strace's log tells: a traced process is in state `t` at every call.
+fn stop_of(talk: &Talk, scratch: &Scratch, name: &str) -> i32 {
+    let log = scratch.join("log");
+    wait_until("the stop", || fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP")));
+    let mut all = Process::find(talk.pid()).into_iter().chain(descendants(talk.pid()));
+    all.find(|process| process.name == name).expect("the tool").pid
+}
+
+fn said_by(socket: &Path) -> String {
+    let mut text = String::new();
+    UnixStream::connect(socket).and_then(|mut stream| stream.read_to_string(&mut text)).expect("a listener");
+    text
+}
+
+both! {
+    fn a_relays_socket_that_is_replaced_after_it_was_pinned_is_not_connected_to(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        for swap in [false, true] {
+            let scratch = who.scratch();
+            let socket = scratch.join("p.sock");
+            let _granted = Greeter::start(&socket, "granted");
+            let _other = Greeter::start(&scratch.join("other.sock"), "other");
+            let mut command = stopped_behind(who, &scratch, "unshare", "srt-ns");
+            command.args(["--relay", &format!("8080={}", socket.display()), "--", "bash", "-c", "cat </dev/tcp/127.0.0.1/8080"]);
+            let talk = Talk::over_pipes(&mut command);
+            let pid = stop_of(&talk, &scratch, "srt-ns");
+            if swap {
+                fs::rename(scratch.join("other.sock"), &socket).expect("rename");
+            }
+            kill(pid, libc::SIGCONT);
+            let (code, said) = talk.end();
+            match swap {
+                false => assert_eq!((code, said.as_str()), (0, "granted")),
+                true => assert!(code == 125 && said.contains("the socket was replaced during the start"), "{code} {said}"),
+            }
+        }
+    }
+
+    fn a_socket_that_comes_to_life_while_it_is_replaced_stays(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        for swap in [false, true] {
+            let scratch = who.scratch();
+            let socket = scratch.join("s.sock");
+            drop(UnixListener::bind(&socket).expect("bind"));
+            srt_tests::chown_to(who, &socket);
+            // Behind the look that finds it dead.
+            let mut command = stopped_behind(who, &scratch, "connect", "srt-relay");
+            command.args(["--ready-fd", "1", &format!("unix:{}", socket.display()), "tcp:127.0.0.1:9"]);
+            let mut talk = Talk::over_pipes(&mut command);
+            let pid = stop_of(&talk, &scratch, "srt-relay");
+            let living = swap.then(|| {
+                fs::remove_file(&socket).expect("remove");
+                Greeter::start(&socket, "alive")
+            });
+            kill(pid, libc::SIGCONT);
+            if living.is_some() {
+                let (code, said) = talk.end();
+                assert!(code == 1 && said.contains("another process listens there already"), "{code} {said}");
+                assert_eq!(said_by(&socket), "alive");
+            } else {
+                assert_eq!(talk.line(), "ready");
+                talk.signal(libc::SIGTERM);
+                assert_eq!(talk.end().0, 0);
+            }
+            let left: Vec<_> = fs::read_dir(scratch.path()).expect("list").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+            assert!(!left.iter().any(|name| name.starts_with(".srt-")), "{left:?}");
+        }
+    }
+
+    fn a_parent_that_dies_between_two_looks_is_told_from_the_one_that_adopts(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        // Behind uname(2): the parent's number is known, and nothing watches it yet.
+        let inner = stopped_behind(who, &scratch, "uname", "srt-ns");
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 3<&0; \"$@\" <&3 & echo started; wait", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.args(["--", "echo", "it ran"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("started");
+        let pid = stop_of(&talk, &scratch, "srt-ns");
+        talk.signal(libc::SIGKILL);
+        talk.status();
+        kill(pid, libc::SIGCONT);
+        let (_, said) = talk.end();
+        assert!(said.contains("srt-ns: the parent process is dead") && !said.contains("it ran"), "{said}");
+        family.ends();
+    }
+}
