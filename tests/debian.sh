@@ -26,6 +26,14 @@ debian_apt() {
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
 
+# The machine's own mirror of Debian.
+debian_mirror() {
+    local mirror
+    # shellcheck disable=SC2016 # for apt
+    mirror=$(apt-get indextargets 'Label: Debian' 'Identifier: Packages' --format '$(REPO_URI)' | sed -n 1p)
+    echo "${mirror:-http://deb.debian.org/debian/}"
+}
+
 # The package lists of some suites, a day old at most: debian_lists "ARCH…" SUITE…, the main architecture first. A suite
 # that the mirror does not have any more is none; what is looked for in it is missed later, by name.
 debian_lists() {
@@ -34,9 +42,7 @@ debian_lists() {
     debian_lists=$debian_root/lists-${debian_archs// /-}-$(printf '%s-' "$@" | cksum | cut -d ' ' -f 1)
     [ -z "$(find "$debian_lists/fresh" -mtime -1 2>/dev/null)" ] || return 0
     local mirror security suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    # shellcheck disable=SC2016 # for apt
-    mirror=$(apt-get indextargets 'Label: Debian' 'Identifier: Packages' --format '$(REPO_URI)' | sed -n 1p)
-    mirror=${mirror:-http://deb.debian.org/debian/}
+    mirror=$(debian_mirror)
     # shellcheck disable=SC2016 # for apt
     security=$(apt-get indextargets 'Label: Debian-Security' 'Identifier: Packages' --format '$(REPO_URI)' | sed -n 1p)
     rm -rf "$debian_lists"

@@ -97,11 +97,19 @@ impl FromStr for Seconds {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        // Not as an f64: the standard library's parser of those would be a twelfth of a tool.
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = format!("{whole}{fraction}");
+        let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let whole: Option<u64> = format!("0{whole}").parse().ok().filter(|_| plain);
+        let nanoseconds: Option<u32> = format!("{fraction:0<9.9}").parse().ok();
+        let time = whole.zip(nanoseconds).map(|(whole, nanoseconds)| Duration::new(whole, nanoseconds));
         // A year is the most, so that no sum of times overflows.
-        let seconds: Option<f64> = text.parse().ok().filter(|&seconds| plain && seconds <= 31_536_000.0);
-        let seconds = seconds.ok_or("expected seconds, like 5 or 0.5")?;
-        Ok(Self((seconds > 0.0).then(|| Duration::from_secs_f64(seconds))))
+        let time = time.filter(|time| *time <= Duration::from_secs(31_536_000));
+        let time = time.ok_or("expected seconds, like 5 or 0.5")?;
+        // What is too short to count is no 0, which means never.
+        let never = digits.bytes().all(|digit| digit == b'0');
+        Ok(Self((!never).then(|| time.max(Duration::from_nanos(1)))))
     }
 }
 
@@ -178,6 +186,30 @@ mod tests {
         /// a number
         #[argh(option)]
         number: Option<u16>,
+    }
+
+    #[test]
+    fn seconds_are_decimal_and_only_zero_is_never() {
+        let time = |text: &str| text.parse::<Seconds>().map(|seconds| seconds.0);
+        for (text, nanoseconds) in [
+            ("5", 5_000_000_000),
+            ("5.", 5_000_000_000),
+            (".5", 500_000_000),
+            ("0.25", 250_000_000),
+            ("1.0000000019", 1_000_000_001),
+            ("0.0000000001", 1),
+            ("31536000", 31_536_000_000_000_000),
+        ] {
+            assert_eq!(time(text), Ok(Some(Duration::from_nanos(nanoseconds))), "{text}");
+        }
+        for never in ["0", "0.0", ".0", "00."] {
+            assert_eq!(time(never), Ok(None), "{never}");
+        }
+        for bad in
+            ["", ".", "-1", "+1", "1e3", "1.2.3", "1,5", " 1", "0.é", "31536000.1", "99999999999999999999"]
+        {
+            assert!(time(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Endpoint};
 use argh::FromArgs;
-use srt_common::args::{self, Raw};
+use srt_common::args::{self, Raw, Seconds};
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -72,22 +72,6 @@ impl FromStr for Number {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|_| digits).map(Self).ok_or("expected a number")
-    }
-}
-
-/// Seconds, perhaps with a fraction. `None` is 0: never.
-#[derive(Debug)]
-struct Seconds(Option<Duration>);
-
-impl FromStr for Seconds {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        // A year is the most, so that no sum of times overflows.
-        let seconds: Option<f64> = text.parse().ok().filter(|&seconds| plain && seconds <= 31_536_000.0);
-        let seconds = seconds.ok_or("expected seconds, like 5 or 0.5")?;
-        Ok(Self((seconds > 0.0).then(|| Duration::from_secs_f64(seconds))))
     }
 }
 
