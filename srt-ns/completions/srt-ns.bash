@@ -24,6 +24,7 @@ _srt_ns() {
         --sidecar) kinds=(value) ;;
         --kill-after) kinds=(value) ;;
         --lifetime-fd) kinds=(value) ;;
+        --placeholder) kinds=(file) ;;
         --status-fd) kinds=(value) ;;
         --keep-fd) kinds=(value) ;;
         esac
@@ -33,5 +34,5 @@ _srt_ns() {
         fi
         ((i += 1 + ${#kinds[@]}))
     done
-    mapfile -t COMPREPLY < <(compgen -W '--share --uid --gid --hostname --allow-userns --keep-admin --relay --publish --sidecar --keep-session --outlive-parent --as-pid-1 --wait-all --kill-after --lifetime-fd --status-fd --keep-fd --help --version --' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--share --uid --gid --hostname --allow-userns --keep-admin --relay --publish --sidecar --keep-session --outlive-parent --as-pid-1 --wait-all --kill-after --lifetime-fd --placeholder --check --status-fd --keep-fd --help --version --' -- "$cur")
 } && complete -F _srt_ns srt-ns

@@ -20,6 +20,8 @@ complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l as-pid-1 -d 'ru
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l wait-all -d 'wait for every process inside, not for PROGRAM alone'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l kill-after -x -d 'seconds from SIGTERM to SIGKILL, fractions allowed'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l lifetime-fd -x -d 'kill everything when the last writer of the pipe on descriptor N is gone (repeatable)'
+complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l placeholder -r -d 'while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)'
+complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l check -d 'try what the tools need on this host, say what is missing and the remedy'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l status-fd -x -d 'write events to descriptor N, one JSON object a line'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l keep-fd -x -d 'leave descriptor N open for PROGRAM (repeatable)'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l help -d 'prints the usage'

@@ -70,11 +70,12 @@ both! {
     fn it_ends_when_the_last_writer_of_a_lifetime_pipe_is_gone(who) {
         let scratch = who.scratch();
         let socket = scratch.join("s");
-        let args = [&format!("unix:{}", socket.display()), "tcp:127.0.0.1:1", "--lifetime-fd", "7", "--lifetime-fd", "8", "--outlive-parent"];
+        let args = [&format!("unix:{}", socket.display()), "tcp:127.0.0.1:1", "--lifetime-fd", "207", "--lifetime-fd", "208", "--outlive-parent"];
         for which in 0..2 {
             let (readers, mut writers): (Vec<_>, Vec<_>) =
                 (0..2).map(|_| pipe()).map(|(reader, writer)| (reader, fs::File::from(writer))).unzip();
-            let fds = [(readers[0].as_raw_fd(), 7), (readers[1].as_raw_fd(), 8)];
+            // Numbers that no reader has already: it would be replaced before its own turn.
+            let fds = [(readers[0].as_raw_fd(), 207), (readers[1].as_raw_fd(), 208)];
             let mut relay = Relay::start_with(who, &args, &fds);
             let another = writers[which].try_clone().expect("dup");
             // What is written is no end, nor is the end of one of two writers.

@@ -652,6 +652,7 @@ mod every_tool {
     /// Options without a value.
     const SWITCHES: &[&str] = &[
         "--allow-userns",
+        "--check",
         "--keep-admin",
         "--keep-session",
         "--outlive-parent",

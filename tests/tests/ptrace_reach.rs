@@ -123,9 +123,12 @@ both! {
         for ns in company(&scratch) {
             for (mounts, proc) in views(&scratch) {
                 let mut talk = start(who, &scratch, &options(&ns), &mounts, &[]);
+                // A sidecar is its shell at first.
+                let sidecars = ns.iter().filter(|word| *word == "--sidecar").count();
+                srt_tests::wait_until("the sidecar", || {
+                    beside(&talk).iter().filter(|process| process.name == "sleep").count() == sidecars
+                });
                 let targets = beside(&talk);
-                let sidecars = targets.iter().filter(|process| process.name == "sleep").count();
-                assert_eq!(sidecars, ns.iter().filter(|word| *word == "--sidecar").count(), "{targets:#?}");
                 for target in &targets {
                     let directory = format!("{proc}/{}", target.pid);
                     all_refused(&mut talk, target, &attacks(&directory), &format!("{ns:?} {mounts:?}"));

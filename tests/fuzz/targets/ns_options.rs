@@ -2,7 +2,7 @@
 
 use srt_common::Kind;
 use srt_common::args::CommandLine;
-use srt_ns::options::parse;
+use srt_ns::options::{Request, parse};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -11,7 +11,8 @@ pub fn check(input: &[u8]) {
         input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     let separator = words.iter().position(|word| word == "--");
     match parse("srt-ns", CommandLine::split(words.clone())) {
-        Ok(plan) => {
+        Ok(Request::Check { .. }) => assert!(words.iter().any(|word| word == "--check")),
+        Ok(Request::Run(plan)) => {
             assert_eq!(plan.program, words[separator.expect("--") + 1..], "goes through untouched");
             assert!(plan.relays.iter().chain(&plan.publish).all(|link| link.port != 0));
             assert!(plan.allow_userns || !plan.share.user);
