@@ -259,9 +259,7 @@ impl Helpers {
     /// Ends all, and waits for their ends.
     pub fn end(&mut self) {
         let placeholders = std::mem::take(&mut self.placeholders);
-        if !placeholders.is_empty() && !self.watchdog.as_ref().is_some_and(Watchdog::release) {
-            placeholder::release(&placeholders, &mut vec![]);
-        }
+        let released = placeholders.is_empty() || self.watchdog.as_ref().is_some_and(Watchdog::release);
         let sidecars = std::mem::take(&mut self.sidecars);
         for Sidecar { pid, .. } in &sidecars {
             // The shell first: it may not lead its group yet, and cannot fork any more when it comes to do so.
@@ -276,6 +274,10 @@ impl Helpers {
             while waitid(Some(pid), libc::WEXITED)
                 .is_err_and(|error| error.raw_os_error() == Some(libc::EINTR))
             {}
+        }
+        // Only now: a watchdog that was killed has its locks until it is dead.
+        if !released {
+            placeholder::release(&placeholders, &mut vec![]);
         }
         self.host = None;
     }

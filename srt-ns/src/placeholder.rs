@@ -243,13 +243,18 @@ impl Place {
         if !(stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG)) {
             return Ok(There::Own);
         }
-        let Ok(mark) = fgetxattr(&self.parent, &mark_of(&stat)) else { return Ok(There::Own) };
+        // Without a mark: the user's own, or one that was removed meanwhile, which loses its name before its marks.
+        let unmarked = || {
+            let is_here = statx(&self.parent, &self.name).is_ok_and(|here| here.id == stat.id);
+            Ok(if is_here { There::Own } else { There::Nothing })
+        };
+        let Ok(mark) = fgetxattr(&self.parent, &mark_of(&stat)) else { return unmarked() };
         match open_entry(&self.parent, &self.name) {
             Ok(file) if statx(&file, c"").context(what)?.id != stat.id => Ok(There::Nothing),
             Ok(file) if fgetxattr(&file, MARK).is_ok_and(|own| own == mark) => {
                 Ok(There::Placeholder(file, stat))
             }
-            Ok(_) => Ok(There::Own),
+            Ok(_) => unmarked(),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(There::Nothing),
             Err(error) => Err(Error::system("cannot open the placeholder that is there", &error)
                 .hint("it is another user's; wait until that sandbox has ended")),
@@ -344,7 +349,7 @@ impl Place {
     fn sweep(&self) {
         let entries = std::fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        for name in names.filter(|name| name.as_bytes().starts_with(PRIVATE.as_bytes())) {
+        for name in names.filter(|name| is_private(name.as_bytes())) {
             if let Ok(name) = c_path(name)
                 && let Ok(file) = open_entry(&self.parent, &name)
                 && lock(&file, libc::LOCK_EX).unwrap_or(false)
@@ -376,6 +381,14 @@ impl Place {
         let here = statx(&self.parent, &self.name);
         here.is_ok_and(|here| statx(file, c"").is_ok_and(|stat| stat.id == here.id))
     }
+}
+
+/// The names that make_privately() gives, and no others with that beginning.
+fn is_private(name: &[u8]) -> bool {
+    let numbers = name.strip_prefix(PRIVATE.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+    let numbers = numbers.and_then(|rest| rest.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(pid, number)| is_number(pid) && is_number(number))
 }
 
 /// The name of the mark that the directory has for an inode.
@@ -424,6 +437,14 @@ mod tests {
         // A `.` at the end would follow a link.
         assert_eq!(parse("link/./x").expect("a file").parent.as_path(), Path::new("link"));
         assert!(parse("/p/./x/").expect("one").is(&parse("/p//x").expect("the same")));
+    }
+
+    #[test]
+    fn only_a_name_that_is_made_here_is_swept_away() {
+        assert!(is_private(b".srt-placeholder-17-0"));
+        for own in ["", "mine", "17", "17-", "-0", "17-0-1", "17-0.bak"] {
+            assert!(!is_private(format!("{PRIVATE}{own}").as_bytes()), "{own}");
+        }
     }
 
     #[test]

@@ -97,10 +97,17 @@ impl Watchdog {
 
     /// Has the placeholders removed. False: it does not answer.
     pub fn release(&self) -> bool {
-        let mut answer = [pollfd(self.orders.as_raw_fd(), libc::POLLIN)];
+        let answer = || {
+            let mut answer = [pollfd(self.orders.as_raw_fd(), libc::POLLIN)];
+            ppoll(&mut answer, Some(RELEASE_TIME)).is_ok_and(|ready| ready == 1).then_some(())?;
+            recvmsg(&self.orders, libc::MSG_DONTWAIT).ok()?.byte
+        };
+        // After a start that failed, that it has locked itself down may still be unread.
         sendmsg(&self.orders, RELEASE, &[]).is_ok()
-            && ppoll(&mut answer, Some(RELEASE_TIME)).is_ok_and(|ready| ready == 1)
-            && recvmsg(&self.orders, libc::MSG_DONTWAIT).is_ok_and(|answer| answer.byte == Some(RELEASE))
+            && match answer() {
+                Some(LOCKED_DOWN) => answer() == Some(RELEASE),
+                answered => answered == Some(RELEASE),
+            }
     }
 
     /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
@@ -133,7 +140,8 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
     child::undumpable()?;
     privileges::drop_held()?;
-    sendmsg(orders, LOCKED_DOWN, &[]).context(|| "sendmsg to the supervisor")?;
+    // A supervisor that is dead already has left orders nonetheless.
+    let _dead = sendmsg(orders, LOCKED_DOWN, &[]);
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut locked: Vec<Option<OwnedFd>> = Vec::new();
     let mut stopped = false;
@@ -163,6 +171,9 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
                 Some(_) => stopped = false,
                 None => break,
             },
+            // net/unix/af_unix.c, unix_release_sock(): what the supervisor had not read when it died is told once, before
+            // the orders that are still in the socket.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
             Err(_) => break,
         }
     }

@@ -2,7 +2,7 @@
 //! sandbox ended. What the user has there is never touched.
 
 use srt_tests::host::Events;
-use srt_tests::processes::{Random, child_named, kill};
+use srt_tests::processes::{Random, child_named, descendants, kill};
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
 use srt_tests::{Ran, Scratch, Who, both, run, wait, wait_until};
@@ -10,8 +10,9 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How often a test with chance in it tries. `SRT_KILLS=1000` for more.
@@ -84,6 +85,23 @@ fn kill_both(talk: Talk) {
     talk.end();
 }
 
+/// A sandbox with one placeholder under strace(1), which holds processes up as `inject` says, and its supervisor once the
+/// moment has come.
+fn held_up(who: Who, inject: &[String], log: &Path, text: &str, moment: impl Fn() -> bool) -> (Child, i32) {
+    let mut command = who.command("strace");
+    command.args(["-f", "-e", "trace=openat,setsid,sendmsg,fgetxattr", "-o"]).arg(log);
+    for call in inject {
+        command.args(["-e", &format!("inject={call}")]);
+    }
+    command.arg(srt_tests::tool("srt-ns")).args(["--placeholder", text, "--", "test", "-e", text]);
+    let strace = command.stdout(Stdio::null()).spawn().expect("strace");
+    wait_until("the moment", moment);
+    let own = i32::try_from(strace.id()).expect("a pid");
+    let mut children = descendants(own).into_iter().filter(|child| child.parent == own);
+    let supervisor = children.next().expect("the supervisor").pid;
+    (strace, supervisor)
+}
+
 /// Runs a program with srt-ns's exit status 125 and one clear line; it has not run.
 #[track_caller]
 fn refused(ran: &Ran, error: &str) {
@@ -146,8 +164,11 @@ both! {
     fn what_the_user_has_there_stays_even_if_it_is_empty(who) {
         let (scratch, path, text) = place(who);
         scratch.file("project/it", "");
+        // Named almost like what a killed run can leave.
+        let similar = scratch.file("project/.srt-placeholder-mine", "");
         for asked in [&text, &format!("{text}/")] {
             run(&mut sandbox(who, &[asked], "true")).ok();
+            assert!(similar.exists());
             kill_both(running(who, &[asked, &format!("{text}2")]));
             run(&mut sandbox(who, &[asked, &format!("{text}2")], "true")).ok();
             assert_eq!(path.metadata().expect("it stays").len(), 0);
@@ -225,7 +246,7 @@ both! {
             let pid = i32::try_from(child.id()).expect("a pid");
             std::thread::sleep(random.below(Duration::from_millis(20)));
             let watchdog = || {
-                let children = srt_tests::processes::descendants(pid);
+                let children = descendants(pid);
                 children.iter().find(|child| child.name == "srt-watchdog").map(|child| child.pid)
             };
             match turn % 3 {
@@ -248,6 +269,35 @@ both! {
                 assert!(left.is_empty(), "{left:?}");
             }
         }
+    }
+
+    fn a_watchdog_that_begins_after_the_supervisors_death_removes_it(who) {
+        let (scratch, path, text) = place(who);
+        let log = scratch.file("log", "");
+        // The watchdog is held up in setsid(2), the supervisor after it has handed over the lock: it dies at the end of that,
+        // before the watchdog tells that it is ready, or after. Then that stays unread (unix(7), ECONNRESET).
+        for [begins, dies] in [[1_000_000, 300_000], [300_000, 1_000_000]] {
+            let inject = [format!("setsid:delay_enter={begins}"), format!("sendmsg:delay_exit={dies}:when=1")];
+            let (mut strace, supervisor) = held_up(who, &inject, &log, &text, || path.exists());
+            kill(supervisor, libc::SIGKILL);
+            // It ends as what it runs does, and after all of them.
+            assert_eq!(wait(&mut strace, "strace").signal(), Some(libc::SIGKILL));
+            nothing_is_left(path.parent().expect("a directory"));
+        }
+    }
+
+    fn one_that_is_removed_while_another_sandbox_looks_at_it_is_made_again(who) {
+        let (scratch, path, text) = place(who);
+        let first = running(who, &[&text]);
+        let log = scratch.file("log", "");
+        // It has the entry open, and has not asked for its mark.
+        let (mut strace, _) = held_up(who, &["fgetxattr:delay_enter=1000000:when=1".to_owned()], &log, &text, || {
+            let log = fs::read_to_string(&log).expect("a log");
+            log.lines().any(|line| line.contains("\"it\"") && line.contains("O_PATH"))
+        });
+        finish(first);
+        assert_eq!(wait(&mut strace, "its end").code(), Some(0), "it ran without a placeholder");
+        nothing_is_left(path.parent().expect("a directory"));
     }
 
     fn eight_share_it_and_the_last_one_removes_it_in_whatever_order_they_end(who) {
