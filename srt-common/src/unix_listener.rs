@@ -182,6 +182,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    /// One at a time: the umask is the process's, and tests are its threads.
+    fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+        static UMASK: Mutex<()> = Mutex::new(());
+        let _one = UMASK.lock();
+        super::bind(path)
+    }
 
     fn directory(test: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
