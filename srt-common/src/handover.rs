@@ -1,8 +1,9 @@
-//! What srt-ns and the srt-mount that it runs say to each other, on a socket that srt-mount inherits (`--join FD`).
+//! What those who start together say to each other. The command tells the supervisor its number, srt-mount gives srt-init
+//! a root, on a socket that it inherits (`--join FD`): [`hello`]. The supervisor answers srt-init, and srt-init the
+//! command: [`go`], when all that must be there before PROGRAM runs is there. (--as-pid-1: the supervisor the command.)
 //!
 //! The network namespace takes the kernel longer than all others together, so srt-mount builds its tree while srt-ns
-//! makes it. srt-mount speaks first ([`hello`]); the answer ([`wait`]) comes when all that must be there before
-//! PROGRAM runs is there. The end of the socket means that the start has failed, and that srt-ns has said why.
+//! makes it. The end of a socket means that the start has failed, and that srt-ns has said why.
 
 use crate::sys::file::{CWD, openat, statx};
 use crate::sys::mount::setns;
@@ -11,8 +12,8 @@ use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// The first message, with the root directory for srt-init: a detached, empty, read-only mount, which only a process
-/// that has a mount namespace of this user namespace can make.
+/// The first message; srt-mount's with the root directory for srt-init: a detached, empty, read-only mount, which only a
+/// process that has a mount namespace of this user namespace can make.
 ///
 /// # Errors
 /// EPIPE when srt-ns is dead.

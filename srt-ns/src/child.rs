@@ -188,6 +188,18 @@ pub fn leave_keyring() -> Result<()> {
     }
 }
 
+/// This process is the first of a new pid namespace. Where an outer filter has answered for unshare(2), it is one of the
+/// caller's, and so would be all below it.
+///
+/// # Errors
+/// It is not.
+pub fn is_pid_1() -> Result<()> {
+    match getpid() {
+        1 => Ok(()),
+        _ => Err(Error::failed("cannot create a pid namespace: unshare had no effect")),
+    }
+}
+
 /// Puts /dev/null in place of stdin and stdout: a helper has the caller's stderr for its complaints, and no more.
 ///
 /// # Errors

@@ -43,12 +43,13 @@ pub struct Command<'a> {
 }
 
 impl Command<'_> {
-    /// In the new process: becomes PROGRAM. srt-mount, which is trusted, does so at once and waits at `go` itself, once its
-    /// tree stands; any other program waits here, until all who could be reached by it have locked themselves down.
+    /// In the new process: tells the supervisor its number, and becomes PROGRAM. srt-mount, which is trusted, does so at
+    /// once and waits at `go` itself, once its tree stands; any other program waits here, until all who could be reached by
+    /// it have locked themselves down.
     ///
     /// # Errors
     /// Of a step, or of the exec.
-    pub fn run(self, go: OwnedFd) -> Result<Infallible> {
+    pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
         let detach = || match self.plan.session {
             // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
             Session::New => leave_session(),
@@ -63,20 +64,21 @@ impl Command<'_> {
             // What bounds srt-init's life bounds the command's, and its keyring is the command's.
             Pid1::Init | Pid1::InitWaitsForAll => detach()?,
             Pid1::Command => {
+                child::is_pid_1()?;
                 self.life.arm_pdeathsig(detach)?;
                 child::leave_keyring()?;
             }
         }
+        // No supervisor to hear it, or no answer: the start has failed, and that was said. srt-mount as PID 1 says it itself.
+        let says_it = self.plan.pid1 == Pid1::Command && self.mount_stage.is_some();
+        if !says_it && handover::hello(supervisor, None).is_err() {
+            process::exit(125);
+        }
         let mut kept = self.kept;
         match self.mount_stage {
             Some(_) => kept = kept.and(go.as_raw_fd()),
-            None => {
-                // No supervisor to answer, or no answer: the start has failed, and that was said.
-                if handover::hello(&go, None).is_err() || !handover::wait(&go, &handover::own_namespaces()?)?
-                {
-                    process::exit(125);
-                }
-            }
+            None if handover::wait(go, &handover::own_namespaces()?)? => {}
+            None => process::exit(125),
         }
         keep_capabilities(match self.mount_stage {
             Some(_) => &FOR_SRT_MOUNT,

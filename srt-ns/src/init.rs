@@ -21,7 +21,7 @@ use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result, handover, privileges};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// srt-init as the supervisor sees it.
@@ -31,15 +31,11 @@ pub struct Init {
     pub pid: Pid,
     /// What it tells: see [`Report`].
     pub reports: File,
-    /// Where it waits for the network namespace and its root directory.
-    pub socket: OwnedFd,
 }
 
 /// What srt-init tells the supervisor, in two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Nothing is left in it that the command could take.
-    LockedDown,
     /// The command has stopped.
     Stopped,
     /// The command is dead.
@@ -49,7 +45,6 @@ pub enum Report {
 impl Report {
     fn to_bytes(self) -> [u8; 2] {
         match self {
-            Self::LockedDown => [b'l', 0],
             Self::Stopped => [b's', 0],
             Self::Ended(End::Exited(code)) => [b'e', code],
             Self::Ended(End::Signaled(signal)) => [b'k', signal],
@@ -59,7 +54,6 @@ impl Report {
     /// `None` for bytes that no report has.
     pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
         match bytes {
-            [b'l', _] => Some(Self::LockedDown),
             [b's', _] => Some(Self::Stopped),
             [b'e', code] => Some(Self::Ended(End::Exited(code))),
             [b'k', signal] => Some(Self::Ended(End::Signaled(signal))),
@@ -69,59 +63,69 @@ impl Report {
 }
 
 /// Forks srt-init, the first child after [`crate::namespaces::enter_pid_for_children`], which forks the command before it
-/// locks itself down. `command_socket` is where the command waits.
+/// locks itself down. Both meet the supervisor at `socket`, the other end of which is `ours`: the command says its number
+/// there, and srt-init waits there for the network namespace. The command waits for srt-init, at a socket of their own.
 ///
 /// # Errors
 /// What fork(2), socketpair(2) or pipe2(2) says. What srt-init itself cannot do, it tells the user, and exits.
-pub fn start(command: Command<'_>, ours: &OwnedFd, go: OwnedFd) -> Result<Init> {
+pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<Init> {
     let (reports, tell) = pipe2(0).context(|| "pipe")?;
-    let (socket, from) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
     let tool = command.tool;
     let (keep_session, wait_all) =
         (command.plan.session == Session::Keep, command.plan.pid1 == Pid1::InitWaitsForAll);
     let detached_root = command.mount_stage.is_some();
     // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
-    let supervisors = [socket.as_raw_fd(), ours.as_raw_fd(), reports.as_raw_fd()];
+    let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];
     let life = command.life;
     let pid = child::spawn_untied(tool, "srt-init", || {
         for number in supervisors {
             close(number).context(|| "close")?;
         }
+        child::is_pid_1()?;
         child::leave_keyring()?;
+        let (gate, go) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
         // While this process is in the caller's session: the command may be one that stays in it.
-        let command = child::spawn_untied(tool, "the command", || command.run(go))?;
+        let number = gate.as_raw_fd();
+        let command = child::spawn_untied(tool, "the command", || {
+            close(number).context(|| "close")?;
+            command.run(&socket, &go)
+        })?;
+        drop(go);
         // setpgid(2), tty_ioctl(4): then its parent must stay there, too, in another group. Otherwise the command's group is
         // orphaned, which the kernel does not let the terminal stop.
         life.arm_pdeathsig(if keep_session { child::leave_group } else { child::leave_session })?;
-        let mut init = Serving { command, keep_session, wait_all, tell: tell.into(), ended: false };
-        if lock_down(from, detached_root, &init.tell)? {
-            init.report(Report::LockedDown);
-        }
+        let mut init =
+            Serving { command, keep_session, wait_all, tell: tell.into(), ended: None, reported: false };
+        lock_down(socket, gate, detached_root, &init.tell)?;
         init.serve()
     })?;
-    Ok(Init { pid, reports: reports.into(), socket })
+    Ok(Init { pid, reports: reports.into() })
 }
 
-/// Should: leave PID 1 without anything the command could take. Mustn't: touch what the command inherits. False: the
-/// start has failed, which the command's side learns as well, and ends by itself.
-fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
+/// Should: leave PID 1 without anything the command could take, and let the command run. Mustn't: touch what the command
+/// inherits. Where the start has failed, the command learns that by the end of `gate`, and ends by itself.
+///
+/// The root comes from srt-mount, which is where the mount namespace is: `gate` is its --join.
+fn lock_down(from: OwnedFd, gate: OwnedFd, detached_root: bool, tell: &File) -> Result<()> {
     let own = handover::own_namespaces()?;
-    if !detached_root {
+    let root = if detached_root {
+        let mut hello = handover::receive(&gate, 0).context(|| "recvmsg from srt-mount")?;
+        if hello.byte.is_none() {
+            return Ok(());
+        }
+        Some(hello.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
+    } else {
         EmptyRoot::new()?.enter()?;
+        None
+    };
+    let mut answer = handover::receive(&from, 0).context(|| "recvmsg from the supervisor")?;
+    if answer.byte.is_none() {
+        return Ok(());
     }
-    let mut fds = handover::receive(&from, 0).context(|| "recvmsg from the supervisor")?;
-    if fds.byte.is_none() {
-        return Ok(false);
-    }
-    // The root, if there is one, is the last.
-    if detached_root {
-        let root = fds.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?;
-        empty_root::enter_detached(&root)?;
-    }
+    root.as_ref().map(empty_root::enter_detached).transpose()?;
     // proc(5): /proc/PID/net shows the network of the process to everybody.
-    if let Some(network) = fds.fds.pop() {
-        handover::enter(&network, &own)?;
-    }
+    let network = answer.fds.pop();
+    network.as_ref().map(|network| handover::enter(network, &own)).transpose()?;
     // From now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are refused. Before
     // the capabilities go, which have refused them so far (cap_ptrace_access_check() in security/commoncap.c).
     child::undumpable()?;
@@ -129,10 +133,14 @@ fn lock_down(from: OwnedFd, detached_root: bool, tell: &File) -> Result<bool> {
     // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
     prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
     overwrite_arguments(c"srt-init").context(|| "cannot wipe the arguments")?;
-    drop((from, fds, own));
+    let mut keep = vec![tell.as_raw_fd(), gate.as_raw_fd()];
+    keep.extend(network.iter().map(AsRawFd::as_raw_fd));
+    drop((from, root, own));
     // Last: stderr goes too.
-    child::close_all_but(&[tell.as_raw_fd()])?;
-    Ok(true)
+    child::close_all_but(&keep)?;
+    // Should the command be gone, its end tells it.
+    let _gone = handover::go(&gate, network.as_ref().map(AsFd::as_fd));
+    Ok(())
 }
 
 /// How many children are reaped before signals are looked at again: the command can make them die without end.
@@ -147,7 +155,9 @@ struct Serving {
     wait_all: bool,
     tell: File,
     /// The command is dead and reaped.
-    ended: bool,
+    ended: Option<End>,
+    /// The supervisor knows that.
+    reported: bool,
 }
 
 impl Serving {
@@ -157,16 +167,25 @@ impl Serving {
         let (children, every) = (SignalSet::of([libc::SIGCHLD]), SignalSet::full());
         loop {
             let more = self.reap();
-            if self.is_over() {
+            let over = self.is_over();
+            // An end of both with 0 says all, and is one process less to wake.
+            if let Some(end) = self.ended
+                && !self.reported
+                && !(over && end == End::Exited(0))
+            {
+                self.reported = true;
+                self.report(Report::Ended(end));
+            }
+            if over {
                 process::exit(0);
             }
             let patience = match more {
                 true => Some(Duration::ZERO),
-                false if self.ended && !self.wait_all => Some(GROUP_LOOK),
+                false if self.ended.is_some() && !self.wait_all => Some(GROUP_LOOK),
                 false => None,
             };
             // Under --wait-all, once the command is dead: everybody gets what comes, as any of them could have sent it.
-            let all = self.ended && self.wait_all;
+            let all = self.ended.is_some() && self.wait_all;
             match sigtimedwait(if all { &every } else { &children }, patience) {
                 Ok(signal) if all && signal != libc::SIGCHLD => drop(kill(-1, signal)),
                 _ => {}
@@ -179,9 +198,8 @@ impl Serving {
         let stops = if self.keep_session { libc::WSTOPPED } else { 0 };
         for _ in 0..REAPED_AT_ONCE {
             match waitid(None, libc::WEXITED | libc::WNOHANG | stops) {
-                Ok(Some((pid, Change::Ended(end)))) if pid == self.command && !self.ended => {
-                    self.ended = true;
-                    self.report(Report::Ended(end));
+                Ok(Some((pid, Change::Ended(end)))) if pid == self.command && self.ended.is_none() => {
+                    self.ended = Some(end);
                 }
                 Ok(Some((pid, Change::Stopped))) if pid == self.command => self.report(Report::Stopped),
                 // Of anybody else; or a ptrace(2) stop of a child that made us its tracer: it waits for us in vain.
@@ -194,7 +212,7 @@ impl Serving {
 
     fn is_over(&self) -> bool {
         let group = if self.wait_all { -1 } else { -self.command };
-        self.ended && kill(group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+        self.ended.is_some() && kill(group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
     }
 
     /// Stops, which the command can make without end, are told while the pipe has room; its end in any case.

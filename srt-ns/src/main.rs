@@ -63,8 +63,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         caller = namespaces::enter_user_for_helpers(caller)?;
         helpers.start_sidecars(tool, &plan, &life, inherited)?;
     }
-    namespaces::enter_user(&plan, caller)?;
-    namespaces::enter(&plan)?;
+    namespaces::enter(&plan, caller)?;
     namespaces::empty_bounding_set()?;
 
     // 3. The helpers, which stay in the host's pid namespace.

@@ -40,30 +40,25 @@ impl Caller {
 /// # Errors
 /// What the kernel says, with a hint for the refusals that users meet.
 pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
-    enter_mapped(caller, caller.uid, caller.gid)?;
+    enter_mapped(caller, caller.uid, caller.gid, 0)?;
     Ok(Caller { setfcap: true, ..caller })
 }
 
-/// Enters the user namespace of the sandbox: ids mapped, no further ones unless they are allowed.
+/// Enters the user namespace of the sandbox, ids mapped, no further ones unless they are allowed; and the ipc, uts and
+/// cgroup namespaces, which it owns.
 ///
 /// # Errors
 /// What the kernel says, with a hint for the refusals that users meet.
-pub fn enter_user(plan: &Plan, caller: Caller) -> Result<()> {
+pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
+    let others = flags(plan.share);
     if plan.share.user {
-        return Ok(());
+        unshare_seen(others).map_err(|error| refused_to(plan, OTHERS, &error))?;
+    } else {
+        enter_mapped(caller, plan.uid.unwrap_or(caller.uid), plan.gid.unwrap_or(caller.gid), others)?;
+        if !plan.allow_userns {
+            forbid_user_namespaces()?;
+        }
     }
-    enter_mapped(caller, plan.uid.unwrap_or(caller.uid), plan.gid.unwrap_or(caller.gid))?;
-    if plan.allow_userns { Ok(()) } else { forbid_user_namespaces() }
-}
-
-/// Enters the ipc, uts and cgroup namespaces. After the user namespace, which owns them and gives the capabilities that
-/// they need (user_namespaces(7)).
-///
-/// # Errors
-/// What the kernel says, with a hint for the refusals that users meet.
-pub fn enter(plan: &Plan) -> Result<()> {
-    unshare_seen(flags(plan.share), &["ipc", "uts", "cgroup"])
-        .map_err(|error| refused_to(plan, "cannot create the ipc, uts and cgroup namespaces", &error))?;
     match &plan.hostname {
         Some(name) => sethostname(name).context(|| format!("--hostname {}", name.display())),
         None => Ok(()),
@@ -80,10 +75,17 @@ pub fn enter_network(plan: &Plan) -> Result<Option<fs::File>> {
     if plan.share.net {
         return Ok(None);
     }
-    unshare_seen(libc::CLONE_NEWNET, &["net"])
-        .map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
+    let open = || fs::File::open("/proc/self/ns/net").context(|| "cannot open /proc/self/ns/net");
+    let callers = open()?;
+    unshare(libc::CLONE_NEWNET).map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
+    let new = open()?;
+    let inode =
+        |file: &fs::File| file.metadata().map(|meta| meta.ino()).context(|| "fstat of a net namespace");
+    if inode(&new)? == inode(&callers)? {
+        return Err(Error::failed("cannot create a net namespace: unshare had no effect"));
+    }
     loopback_up().map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
-    fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
+    Ok(Some(new))
 }
 
 pub(crate) fn loopback_up() -> io::Result<()> {
@@ -123,10 +125,12 @@ pub fn enter_pid_for_children(plan: &Plan) -> Result<()> {
 
 /// unshare(2), seen to have been done: an outer filter may answer for the kernel. What else is made here shows by what
 /// comes after it: the id maps, PID 1.
-fn unshare_seen(flags: libc::c_int, names: &[&str]) -> io::Result<()> {
-    let look =
-        || names.iter().map(|name| fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino()).ok());
-    let before: Vec<_> = look().collect();
+fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
+    let look = || {
+        ["ipc", "uts", "cgroup"]
+            .map(|name| fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino()).ok())
+    };
+    let before = look();
     unshare(flags)?;
     let changed = before.iter().zip(look()).filter(|(before, now)| **before != *now).count();
     match changed == flags.count_ones() as usize {
@@ -134,6 +138,8 @@ fn unshare_seen(flags: libc::c_int, names: &[&str]) -> io::Result<()> {
         false => Err(io::Error::other("it had no effect")),
     }
 }
+
+const OTHERS: &str = "cannot create the ipc, uts and cgroup namespaces";
 
 fn flags(share: Share) -> libc::c_int {
     let all = [
@@ -144,10 +150,15 @@ fn flags(share: Share) -> libc::c_int {
     all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
 }
 
-/// A user namespace with one id each, the caller's. user_namespaces(7): without CAP_SETGID outside, the gid map can be
+/// A user namespace with one id each, the caller's, and `others` in the same call, which makes it first and all or none.
+/// That it was made, the maps show: a namespace takes one once. user_namespaces(7): without CAP_SETGID outside, the gid map can be
 /// written only after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
-fn enter_mapped(caller: Caller, uid: u32, gid: u32) -> Result<()> {
-    unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
+fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Result<()> {
+    if unshare(libc::CLONE_NEWUSER | others).is_err() {
+        // One after the other, to tell which of them is refused.
+        unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
+        unshare_seen(others).map_err(|error| refused(OTHERS, &error))?;
+    }
     let write = |path: &str, text: &str| {
         fs::write(path, text).map_err(|error| match error.raw_os_error() {
             // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the

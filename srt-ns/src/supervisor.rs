@@ -19,7 +19,7 @@ use srt_common::sys::process::{
     self, Change, End, Pid, getpgrp, kill, pidfd_open, pidfd_send_signal, waitid,
 };
 use srt_common::sys::signal::{Disposition, sigaction, sigpending};
-use srt_common::sys::socket::{Message, sendmsg, setsockopt, socketpair};
+use srt_common::sys::socket::{Message, setsockopt, socketpair};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, handover, privileges};
 use std::fs::File;
@@ -30,16 +30,13 @@ use std::time::{Duration, Instant};
 /// What is still missing before the command may run.
 #[derive(Debug)]
 pub struct Start {
-    /// Where the command waits. `None`: it is gone.
-    pub command: Option<OwnedFd>,
-    /// Where srt-init waits for the network namespace and, from srt-mount, for its root directory.
-    pub init: Option<OwnedFd>,
-    /// srt-init's root comes from srt-mount.
-    pub root_from_command: bool,
+    /// Where the command says its number, and where the one child inside waits for the network namespace: srt-init, which
+    /// lets the command run then, or the command itself.
+    pub socket: OwnedFd,
+    /// The command becomes srt-mount.
+    pub mount_stage: bool,
     /// The network namespace, unless it is shared.
     pub network: Option<File>,
-    /// srt-init has locked itself down, or there is none.
-    pub locked_down: bool,
     /// When srt-relay must accept.
     pub deadline: Instant,
 }
@@ -128,24 +125,27 @@ impl<'a> Supervisor<'a> {
         life: &'a Lifeline,
     ) -> Result<()> {
         let (ours, theirs) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
-        // unix(7): the command's first message tells its number here, which it does not know itself.
+        // unix(7): the command's message tells its number here, which it does not know itself.
         setsockopt(&ours, libc::SOL_SOCKET, libc::SO_PASSCRED, &1).context(|| "SO_PASSCRED")?;
-        let mount_stage = command::mount_stage(program);
-        let mut start = Start {
-            command: None,
-            init: None,
-            root_from_command: mount_stage.is_some(),
-            network: None,
-            locked_down: true,
-            deadline: Instant::now() + ACCEPT,
-        };
+        let program_file = command::mount_stage(program);
+        let mount_stage = program_file.is_some();
         let (tool, plan, terminals, group) = (self.tool, self.plan, &self.terminals, getpgrp());
-        let command = Command { tool, plan, program, mount_stage, kept, inherited, terminals, group, life };
+        let command = Command {
+            tool,
+            plan,
+            program,
+            mount_stage: program_file,
+            kept,
+            inherited,
+            terminals,
+            group,
+            life,
+        };
         if plan.pid1 == Pid1::Command {
             let number = ours.as_raw_fd();
             let pid = child::spawn_untied(tool, "the command", || {
                 close(number).context(|| "close")?;
-                command.run(theirs)
+                command.run(&theirs, &theirs)
             })?;
             self.child = Some(pid);
             if let Some(watchdog) = &self.helpers.watchdog {
@@ -153,21 +153,24 @@ impl<'a> Supervisor<'a> {
             }
         } else {
             let init = init::start(command, &ours, theirs)?;
-            self.child = Some(init.pid);
-            (self.reports, start.init, start.locked_down) = (Some(init.reports), Some(init.socket), false);
+            (self.child, self.reports) = (Some(init.pid), Some(init.reports));
+            // srt-init forks the command before this process is busy with the network namespace: a scheduler that keeps a
+            // new process where its parent runs leaves both behind this one otherwise, while another processor is idle.
+            process::sched_yield();
         }
-        start.command = Some(ours);
-        self.start = Some(start);
+        self.start =
+            Some(Start { socket: ours, mount_stage, network: None, deadline: Instant::now() + ACCEPT });
         Ok(())
     }
 
-    /// Makes the network namespace, while those that have been forked get ready, and tells them.
+    /// Makes the network namespace, while those that have been forked get ready.
     fn make_network(&mut self) -> Result<()> {
         let network = namespaces::enter_network(self.plan)?;
         self.helpers.announce(network.as_ref())?;
-        let Some(start) = &mut self.start else { return Ok(()) };
-        start.network = network;
-        if start.root_from_command { Ok(()) } else { start.admit_init(None) }
+        if let Some(start) = &mut self.start {
+            start.network = network;
+        }
+        Ok(())
     }
 
     /// Serves until the child is reaped; returns the exit status.
@@ -212,7 +215,7 @@ impl<'a> Supervisor<'a> {
         let files = [
             self.parent.as_ref().map(AsRawFd::as_raw_fd),
             self.reports.as_ref().map(AsRawFd::as_raw_fd),
-            start.and_then(|start| Some(start.command.as_ref()?.as_raw_fd())),
+            start.map(|start| start.socket.as_raw_fd()),
             relay.and_then(|relay| Some(relay.reports.as_ref()?.as_raw_fd())),
         ];
         let mut watched = vec![pollfd(self.signals.as_raw_fd(), libc::POLLIN)];
@@ -268,15 +271,15 @@ impl<'a> Supervisor<'a> {
     /// The start: goes on where something was missing and is there now.
     fn step(&mut self, course: &mut Course) -> Result<()> {
         let Some(start) = &mut self.start else { return Ok(()) };
-        let hello = start.command.as_ref().filter(|command| is_ready(*command, libc::POLLIN));
-        if let Some(command) = hello {
-            match handover::receive(command, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
+        if is_ready(&start.socket, libc::POLLIN) {
+            let socket = &start.socket;
+            match handover::receive(socket, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
                 // It has failed and said why: its end follows, which srt-init is there to tell.
                 Message { byte: None, .. } => {
                     self.start = None;
                     return Ok(());
                 }
-                Message { pid, fds, .. } => {
+                Message { pid, .. } => {
                     let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
                     let pidfd = match pidfd_open(pid) {
                         // It is dead, with srt-init: the end of that says why.
@@ -288,12 +291,6 @@ impl<'a> Supervisor<'a> {
                     };
                     self.command = Some(Leader { pid, pidfd });
                     self.terminals.note_handed();
-                    if start.root_from_command && start.init.is_some() {
-                        let root = fds
-                            .first()
-                            .ok_or_else(|| Error::failed("srt-mount sent no root for srt-init"))?;
-                        start.admit_init(Some(root.as_fd()))?;
-                    }
                 }
             }
         }
@@ -309,12 +306,7 @@ impl<'a> Supervisor<'a> {
                 },
             ));
         }
-        let Some(start) = &self.start else { return Ok(()) };
-        if self.command.is_some()
-            && start.locked_down
-            && start.command.is_some()
-            && self.helpers.are_ready()?
-        {
+        if self.command.is_some() && self.helpers.are_ready()? {
             self.let_the_command_run(course)?;
         }
         Ok(())
@@ -330,13 +322,13 @@ impl<'a> Supervisor<'a> {
         let pid = self.command.as_ref().map_or(0, |command| command.pid);
         self.tool
             .tell("started", |event| event.number("pid", pid).numbers("namespaces", namespaces::inodes()));
-        if start.root_from_command {
-            // That it has become srt-mount it has told by its first message.
+        if start.mount_stage {
+            // It becomes srt-mount without waiting for this.
             self.tool.tell("exec", |event| event);
         }
-        if let (Some(command), None) = (&start.command, course.failed) {
-            // Should the command be gone, its end tells it.
-            let _gone = handover::go(command, start.network.as_ref().map(AsFd::as_fd));
+        if course.failed.is_none() {
+            // Should they be gone, their end tells it.
+            let _gone = handover::go(&start.socket, start.network.as_ref().map(AsFd::as_fd));
         }
         Ok(())
     }
@@ -436,11 +428,6 @@ impl<'a> Supervisor<'a> {
         let (reports, _) = piece.get(..length).unwrap_or_default().as_chunks::<2>();
         for &report in reports {
             match Report::from_bytes(report) {
-                Some(Report::LockedDown) => {
-                    if let Some(start) = &mut self.start {
-                        start.locked_down = true;
-                    }
-                }
                 Some(Report::Stopped) => self.stop_with_command(course),
                 Some(Report::Ended(end)) => self.command_ended(end, course),
                 None => {}
@@ -596,21 +583,5 @@ impl<'a> Supervisor<'a> {
             if course.timed_out { event.text("reason", "kill-after") } else { event }
         });
         code
-    }
-}
-
-impl Start {
-    /// Gives srt-init the network namespace and its root.
-    ///
-    /// # Errors
-    /// What sendmsg(2) says.
-    pub fn admit_init(&mut self, root: Option<BorrowedFd<'_>>) -> Result<()> {
-        let Some(init) = self.init.take() else { return Ok(()) };
-        let fds: Vec<_> = self.network.as_ref().map(AsFd::as_fd).into_iter().chain(root).collect();
-        match sendmsg(&init, b'g', &fds) {
-            // It is dead, and has said why.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
-            result => result.context(|| "sendmsg to srt-init"),
-        }
     }
 }

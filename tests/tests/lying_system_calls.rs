@@ -215,3 +215,51 @@ both! {
         assert!(ran.is_empty(), "{ran:#?}");
     }
 }
+
+both! {
+    fn a_namespace_that_was_not_made_though_it_says_so_lets_nothing_run(who) {
+        // Without a procfs or mounts of the sandbox's own, which are refused without their namespaces.
+        let ns = tool("srt-ns");
+        lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--", "echo", "ran"], 3);
+        lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--as-pid-1", "--", "echo", "ran"], 3);
+    }
+}
+
+/// Root without a user namespace of its own has rights over what the host has: no refusal that comes later tells of a
+/// namespace that was not made.
+#[test]
+fn with_rights_over_the_hosts_neither() {
+    // What goes wrong here goes wrong in copies of the host's.
+    let mut copies = || {
+        let mut command = Who::Root.command("unshare");
+        command.args(["--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--", "strace"]);
+        command
+    };
+    let (ns, mount) = (tool("srt-ns"), tool("srt-mount"));
+    let (ns, mount) = (ns.to_str().expect("a path"), mount.to_str().expect("a path"));
+    lies_of_unshare(&mut copies, &[ns, "--share", "user", "--allow-userns", "--", "echo", "ran"], 3);
+    // Without srt-init, which has namespaces of its own to make.
+    lies_of_unshare(
+        &mut copies,
+        &[ns, "--share", "user", "--allow-userns", "--as-pid-1", "--", "echo", "ran"],
+        3,
+    );
+    lies_of_unshare(&mut copies, &[mount, "--ro-bind", "/", "/", "--tmpfs", "/mnt", "--", "echo", "ran"], 1);
+}
+
+/// Answers for each of the unshare(2) calls of a process.
+fn lies_of_unshare(strace: &mut dyn FnMut() -> std::process::Command, program: &[&str], calls: usize) {
+    if !has("strace") {
+        skip!("no strace");
+    }
+    for lie in 0..=calls {
+        let mut command = strace();
+        command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=unshare"]);
+        if lie > 0 {
+            command.args(["-e", &format!("inject=unshare:retval=0:when={lie}")]);
+        }
+        let ran = run(command.args(program));
+        let wanted = if lie == 0 { (Some(0), "ran\n") } else { (Some(125), "") };
+        assert_eq!((ran.code, ran.out.as_str()), wanted, "{program:?}, the {lie}. time: {ran:#?}");
+    }
+}

@@ -16,6 +16,12 @@ pub fn getpid() -> Pid {
     unsafe { libc::getpid() }
 }
 
+/// sched_yield(2). It cannot fail.
+pub fn sched_yield() {
+    // SAFETY: no pointers.
+    let _zero = unsafe { libc::sched_yield() };
+}
+
 /// getppid(2): 0 for a parent outside this pid namespace.
 pub fn getppid() -> Pid {
     // SAFETY: no argument, no failure.
