@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Call, Scripted, connect, start};
+use srt_common::sys::socket::{SocketAddress, bind, socket};
 use srt_tests::{Who, both, run, wait};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -280,8 +281,15 @@ both! {
     }
 
     fn localhost_is_tried_in_both_families(who) {
-        let Ok(listener) = TcpListener::bind("[::1]:0") else { srt_tests::skip!("no IPv6 here") };
-        let port = listener.local_addr().expect("address").port();
+        let (listener, port, _refuses) = loop {
+            let Ok(listener) = TcpListener::bind("[::1]:0") else { srt_tests::skip!("no IPv6 here") };
+            let port = listener.local_addr().expect("address").port();
+            // In the other family the port must be nobody's: it is bound, and nothing listens.
+            let other = socket(libc::AF_INET, libc::SOCK_STREAM).expect("socket");
+            if bind(&other, &SocketAddress::tcp(([127, 0, 0, 1], port).into())).is_ok() {
+                break (listener, port, other);
+            }
+        };
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _gone = stream.write_all(b"HTTP/1.1 403 here\r\n\r\n");

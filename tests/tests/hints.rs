@@ -101,10 +101,15 @@ mod user_namespaces {
         fn apparmor_is_named_where_it_gives_a_namespace_without_capabilities(who) {
             // The profile `unprivileged_userns`: unshare(2) works, and every use of a capability inside is refused.
             // user_namespaces(7): without one /proc/PID/setgroups cannot be opened for writing.
-            let profile = refuse_flag(libc::SYS_openat, 2, libc::O_CREAT, libc::EACCES);
+            let profile = [
+                refuse_flag(libc::SYS_openat, 2, libc::O_CREAT, libc::EACCES),
+                // musl's open(3), where there is such a system call.
+                #[cfg(target_arch = "x86_64")]
+                refuse_flag(libc::SYS_open, 1, libc::O_CREAT, libc::EACCES),
+            ];
             let scratch = who.scratch();
             let script = sysctl(&scratch, "apparmor_restrict_unprivileged_userns", "1\n");
-            let refused = behind(&[profile], with_mounts(&script, &with(who, "srt-ns", &[])));
+            let refused = behind(&profile, with_mounts(&script, &with(who, "srt-ns", &[])));
             failed(&refused, "srt-ns", "cannot write /proc/self/setgroups", "AppArmor restricts user namespaces here");
         }
 
