@@ -112,6 +112,8 @@ pub fn reset_inherited() {
             libc::SIGUSR2,
             libc::SIGALRM,
             libc::SIGCHLD,
+            // What Python's interpreter ignores, and leaves so to what it runs; SIGPIPE, too, which std sees to.
+            libc::SIGXFSZ,
         ] {
             // SAFETY: all-zero bytes are a valid sigaction; the handler does nothing at all.
             unsafe {
