@@ -11,6 +11,7 @@ pub mod host;
 pub mod manual;
 pub mod pages;
 pub mod processes;
+pub mod random;
 pub mod raw_filters;
 pub mod refusals;
 pub mod servers;

@@ -188,32 +188,3 @@ fn reap() {
     // SAFETY: a null status is not written.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
-
-/// Numbers that look random, from a seed that is printed: xorshift64.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A new sequence every time; `SRT_SEED` repeats one.
-    pub fn new() -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time");
-        let given = std::env::var("SRT_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or(now.as_nanos() as u64) | 1;
-        eprintln!("SRT_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A time below `limit`.
-    pub fn below(&mut self, limit: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        limit.mul_f64(self.0 as f64 / u64::MAX as f64)
-    }
-}
-
-impl Default for Random {
-    fn default() -> Self {
-        Self::new()
-    }
-}

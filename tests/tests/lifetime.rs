@@ -3,7 +3,8 @@
 //! The test process adopts every orphan below it, so it sees whatever is left, and [`Family::ends`] fails where
 //! something is. What took longest is printed (`--nocapture`).
 
-use srt_tests::processes::{self, Family, Process, Random, child_named};
+use srt_tests::processes::{self, Family, Process, child_named};
+use srt_tests::random::Random;
 use srt_tests::talk::{Talk, code};
 use srt_tests::{DEADLINE, Who, both, chain, has, run, skip, tool, wait, wait_until};
 use std::fs;
@@ -107,7 +108,7 @@ fn harmed_at_random_moments(
     const AT_A_TIME: usize = 4;
     let limit = time_of_a_start(who).mul_f64(1.5).max(Duration::from_millis(10));
     family.ends();
-    let mut random = Random::new();
+    let mut random = Random::unlike_before();
     let mut worst = Duration::ZERO;
     let mut statuses = vec![];
     let one = |options: &[&str], delay: Duration| {
@@ -118,7 +119,7 @@ fn harmed_at_random_moments(
     };
     for options in LIVES.iter().cycle().take(count / AT_A_TIME) {
         thread::scope(|scope| {
-            let delays: Vec<_> = (0..AT_A_TIME).map(|_| random.below(limit)).collect();
+            let delays: Vec<_> = (0..AT_A_TIME).map(|_| random.time_below(limit)).collect();
             let all: Vec<_> =
                 delays.into_iter().map(|delay| scope.spawn(move || one(options, delay))).collect();
             statuses.extend(all.into_iter().map(|thread| thread.join().expect("join")));

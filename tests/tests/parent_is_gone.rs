@@ -3,7 +3,8 @@
 //!
 //! `SRT_KILLS=1000` kills as many callers as the finding asked for.
 
-use srt_tests::processes::{self, Family, Random};
+use srt_tests::processes::{self, Family};
+use srt_tests::random::Random;
 use srt_tests::talk::{Talk, code};
 use srt_tests::{Who, both, pass_fd, run, tool, wait, wait_until};
 use std::fs::File;
@@ -162,7 +163,7 @@ both! {
     fn a_caller_killed_at_any_moment_leaves_nothing(who) {
         let family = Family::new();
         let kills: usize = std::env::var("SRT_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(60);
-        let mut random = Random::new();
+        let mut random = Random::unlike_before();
         let mut worst = Duration::ZERO;
         // From before the fork to some time after the command has started.
         let start = Instant::now();
@@ -176,7 +177,7 @@ both! {
             let (sandbox, writer) = sandbox(who, options, &["sleep", "1000"]);
             drop(writer);
             let mut caller = python(CALLER, &sandbox).stderr(Stdio::null()).spawn().expect("spawn");
-            std::thread::sleep(random.below(limit));
+            std::thread::sleep(random.time_below(limit));
             caller.kill().expect("kill");
             wait(&mut caller, "the caller");
             worst = worst.max(family.ends());

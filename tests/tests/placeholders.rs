@@ -2,7 +2,8 @@
 //! sandbox ended. What the user has there is never touched.
 
 use srt_tests::host::Events;
-use srt_tests::processes::{Random, child_named, descendants, kill};
+use srt_tests::processes::{child_named, descendants, kill};
+use srt_tests::random::Random;
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
 use srt_tests::{Ran, Scratch, Who, both, run, wait, wait_until};
@@ -18,11 +19,6 @@ use std::time::Duration;
 /// How often a test with chance in it tries. `SRT_KILLS=1000` for more.
 fn tries() -> u64 {
     std::env::var("SRT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
-}
-
-/// Below `limit`.
-fn number(random: &mut Random, limit: usize) -> usize {
-    random.below(Duration::from_nanos(limit as u64 * 1_000_000)).as_millis() as usize % limit
 }
 
 /// A sandbox with placeholders (`P`, `P/`), without srt-mount.
@@ -240,11 +236,11 @@ both! {
         let project = path.parent().expect("a directory");
         let asked = [text.clone(), format!("{text}.d/")];
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-        let mut random = Random::new();
+        let mut random = Random::unlike_before();
         for turn in 0..tries() {
             let mut child = sandbox(who, &asked, "exec sleep 0.01").stderr(Stdio::null()).spawn().expect("spawn");
             let pid = i32::try_from(child.id()).expect("a pid");
-            std::thread::sleep(random.below(Duration::from_millis(20)));
+            std::thread::sleep(random.time_below(Duration::from_millis(20)));
             let watchdog = || {
                 let children = descendants(pid);
                 children.iter().find(|child| child.name == "srt-watchdog").map(|child| child.pid)
@@ -303,15 +299,15 @@ both! {
     fn eight_share_it_and_the_last_one_removes_it_in_whatever_order_they_end(who) {
         let (_scratch, path, text) = place(who);
         let project = path.parent().expect("a directory");
-        let mut random = Random::new();
+        let mut random = Random::unlike_before();
         for turn in 0..(tries() / 8).max(2) {
             let asked = if turn % 2 == 0 { text.clone() } else { format!("{text}/") };
             let mut all: Vec<Talk> = (0..8).map(|_| running(who, &[&asked])).collect();
             let inode = path.metadata().expect("it stands").ino();
             while !all.is_empty() {
                 assert_eq!(path.metadata().expect("it stands").ino(), inode);
-                let ends = all.swap_remove(number(&mut random, all.len()));
-                if number(&mut random, 2) == 0 {
+                let ends = all.swap_remove(random.below(all.len()));
+                if random.one_in(2) {
                     finish(ends);
                 } else {
                     ends.signal(libc::SIGKILL);

@@ -3,6 +3,7 @@
 //!
 //!     attack NAME [words…]         prints `succeeded: …` and exits 0, or `refused: …` and exits 7
 //!     attack each 'NAME words' …   one attack after the other, each in a process of its own; exits 0
+//!     attack all 'NAME words' …    the same in this process, for many that kill nobody
 //!
 //! Anything else (a panic: 101) means that the attack itself is broken, which is never taken for a refusal.
 
@@ -31,15 +32,21 @@ fn main() -> ExitCode {
     if let Some((&"each", attacks)) = words.split_first() {
         return each(attacks);
     }
-    match attack(&words) {
-        Ok(said) => {
-            println!("succeeded: {}", said.trim_end().replace('\n', " "));
-            ExitCode::SUCCESS
+    if let Some((&"all", attacks)) = words.split_first() {
+        for words in attacks {
+            println!("{words}: {}", said(&attack(&words.split_whitespace().collect::<Vec<_>>())));
         }
-        Err(error) => {
-            println!("refused: {error}");
-            ExitCode::from(REFUSED)
-        }
+        return ExitCode::SUCCESS;
+    }
+    let outcome = attack(&words);
+    println!("{}", said(&outcome));
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+fn said(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(said) => format!("succeeded: {}", said.trim_end().replace('\n', " ")),
+        Err(error) => format!("refused: {error}"),
     }
 }
 
