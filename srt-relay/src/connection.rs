@@ -79,6 +79,8 @@ pub struct Peer {
     writable: bool,
     /// Reported as hung up or in error.
     gone: bool,
+    /// A write has met its reset.
+    reset: bool,
     /// Its bytes are in pages that splice(2) can move: a TCP socket's.
     splices: bool,
 }
@@ -86,7 +88,7 @@ pub struct Peer {
 impl Peer {
     fn new(socket: OwnedFd, family: libc::c_int) -> Self {
         let splices = family != libc::AF_UNIX;
-        Self { socket: socket.into(), readable: false, writable: false, gone: false, splices }
+        Self { socket: socket.into(), readable: false, writable: false, gone: false, reset: false, splices }
     }
 
     fn note(&mut self, events: u32) {
@@ -186,6 +188,10 @@ impl Flow {
         };
         self.bulk = count >= stock.share.min(BULK);
         if count == 0 {
+            // The kernel tells a reset once; what asks after that sees an end (sock_error() in include/net/sock.h).
+            if from.reset {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
             self.state = State::Draining;
         }
         Ok(())
@@ -238,6 +244,7 @@ impl Flow {
             to.writable = false;
             return;
         }
+        to.reset |= error.kind() == ErrorKind::ConnectionReset;
         // Passed back to the sender as far as the protocol can: its next write on a Unix socket fails.
         let _gone = shutdown(&from.socket, libc::SHUT_RD);
         *self = Self { state: State::Finished, ..Self::NEW };

@@ -5,66 +5,10 @@
 mod common;
 
 use common::*;
-use srt_tests::{DEADLINE, Who, both};
+use srt_tests::{DEADLINE, both};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// The four ways in which a relay can stand between two families.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    TcpToUnix,
-    UnixToTcp,
-    TcpToTcp,
-    UnixToUnix,
-}
-
-const WAYS: [Way; 4] = [Way::TcpToUnix, Way::UnixToTcp, Way::TcpToTcp, Way::UnixToUnix];
-
-/// A relay and the two sides of it.
-struct Setup {
-    relay: Relay,
-    connect: Box<dyn Fn() -> Box<dyn Stream>>,
-    accept: Box<dyn Fn() -> Box<dyn Stream>>,
-    _scratch: srt_tests::Scratch,
-}
-
-impl Setup {
-    fn new(who: Who, way: Way) -> Self {
-        let scratch = who.scratch();
-        let (listen, target) = (scratch.join("listen"), scratch.join("target"));
-        let (from_tcp, to_tcp) =
-            (matches!(way, Way::TcpToUnix | Way::TcpToTcp), matches!(way, Way::UnixToTcp | Way::TcpToTcp));
-        let (accept, connect_address): (Box<dyn Fn() -> Box<dyn Stream>>, String) = if to_tcp {
-            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-            let port = server.local_addr().expect("address").port();
-            (Box::new(move || bounded(server.accept().expect("accept").0)), format!("tcp:127.0.0.1:{port}"))
-        } else {
-            let server = UnixListener::bind(&target).expect("bind");
-            std::os::unix::fs::chown(&target, Some(who.uid()), None).expect("chown");
-            (
-                Box::new(move || bounded(server.accept().expect("accept").0)),
-                format!("unix:{}", target.display()),
-            )
-        };
-        let port = free_port();
-        let listen_address =
-            if from_tcp { format!("tcp:127.0.0.1:{port}") } else { format!("unix:{}", listen.display()) };
-        let relay = Relay::start(who, &[listen_address, connect_address]);
-        let connect: Box<dyn Fn() -> Box<dyn Stream>> = if from_tcp {
-            Box::new(move || bounded(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect")))
-        } else {
-            Box::new(move || bounded(UnixStream::connect(&listen).expect("connect")))
-        };
-        Self { relay, connect, accept, _scratch: scratch }
-    }
-
-    fn pair(&self) -> (Box<dyn Stream>, Box<dyn Stream>) {
-        ((self.connect)(), (self.accept)())
-    }
-}
 
 const BIG: usize = 100_000_000;
 

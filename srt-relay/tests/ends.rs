@@ -232,6 +232,25 @@ both! {
         relay.settles_at(before);
     }
 
+    fn a_reset_is_one_for_the_other_side_also_where_a_write_meets_it_first(who) {
+        let setup = Setup::new(who, Way::TcpToTcp);
+        let before = setup.relay.descriptors();
+        for client_resets in [true, false] {
+            let (client, server) = setup.pair();
+            let (mut gone, mut left) = if client_resets { (client, server) } else { (server, client) };
+            // All is full: the relay reads no reset before it has written what comes the other way.
+            while has_room(gone.as_ref(), Duration::from_millis(500)) {
+                gone.write_all(&[7; 4096]).expect("write");
+            }
+            reset_on_close(gone.as_ref());
+            drop(gone);
+            left.write_all(b"x").expect("write");
+            let error = receive_sum(&mut *left).expect_err("a broken stream must not look complete");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        setup.relay.settles_at(before);
+    }
+
     fn what_was_sent_before_a_server_closes_with_unread_bytes_is_delivered(who) {
         let served = start(who, true, &[]);
         // The server reads one byte, answers and closes: the rest of the request is unread, which is

@@ -6,12 +6,13 @@ use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A relay that has said `ready`. Killed when it goes out of scope.
 pub struct Relay {
@@ -165,6 +166,60 @@ pub fn free_port() -> u16 {
         .expect("a free port")
 }
 
+/// The four ways in which a relay can stand between two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    TcpToUnix,
+    UnixToTcp,
+    TcpToTcp,
+    UnixToUnix,
+}
+
+pub const WAYS: [Way; 4] = [Way::TcpToUnix, Way::UnixToTcp, Way::TcpToTcp, Way::UnixToUnix];
+
+/// A relay and the two sides of it.
+pub struct Setup {
+    pub relay: Relay,
+    connect: Box<dyn Fn() -> Box<dyn Stream>>,
+    accept: Box<dyn Fn() -> Box<dyn Stream>>,
+    _scratch: srt_tests::Scratch,
+}
+
+impl Setup {
+    pub fn new(who: Who, way: Way) -> Self {
+        let scratch = who.scratch();
+        let (listen, target) = (scratch.join("listen"), scratch.join("target"));
+        let (from_tcp, to_tcp) =
+            (matches!(way, Way::TcpToUnix | Way::TcpToTcp), matches!(way, Way::UnixToTcp | Way::TcpToTcp));
+        let (accept, connect_address): (Box<dyn Fn() -> Box<dyn Stream>>, String) = if to_tcp {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+            let port = server.local_addr().expect("address").port();
+            (Box::new(move || bounded(server.accept().expect("accept").0)), format!("tcp:127.0.0.1:{port}"))
+        } else {
+            let server = UnixListener::bind(&target).expect("bind");
+            std::os::unix::fs::chown(&target, Some(who.uid()), None).expect("chown");
+            (
+                Box::new(move || bounded(server.accept().expect("accept").0)),
+                format!("unix:{}", target.display()),
+            )
+        };
+        let port = free_port();
+        let listen_address =
+            if from_tcp { format!("tcp:127.0.0.1:{port}") } else { format!("unix:{}", listen.display()) };
+        let relay = Relay::start(who, &[listen_address, connect_address]);
+        let connect: Box<dyn Fn() -> Box<dyn Stream>> = if from_tcp {
+            Box::new(move || bounded(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect")))
+        } else {
+            Box::new(move || bounded(UnixStream::connect(&listen).expect("connect")))
+        };
+        Self { relay, connect, accept, _scratch: scratch }
+    }
+
+    pub fn pair(&self) -> (Box<dyn Stream>, Box<dyn Stream>) {
+        ((self.connect)(), (self.accept)())
+    }
+}
+
 /// Everything up to the end of the stream.
 #[track_caller]
 pub fn read_all(stream: &mut (impl Read + ?Sized)) -> Vec<u8> {
@@ -175,6 +230,11 @@ pub fn read_all(stream: &mut (impl Read + ?Sized)) -> Vec<u8> {
 
 /// Closes with a reset rather than an end.
 pub fn reset(stream: TcpStream) {
+    reset_on_close(&stream);
+}
+
+/// The same when it is closed.
+pub fn reset_on_close(stream: &(impl AsRawFd + ?Sized)) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of::<libc::linger>() as u32;
     // SAFETY: a pointer to a linger and its size.
@@ -188,6 +248,13 @@ pub fn reset(stream: TcpStream) {
         )
     };
     assert_eq!(result, 0);
+}
+
+/// Whether something can be written within `time`.
+pub fn has_room(stream: &(impl AsRawFd + ?Sized), time: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) == 1 }
 }
 
 /// A pipe: to read from, and to give away.
