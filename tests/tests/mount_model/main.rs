@@ -8,14 +8,14 @@
 
 mod model;
 
-use model::{Model, OWNED};
+use model::{Model, OWNED, Refusal};
 use srt_tests::random::{Random, rounds};
 use srt_tests::{Scratch, Who, both, run, tool};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 
 /// How many lists the usual run builds.
-const LISTS: u64 = 40;
+const LISTS: u64 = 45;
 
 /// Names of what the sandbox may be given, some of them through links. `w` is what it usually can write.
 const PLACES: [&str; 38] = [
@@ -115,11 +115,13 @@ fn lay_out(who: Who) -> Scratch {
     scratch
 }
 
-/// An operation that may make sense.
-fn operation(random: &mut Random, scratch: &Scratch) -> Vec<String> {
+/// An operation that may make sense behind these.
+fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Vec<String> {
     let at = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
     let dest = if random.one_in(3) { random.one_of(&ELSEWHERE) } else { random.one_of(&PLACES) };
     let (dest, source) = (at(dest), at(random.one_of(&PLACES)));
+    let earlier = list.get(random.below(list.len().max(1))).and_then(|op| op.last()).cloned();
+    let dest = earlier.clone().filter(|_| random.one_in(6)).unwrap_or(dest);
     let words: Vec<&str> = match random.below(24) {
         0..=2 => vec!["--bind", &source, &dest],
         // As most people do it.
@@ -133,7 +135,7 @@ fn operation(random: &mut Random, scratch: &Scratch) -> Vec<String> {
         16 => vec!["--symlink", random.one_of(&["f", "../canary", "/etc", "in"]), &dest],
         17..=19 => vec!["--mask", &dest],
         20 => vec!["--mask-try", &dest],
-        21 => vec!["--remount-ro", &dest],
+        21 => vec!["--remount-ro", earlier.as_deref().unwrap_or(&dest)],
         kind => {
             let [low, high] = random.one_of(&LAYERS).map(at);
             let option = if kind == 22 { "--ro-overlay" } else { "--tmp-overlay" };
@@ -148,20 +150,23 @@ fn operation(random: &mut Random, scratch: &Scratch) -> Vec<String> {
 fn list(random: &mut Random, scratch: &Scratch, host: &Model) -> (Vec<Vec<String>>, bool) {
     let canary = scratch.join("canary").to_str().expect("UTF-8").to_owned();
     let at = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
-    let placeholders = random.one_in(5);
+    let placeholders = random.one_in(3);
     let mut list = vec![];
     if !random.one_in(4) {
         list.push(vec!["--bind".to_owned(), at("w"), at("w")]);
     }
     let length = 2 + random.below(7);
-    while list.len() < length {
-        list.push(operation(random, scratch));
+    // What is to be wrong with its end: nothing, anything, a link that an earlier run may have left.
+    let wanted = [None, None, Some(Refusal::Other), Some(Refusal::Planted)][random.below(4)];
+    for _ in 0..1000 {
+        list.push(operation(random, scratch, &list));
         match host.built(&list, placeholders) {
             // A user may grant what lies behind a link, if that is no link of an earlier run.
             Ok(model) if model.grants(&canary) => drop(list.pop()),
-            Ok(_) => {}
-            Err(_) if random.one_in(30) => break,
-            Err(_) => drop(list.pop()),
+            Ok(_) if list.len() < length => {}
+            Ok(_) if wanted.is_none() => break,
+            Err(refusal) if list.len() == length && wanted == Some(refusal) => break,
+            _ => drop(list.pop()),
         }
     }
     (list, placeholders)

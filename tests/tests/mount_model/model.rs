@@ -53,6 +53,8 @@ struct Mount {
 pub enum Refusal {
     Missing,
     NotADirectory,
+    /// A link on the way that an earlier run may have left.
+    Planted,
     Other,
 }
 
@@ -219,7 +221,10 @@ impl Model {
             match &self.nodes[node].kind {
                 Kind::Link(target) if follow_last || !ahead.is_empty() => {
                     links += 1;
-                    if links > 40 || way.iter().any(|place| planted.contains(&place.node)) {
+                    if way.iter().any(|place| planted.contains(&place.node)) {
+                        return Err(Refusal::Planted);
+                    }
+                    if links > 40 {
                         return Err(Refusal::Other);
                     }
                     if target.starts_with('/') {
