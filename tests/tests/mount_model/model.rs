@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 /// What a name leads to.
 #[derive(Clone, Debug)]
@@ -80,7 +81,8 @@ type Result<T> = std::result::Result<T, Refusal>;
 /// The host's tree, and the sandbox's mounts over it.
 #[derive(Clone, Debug)]
 pub struct Model {
-    nodes: Vec<Node>,
+    /// Shared by all copies of the model until they differ.
+    nodes: Vec<Rc<Node>>,
     /// How many of them are above the part of the host that is known.
     above: usize,
     mounts: Vec<Mount>,
@@ -101,7 +103,7 @@ fn names(path: &str) -> impl DoubleEndedIterator<Item = &str> {
 }
 
 /// What a file becomes when an attack writes it.
-pub const OWNED: &str = "OWNED\n";
+const OWNED: &str = "OWNED\n";
 
 impl Model {
     /// The host: `top` and all below it. Above it there is nothing but the way.
@@ -109,7 +111,7 @@ impl Model {
         let root = Node { kind: Kind::Directory(BTreeMap::new()), on: On::Host, fixed: false };
         let mount = Mount { root: 0, at: None, read_only: true, mask: false };
         let mut host = Self {
-            nodes: vec![root],
+            nodes: vec![Rc::new(root)],
             above: 0,
             mounts: vec![mount],
             pins: BTreeSet::new(),
@@ -148,7 +150,7 @@ impl Model {
     }
 
     fn node(&mut self, kind: Kind, on: On) -> usize {
-        self.nodes.push(Node { kind, on, fixed: false });
+        self.nodes.push(Rc::new(Node { kind, on, fixed: false }));
         self.nodes.len() - 1
     }
 
@@ -159,7 +161,7 @@ impl Model {
     }
 
     fn children(&mut self, node: usize) -> &mut BTreeMap<String, usize> {
-        match &mut self.nodes[node].kind {
+        match &mut Rc::make_mut(&mut self.nodes[node]).kind {
             Kind::Directory(children) => children,
             other => panic!("{other:?} is no directory"),
         }
@@ -419,7 +421,7 @@ impl Model {
                 let kind =
                     if directory { Kind::Directory(BTreeMap::new()) } else { Kind::File(String::new()) };
                 let there = self.make(dest.way[dest.way.len() - 1], name, kind, self.placeholders)?;
-                self.nodes[there.node].fixed = !directory;
+                Rc::make_mut(&mut self.nodes[there.node]).fixed = !directory;
                 Ok((dest, there))
             }
             _ => Err(Refusal::Other),
@@ -566,7 +568,7 @@ impl Model {
         if words[0] == "truncate-open" {
             let Some(place) = self.at(path) else { return Some(None) };
             let refused = read_only(self, place) || self.nodes[place.node].fixed;
-            return Some(match &mut self.nodes[place.node].kind {
+            return Some(match &mut Rc::make_mut(&mut self.nodes[place.node]).kind {
                 Kind::File(text) if !refused => {
                     *text = OWNED.to_owned();
                     Some(())
