@@ -56,6 +56,8 @@ pub enum Refusal {
     NotADirectory,
     /// A link on the way that an earlier run may have left.
     Planted,
+    /// A link in the place of the destination itself.
+    Link,
     Other,
 }
 
@@ -439,7 +441,7 @@ impl Model {
             }
         };
         match there {
-            Some(there) if matches!(self.nodes[there.node].kind, Kind::Link(_)) => Err(Refusal::Other),
+            Some(there) if matches!(self.nodes[there.node].kind, Kind::Link(_)) => Err(Refusal::Link),
             _ => Ok(Dest { way, name, there }),
         }
     }
