@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Call, Scripted, connect, start};
+use srt_tests::noise::Noise;
 use srt_tests::{DEADLINE, both, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -13,20 +14,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-
-/// Bytes in which every place is different, as good as random to anything that could mix them up.
-fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
-    bytes.truncate(length);
-    bytes
-}
 
 const UP: u64 = 0x9e37_79b9_7f4a_7c15;
 const DOWN: u64 = 0xc2b2_ae3d_27d4_eb4f;
@@ -37,13 +24,13 @@ const BULK: usize = 100_000_000;
 fn exchange(call: &mut Call, length: usize) -> bool {
     let mut sender = call.stream.try_clone().expect("clone");
     let feeder = std::thread::spawn(move || {
-        sender.write_all(&pattern(DOWN, length)).expect("write");
+        sender.write_all(&Noise::first(DOWN, length)).expect("write");
         sender.shutdown(Shutdown::Write).expect("shutdown");
     });
     let mut got = vec![];
     call.stream.read_to_end(&mut got).expect("read");
     feeder.join().expect("feeder");
-    got == pattern(UP, length)
+    got == Noise::first(UP, length)
 }
 
 /// A proxy behind which is [`exchange`], and what came of it.
@@ -57,7 +44,7 @@ fn exchanging(length: usize) -> (Scripted, Receiver<bool>) {
 }
 
 fn feed(mut to: impl Write + Send + 'static, length: usize) -> JoinHandle<()> {
-    std::thread::spawn(move || to.write_all(&pattern(UP, length)).expect("write"))
+    std::thread::spawn(move || to.write_all(&Noise::first(UP, length)).expect("write"))
 }
 
 #[track_caller]
@@ -78,7 +65,7 @@ both! {
         let mut got = vec![];
         child.stdout.take().expect("stdout").read_to_end(&mut got).expect("read");
         feeder.join().expect("feeder");
-        assert!(got == pattern(DOWN, BULK), "{} bytes came", got.len());
+        assert!(got == Noise::first(DOWN, BULK), "{} bytes came", got.len());
         assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
         ended_well(&mut child);
     }
@@ -93,14 +80,14 @@ both! {
         let mut child = command.args(["a", "1"]).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().expect("spawn");
         let mut sender = ours.try_clone().expect("clone");
         let feeder = std::thread::spawn(move || {
-            sender.write_all(&pattern(UP, LENGTH)).expect("write");
+            sender.write_all(&Noise::first(UP, LENGTH)).expect("write");
             sender.shutdown(Shutdown::Write).expect("shutdown");
         });
         // `command` has its copies of the socket open: the end comes by shutdown(2), or not at all.
         let mut got = vec![];
         (&ours).read_to_end(&mut got).expect("read");
         feeder.join().expect("feeder");
-        assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+        assert!(got == Noise::first(DOWN, LENGTH), "{} bytes came", got.len());
         assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
         ended_well(&mut child);
     }
@@ -109,12 +96,12 @@ both! {
         const LENGTH: usize = 20_000_000;
         let (proxy, told) = exchanging(LENGTH);
         let scratch = who.scratch();
-        let (input, output) = (scratch.file("in", pattern(UP, LENGTH)), scratch.file("out", ""));
+        let (input, output) = (scratch.file("in", Noise::first(UP, LENGTH)), scratch.file("out", ""));
         let open = std::fs::File::options().append(true).open(&output).expect("open");
         let mut command = connect(who, &proxy.url("http"));
         command.args(["a", "1"]).stdin(std::fs::File::open(input).expect("open")).stdout(open).stderr(Stdio::piped());
         ended_well(&mut command.spawn().expect("spawn"));
-        assert!(std::fs::read(output).expect("read") == pattern(DOWN, LENGTH));
+        assert!(std::fs::read(output).expect("read") == Noise::first(DOWN, LENGTH));
         assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
     }
 
@@ -135,20 +122,20 @@ both! {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
             let mut sender = stream.try_clone().expect("clone");
             let feeder = std::thread::spawn(move || {
-                sender.write_all(&pattern(DOWN, LENGTH)).expect("write");
+                sender.write_all(&Noise::first(DOWN, LENGTH)).expect("write");
                 sender.shutdown(Shutdown::Write).expect("shutdown");
             });
             let mut got = vec![];
             stream.read_to_end(&mut got).expect("read");
             feeder.join().expect("feeder");
-            got == pattern(UP, LENGTH)
+            got == Noise::first(UP, LENGTH)
         });
         let mut child = start(connect(who, &format!("http+unix:{}", path.display())).args(["a", "1"]));
         let feeder = feed(child.stdin.take().expect("stdin"), LENGTH);
         let mut got = vec![];
         child.stdout.take().expect("stdout").read_to_end(&mut got).expect("read");
         feeder.join().expect("feeder");
-        assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+        assert!(got == Noise::first(DOWN, LENGTH), "{} bytes came", got.len());
         assert!(server.join().expect("server"));
         ended_well(&mut child);
     }
@@ -207,7 +194,7 @@ both! {
                 None => ours.read_to_end(&mut got),
             }
             .expect("read");
-            assert!(got == pattern(DOWN, LENGTH), "{} bytes came", got.len());
+            assert!(got == Noise::first(DOWN, LENGTH), "{} bytes came", got.len());
             assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
             ended_well(&mut child);
         }
@@ -325,7 +312,7 @@ both! {
         let feeder = feed(writer, 3_000_000);
         let mut got = vec![];
         reader.read_to_end(&mut got).expect("read");
-        assert!(got == pattern(DOWN, 3_000_000));
+        assert!(got == Noise::first(DOWN, 3_000_000));
         feeder.join().expect("feeder");
         assert!(told.recv_timeout(DEADLINE).expect("the peer's word"));
         ended_well(&mut child);

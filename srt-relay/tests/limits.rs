@@ -149,7 +149,7 @@ both! {
             .into_iter()
             .map(|(mut client, mut server)| {
                 let sender = thread::spawn(move || send_noise(&mut *client, 1, 5_000_000).expect("send"));
-                let receiver = thread::spawn(move || receive_sum(&mut *server).expect("receive"));
+                let receiver = thread::spawn(move || receive_noise(&mut *server, 1).expect("receive"));
                 (sender, receiver)
             })
             .collect();

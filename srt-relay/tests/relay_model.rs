@@ -8,6 +8,7 @@
 mod common;
 
 use common::*;
+use srt_tests::noise::Noise;
 use srt_tests::random::{Random, rounds};
 use srt_tests::{Who, both, wait_until};
 use std::io::{self, ErrorKind};
@@ -46,11 +47,7 @@ enum Over {
 /// A stream's bytes: a part of one noise that repeats after a prime number of bytes.
 fn noise(from: usize) -> &'static [u8] {
     static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
-    let noise = NOISE.get_or_init(|| {
-        let mut bytes = vec![0; 65_521];
-        Noise::new(0x5eed_0f00_0d5e_ed01).fill(&mut bytes);
-        bytes
-    });
+    let noise = NOISE.get_or_init(|| Noise::first(0x5eed_0f00_0d5e_ed01, 65_521));
     &noise[from % noise.len()..]
 }
 

@@ -9,6 +9,7 @@ pub mod attacks;
 pub mod bpf;
 pub mod host;
 pub mod manual;
+pub mod noise;
 pub mod pages;
 pub mod processes;
 pub mod random;
@@ -26,7 +27,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The ordinary user's uid and gid. No entry in /etc/passwd is needed.
@@ -401,6 +402,22 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Does `work` for each of `cases`, up to `most` of them at a time: what mostly waits need not wait for the others. Fails
+/// the test if one fails.
+pub fn at_once<T: Send>(most: usize, cases: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    let cases = Mutex::new(cases.into_iter().collect::<Vec<_>>().into_iter());
+    let next = || cases.lock().expect("nothing fails under the lock").next();
+    std::thread::scope(|scope| {
+        for _ in 0..most {
+            scope.spawn(|| {
+                while let Some(case) = next() {
+                    work(case);
+                }
+            });
+        }
+    });
 }
 
 /// The whole chain around a command: everything read-only, fresh /dev, /proc and /tmp, and `work` writable.

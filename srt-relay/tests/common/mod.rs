@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+use srt_tests::noise::Noise;
 use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -268,65 +269,29 @@ pub fn pipe() -> (File, OwnedFd) {
     (read, unsafe { OwnedFd::from_raw_fd(ends[1]) })
 }
 
-/// A stream of bytes that repeats after no power of two, from a start value.
-pub struct Noise(u64);
-
-impl Noise {
-    pub fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for word in bytes.chunks_mut(8) {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            word.copy_from_slice(&self.0.to_le_bytes()[..word.len()]);
-        }
-    }
-}
-
-/// FNV-1a, by 8 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checksum(pub u64, pub usize);
-
-impl Checksum {
-    pub fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325, 0)
-    }
-
-    pub fn add(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        self.1 += bytes.len();
-    }
-}
-
-/// Writes `total` bytes of noise in pieces of changing size, then ends; returns their checksum.
-pub fn send_noise(stream: &mut dyn Stream, seed: u64, total: usize) -> io::Result<Checksum> {
-    let (mut noise, mut sum, mut left) = (Noise::new(seed), Checksum::new(), total);
-    let mut buffer = vec![0; 300_000];
+/// Writes `total` bytes of noise in pieces of changing size, then ends; returns how many.
+pub fn send_noise(stream: &mut dyn Stream, seed: u64, total: usize) -> io::Result<usize> {
+    let (mut noise, mut left) = (Noise::new(seed), total);
     let mut size = 1;
     while left > 0 {
-        size = (size * 7 + 13) % buffer.len() + 1;
-        let piece = &mut buffer[..size.min(left)];
-        noise.fill(piece);
+        size = (size * 7 + 13) % 300_000 + 1;
+        let piece = noise.next(size.min(left));
         stream.write_all(piece)?;
-        sum.add(piece);
         left -= piece.len();
     }
     stream.end();
-    Ok(sum)
+    Ok(total)
 }
 
-/// The checksum of everything up to the end.
-pub fn receive_sum(stream: &mut dyn Stream) -> io::Result<Checksum> {
-    let (mut sum, mut buffer) = (Checksum::new(), vec![0; 100_000]);
+/// Reads up to the end, which must be the noise with this seed; returns how many bytes it was.
+pub fn receive_noise(stream: &mut dyn Stream, seed: u64) -> io::Result<usize> {
+    let (mut noise, mut got, mut buffer) = (Noise::new(seed), 0, vec![0; 100_000]);
     loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(sum),
-            count => sum.add(&buffer[..count]),
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(got);
         }
+        assert!(noise.goes_on_with(&buffer[..count]), "something is wrong after {got} bytes");
+        got += count;
     }
 }
