@@ -7,7 +7,8 @@
 use srt_tests::host::{Events, Greeter};
 use srt_tests::processes::{self, Family};
 use srt_tests::talk::{Talk, code};
-use srt_tests::{Who, both, has, run, skip, tool, wait_until};
+use srt_tests::{Who, at_once, both, has, run, skip, tool, wait_until};
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -47,23 +48,25 @@ both! {
         let socket = scratch.join("host.sock");
         let _host = Greeter::start(&socket, "host");
         let relay = format!("8080={}", socket.display());
-        let publish = format!("{}=8000", scratch.join("dev.sock").display());
-        let cases: [(&[&str], i32); 4] = [
-            (&["--sidecar", "exec sleep 100", "--", "/none"], 127),
-            (&["--sidecar", "exec sleep 100", "--sidecar", "exec sleep 101", "--", "/etc"], 126),
-            (&["--sidecar", "exec sleep 100", "--", "srt-mount", "--ro-bind", "/none", "/none", "--", "true"], 125),
-            (&["--relay", &relay, "--publish", &publish, "--sidecar", "exec sleep 100", "--", "/none"], 127),
-        ];
-        for options in [&["--keep-session", "--as-pid-1"][..], &["--keep-session"]] {
-            for (words, expected) in cases {
+        // They wait most of the time.
+        at_once(2, [&["--keep-session", "--as-pid-1"][..], &["--keep-session"]], |options| {
+            let publish = format!("{}.sock=8000", options.len());
+            let cases: [(&[&str], i32); 4] = [
+                (&["--sidecar", "exec sleep 100", "--", "/none"], 127),
+                (&["--sidecar", "exec sleep 100", "--sidecar", "exec sleep 101", "--", "/etc"], 126),
+                (&["--sidecar", "exec sleep 100", "--", "srt-mount", "--ro-bind", "/none", "/none", "--", "true"], 125),
+                (&["--relay", &relay, "--publish", &publish, "--sidecar", "exec sleep 100", "--", "/none"], 127),
+            ];
+            at_once(cases.len(), cases, |(words, expected)| {
                 let words = [options, words].concat();
-                let mut talk = Talk::over_pipes(&mut delayed(who, &words));
+                let mut talk = Talk::over_pipes(delayed(who, &words).current_dir(scratch.path()));
                 assert_eq!(ends_in_time(&mut talk, &words), expected, "{words:?}");
-                drop(talk);
-                family.ends();
-                assert!(!scratch.join("dev.sock").exists(), "{words:?}");
-            }
-        }
+            });
+        });
+        family.ends();
+        // Nothing is left of the published sockets.
+        let names: Vec<_> = fs::read_dir(scratch.path()).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(names, ["host.sock"]);
     }
 
     fn a_start_that_is_told_to_end_before_a_sidecar_has_a_group_ends_at_once(who) {
@@ -71,7 +74,7 @@ both! {
             skip!("no strace");
         }
         let family = Family::new();
-        for options in [&[][..], &["--as-pid-1"], &["--keep-session"]] {
+        at_once(3, [&[][..], &["--as-pid-1"], &["--keep-session"]], |options| {
             let words = [options, &["--kill-after", "1", "--sidecar", "exec sleep 100", "--", "sleep", "1000"]].concat();
             let mut talk = Talk::over_pipes(&mut delayed(who, &words));
             let supervisor = processes::child_named(talk.pid(), "srt-ns");
@@ -80,9 +83,8 @@ both! {
             let code = ends_in_time(&mut talk, &words);
             // That it is the signal's is said elsewhere; here it is that there is an end.
             assert_ne!(code, 0, "{options:?}");
-            drop(talk);
-            family.ends();
-        }
+        });
+        family.ends();
     }
 
     fn a_sandbox_that_ends_while_a_sidecar_has_no_group_ends_at_once(who) {
