@@ -6,7 +6,7 @@
 use srt_tests::processes::{self, Family, Process, child_named};
 use srt_tests::random::Random;
 use srt_tests::talk::{Talk, code};
-use srt_tests::{DEADLINE, Who, both, chain, has, run, skip, tool, wait, wait_until};
+use srt_tests::{DEADLINE, Who, at_once, both, chain, has, run, skip, tool, wait, wait_until};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -105,7 +105,7 @@ fn harmed_at_random_moments(
     start: impl Fn(&[&str]) -> Command + Sync,
     harm: impl Fn(i32) + Sync,
 ) -> Vec<ExitStatus> {
-    const AT_A_TIME: usize = 4;
+    const AT_A_TIME: usize = 10;
     let limit = time_of_a_start(who).mul_f64(1.5).max(Duration::from_millis(10));
     family.ends();
     let mut random = Random::unlike_before();
@@ -117,11 +117,12 @@ fn harmed_at_random_moments(
         harm(child.id().try_into().expect("a pid"));
         wait(&mut child, "the end of what was harmed")
     };
-    for options in LIVES.iter().cycle().take(count / AT_A_TIME) {
+    let each: Vec<_> =
+        (0..count).map(|number| (LIVES[number % LIVES.len()], random.time_below(limit))).collect();
+    for some in each.chunks(AT_A_TIME) {
         thread::scope(|scope| {
-            let delays: Vec<_> = (0..AT_A_TIME).map(|_| random.time_below(limit)).collect();
             let all: Vec<_> =
-                delays.into_iter().map(|delay| scope.spawn(move || one(options, delay))).collect();
+                some.iter().map(|&(options, delay)| scope.spawn(move || one(options, delay))).collect();
             statuses.extend(all.into_iter().map(|thread| thread.join().expect("join")));
         });
         worst = worst.max(family.ends());
@@ -243,8 +244,7 @@ both! {
             let polls = names.iter().enumerate().filter(|(_, name)| **name == "ppoll").map(|(at, _)| at);
             let names = &names[..polls.clone().nth(1).unwrap_or(names.len())];
             assert!(names.len() > 30, "{calls}");
-            let mut worst = Duration::ZERO;
-            for number in 1..names.len() {
+            at_once(4, 1..names.len(), |number| {
                 // strace counts each system call's invocations apart.
                 let count = names[..=number].iter().filter(|name| **name == names[number]).count();
                 let first_or_last = names[number - 1] != names[number] || names.get(number + 1) != Some(&names[number]);
@@ -252,18 +252,16 @@ both! {
                     let inject = format!("inject={}:signal=KILL:when={count}", names[number]);
                     let ran = traced(&["-o", "/dev/null", "-e", &inject], "sleep");
                     assert_eq!(ran.signal, Some(libc::SIGKILL), "{inject}: {ran:#?}");
-                    worst = worst.max(family.ends());
                 }
-            }
-            let calls = names.len();
-            eprintln!("{options:?}: {calls} system calls, all gone after {worst:?} at most");
+            });
+            eprintln!("{options:?}: {} system calls, all gone after {:?}", names.len(), family.ends());
         }
     }
 
     fn a_start_that_is_told_to_end_ends_with_that_signal(who) {
         let family = Family::new();
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            let start = |options: &[&str]| sandbox(who, &[options, &["--kill-after", "1"]].concat(), &["sleep", "1000"]);
+            let start = |options: &[&str]| sandbox(who, &[options, &["--kill-after", "0.3"]].concat(), &["sleep", "1000"]);
             let statuses = harmed_at_random_moments(who, &family, 20, start, |pid| {
                 processes::kill(pid, signal);
                 // As PID 1 a command is told nothing that it has no handler for; only SIGTERM has consequences then.

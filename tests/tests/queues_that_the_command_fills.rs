@@ -50,7 +50,7 @@ both! {
     fn a_flooded_supervisor_keeps_the_deadline(who) {
         let family = Family::new();
         for (flood, options) in floods() {
-            let mut talk = Talk::over_pipes(&mut sandbox(who, &[options, &["--kill-after", "1"]].concat(), &flood));
+            let mut talk = Talk::over_pipes(&mut sandbox(who, &[options, &["--kill-after", "0.3"]].concat(), &flood));
             talk.expect("ready");
             talk.signal(libc::SIGTERM);
             assert_eq!(end_in_time(&mut talk, &format!("{flood:?} {options:?}")), 137);
@@ -103,7 +103,7 @@ os.write(1, b'ready\\n')
 while True: os.wait()
 ";
         let relay = format!("8080={}", socket.display());
-        let options = ["--relay", &relay, "--kill-after", "1"];
+        let options = ["--relay", &relay, "--kill-after", "0.3"];
         let mut talk = Talk::over_pipes(&mut Sandbox::bare(who).ns(&options).command(&["/usr/bin/python3", "-c", script]));
         talk.expect("ready");
         let start = Instant::now();

@@ -1,8 +1,8 @@
 //! Signals that the supervisor gets reach the command; a command that does not obey SIGTERM is killed.
 
-use srt_tests::processes::{Process, child_named};
+use srt_tests::processes::{Process, child_named, descendants};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, chain, wait_until};
+use srt_tests::{Who, at_once, both, chain, wait_until};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -77,20 +77,22 @@ both! {
         let script = "trap 'echo bye; exit 3' TERM; echo ready; sleep 1000 & wait";
         let mut talk = Talk::over_pipes(chain(who, work.path()).args(["sh", "-c", script]));
         talk.expect("ready");
+        // Before its exec the shell's child would take the signal for the shell, and sleep on until --kill-after.
+        wait_until("sleep", || descendants(talk.pid()).iter().any(|process| process.name == "sleep"));
         talk.signal(libc::SIGTERM);
         let (code, said) = talk.end();
         assert_eq!((code, said.trim()), (3, "bye"));
     }
 
     fn a_command_that_ignores_term_is_gone_after_kill_after(who) {
-        for option in ["--outlive-parent", "--as-pid-1", "--wait-all", "--keep-session"] {
+        at_once(4, ["--outlive-parent", "--as-pid-1", "--wait-all", "--keep-session"], |option| {
             let script = "trap '' TERM INT HUP; echo ready; while :; do sleep 1000; done";
-            let talk = start(who, &[option, "--kill-after", "1"], &["sh", "-c", script]);
+            let talk = start(who, &[option, "--kill-after", "0.3"], &["sh", "-c", script]);
             let start = Instant::now();
             talk.signal(libc::SIGTERM);
             assert_eq!(talk.end().0, 137, "{option}");
-            assert!(start.elapsed() >= Duration::from_secs(1), "{option}: killed too early");
-        }
+            assert!(start.elapsed() >= Duration::from_millis(300), "{option}: killed too early");
+        });
     }
 
     fn a_command_that_ignores_term_is_not_killed_under_kill_after_0(who) {
@@ -98,8 +100,8 @@ both! {
         let mut talk = start(who, &["--kill-after", "0"], &["sh", "-c", script]);
         talk.line();
         talk.signal(libc::SIGTERM);
-        // Longer than --kill-after 1, which is enough in the test above.
-        assert!(talk.is_silent_for(Duration::from_millis(1500)), "it said something, or ended");
+        // Longer than --kill-after 0.3, which is enough in the test above.
+        assert!(talk.is_silent_for(Duration::from_millis(600)), "it said something, or ended");
         talk.send("alive\n");
         talk.expect("alive");
         talk.close_input();
@@ -108,12 +110,12 @@ both! {
 
     fn more_terms_do_not_put_the_kill_off(who) {
         let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
-        let mut talk = start(who, &["--kill-after", "1"], &["sh", "-c", script]);
+        let mut talk = start(who, &["--kill-after", "0.4"], &["sh", "-c", script]);
         let start = Instant::now();
         while talk.is_alive() {
-            assert!(start.elapsed() < srt_tests::DEADLINE, "every SIGTERM gives the command another second");
+            assert!(start.elapsed() < srt_tests::DEADLINE, "every SIGTERM gives the command more time");
             talk.signal(libc::SIGTERM);
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(talk.end().0, 137);
     }
@@ -121,7 +123,7 @@ both! {
     fn a_command_as_pid_1_without_a_handler_is_killed_after_term(who) {
         // The kernel drops a signal for PID 1 that it has no handler for (pid_namespaces(7)).
         let script = "echo ready; exec sleep 1000";
-        let talk = start(who, &["--as-pid-1", "--kill-after", "1"], &["sh", "-c", script]);
+        let talk = start(who, &["--as-pid-1", "--kill-after", "0.1"], &["sh", "-c", script]);
         talk.signal(libc::SIGTERM);
         assert_eq!(talk.end().0, 137);
     }
@@ -156,7 +158,7 @@ both! {
 
     fn what_is_left_gets_the_signals_once_the_command_is_gone(who) {
         let script = "exec /usr/bin/python3 -c \"$1\" & exit 3";
-        let mut talk = start(who, &["--wait-all", "--kill-after", "1"], &["sh", "-c", script, "sh", LISTENER]);
+        let mut talk = start(who, &["--wait-all", "--kill-after", "0.5"], &["sh", "-c", script, "sh", LISTENER]);
         talk.signal(libc::SIGUSR1);
         talk.expect("<SIGUSR1>");
         talk.signal(libc::SIGTERM);

@@ -62,7 +62,7 @@ both! {
     fn a_command_that_stops_itself_can_be_told_to_end(who) {
         let family = Family::new();
         let mut talk = shell(who);
-        talk.send(&format!("srt-ns --keep-session --kill-after 1 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
+        talk.send(&format!("srt-ns --keep-session --kill-after 0.3 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
         let supervisor = stopped(&mut talk);
         processes::kill(supervisor, libc::SIGTERM);
         ends(supervisor, "SIGTERM");
@@ -74,7 +74,7 @@ both! {
         let family = Family::new();
         let script = "trap \"kill -STOP \\$\\$\" TERM; sh -c \"trap : TERM; while :; do sleep 1001; done\" & echo ready; while :; do wait; done";
         let mut talk = shell(who);
-        talk.send(&format!("srt-ns --keep-session --kill-after 1 -- sh -c '{script}'\n"));
+        talk.send(&format!("srt-ns --keep-session --kill-after 0.3 -- sh -c '{script}'\n"));
         talk.expect("ready");
         let supervisor = child_named(talk.pid(), "srt-ns");
         processes::kill(supervisor, libc::SIGTERM);
@@ -134,7 +134,7 @@ both! {
         let family = Family::new();
         for options in ["", "--wait-all"] {
             let mut talk = shell(who);
-            talk.send(&format!("srt-ns {options} --kill-after 1 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
+            talk.send(&format!("srt-ns {options} --kill-after 0.3 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
             let supervisor = stopped(&mut talk);
             processes::kill(supervisor, libc::SIGTERM);
             ends(supervisor, "SIGTERM");
@@ -147,7 +147,7 @@ both! {
         let family = Family::new();
         for session in SESSIONS {
             let mut talk = shell(who);
-            talk.send(&format!("srt-ns {session} --kill-after 1 -- sh -c 'echo ready; sleep 1001; :'\n"));
+            talk.send(&format!("srt-ns {session} --kill-after 0.3 -- sh -c 'echo ready; sleep 1001; :'\n"));
             talk.expect("ready");
             let supervisor = child_named(talk.pid(), "srt-ns");
             wait_until("the shell's child", || running(supervisor, "sleep"));
