@@ -15,7 +15,7 @@ const LOCKED: &str = r#"
 gap() { echo "gap: $*"; }
 while read -r field value; do
     case $field in
-        CapBnd:) ;; # Nobody without CAP_SETPCAP can drop it, and no_new_privs makes it mean nothing.
+        CapBnd:) bounding=$value ;; # Nobody without CAP_SETPCAP can drop it, and no_new_privs makes it mean nothing.
         Cap*) test "$value" = 0000000000000000 || gap "$field $value" ;;
         NoNewPrivs:) test "$value" = 1 || gap "$field $value" ;;
         Seccomp:) test "$value" = 2 || gap "$field $value" ;;
@@ -25,7 +25,7 @@ done </proc/self/status
 
 /// Says which protection of the file tree is missing, after [`LOCKED`], and how many mounts there are.
 const PROBE: &str = r#"
-grep -q "CapBnd:.0000000000000000" /proc/self/status || gap "$(grep CapBnd /proc/self/status)"
+test "$bounding" = 0000000000000000 || gap "CapBnd: $bounding"
 test -w "$0/lower" && gap "what is mounted read-only can be written"
 test -w "$0/work/three/four" && gap "what is mounted read-only below a writable directory can be written"
 test -w /proc/sys/kernel/core_pattern && gap "the host's settings can be written"
@@ -33,9 +33,9 @@ test -s "$0/work/one/two/secret" && gap "what is masked can be read"
 mv "$0/work/one" "$0/work/moved" 2>/dev/null && mv "$0/work/moved" "$0/work/one" && gap "a directory above a mask can be moved"
 readlink /proc/1/exe >/dev/null && gap "PID 1 can be looked into"
 test -c /dev/null && "$1" chmod-same /dev/null >/dev/null && gap "the host's /dev/null can be changed"
-for name in user pid net ipc uts cgroup mnt; do
-    grep -qF "$(readlink /proc/self/ns/$name)" "$0/host" && gap "the namespace $name is the host's"
-done
+cd /proc/self/ns
+names=$(readlink user pid net ipc uts cgroup mnt) || gap "no name of a namespace: $names"
+same=$(echo "$names" | grep -xFf "$0/host") && gap "namespaces are the host's: $same"
 read -r _ _ _ _ _ session _ </proc/self/stat
 test "$session" = 0 && gap "the session is the caller's"
 test "$(ls /proc/self/fd | wc -l)" -gt 4 && gap "descriptors: $(ls -l /proc/self/fd)"
