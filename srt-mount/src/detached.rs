@@ -118,7 +118,10 @@ pub fn new_filesystem(
         // The first message in the context's log, without its severity.
         let mut buffer = [0u8; 512];
         if let Some(text) = read(&context, &mut buffer).ok().and_then(|length| buffer.get(2..length)) {
-            failed.message.push_str(&format!(": {}", String::from_utf8_lossy(text).trim()));
+            let text = String::from_utf8_lossy(text);
+            // By the names that only this process has for the layers nobody would know them.
+            let known = text.split_whitespace().filter(|word| !word.starts_with("/proc/self/fd/"));
+            failed.message.push_str(&format!(": {}", known.collect::<Vec<_>>().join(" ")));
         }
         failed
     };

@@ -6,7 +6,7 @@ use crate::overlay;
 use crate::pins::Pins;
 use crate::source::{Host, Opened, Writes};
 use crate::tree::{self, Dest, Missing, Root};
-use crate::{dev, proc, sysfs};
+use crate::{dev, proc};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{
     CWD, fchmod, fchmodat, mkdirat, mknodat, openat, openat2, readlinkat, symlinkat,
@@ -90,6 +90,7 @@ impl<'a> Build<'a> {
                 let tree = self.own(tmpfs(0o755, None)?, dest, 0o755)?;
                 dev::fill(&tree.fd, nodes)
             }
+            Opened::Sys(tree, cgroups) => cgroups.mount_in(&self.own(tree, dest, 0o755)?.fd),
             Opened::Inside(inside) => self.inside(dest, inside),
         }
     }
@@ -111,10 +112,6 @@ impl<'a> Build<'a> {
                 Ok(())
             }
             Inside::ProcPids => self.own(proc::new(&[(c"subset", Some(c"pid"))])?, dest, 0o755).map(drop),
-            Inside::Sys => {
-                let tree = self.own(sysfs::new()?, dest, 0o755)?;
-                sysfs::add_cgroups(&tree.fd)
-            }
             Inside::Mqueue => {
                 let tree =
                     new_filesystem("an mqueue file system", c"mqueue", &[], PLAIN | MOUNT_ATTR_NOEXEC)?;

@@ -31,7 +31,7 @@ pub struct Plan {
 impl Plan {
     /// Whether something in the tree shows the network namespace of whoever mounts it.
     pub fn shows_network(&self) -> bool {
-        self.ops.iter().any(|op| op.action == Action::Inside(Inside::Sys))
+        self.ops.iter().any(|op| op.action == Action::Sys)
     }
 }
 
@@ -62,6 +62,8 @@ pub enum Action {
     File { fd: RawFd, mode: u32 },
     /// A new, minimal /dev.
     Dev,
+    /// A new sysfs with the cgroup file systems.
+    Sys,
     /// What takes nothing from the host.
     Inside(Inside),
 }
@@ -76,8 +78,6 @@ pub enum Inside {
     Proc,
     /// The same with processes alone.
     ProcPids,
-    /// A new sysfs with the cgroup file systems.
-    Sys,
     /// A new POSIX message queue file system.
     Mqueue,
     /// An empty read-only directory or file over what is there. `optional`: if something is (`-try`).
@@ -340,6 +340,7 @@ impl Parser {
             ("--tmp-overlay", _) => self.overlay(option, Upper::Temporary, 1)?,
             ("--ro-overlay", _) => self.overlay(option, Upper::None, 2)?,
             ("--dev", _) => Action::Dev,
+            ("--sys", _) => Action::Sys,
             (_, [path]) => {
                 Action::Bind { source: Source::Path(path.into()), access, optional: option.ends_with("-try") }
             }
@@ -348,7 +349,6 @@ impl Parser {
                 "--dir" => Inside::Dir { mode: mode(0o755) },
                 "--proc" => Inside::Proc,
                 "--proc-pids" => Inside::ProcPids,
-                "--sys" => Inside::Sys,
                 "--mqueue" => Inside::Mqueue,
                 "--mask" | "--mask-try" => Inside::Mask { optional: option == "--mask-try" },
                 _ => Inside::RemountReadOnly,

@@ -3,6 +3,7 @@
 use crate::detached::{PLAIN, Tree};
 use crate::links::{Directories, Walk};
 use crate::options::{Access, Action, Inside, Op, Plan, Source, Upper};
+use crate::sysfs::{self, Cgroups};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
 use srt_common::sys::file::{CWD, faccessat2, openat, openat2, readlinkat, statx};
@@ -44,6 +45,8 @@ pub enum Opened<'a> {
     Overlay(Vec<OwnedFd>, Writes),
     /// The nodes of a /dev, with their names.
     Dev(Vec<(&'static str, Tree)>),
+    /// A sysfs, and the cgroup file systems that belong in it.
+    Sys(Tree, Cgroups),
     /// What takes nothing.
     Inside(&'a Inside),
 }
@@ -73,7 +76,16 @@ impl<'a> Host<'a> {
     /// # Errors
     /// The first source that cannot be had, with its option.
     pub fn open_all(&self) -> Result<Vec<Opened<'a>>> {
-        self.plan.ops.iter().map(|op| self.open(op).map_err(|error| error.within(op))).collect()
+        let open = |op| self.open(op).map_err(|error: Error| error.within(op));
+        // mountinfo lists mounts by their age (since Linux 6.8; before, as they are attached), and a JVM takes the first
+        // cgroup file system that it finds there: this must not be one of the host's, in a copy that is covered.
+        let first: Vec<_> = self
+            .plan
+            .ops
+            .iter()
+            .map(|op| (op.action == Action::Sys).then(|| open(op)).transpose())
+            .collect::<Result<_>>()?;
+        first.into_iter().zip(&self.plan.ops).map(|(first, op)| first.map_or_else(|| open(op), Ok)).collect()
     }
 
     /// Refuses what srt-ns has opened already, for its own options, where the way to it leads through a link that an earlier
@@ -113,6 +125,7 @@ impl<'a> Host<'a> {
                 Opened::Overlay(layers, writes)
             }
             Action::Dev => Opened::Dev(self.nodes()?),
+            Action::Sys => Opened::Sys(sysfs::new()?, Cgroups::new()?),
             Action::Inside(inside) => Opened::Inside(inside),
         })
     }

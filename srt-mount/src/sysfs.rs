@@ -24,52 +24,72 @@ pub fn new() -> Result<Tree> {
     })
 }
 
-/// Mounts the cgroup file systems at `fs/cgroup` of a sysfs: the one of version 2, or each hierarchy of version 1 by its
-/// controllers' names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
-///
-/// # Errors
-/// What cannot be mounted.
-pub fn add_cgroups(sys: &OwnedFd) -> Result<()> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
-    let hierarchies = hierarchies(&text);
-    if let [""] = hierarchies.as_slice() {
-        let tree = new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)?;
-        return move_mount(&tree.fd, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup");
+/// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'
+/// names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
+#[derive(Debug)]
+pub struct Cgroups(Vec<(String, Tree)>);
+
+impl Cgroups {
+    /// # Errors
+    /// What cannot be made, with a hint.
+    pub fn new() -> Result<Self> {
+        let text =
+            std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
+        hierarchies(&text).into_iter().map(Self::hierarchy).collect::<Result<_>>().map(Self)
     }
-    let directory = tmpfs(0o755, None)?;
-    move_mount(&directory.fd, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup")?;
-    for hierarchy in hierarchies {
-        // `name=systemd` has no controllers, the empty one is that of version 2.
-        let name = hierarchy.strip_prefix("name=").unwrap_or(if hierarchy.is_empty() {
-            "unified"
+
+    /// `name=systemd` has no controllers, the empty one is that of version 2.
+    fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let tree = if name.is_empty() {
+            new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)
         } else {
-            hierarchy
-        });
-        let c_name = c_path(name).context(|| "path")?;
-        let tree = if hierarchy.is_empty() {
-            new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)?
-        } else {
+            let c_name = c_path(name).context(|| "path")?;
             let options: Vec<CString> =
-                hierarchy.split(',').map(c_path).collect::<Result<_, _>>().context(|| "path")?;
+                controllers.split(',').map(c_path).collect::<Result<_, _>>().context(|| "path")?;
             let options = options.iter().map(|option| match option.to_bytes().strip_prefix(b"name=") {
                 Some(_) => (c"name", Some(c_name.as_c_str())),
                 None => (option.as_c_str(), None),
             });
-            new_filesystem(
-                &format!("a cgroup file system of {hierarchy}"),
-                c"cgroup",
-                &options.collect::<Vec<_>>(),
-                INERT,
-            )?
+            let what = format!("a cgroup file system of {controllers}");
+            new_filesystem(&what, c"cgroup", &options.collect::<Vec<_>>(), INERT)
         };
-        let cannot = || format!("cannot mount on fs/cgroup/{name}");
-        mkdirat(&directory.fd, &c_name, 0o755).context(cannot)?;
-        move_mount(&tree.fd, &directory.fd, &c_name).context(cannot)?;
-        for alias in name.split(',').filter(|alias| *alias != name) {
-            c_path(alias).and_then(|alias| symlinkat(&c_name, &directory.fd, &alias)).context(cannot)?;
-        }
+        // cgroup_init_fs_context() in kernel/cgroup/cgroup.c asks for CAP_SYS_ADMIN over the cgroup namespace.
+        let tree = tree.map_err(|error| match error.errno {
+            Some(libc::EPERM) => error.hint(
+                "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: \
+                 --ro-bind /sys /sys",
+            ),
+            _ => error,
+        })?;
+        Ok((name.to_owned(), tree))
     }
-    set_attributes(&directory.fd, INERT, false).context(|| "mount_setattr of fs/cgroup")
+
+    /// Mounts them at `fs/cgroup`.
+    ///
+    /// # Errors
+    /// What cannot be mounted.
+    pub fn mount_in(&self, sys: &OwnedFd) -> Result<()> {
+        let cannot = || "cannot mount on fs/cgroup";
+        if let [(name, tree)] = self.0.as_slice()
+            && name.is_empty()
+        {
+            return move_mount(&tree.fd, sys, c"fs/cgroup").context(cannot);
+        }
+        let directory = tmpfs(0o755, None)?;
+        move_mount(&directory.fd, sys, c"fs/cgroup").context(cannot)?;
+        for (name, tree) in &self.0 {
+            let name = if name.is_empty() { "unified" } else { name };
+            let cannot = || format!("cannot mount on fs/cgroup/{name}");
+            let c_name = c_path(name).context(cannot)?;
+            mkdirat(&directory.fd, &c_name, 0o755).context(cannot)?;
+            move_mount(&tree.fd, &directory.fd, &c_name).context(cannot)?;
+            for alias in name.split(',').filter(|alias| *alias != name) {
+                c_path(alias).and_then(|alias| symlinkat(&c_name, &directory.fd, &alias)).context(cannot)?;
+            }
+        }
+        set_attributes(&directory.fd, INERT, false).context(|| "mount_setattr of fs/cgroup")
+    }
 }
 
 /// The controllers of each hierarchy in /proc/self/cgroup.

@@ -99,6 +99,12 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         assert_ne!(ran.ok().out.trim(), "/sys/class/net/lo", "{ran:#?}");
     }
 
+    fn without_a_cgroup_namespace_the_hint_says_so(who) {
+        let mut command = who.command("srt-ns");
+        command.args(words("--share cgroup -- srt-mount --ro-bind / / --sys /sys -- true"));
+        run(&mut command).code(125).hints("srt-mount", "Operation not permitted", "--share cgroup");
+    }
+
     fn without_a_network_namespace_a_sysfs_is_refused_with_a_hint(who) {
         if who == Who::Root {
             return;
@@ -227,5 +233,38 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             assert_eq!(ran.code, Some(125), "{call}: {ran:#?}");
             assert!(!scratch.join("ran").exists(), "{call}");
         }
+    }
+}
+
+/// A cgroup of the test's own, in any hierarchy.
+fn a_cgroup() -> Option<std::path::PathBuf> {
+    let name = format!("srt-test-{}", std::process::id());
+    ["pids", "memory", "."].iter().find_map(|hierarchy| {
+        let path = std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join(&name);
+        (path.parent()?.join("cgroup.procs").exists() && std::fs::create_dir(&path).is_ok()).then_some(path)
+    })
+}
+
+/// A JVM goes through mountinfo and takes the first file system of each hierarchy, `major:minor` in the third column.
+#[test]
+fn what_a_jvm_finds_first_is_the_sandboxs_cgroups() {
+    let Some(cgroup) = a_cgroup() else { srt_tests::skip!("no cgroup can be made") };
+    let first = "awk '/ - cgroup2? / && !seen[$3]++ && $4 != \"/\"' /proc/self/mountinfo";
+    let ran = |options: &str| {
+        let mut command = Who::Root.command("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(&cgroup);
+        command
+            .arg(srt_tests::tool("srt-ns"))
+            .args(words("-- srt-mount --ro-bind / / --dev /dev --proc /proc"));
+        run(command.args(words(options)).args(["--", "sh", "-c", first]))
+    };
+    let (own, hosts) = (ran("--sys /sys"), ran(""));
+    std::fs::remove_dir(&cgroup).expect("an empty cgroup");
+    assert_ne!(hosts.ok().out, "", "the control: the host's, of which the cgroup namespace is a part");
+    // An older kernel lists them as they are attached.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let numbers: Vec<u32> = release.split('.').filter_map(|number| number.parse().ok()).collect();
+    if numbers >= vec![6, 8] {
+        assert_eq!(own.ok().out, "", "the host's comes first: {own:#?}");
     }
 }
