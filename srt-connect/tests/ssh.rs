@@ -3,8 +3,9 @@
 #![allow(clippy::expect_used)]
 
 use srt_tests::servers::{Server, Sshd, free_port, microsocks, tinyproxy};
-use srt_tests::{Scratch, Who, both, has, run, run_with_input};
+use srt_tests::{Scratch, Who, at_once, both, has, run, run_with_input};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const LOGIN: Option<(&str, &str)> = Some(("proxy-user", "s3cret"));
 
@@ -52,7 +53,8 @@ fn config(sshd: &Sshd, arguments: &str) -> PathBuf {
     let (arguments, redirection) = arguments.split_once(" 7<").unwrap_or((arguments, ""));
     let redirection = if redirection.is_empty() { String::new() } else { format!(" 7<{redirection}") };
     let line = format!("ProxyCommand {} {arguments} %h %p{redirection}\n", tool.display());
-    sshd.scratch().file(format!("config-{}", free_port()), base + &line)
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    sshd.scratch().file(format!("config-{}", NEXT.fetch_add(1, Ordering::Relaxed)), base + &line)
 }
 
 /// What the environment must have; the reason if it has not.
@@ -71,7 +73,7 @@ both! {
             srt_tests::skip!("{why}");
         }
         let sshd = Sshd::start(who);
-        for way in ways(who, sshd.scratch()) {
+        at_once(3, ways(who, sshd.scratch()), |way| {
             let config = config(&sshd, &way.arguments);
             for host in ["localhost", "127.0.0.1"] {
                 let ran = ssh(&sshd, &config, host, "id -u; cat; exit 7", b"from stdin");
@@ -85,7 +87,7 @@ both! {
             drop(way.proxy);
             let ran = ssh(&sshd, &config, "localhost", "true", b"");
             ran.code(255).complains("srt-connect: proxy ").complains("cannot connect: Connection refused");
-        }
+        });
     }
 
     fn an_ipv6_host_reaches_the_proxy_in_its_form(who) {
@@ -151,21 +153,21 @@ both! {
             command.current_dir(directory).args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]);
             run(command.args(words)).ok().clone()
         };
-        for way in ways(who, scratch).into_iter().filter(|way| !way.name.contains("URL")) {
-            let config = config(&sshd, &way.arguments);
+        let config_of = |way: &Way| config(&sshd, &way.arguments);
+        let ways = ways(who, scratch);
+        for words in [&["init", "-q"][..], &["add", "blob"], &["commit", "-qm", "a blob"]] {
+            git(&work, &config_of(&ways[0]), words);
+        }
+        at_once(2, ways.into_iter().filter(|way| !way.name.contains("URL")), |way| {
+            let config = config_of(&way);
             let number = way.proxy.port.to_string();
             let (origin, clone) = (scratch.join(format!("origin-{number}")), scratch.join(format!("clone-{number}")));
             git(scratch.path(), &config, &["init", "-q", "--bare", origin.to_str().expect("UTF-8")]);
-            if !work.join(".git").exists() {
-                git(&work, &config, &["init", "-q"]);
-                git(&work, &config, &["add", "blob"]);
-                git(&work, &config, &["commit", "-qm", "a blob"]);
-            }
             let url = format!("ssh://localhost{}", origin.display());
             git(&work, &config, &["push", "-q", &url, "HEAD:main"]);
             git(scratch.path(), &config, &["clone", "-q", "-b", "main", &url, clone.to_str().expect("UTF-8")]);
             assert!(std::fs::read(clone.join("blob")).expect("the clone") == blob, "{}", way.name);
-        }
+        });
     }
 
     fn rsync_copies_both_ways_over_ssh(who) {
@@ -176,7 +178,7 @@ both! {
         let scratch = sshd.scratch();
         let blob: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         scratch.file("from/blob", &blob);
-        for way in ways(who, scratch).into_iter().filter(|way| !way.name.contains("URL")) {
+        at_once(2, ways(who, scratch).into_iter().filter(|way| !way.name.contains("URL")), |way| {
             let shell = format!("ssh -F {}", config(&sshd, &way.arguments).display());
             let rsync = |from: &str, to: &str| {
                 run(sshd.command("rsync").args(["-r", "-e", &shell, from, to])).ok();
@@ -186,6 +188,6 @@ both! {
             rsync(&format!("{}/from/", scratch.text()), &there);
             rsync(&there, &back);
             assert!(std::fs::read(format!("{back}blob")).expect("the copy") == blob, "{}", way.name);
-        }
+        });
     }
 }
