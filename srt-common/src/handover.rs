@@ -12,13 +12,13 @@ use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// The first message; srt-mount's with the root directory for srt-init: a detached, empty, read-only mount, which only a
+/// The first message: the command's with a pidfd of it; srt-mount's with the root directory for srt-init: a detached, empty, read-only mount, which only a
 /// process that has a mount namespace of this user namespace can make.
 ///
 /// # Errors
 /// EPIPE when srt-ns is dead.
-pub fn hello(socket: &impl AsRawFd, root: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    sendmsg(socket, b'h', root.as_slice())
+pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    sendmsg(socket, b'h', with.as_slice())
 }
 
 /// The answer, with the network namespace that the one who waits has to enter, if it has not yet.

@@ -40,6 +40,8 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     namespace::has_room_for(&plan.ops)?;
     namespace::make_private()?;
     let namespace = tool.status.map(|_| namespace::inode());
+    let host = Host::new(plan, namespace::look()?)?;
+    host.check_joined_paths()?;
     let mut join = plan.join.map(namespace::say_hello).transpose()?;
     if plan.shows_network() && !go_on(join.take())? {
         return Ok(125);
@@ -50,8 +52,6 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
     let own_directory = program::own_directory();
-    let host = Host::new(plan, namespace::look()?)?;
-    host.check_joined_paths()?;
     let sources = host.open_all()?;
 
     // 4. The new tree, in the order given, and pins below what must not be moved away.

@@ -10,13 +10,13 @@ use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
-use srt_common::sys::process::{self, Pid, prctl};
+use srt_common::sys::process::{self, Pid, getpid, pidfd_open, prctl};
 use srt_common::sys::{c_path, file::statx};
 use srt_common::tool::Tool;
 use srt_common::{Context, Result};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// All that the command is made of.
@@ -70,8 +70,10 @@ impl Command<'_> {
             }
         }
         // No supervisor to hear it, or no answer: the start has failed, and that was said. srt-mount as PID 1 says it itself.
+        // With a pidfd: the number may be another's once srt-init has reaped this process.
+        let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
         let says_it = self.plan.pid1 == Pid1::Command && self.mount_stage.is_some();
-        if !says_it && handover::hello(supervisor, None).is_err() {
+        if !says_it && handover::hello(supervisor, Some(own.as_fd())).is_err() {
             process::exit(125);
         }
         let mut kept = self.kept;

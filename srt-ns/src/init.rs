@@ -36,6 +36,8 @@ pub struct Init {
 /// What srt-init tells the supervisor, in two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
+    /// srt-mount has looked at the ways to the sockets of relays, which its options name.
+    SocketsSeen,
     /// The command has stopped.
     Stopped,
     /// The command is dead.
@@ -45,6 +47,7 @@ pub enum Report {
 impl Report {
     fn to_bytes(self) -> [u8; 2] {
         match self {
+            Self::SocketsSeen => [b'r', 0],
             Self::Stopped => [b's', 0],
             Self::Ended(End::Exited(code)) => [b'e', code],
             Self::Ended(End::Signaled(signal)) => [b'k', signal],
@@ -54,6 +57,7 @@ impl Report {
     /// `None` for bytes that no report has.
     pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
         match bytes {
+            [b'r', _] => Some(Self::SocketsSeen),
             [b's', _] => Some(Self::Stopped),
             [b'e', code] => Some(Self::Ended(End::Exited(code))),
             [b'k', signal] => Some(Self::Ended(End::Signaled(signal))),
@@ -74,6 +78,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<In
     let (keep_session, wait_all) =
         (command.plan.session == Session::Keep, command.plan.pid1 == Pid1::InitWaitsForAll);
     let detached_root = command.mount_stage.is_some();
+    let sockets = !(command.plan.relays.is_empty() && command.plan.publish.is_empty());
     // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
     let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];
     let life = command.life;
@@ -96,7 +101,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<In
         life.arm_pdeathsig(if keep_session { child::leave_group } else { child::leave_session })?;
         let mut init =
             Serving { command, keep_session, wait_all, tell: tell.into(), ended: None, reported: false };
-        lock_down(socket, gate, detached_root, &init.tell)?;
+        lock_down(socket, gate, detached_root, sockets, &mut init)?;
         init.serve()
     })?;
     Ok(Init { pid, reports: reports.into() })
@@ -106,18 +111,33 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<In
 /// inherits. Where the start has failed, the command learns that by the end of `gate`, and ends by itself.
 ///
 /// The root comes from srt-mount, which is where the mount namespace is: `gate` is its --join.
-fn lock_down(from: OwnedFd, gate: OwnedFd, detached_root: bool, tell: &File) -> Result<()> {
+fn lock_down(
+    from: OwnedFd,
+    gate: OwnedFd,
+    detached_root: bool,
+    sockets: bool,
+    init: &mut Serving,
+) -> Result<()> {
     let own = handover::own_namespaces()?;
     let root = if detached_root {
         let mut hello = handover::receive(&gate, 0).context(|| "recvmsg from srt-mount")?;
         if hello.byte.is_none() {
             return Ok(());
         }
+        if sockets {
+            init.report(Report::SocketsSeen);
+        }
         Some(hello.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
     } else {
         EmptyRoot::new()?.enter()?;
         None
     };
+    // Whichever is first: the answer, or the end of a command that does not wait for it any more.
+    let mut either = [pollfd(from.as_raw_fd(), libc::POLLIN), pollfd(gate.as_raw_fd(), 0)];
+    ppoll(&mut either, None).context(|| "poll of the supervisor")?;
+    if either[0].revents == 0 {
+        return Ok(());
+    }
     let mut answer = handover::receive(&from, 0).context(|| "recvmsg from the supervisor")?;
     if answer.byte.is_none() {
         return Ok(());
@@ -133,7 +153,7 @@ fn lock_down(from: OwnedFd, gate: OwnedFd, detached_root: bool, tell: &File) -> 
     // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
     prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
     overwrite_arguments(c"srt-init").context(|| "cannot wipe the arguments")?;
-    let mut keep = vec![tell.as_raw_fd(), gate.as_raw_fd()];
+    let mut keep = vec![init.tell.as_raw_fd(), gate.as_raw_fd()];
     keep.extend(network.iter().map(AsRawFd::as_raw_fd));
     drop((from, root, own));
     // Last: stderr goes too.

@@ -35,6 +35,9 @@ pub struct Start {
     pub socket: OwnedFd,
     /// The command becomes srt-mount.
     pub mount_stage: bool,
+    /// srt-mount has looked at the ways to the sockets of relays, if there are both: no message before that says that
+    /// everything is there, upon which the caller may remove the sockets' paths.
+    pub sockets_seen: bool,
     /// The network namespace, unless it is shared.
     pub network: Option<File>,
     /// When srt-relay must accept.
@@ -158,8 +161,11 @@ impl<'a> Supervisor<'a> {
             // new process where its parent runs leaves both behind this one otherwise, while another processor is idle.
             process::sched_yield();
         }
-        self.start =
-            Some(Start { socket: ours, mount_stage, network: None, deadline: Instant::now() + ACCEPT });
+        // As PID 1 srt-mount says hello after its look.
+        let sockets_seen =
+            !mount_stage || plan.pid1 == Pid1::Command || plan.relays.is_empty() && plan.publish.is_empty();
+        let deadline = Instant::now() + ACCEPT;
+        self.start = Some(Start { socket: ours, mount_stage, sockets_seen, network: None, deadline });
         Ok(())
     }
 
@@ -244,7 +250,9 @@ impl<'a> Supervisor<'a> {
         {
             (self.parent, self.lifetimes) = (None, vec![]);
             match self.start {
-                Some(_) => self.give_up(course),
+                Some(_) => {
+                    self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone"), course)
+                }
                 None => self.kill_all(),
             }
         }
@@ -261,11 +269,8 @@ impl<'a> Supervisor<'a> {
             }
         }
         self.helpers.read_reports(self.tool);
-        if self.start.is_some() && self.child.is_some() && course.failed.is_none() {
-            self.step(course)
-        } else {
-            Ok(())
-        }
+        let goes_on = self.child.is_some() && course.failed.is_none() && course.end.is_none();
+        if self.start.is_some() && goes_on { self.step(course) } else { Ok(()) }
     }
 
     /// The start: goes on where something was missing and is there now.
@@ -279,15 +284,12 @@ impl<'a> Supervisor<'a> {
                     self.start = None;
                     return Ok(());
                 }
-                Message { pid, .. } => {
+                Message { pid, fds, .. } => {
                     let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
-                    let pidfd = match pidfd_open(pid) {
-                        // It is dead, with srt-init: the end of that says why.
-                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                            self.start = None;
-                            return Ok(());
-                        }
-                        pidfd => pidfd.context(|| "pidfd_open of the command")?,
+                    let pidfd = match (self.plan.pid1, fds.into_iter().next()) {
+                        // Nobody but this process reaps it. What has come may be the root that srt-init would get.
+                        (Pid1::Command, _) => pidfd_open(pid).context(|| "pidfd_open of the command")?,
+                        (_, pidfd) => pidfd.ok_or_else(|| Error::failed("no pidfd came from the command"))?,
                     };
                     self.command = Some(Leader { pid, pidfd });
                     self.terminals.note_handed();
@@ -306,7 +308,8 @@ impl<'a> Supervisor<'a> {
                 },
             ));
         }
-        if self.command.is_some() && self.helpers.are_ready()? {
+        let seen = self.start.as_ref().is_some_and(|start| start.sockets_seen);
+        if self.command.is_some() && seen && self.helpers.are_ready()? {
             self.let_the_command_run(course)?;
         }
         Ok(())
@@ -428,6 +431,9 @@ impl<'a> Supervisor<'a> {
         let (reports, _) = piece.get(..length).unwrap_or_default().as_chunks::<2>();
         for &report in reports {
             match Report::from_bytes(report) {
+                Some(Report::SocketsSeen) => {
+                    self.start.iter_mut().for_each(|start| start.sockets_seen = true);
+                }
                 Some(Report::Stopped) => self.stop_with_command(course),
                 Some(Report::Ended(end)) => self.command_ended(end, course),
                 None => {}
@@ -469,6 +475,10 @@ impl<'a> Supervisor<'a> {
                     (Pid1::Command, _) => course.end = Some(end),
                     // srt-init has said itself what it could not do, before the command could run.
                     (_, End::Exited(code)) if code != 0 => course.failed = course.failed.or(Some(code)),
+                    // The command's own, even if the deadline came between.
+                    (_, End::Exited(_)) if course.end.is_none() && course.failed.is_none() => {
+                        (course.end, course.timed_out) = (Some(end), false);
+                    }
                     _ if course.end.is_none() && course.failed.is_none() && !course.timed_out => {
                         course.end = Some(end);
                     }

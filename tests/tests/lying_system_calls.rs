@@ -163,7 +163,7 @@ both! {
         }
         // Every one of a kind, in srt-seccomp alone: what it locks down with, all of it or one of both.
         let scratch = place(who);
-        for calls in [&["seccomp"][..], &["prctl"], &["capset"], &["seccomp", "prctl"], &["seccomp", "prctl", "capset"]] {
+        for calls in [&["seccomp"][..], &["prctl"], &["capset"], &["seccomp", "prctl"], &["seccomp", "prctl", "capset"], &["capset", "capget"]] {
             for options in [&[][..], &["--deny", "ptrace"], &["--allow", "unix"]] {
                 let mut command = who.command("strace");
                 command.args(["--quiet=all", "--output"]).arg(scratch.join("log"));

@@ -61,6 +61,55 @@ both! {
         }
     }
 
+    fn a_relays_socket_may_go_once_the_start_was_told(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let scratch = who.scratch();
+        scratch.dir("d");
+        let socket = scratch.join("d/p.sock");
+        let _granted = Greeter::start(&socket, "granted");
+        // srt-mount looks at the way to the socket late.
+        let mut command = who.command("strace");
+        command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", ""));
+        command.args(["--trace=openat2", "-e", "inject=openat2:delay_enter=500000:when=1"]).arg(tool("srt-ns"));
+        command.args(["--status-fd", "1", "--relay", &format!("8080={}", socket.display()), "--"]);
+        command.args(["srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--"]);
+        command.args(["bash", "-c", "cat </dev/tcp/127.0.0.1/8080"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("\"started\"");
+        fs::remove_dir_all(scratch.join("d")).expect("remove");
+        let (code, said) = talk.end();
+        assert!(code == 0 && said.contains("granted"), "{code} {said}");
+    }
+
+    fn a_command_that_dies_before_it_has_said_a_word_is_the_end(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        for stage in [&["echo", "ran"][..], &["srt-mount", "--ro-bind", "/", "/", "--", "echo", "ran"]] {
+            let scratch = who.scratch();
+            let mut command = who.command("strace");
+            command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", ""));
+            command.args(["--trace=setsid", "-e", "inject=setsid:delay_enter=1000000"]);
+            command.arg(tool("srt-ns")).arg("--").args(stage);
+            let talk = Talk::over_pipes(&mut command);
+            let youngest = || {
+                // srt-init is the supervisor's child, the command is srt-init's.
+                let all = descendants(talk.pid());
+                let init = all.iter().find(|process| process.parent == talk.pid() && process.name == "srt-ns")?;
+                all.iter().find(|process| process.parent == init.pid).map(|process| process.pid)
+            };
+            wait_until("the command", || youngest().is_some());
+            kill(youngest().expect("the command"), libc::SIGKILL);
+            let (code, said) = talk.end();
+            assert!(code == 137 && !said.contains("ran"), "{stage:?}: {code} {said}");
+            family.ends();
+        }
+    }
+
     fn a_socket_that_comes_to_life_while_it_is_replaced_stays(who) {
         if !has("strace") {
             skip!("no strace");

@@ -40,10 +40,10 @@ struct CapData {
 /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: 64 capabilities in two halves.
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
-/// capget(2) of this thread.
+/// capget(2) of this thread. All of them, where an outer filter has answered for the kernel and nothing was written.
 pub fn capget() -> io::Result<Capabilities> {
     let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(); 2];
+    let mut data = [CapData { effective: !0, permitted: !0, inheritable: !0 }; 2];
     // SAFETY: version 3 reads one header and writes two data.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let join = |half: fn(&CapData) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
