@@ -12,8 +12,8 @@ use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// The first message: the command's with a pidfd of it; srt-mount's with the root directory for srt-init: a detached, empty, read-only mount, which only a
-/// process that has a mount namespace of this user namespace can make.
+/// The first message: the command's with a pidfd of it; srt-mount's with the root directory for srt-init, a detached,
+/// empty, read-only mount, which only a process that has a mount namespace of this user namespace can make.
 ///
 /// # Errors
 /// EPIPE when srt-ns is dead.

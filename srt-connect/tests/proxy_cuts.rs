@@ -8,7 +8,7 @@ mod common;
 
 use common::{Scripted, connect};
 use srt_tests::random::{Random, rounds};
-use srt_tests::{Ran, Who, both, run};
+use srt_tests::{Ran, Who, at_once, both, run};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex};
@@ -141,19 +141,14 @@ fn cut(who: Who, proxy: &Proxy, answer: &Answer, at: usize, how: How) {
     assert!(ran.err.contains(says), "expected {says:?}: {}", context());
 }
 
-/// All of a list on a few threads: a run waits most of the time.
+/// All of a list, a few at a time, each through a proxy that is nobody else's meanwhile.
 fn each<T: Send>(all: Vec<T>, test: impl Fn(&Proxy, T) + Sync) {
-    let all = Mutex::new(all.into_iter());
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let proxy = Proxy::start();
-                loop {
-                    let Some(one) = all.lock().expect("lock").next() else { return };
-                    test(&proxy, one);
-                }
-            });
-        }
+    let idle = Mutex::new(vec![]);
+    at_once(4, all, |one| {
+        let proxy = idle.lock().expect("lock").pop();
+        let proxy = proxy.unwrap_or_else(Proxy::start);
+        test(&proxy, one);
+        idle.lock().expect("lock").push(proxy);
     });
 }
 

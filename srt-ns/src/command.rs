@@ -70,11 +70,12 @@ impl Command<'_> {
             }
         }
         // No supervisor to hear it, or no answer: the start has failed, and that was said. srt-mount as PID 1 says it itself.
-        // With a pidfd: the number may be another's once srt-init has reaped this process.
-        let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
-        let says_it = self.plan.pid1 == Pid1::Command && self.mount_stage.is_some();
-        if !says_it && handover::hello(supervisor, Some(own.as_fd())).is_err() {
-            process::exit(125);
+        if self.plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
+            // With a pidfd: the number may be another's once srt-init has reaped this process.
+            let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
+            if handover::hello(supervisor, Some(own.as_fd())).is_err() {
+                process::exit(125);
+            }
         }
         let mut kept = self.kept;
         match self.mount_stage {

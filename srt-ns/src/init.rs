@@ -78,7 +78,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<In
     let (keep_session, wait_all) =
         (command.plan.session == Session::Keep, command.plan.pid1 == Pid1::InitWaitsForAll);
     let detached_root = command.mount_stage.is_some();
-    let sockets = !(command.plan.relays.is_empty() && command.plan.publish.is_empty());
+    let sockets = command.plan.forwards();
     // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
     let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];
     let life = command.life;

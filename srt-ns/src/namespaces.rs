@@ -151,8 +151,8 @@ fn flags(share: Share) -> libc::c_int {
 }
 
 /// A user namespace with one id each, the caller's, and `others` in the same call, which makes it first and all or none.
-/// That it was made, the maps show: a namespace takes one once. user_namespaces(7): without CAP_SETGID outside, the gid map can be
-/// written only after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
+/// That it was made, the maps show: a namespace takes one once. user_namespaces(7): without CAP_SETGID outside, the gid map
+/// can be written only after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
 fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Result<()> {
     if unshare(libc::CLONE_NEWUSER | others).is_err() {
         // One after the other, to tell which of them is refused.

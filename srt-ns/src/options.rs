@@ -233,6 +233,11 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
 }
 
 impl Plan {
+    /// Whether there is something for srt-relay to forward.
+    pub fn forwards(&self) -> bool {
+        !(self.relays.is_empty() && self.publish.is_empty())
+    }
+
     /// What cannot go together.
     fn check(&self) -> Result<()> {
         if self.share.user && !self.allow_userns {
@@ -258,7 +263,7 @@ impl Plan {
         if self.share.uts && self.hostname.is_some() {
             return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
         }
-        if self.share.net && !(self.relays.is_empty() && self.publish.is_empty()) {
+        if self.share.net && self.forwards() {
             return Err(Error::usage(
                 "--relay and --publish need a net namespace of their own, not --share net",
             )

@@ -47,7 +47,7 @@ impl HostSide {
     /// # Errors
     /// A socket that is not there, or a place where none can be made; those made before are removed again.
     pub fn prepare(plan: &Plan) -> Result<Option<Self>> {
-        if plan.relays.is_empty() && plan.publish.is_empty() {
+        if !plan.forwards() {
             return Ok(None);
         }
         let path = require_beside("srt-relay")?;

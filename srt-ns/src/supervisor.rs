@@ -162,8 +162,7 @@ impl<'a> Supervisor<'a> {
             process::sched_yield();
         }
         // As PID 1 srt-mount says hello after its look.
-        let sockets_seen =
-            !mount_stage || plan.pid1 == Pid1::Command || plan.relays.is_empty() && plan.publish.is_empty();
+        let sockets_seen = !mount_stage || plan.pid1 == Pid1::Command || !plan.forwards();
         let deadline = Instant::now() + ACCEPT;
         self.start = Some(Start { socket: ours, mount_stage, sockets_seen, network: None, deadline });
         Ok(())
@@ -432,7 +431,9 @@ impl<'a> Supervisor<'a> {
         for &report in reports {
             match Report::from_bytes(report) {
                 Some(Report::SocketsSeen) => {
-                    self.start.iter_mut().for_each(|start| start.sockets_seen = true);
+                    if let Some(start) = &mut self.start {
+                        start.sockets_seen = true;
+                    }
                 }
                 Some(Report::Stopped) => self.stop_with_command(course),
                 Some(Report::Ended(end)) => self.command_ended(end, course),

@@ -315,12 +315,6 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end, which must come before [`DEADLINE`].
-#[track_caller]
-pub fn run(command: &mut Command) -> Ran {
-    run_with_input(command, b"")
-}
-
 /// Whether an error line contains this: with musl, strerror(3) has other words for some.
 fn tells(line: &str, of: &str) -> bool {
     const MUSL: [(&str, &str); 6] = [
@@ -333,6 +327,12 @@ fn tells(line: &str, of: &str) -> bool {
     ];
     line.contains(of)
         || line.contains(&MUSL.iter().fold(of.to_owned(), |of, (glibc, musl)| of.replace(glibc, musl)))
+}
+
+/// Runs a command to its end, which must come before [`DEADLINE`].
+#[track_caller]
+pub fn run(command: &mut Command) -> Ran {
+    run_with_input(command, b"")
 }
 
 /// The same with something on stdin, unless it is empty.
