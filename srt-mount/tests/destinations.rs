@@ -147,7 +147,7 @@ both! {
             return; // chroot(1) needs root.
         }
         let scratch = who.scratch();
-        fs::copy(srt_tests::tool("srt-mount"), scratch.join("srt-mount")).expect("copy");
+        srt_tests::copy_program(srt_tests::tool("srt-mount"), scratch.join("srt-mount"));
         let mut command = who.command("chroot");
         run(command.arg(scratch.path()).args(words("/srt-mount --tmpfs / -- true"))).code(125)
             .one_clear_error("srt-mount").complains("chroot");

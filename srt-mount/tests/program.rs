@@ -130,7 +130,7 @@ both! {
         assert!(intact.len() > 1000 && intact.permissions().mode() & 0o777 != 0o777);
         // Control: the same through a writable bind, which the user has granted.
         let copy = scratch.join("copy");
-        fs::copy(&program, &copy).expect("copy");
+        srt_tests::copy_program(&program, &copy);
         std::os::unix::fs::chown(&copy, Some(who.uid()), Some(who.uid())).expect("chown");
         let mut command = mount(who, ["--ro-bind", program.to_str().expect("text"), "/other", "--proc", "/proc"]);
         run(command.arg("--bind").arg(&copy).args(["/writable", "--", "/writable"])).ok().says("overwritten");

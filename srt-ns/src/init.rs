@@ -120,6 +120,7 @@ fn lock_down(
 ) -> Result<()> {
     let own = handover::own_namespaces()?;
     let root = if detached_root {
+        init.wait(&mut [pollfd(gate.as_raw_fd(), libc::POLLIN)])?;
         let mut hello = handover::receive(&gate, 0).context(|| "recvmsg from srt-mount")?;
         if hello.byte.is_none() {
             return Ok(());
@@ -134,7 +135,7 @@ fn lock_down(
     };
     // Whichever is first: the answer, or the end of a command that does not wait for it any more.
     let mut either = [pollfd(from.as_raw_fd(), libc::POLLIN), pollfd(gate.as_raw_fd(), 0)];
-    ppoll(&mut either, None).context(|| "poll of the supervisor")?;
+    init.wait(&mut either)?;
     if either[0].revents == 0 {
         return Ok(());
     }
@@ -166,7 +167,7 @@ fn lock_down(
 /// How many children are reaped before signals are looked at again: the command can make them die without end.
 const REAPED_AT_ONCE: usize = 64;
 
-/// Between two looks whether the command's process group is empty, which no signal tells.
+/// Between two looks whether the command has stopped, during the start, or its process group is empty, which no signal tells.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 struct Serving {
@@ -181,6 +182,15 @@ struct Serving {
 }
 
 impl Serving {
+    /// Waits for one of these during the start, in which the terminal can stop the command, too.
+    fn wait(&mut self, files: &mut [libc::pollfd]) -> Result<()> {
+        let patience = self.keep_session.then_some(GROUP_LOOK);
+        while ppoll(files, patience).context(|| "poll during the start")? == 0 {
+            self.reap();
+        }
+        Ok(())
+    }
+
     /// Reaps whatever the kernel hands over, until nobody is left in the command's process group; `wait_all`: at all. The
     /// supervisor ends this process earlier, where what is left of the group has no time to get.
     fn serve(&mut self) -> ! {

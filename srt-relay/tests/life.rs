@@ -196,7 +196,7 @@ fn a_setuid_copy_refuses_to_run() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Who::Root.scratch();
     let copy = scratch.join("relay");
-    fs::copy(srt_tests::tool("srt-relay"), &copy).expect("copy");
+    srt_tests::copy_program(srt_tests::tool("srt-relay"), &copy);
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("chmod");
     let ran = srt_tests::run(&mut {
         let mut command: Command = Who::User.command(&copy);

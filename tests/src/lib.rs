@@ -23,6 +23,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -184,8 +185,27 @@ impl Scratch {
     pub fn script(&self, name: impl AsRef<Path>, text: &str) -> PathBuf {
         let path = self.file(name, text);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        wait_for_writers(&path);
         path
     }
+}
+
+/// Copies a program, which can be executed then.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    fs::copy(from, &to).expect("a copy");
+    wait_for_writers(to.as_ref());
+}
+
+/// Waits until nobody has a file open for writing: a child that another test has just forked may have the descriptor with
+/// which it was written, and an exec fails with ETXTBSY meanwhile. A read lease is given only then (fcntl(2)).
+fn wait_for_writers(path: &Path) {
+    let file = fs::File::open(path).expect("open");
+    wait_until("nobody to write a program", || {
+        // SAFETY: an open descriptor and integers.
+        let lease =
+            |kind: libc::c_int| (unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) }) == 0;
+        lease(libc::F_RDLCK) && lease(libc::F_UNLCK)
+    });
 }
 
 /// The tool under test, in a place where every user can run it and its siblings lie beside it.

@@ -59,7 +59,7 @@ both! {
         let scratch = who.scratch();
         let program = scratch.join("work/setuid");
         scratch.dir("work");
-        fs::copy(tool("attack"), &program).expect("copy");
+        srt_tests::copy_program(tool("attack"), &program);
         // For root another user is the gain: its files are not root's to grant.
         let owner = if who == Who::Root { 1 } else { 0 };
         chown(&program, Some(owner), Some(owner)).expect("chown");
@@ -81,7 +81,7 @@ both! {
         let scratch = who.scratch();
         let program = scratch.join("work/capable");
         scratch.dir("work");
-        fs::copy(tool("attack"), &program).expect("copy");
+        srt_tests::copy_program(tool("attack"), &program);
         let program = program.to_str().expect("UTF-8");
         outside(Who::Root, &[format!("set-file-capability {program}")]).all_got_through();
         let ran = run(&mut Sandbox::new(who, &scratch.join("work")).command(&[program, "effective-capabilities"]));
@@ -112,7 +112,7 @@ both! {
         let scratch = who.scratch();
         for name in ["srt-ns", "srt-mount", "srt-seccomp"] {
             let copy = scratch.join(name);
-            fs::copy(tool(name), &copy).expect("copy");
+            srt_tests::copy_program(tool(name), &copy);
             let owner = if who == Who::Root { 1 } else { 0 };
             chown(&copy, Some(owner), Some(owner)).expect("chown");
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("chmod");
@@ -125,7 +125,7 @@ both! {
         let scratch = who.scratch();
         // Beside srt-ns lies the real srt-mount; what is run is another one of that name.
         let fake = scratch.join("srt-mount");
-        fs::copy(tool("attack"), &fake).expect("copy");
+        srt_tests::copy_program(tool("attack"), &fake);
         let ran = run(who.command("srt-ns").arg("--").arg(&fake).arg("capabilities"));
         assert!(ran.out.starts_with("refused"), "{ran:#?}");
         // By a link to the real one: it is that, whatever its name.

@@ -180,7 +180,7 @@ both! {
         scratch.file("kernel/apparmor_restrict_unprivileged_userns", "1\n");
         // A path with what means something in a profile.
         let copy = scratch.dir("a {b} \"c\"").join("srt-ns");
-        std::fs::copy(tool("srt-ns"), &copy).expect("a copy");
+        srt_tests::copy_program(tool("srt-ns"), &copy);
         let script = format!("mount --bind {}/kernel /proc/sys/kernel", scratch.text());
         let mut command = with_mounts(&script, who.command(&copy).arg("--check"));
         in_front(&mut command, &[refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM)]);

@@ -104,7 +104,7 @@ both! {
         // Copies that belong to the user, so that nothing but the sandbox is in the way (CVE-2019-5736).
         let tools = scratch.dir("tools");
         for name in ["srt-ns", "srt-mount", "srt-seccomp"] {
-            fs::copy(srt_tests::tool(name), tools.join(name)).expect("copy");
+            srt_tests::copy_program(srt_tests::tool(name), tools.join(name));
             chown(tools.join(name), Some(who.uid()), Some(who.uid())).expect("chown");
         }
         let before = fs::read(tools.join("srt-ns")).expect("read");
@@ -130,7 +130,7 @@ both! {
 
         // Outside: held while it runs, written when it does not.
         let copy = scratch.join("sleep");
-        fs::copy("/bin/sleep", &copy).expect("copy");
+        srt_tests::copy_program("/bin/sleep", &copy);
         chown(&copy, Some(who.uid()), Some(who.uid())).expect("chown");
         let mut victim = who.command(&copy).arg("60").spawn().expect("sleep");
         let pid = victim.id();

@@ -104,6 +104,33 @@ both! {
         }
     }
 
+    fn a_start_that_waits_for_its_caller_stops_and_goes_on(who) {
+        for session in SESSIONS {
+            let work = who.scratch();
+            run(who.command("mkfifo").arg(work.join("options"))).ok();
+            let mut talk = shell(who, "bash");
+            let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command runs 9< <(cat {}/options)", work.text());
+            talk.send(&format!("srt-ns {session} --keep-fd 9 -- {stages}\n"));
+            wait_until("srt-mount to read its options", || job(&talk).iter().any(|process| process.name == "srt-mount"));
+            talk.send(STOP_KEY);
+            talk.expect("Stopped");
+            talk.expect("READY> ");
+            // cat(1) is not of the job, and srt-init, which has not got its name yet, never stops.
+            let supervisor = child_named(talk.pid(), "srt-ns");
+            let stopped = |talk: &Talk, are: bool| {
+                let mut tools = job(talk).into_iter();
+                tools.all(|tool| (tool.state == 'T') == are || (tool.pid != supervisor && tool.name != "srt-mount"))
+            };
+            wait_until("the tools to stop", || stopped(&talk, true));
+            talk.send("fg\n");
+            talk.expect("srt-ns");
+            wait_until("the tools to go on", || stopped(&talk, false));
+            fs::write(work.join("options"), "--tmpfs\0/tmp\0").expect("write");
+            talk.expect("the command runs");
+            talk.expect("READY> ");
+        }
+    }
+
     fn bg_lets_it_go_on_in_the_background(who) {
         for name in ["bash", "dash"] {
             for session in SESSIONS {
