@@ -119,8 +119,9 @@ pub fn new_filesystem(
         let mut buffer = [0u8; 512];
         if let Some(text) = read(&context, &mut buffer).ok().and_then(|length| buffer.get(2..length)) {
             let text = String::from_utf8_lossy(text);
-            // By the names that only this process has for the layers nobody would know them.
-            let known = text.split_whitespace().filter(|word| !word.starts_with("/proc/self/fd/"));
+            // Nobody else knows the names that this process has for the layers.
+            let known =
+                text.split_whitespace().map(|word| if word.contains("/proc/self/fd/") { "it" } else { word });
             failed.message.push_str(&format!(": {}", known.collect::<Vec<_>>().join(" ")));
         }
         failed
