@@ -43,7 +43,10 @@ const MOUNT: Kind = (libc::CLONE_NEWNS, "mount");
 const ALL_BUT_NS: &str = "srt-mount, srt-seccomp, srt-relay, srt-connect";
 const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay and srt-connect; for root, srt-ns --share user \
                        --allow-userns";
+const HOSTS_PROC: &str = "srt-mount --ro-bind /proc /proc, which shows the processes outside";
 const BY_PATH: &str = "srt-seccomp --read and --write";
+
+const SUBSET: &[(&CStr, Option<&CStr>)] = &[(c"subset", Some(c"pid"))];
 
 /// What the chain srt-ns, srt-mount, srt-seccomp needs.
 const NEEDED: [Row; 15] = [
@@ -61,16 +64,11 @@ const NEEDED: [Row; 15] = [
     ("cgroup namespace", &[USER, CGROUP], nothing, "srt-ns --share cgroup"),
     ("mount namespace", &[USER, MOUNT], nothing, BY_PATH),
     ("mount API", &[USER], mount_api, BY_PATH),
-    (
-        "procfs",
-        &[USER, MOUNT, PID],
-        procfs,
-        "srt-mount --ro-bind /proc /proc, which shows the processes outside",
-    ),
+    ("procfs", &[USER, MOUNT, PID], || procfs(&[]), HOSTS_PROC),
 ];
 
 const WANTED: [Row; 5] = [
-    ("procfs subset=pid", &[USER, MOUNT, PID], procfs_subset, "srt-mount without --proc-pids"),
+    ("procfs subset=pid", &[USER, MOUNT, PID], || procfs(SUBSET), "srt-mount without --proc-pids"),
     ("overlay", &[USER], overlay, "srt-mount without overlays"),
     ("Landlock", &[], landlock, "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix"),
     ("user xattrs", &[], xattrs, "all but srt-ns --placeholder in such a directory"),
@@ -118,16 +116,13 @@ fn ask(tool: &Tool, row: &Row) -> Answer {
     })?;
     drop(answer);
     let text = io::read_to_string(File::from(answers)).context(|| "read")?;
-    let end = waitid(Some(pid), libc::WEXITED);
+    let end = waitid(Some(pid), libc::WEXITED).context(|| "waitid")?;
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
     words.try_into().map_err(|_| {
-        let none = "the process that tried it gave no answer";
-        match end {
-            // A filter may kill instead of refusing.
-            Ok(Some((_, Change::Ended(end)))) => Error::failed(format!("{none}: {end}"))
-                .hint("a seccomp filter in front may kill: see the container's profile"),
-            _ => Error::failed(none),
-        }
+        // A filter may kill instead of refusing.
+        let end = if let Some((_, Change::Ended(end))) = end { format!(": {end}") } else { String::new() };
+        Error::failed(format!("the process that tried it gave no answer{end}"))
+            .hint("a seccomp filter in front may kill: see the container's profile")
     })
 }
 
@@ -223,15 +218,7 @@ fn mount_api() -> Answer {
     root.enter().map(ok)
 }
 
-fn procfs() -> Answer {
-    procfs_with(&[])
-}
-
-fn procfs_subset() -> Answer {
-    procfs_with(&[(c"subset", Some(c"pid"))])
-}
-
-fn procfs_with(options: &[(&CStr, Option<&CStr>)]) -> Answer {
+fn procfs(options: &[(&CStr, Option<&CStr>)]) -> Answer {
     let made = new_filesystem(c"proc", options, 0).context(|| "cannot make a procfs").map_err(|error| {
         // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
         error.hint_for(

@@ -15,6 +15,7 @@
 //! sandbox that uses it sees a mask or a bind in its place. A process of the user's own that holds the lock nonetheless
 //! makes nobody wait for long, and may at most delay the removal until the next run.
 
+use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
 use srt_common::args::Raw;
 use srt_common::sys::file::{
@@ -114,16 +115,16 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// In the watchdog: sees to it that something stands at each place, and holds what is not the user's own. Without
-/// capabilities: there are none at the end, and what was made with their help would stay.
+/// In the watchdog: sees to it that something stands at each place, and holds what is not the user's own. Nothing more once
+/// the supervisor is dead. Without capabilities: there are none at the end, and what was made with their help would stay.
 ///
 /// # Errors
 /// What the system says.
-pub fn stand(places: &[Place]) -> Result<Vec<(&Place, OwnedFd)>> {
+pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place, OwnedFd)>> {
     // The one of this process, which makes nothing else.
     umask(0o077);
     let mut held = vec![];
-    for place in places {
+    for place in places.iter().take_while(|_| !is_ready(life.pidfd(), libc::POLLIN)) {
         let file = place.stand().map_err(|error| error.within(&place.text))?;
         held.extend(file.map(|file| (place, file)));
     }
@@ -320,20 +321,17 @@ impl Place {
     /// Removes an entry if it still is this inode and empty. If it is not empty any more, it is the user's from now on.
     fn remove(&self, name: &CStr, file: &OwnedFd) {
         let Ok(stat) = statx(file, c"") else { return };
-        let directory = stat.is(libc::S_IFDIR);
-        let is_here = statx(&self.parent, name).is_ok_and(|there| there.id == stat.id);
-        let removed = if is_here && (directory || stat.size == 0) {
-            unlinkat(&self.parent, name, if directory { libc::AT_REMOVEDIR } else { 0 })
-        } else {
-            Ok(())
-        };
-        match removed.map_err(|error| error.raw_os_error()) {
-            Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {
-                let _none = fremovexattr(file, MARK);
-                let _none = fremovexattr(&self.parent, &mark_of(&stat));
+        let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
+        let is_empty = stat.is(libc::S_IFDIR) || stat.size == 0;
+        if is_empty && statx(&self.parent, name).is_ok_and(|there| there.id == stat.id) {
+            match unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
+                Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
+                // It cannot be removed now, and still is a placeholder.
+                Err(_) => return,
             }
-            Err(_) => {}
         }
+        let _none = fremovexattr(file, MARK);
+        let _none = fremovexattr(&self.parent, &mark_of(&stat));
     }
 
     fn leads_to(&self, file: &OwnedFd) -> bool {

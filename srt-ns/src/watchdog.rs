@@ -136,7 +136,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
     privileges::drop_held()?;
     // While a failure can be told: the status descriptor is closed next.
-    let held = placeholder::stand(charge.placeholders)?;
+    let held = placeholder::stand(charge.placeholders, life)?;
     child::undumpable()?;
     let descriptors = charge.published.iter().map(Place::descriptor);
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
