@@ -10,9 +10,7 @@ use srt_common::sys::landlock::{
 };
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
-use srt_common::sys::process::{
-    self, Change, End, getpid, kill, pidfd_open, pidfd_send_signal, prctl, waitid,
-};
+use srt_common::sys::process::{self, Change, End, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{Tool, require_kernel};
 use srt_common::{Context, Error, Result, fds};
 use std::ffi::CStr;
@@ -118,11 +116,9 @@ fn ask(tool: &Tool, row: &Row) -> Answer {
     let text = io::read_to_string(File::from(answers)).context(|| "read")?;
     let end = waitid(Some(pid), libc::WEXITED).context(|| "waitid")?;
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
-    words.try_into().map_err(|_| {
-        // A filter may kill instead of refusing.
-        let end = if let Some((_, Change::Ended(end))) = end { format!(": {end}") } else { String::new() };
-        Error::failed(format!("the process that tried it gave no answer{end}"))
-            .hint("a seccomp filter in front may kill: see the container's profile")
+    words.try_into().map_err(|_| match end {
+        Some((_, Change::Ended(end))) => no_answer(end),
+        _ => Error::failed("the process that tried it is not dead"),
     })
 }
 
@@ -143,10 +139,15 @@ fn try_in_namespaces(tool: &Tool, (_, kinds, probe, _): &Row, pipe: &OwnedFd) {
     });
     match tried.map(|pid| waitid(Some(pid), libc::WEXITED)) {
         Err(error) => answer(Err(error)),
-        // This process's end tells how it ended.
-        Ok(Ok(Some((_, Change::Ended(End::Signaled(signal)))))) => drop(kill(getpid(), signal.into())),
+        Ok(Ok(Some((_, Change::Ended(end @ End::Signaled(_)))))) => answer(Err(no_answer(end))),
         Ok(_) => {}
     }
+}
+
+/// A filter may kill instead of refusing.
+fn no_answer(end: End) -> Error {
+    Error::failed(format!("the process that tried it gave no answer: {end}"))
+        .hint("a seccomp filter in front may kill: see the container's profile")
 }
 
 fn no(error: Error) -> Told {
