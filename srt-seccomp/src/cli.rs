@@ -118,7 +118,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if options.landlock > 1 {
         return Err(Error::usage("--landlock: expected once"));
     }
-    if landlock.mounts && (landlock.names("--read") || landlock.names("--write")) {
+    if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
             "--landlock gives the rights that the mounts give: leave out --read and --write",
         ));

@@ -56,20 +56,24 @@ impl Wanted {
         self.paths.iter().any(|(named, _)| *named == option)
     }
 
+    /// Whether the user's list gives the rights to files.
+    pub fn by_path(&self) -> bool {
+        self.names("--read") || self.names("--write")
+    }
+
     /// The ruleset, or `None` if nothing is asked for. `fds` are the descriptors that PROGRAM gets. All paths are opened
     /// here, before anything is restricted.
     ///
     /// # Errors
     /// A path that is not there; what this kernel's Landlock cannot do: nothing weaker takes its place.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
-        let [read, write, unix] = ["--read", "--write", "--unix"].map(|option| self.names(option));
-        let (by_path, tcp) = (read || write, !self.connect_tcp.is_empty());
-        let files = self.mounts || by_path;
+        let (files, unix, tcp) =
+            (self.mounts || self.by_path(), self.names("--unix"), !self.connect_tcp.is_empty());
         let needs = [
             (unix, "--unix", 9, "7.1"),
             (self.mounts, "--landlock", 5, "6.10"),
-            (read, "--read", 5, "6.10"),
-            (write, "--write", 5, "6.10"),
+            (self.names("--read"), "--read", 5, "6.10"),
+            (self.names("--write"), "--write", 5, "6.10"),
             (tcp, "--connect-tcp", 4, "6.7"),
         ];
         let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
@@ -155,7 +159,7 @@ impl Wanted {
     /// Whether PROGRAM, and so an earlier run of it, may put a link into a directory: below a `--write`, or, where the
     /// mounts give the rights, on any that is writable. (Its mode may have been another then.)
     fn may_change(&self, directory: &Path) -> bool {
-        if self.names("--read") || self.names("--write") {
+        if self.by_path() {
             let mut written = self.paths.iter().filter(|(option, _)| *option == "--write");
             return written
                 .any(|(_, path)| path.canonicalize().is_ok_and(|path| directory.starts_with(path)));
