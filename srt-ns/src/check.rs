@@ -186,12 +186,10 @@ fn seccomp() -> Answer {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     let allow = (libc::BPF_RET | libc::BPF_K) as u16;
     let all = [libc::sock_filter { code: allow, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-    let loaded = prctl_set_seccomp(&all).context(|| "prctl(PR_SET_SECCOMP)").map_err(|error| {
-        error
-            .hint("a seccomp filter in front refuses further ones: see the container's profile")
-            .hint_for(libc::EINVAL, "the kernel was built without CONFIG_SECCOMP_FILTER")
-    });
-    loaded.map(ok)
+    let in_front = "a seccomp filter in front refuses further ones: see the container's profile";
+    let without = "the kernel was built without CONFIG_SECCOMP_FILTER";
+    let loaded = prctl_set_seccomp(&all).context(|| "prctl(PR_SET_SECCOMP)").map(ok);
+    loaded.map_err(|error| error.hint(in_front).hint_for(libc::EINVAL, without))
 }
 
 /// user_namespaces(7), and AppArmor's `unprivileged_userns`: the namespace can be had, and no capability in it works.
@@ -220,15 +218,11 @@ fn mount_api() -> Answer {
 }
 
 fn procfs(options: &[(&CStr, Option<&CStr>)]) -> Answer {
-    let made = new_filesystem(c"proc", options, 0).context(|| "cannot make a procfs").map_err(|error| {
-        // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
-        error.hint_for(
-            libc::EPERM,
-            "nothing may be mounted over parts of /proc, as a container's masks are (docker run --security-opt \
-             systempaths=unconfined); srt-mount --proc-pids may work there (Linux 7.2)",
-        )
-    });
-    made.map(ok)
+    // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
+    let hint = "nothing may be mounted over parts of /proc, as a container's masks are (docker run --security-opt \
+                systempaths=unconfined); srt-mount --proc-pids may work there (Linux 7.2)";
+    let made = new_filesystem(c"proc", options, 0).context(|| "cannot make a procfs");
+    made.map_err(|error| error.hint_for(libc::EPERM, hint)).map(ok)
 }
 
 fn overlay() -> Answer {
@@ -243,10 +237,9 @@ fn overlay() -> Answer {
         (c"workdir", Some(c"work")),
         (c"userxattr", None),
     ];
-    new_filesystem(c"overlay", &options, 0).context(|| "cannot make an overlay").map_err(|error| {
-        let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
-        error.hint_for(libc::ENODEV, hint)
-    })?;
+    let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
+    let made = new_filesystem(c"overlay", &options, 0).context(|| "cannot make an overlay");
+    made.map_err(|error| error.hint_for(libc::ENODEV, hint))?;
     Ok(match host {
         OVERLAYFS_SUPER_MAGIC => limited(
             "the root is an overlay, on which no overlay's RWSRC can lie",
