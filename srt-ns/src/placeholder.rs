@@ -30,6 +30,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What the user asked for.
@@ -98,6 +99,8 @@ const TRIES: u32 = 150;
 /// Of these, how many leave alone what somebody has locked exclusively.
 const PATIENCE: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often the end tries: a process that was killed may not be dead yet.
+const LAST_TRIES: u32 = 3;
 
 /// Opens the directories, before anything is made.
 ///
@@ -134,8 +137,12 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
 /// Removes what nobody else uses. flock(2): the shared lock becomes an exclusive one, or is lost.
 pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
-        if lock(&file, libc::LOCK_EX) {
-            place.remove(&place.name, &file);
+        for _ in 0..LAST_TRIES {
+            if lock(&file, libc::LOCK_EX) {
+                place.remove(&place.name, &file);
+                break;
+            }
+            thread::sleep(PAUSE);
         }
     }
 }
@@ -178,7 +185,7 @@ impl Place {
         self.parent.as_raw_fd()
     }
 
-    /// Removes what one who was killed has left, if nobody uses it.
+    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks.
     pub fn clean(&self) {
         self.sweep();
         if let Ok(There::Placeholder(file, _)) = self.look()
@@ -188,10 +195,10 @@ impl Place {
         }
     }
 
-    /// Makes a placeholder, or shares one. `None`: what the user has there stays as it is.
+    /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
     fn stand(&self) -> Result<Option<OwnedFd>> {
-        self.sweep();
         for attempt in 0..TRIES {
+            self.clean();
             match self.look()? {
                 There::Own => return Ok(None),
                 There::Nothing => {
@@ -200,27 +207,19 @@ impl Place {
                     }
                 }
                 There::Placeholder(file, _) if !lock(&file, libc::LOCK_SH) => match attempt {
-                    ..PATIENCE => std::thread::sleep(PAUSE),
+                    ..PATIENCE => thread::sleep(PAUSE),
                     // Nobody who relies on it can have locked it at the same time: what takes so long does not remove it.
                     _ => self.remove(&self.name, &file),
                 },
-                // Somebody has filled a leftover: it loses its mark.
-                There::Placeholder(file, stat) if stat.is(libc::S_IFREG) && stat.size > 0 => {
-                    self.remove(&self.name, &file);
-                }
-                There::Placeholder(file, stat) if stat.is(libc::S_IFDIR) == self.directory => {
-                    // Whoever removes it has it locked exclusively: so it stands, or is gone by now.
-                    if self.leads_to(&file) {
-                        return Ok(Some(file));
-                    }
-                }
-                There::Placeholder(file, _) if lock(&file, libc::LOCK_EX) => self.remove(&self.name, &file),
-                There::Placeholder(..) => {
+                There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != self.directory => {
                     let kind = |directory| if directory { "directory" } else { "file" };
                     let [this, other] = [self.directory, !self.directory].map(kind);
                     let text = format!("a {this} is asked for, and another sandbox has a {other} there");
                     return Err(Error::failed(text));
                 }
+                // Whoever removes it has it locked exclusively: so it stands, or is gone by now.
+                There::Placeholder(file, _) if self.leads_to(&file) => return Ok(Some(file)),
+                There::Placeholder(..) => {}
             }
         }
         Err(Error::failed("other processes keep changing what is there"))
