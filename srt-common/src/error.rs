@@ -67,6 +67,12 @@ impl Error {
         self
     }
 
+    /// Adds what the user can do if this is what the system said.
+    #[must_use]
+    pub fn hint_for(self, errno: i32, hint: impl Into<String>) -> Self {
+        if self.errno == Some(errno) { self.hint(hint) } else { self }
+    }
+
     /// Names the file that it is about, for scripts: the message shows no more of a name than can be printed.
     #[must_use]
     pub fn path(mut self, path: impl Into<PathBuf>) -> Self {

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod fds;
 pub mod handover;
 mod interpreter;
+pub mod mountinfo;
 pub mod parent;
 pub mod privileges;
 pub mod report;

@@ -5,12 +5,11 @@ use crate::options::{Action, Inside, Op};
 use srt_common::sys::fd::{fcntl_setfd, inherited};
 use srt_common::sys::file::{CWD, openat, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
-use srt_common::{Context, Error, Result, handover};
-use std::ffi::{CString, OsString};
+use srt_common::{Context, Error, Result, handover, mountinfo};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -59,7 +58,7 @@ pub fn look() -> Result<Vec<PathBuf>> {
             return Err(Error::failed("mounts are shared after mount_setattr"));
         }
         if fields.next() == Some(b"mqueue") {
-            queues.push(PathBuf::from(OsString::from_vec(unescape(path))));
+            queues.push(mountinfo::path(path));
         }
     }
     if !queues.is_empty() {
@@ -75,27 +74,6 @@ pub fn look() -> Result<Vec<PathBuf>> {
         queues.retain(|path| device(path).is_ok_and(|device| device != own.device));
     }
     Ok(queues)
-}
-
-/// A path in mountinfo: blank, tab, line feed and backslash are octal numbers there.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = vec![];
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let octal =
-            tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
 }
 
 /// The inode of this mount namespace, by which others know it (namespaces(7)). 0 where no procfs is mounted.
@@ -178,16 +156,5 @@ fn mounts(action: &Action) -> bool {
         Action::File { .. } => false,
         Action::Inside(inside) => !makes_none(inside),
         _ => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unescape;
-
-    #[test]
-    fn a_path_in_mountinfo_is_any_path() {
-        assert_eq!(unescape(br"/a\040b\134\011"), b"/a b\\\t");
-        assert_eq!(unescape(br"/a\9\"), br"/a\9\");
     }
 }

@@ -17,16 +17,13 @@ use std::os::unix::ffi::OsStrExt;
 /// # Errors
 /// EPERM has two reasons, and a hint for each.
 pub fn new(options: &[(&CStr, Option<&CStr>)]) -> Result<Tree> {
-    new_filesystem("a procfs", c"proc", options, PLAIN | MOUNT_ATTR_NOEXEC).map_err(|error| match error.errno {
-        // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and
-        // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
-        Some(libc::EPERM) => error.hint(
-            "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
-             not masked (docker run --security-opt systempaths=unconfined); or show the one that is there, and \
-             with it the names of the processes outside: --ro-bind /proc /proc",
-        ),
-        _ => error,
-    })
+    // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and
+    // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
+    let hint = "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
+                not masked (docker run --security-opt systempaths=unconfined); or show the one that is there, and \
+                with it the names of the processes outside: --ro-bind /proc /proc";
+    let made = new_filesystem("a procfs", c"proc", options, PLAIN | MOUNT_ATTR_NOEXEC);
+    made.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// Makes read-only what is no process's, if the caller could write it.

@@ -5,7 +5,7 @@ use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Result};
-use std::ffi::CString;
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// A new sysfs, detached. It shows the network namespace of whoever makes it.
@@ -13,15 +13,11 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// EPERM, with a hint.
 pub fn new() -> Result<Tree> {
-    new_filesystem("a sysfs", c"sysfs", &[], INERT).map_err(|error| match error.errno {
-        // sysfs_init_fs_context() in fs/sysfs/mount.c asks for CAP_SYS_ADMIN over the network namespace,
-        // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
-        Some(libc::EPERM) => error.hint(
-            "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
-             container, not masked; or show the host's: --ro-bind /sys /sys",
-        ),
-        _ => error,
-    })
+    // sysfs_init_fs_context() in fs/sysfs/mount.c asks for CAP_SYS_ADMIN over the network namespace,
+    // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
+    let hint = "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
+                container, not masked; or show the host's: --ro-bind /sys /sys";
+    new_filesystem("a sysfs", c"sysfs", &[], INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'
@@ -40,29 +36,23 @@ impl Cgroups {
 
     /// `name=systemd` has no controllers, the empty one is that of version 2.
     fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
-        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
-        let tree = if name.is_empty() {
-            new_filesystem("a cgroup2 file system", c"cgroup2", &[], INERT)
-        } else {
-            let c_name = c_path(name).context(|| "path")?;
-            let options: Vec<CString> =
-                controllers.split(',').map(c_path).collect::<Result<_, _>>().context(|| "path")?;
-            let options = options.iter().map(|option| match option.to_bytes().strip_prefix(b"name=") {
-                Some(_) => (c"name", Some(c_name.as_c_str())),
-                None => (option.as_c_str(), None),
-            });
-            let what = format!("a cgroup file system of {controllers}");
-            new_filesystem(&what, c"cgroup", &options.collect::<Vec<_>>(), INERT)
+        let option = |word: &str| match word.split_once('=') {
+            Some((key, value)) => Ok((c_path(key)?, Some(c_path(value)?))),
+            None => Ok((c_path(word)?, None)),
+        };
+        let words = controllers.split(',').filter(|word| !word.is_empty());
+        let options = words.map(option).collect::<io::Result<Vec<_>>>().context(|| "path")?;
+        let options: Vec<_> = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref())).collect();
+        let (what, kind) = match controllers {
+            "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
+            _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
         };
         // cgroup_init_fs_context() in kernel/cgroup/cgroup.c asks for CAP_SYS_ADMIN over the cgroup namespace.
-        let tree = tree.map_err(|error| match error.errno {
-            Some(libc::EPERM) => error.hint(
-                "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: \
-                 --ro-bind /sys /sys",
-            ),
-            _ => error,
-        })?;
-        Ok((name.to_owned(), tree))
+        let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
+                    /sys /sys";
+        let tree = new_filesystem(&what, kind, &options, INERT);
+        let tree = tree.map_err(|error| error.hint_for(libc::EPERM, hint))?;
+        Ok((controllers.strip_prefix("name=").unwrap_or(controllers).to_owned(), tree))
     }
 
     /// Mounts them at `fs/cgroup`.

@@ -99,7 +99,8 @@ impl Helpers {
     /// in the host's.
     ///
     /// # Errors
-    /// What cannot be started; what was started before ends with this value.
+    /// What cannot be started; what was started before ends with this value. False: the watchdog could not make a
+    /// placeholder, and has said why.
     pub fn start(
         &mut self,
         tool: &Tool,
@@ -107,7 +108,7 @@ impl Helpers {
         life: &Lifeline,
         inherited: Inherited,
         wakers: Vec<(RawFd, libc::c_short)>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if let (Some(host), Some((_, network))) = (&self.host, &self.network) {
             self.relay = Some(Relay::start(tool, plan, host, life, network, inherited)?);
             self.waiting += 1;
@@ -122,12 +123,14 @@ impl Helpers {
             let charge = Charge { published, placeholders, sidecars: &self.shells, wakers };
             self.watchdog = Some(Watchdog::start(tool, life, &charge)?);
         }
-        // Only now: the watchdog removes them, whatever becomes of this process.
-        match &self.watchdog {
+        match &mut self.watchdog {
+            // srt-mount must find them.
             Some(watchdog) if !self.placeholders.is_empty() => {
-                placeholder::stand(&mut self.placeholders, watchdog)
+                let stand = watchdog.wait()?;
+                self.placeholders.iter_mut().for_each(Place::remember);
+                Ok(stand)
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
@@ -252,14 +255,16 @@ impl Helpers {
     /// Tells which placeholders others have removed while the sandbox ran.
     pub fn report_lost_placeholders(&self, tool: &Tool) {
         for place in self.placeholders.iter().filter(|place| place.is_lost()) {
-            tell(tool, "placeholder-lost", "placeholder", place.name(), LOST);
+            tell(tool, "placeholder-lost", "placeholder", &place.text, LOST);
         }
     }
 
     /// Ends all, and waits for their ends.
     pub fn end(&mut self) {
         let placeholders = std::mem::take(&mut self.placeholders);
-        let released = placeholders.is_empty() || self.watchdog.as_ref().is_some_and(Watchdog::release);
+        if !placeholders.is_empty() {
+            self.watchdog.as_ref().inspect(|watchdog| watchdog.release());
+        }
         let sidecars = std::mem::take(&mut self.sidecars);
         for Sidecar { pid, .. } in &sidecars {
             // The shell first: it may not lead its group yet, and cannot fork any more when it comes to do so.
@@ -276,9 +281,7 @@ impl Helpers {
             {}
         }
         // Only now: a watchdog that was killed has its locks until it is dead.
-        if !released {
-            placeholder::release(&placeholders, &mut vec![]);
-        }
+        placeholders.iter().for_each(Place::clean);
         self.host = None;
     }
 }

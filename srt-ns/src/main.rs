@@ -69,7 +69,9 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 3. The helpers, which stay in the host's pid namespace.
     let lifeguards = lifetimes.iter().map(|pipe| (pipe.as_raw_fd(), 0));
     let wakers = lifeguards.chain(parent.iter().map(|parent| (parent.as_raw_fd(), libc::POLLIN))).collect();
-    helpers.start(tool, &plan, &life, inherited, wakers)?;
+    if !helpers.start(tool, &plan, &life, inherited, wakers)? {
+        return Ok(125);
+    }
     namespaces::enter_pid_for_children(&plan)?;
 
     // 4. PID 1 and the command, which get ready while the network namespace is made; and until everything is dead.

@@ -253,13 +253,6 @@ impl Plan {
                 "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one",
             ));
         }
-        let mut rest = self.placeholders.as_slice();
-        while let Some((first, others)) = rest.split_first() {
-            if others.iter().any(|other| other.is(first)) {
-                return Err(Error::usage(format!("{}: the same place is named twice", first.text)));
-            }
-            rest = others;
-        }
         if self.share.uts && self.hostname.is_some() {
             return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
         }
@@ -423,7 +416,6 @@ mod tests {
             &["--hostname", "a", "--share", "uts"],
             &["--relay", "80=/s", "--share", "net"],
             &["--placeholder", "/a/.."],
-            &["--placeholder", "/a", "--placeholder", "/a/"],
             &["--nope"],
             &["--uid", "1", "--uid", "2"],
         ] {

@@ -9,8 +9,8 @@
 use crate::child::{self, Leader, Lifeline};
 use crate::placeholder::{self, Place as Placeholder};
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{self, Pid, pidfd_send_signal, prctl_set_name};
-use srt_common::sys::socket::{recvmsg, sendmsg, socketpair};
+use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_send_signal, prctl_set_name, waitid};
+use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
 use srt_common::tool::Tool;
 use srt_common::unix_listener::Place;
 use srt_common::{Context, Error, Result, privileges};
@@ -37,7 +37,7 @@ pub struct Watchdog {
 pub struct Charge<'a> {
     /// Sockets to remove.
     pub published: &'a [Place],
-    /// Placeholders to remove.
+    /// Placeholders to make and to remove.
     pub placeholders: &'a [Placeholder],
     /// Shells whose process groups are to be killed.
     pub sidecars: &'a [Leader],
@@ -52,12 +52,10 @@ const LOCKED_DOWN: u8 = b'l';
 const STOPS: u8 = b's';
 const GOES_ON: u8 = b'g';
 const KILL: u8 = b'k';
-/// The lock of the next placeholder comes with the message, if there is one; all of them are to go, and are gone.
-const HOLD: u8 = b'h';
-const RELEASE: u8 = b'r';
 
-/// How long the supervisor waits for that.
-const RELEASE_TIME: Duration = Duration::from_secs(2);
+/// How long the supervisor waits for the placeholders to stand, and for them to be gone.
+const START: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(2);
 
 impl Watchdog {
     /// Starts it.
@@ -86,28 +84,32 @@ impl Watchdog {
         sendmsg(&self.orders, KILL, &[pidfd.as_fd()]).context(|| "the watchdog is gone")
     }
 
-    /// Hands over the lock of a placeholder, or tells that it has none.
+    /// Waits until it has locked itself down, every placeholder in its place. False: it could not, and has said why.
     ///
     /// # Errors
-    /// When the watchdog is gone.
-    pub fn hold(&self, lock: Option<&OwnedFd>) -> Result<()> {
-        let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
-        sendmsg(&self.orders, HOLD, &lock).context(|| "the watchdog is gone")
+    /// It is gone, or does not answer.
+    pub fn wait(&mut self) -> Result<bool> {
+        if self.poll(libc::POLLIN, START) {
+            self.read();
+        }
+        if self.locked_down {
+            return Ok(true);
+        }
+        let _dead = kill(self.pid, libc::SIGKILL);
+        match waitid(Some(self.pid), libc::WEXITED | libc::WNOWAIT) {
+            Ok(Some((_, Change::Ended(End::Exited(125))))) => Ok(false),
+            _ => Err(gone()),
+        }
     }
 
-    /// Has the placeholders removed. False: it does not answer.
-    pub fn release(&self) -> bool {
-        let answer = || {
-            let mut answer = [pollfd(self.orders.as_raw_fd(), libc::POLLIN)];
-            ppoll(&mut answer, Some(RELEASE_TIME)).is_ok_and(|ready| ready == 1).then_some(())?;
-            recvmsg(&self.orders, libc::MSG_DONTWAIT).ok()?.byte
-        };
-        // After a start that failed, that it has locked itself down may still be unread.
-        sendmsg(&self.orders, RELEASE, &[]).is_ok()
-            && match answer() {
-                Some(LOCKED_DOWN) => answer() == Some(RELEASE),
-                answered => answered == Some(RELEASE),
-            }
+    /// Has it remove what it has to, and end. It does the same, in its own time, when the supervisor dies.
+    pub fn release(&self) {
+        let _gone = shutdown(&self.orders, libc::SHUT_WR);
+        self.poll(0, END);
+    }
+
+    fn poll(&self, events: libc::c_short, time: Duration) -> bool {
+        ppoll(&mut [pollfd(self.orders.as_raw_fd(), events)], Some(time)).is_ok_and(|ready| ready == 1)
     }
 
     /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
@@ -124,26 +126,28 @@ impl Watchdog {
 /// Between two looks at the signals that wait for a stopped supervisor, which no descriptor tells another process.
 const STOP_LOOK: Duration = Duration::from_millis(50);
 
-/// Should: hold the ends of pipes and the directories of the published sockets, and sit. Mustn't: do anything while the
-/// supervisor lives and runs.
+/// Should: make the placeholders, hold them, the ends of pipes and the directories of the published sockets, and sit.
+/// Mustn't: do anything else while the supervisor lives and runs.
 fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) -> Result<Infallible> {
     // It is the one process that is not tied to the supervisor's life: the end of the socket tells it, and the orders
     // stay in the socket until it comes to read them, however late.
     child::leave_session()?;
     child::leave_keyring()?;
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
+    privileges::drop_held()?;
+    // While a failure can be told: the status descriptor is closed next.
+    let held = placeholder::stand(charge.placeholders, life)?;
+    child::undumpable()?;
     let descriptors = charge.published.iter().map(Place::descriptor);
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
     let descriptors = descriptors.chain(charge.placeholders.iter().map(Placeholder::descriptor));
+    let descriptors = descriptors.chain(held.iter().map(|(_, file)| file.as_raw_fd()));
     let descriptors = descriptors.chain(charge.wakers.iter().map(|(fd, _)| *fd));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
-    child::undumpable()?;
-    privileges::drop_held()?;
     // A supervisor that is dead already has left orders nonetheless.
     let _dead = sendmsg(orders, LOCKED_DOWN, &[]);
     let mut condemned: Vec<OwnedFd> = Vec::new();
-    let mut locked: Vec<Option<OwnedFd>> = Vec::new();
     let mut stopped = false;
     loop {
         let mut watched = vec![pollfd(orders.as_raw_fd(), libc::POLLIN)];
@@ -163,11 +167,6 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
             Ok(message) => match message.byte {
                 Some(STOPS) => stopped = true,
                 Some(KILL) => condemned.extend(message.fds),
-                Some(HOLD) => locked.push(message.fds.into_iter().next()),
-                Some(RELEASE) => {
-                    placeholder::release(charge.placeholders, &mut locked);
-                    let _gone = sendmsg(orders, RELEASE, &[]);
-                }
                 Some(_) => stopped = false,
                 None => break,
             },
@@ -182,12 +181,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
         shell.signal_group(libc::SIGKILL);
     }
     charge.published.iter().for_each(Place::remove);
-    if !charge.placeholders.is_empty() {
-        // The end of the socket may come before the end of a lock that was not handed over.
-        let mut dead = [pollfd(life.pidfd().as_raw_fd(), libc::POLLIN)];
-        while ppoll(&mut dead, None).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-        placeholder::release(charge.placeholders, &mut locked);
-    }
+    placeholder::release(held);
     process::exit(0)
 }
 

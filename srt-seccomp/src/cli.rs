@@ -9,6 +9,7 @@ use srt_common::tool::Tool;
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 /// What the user asks for.
 #[derive(Debug, PartialEq)]
@@ -107,24 +108,23 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
-    let paths = |list: Vec<Raw>| list.into_iter().map(|path| path.0.into()).collect();
+    let named = [("--read", options.read), ("--write", options.write), ("--unix", options.unix)];
+    let path = |option| move |Raw(path)| (option, PathBuf::from(path));
     let landlock = Wanted {
         mounts: options.landlock != 0,
-        read: paths(options.read),
-        write: paths(options.write),
-        unix: paths(options.unix),
+        paths: named.into_iter().flat_map(|(option, paths)| paths.into_iter().map(path(option))).collect(),
         connect_tcp: options.connect_tcp,
     };
     if options.landlock > 1 {
         return Err(Error::usage("--landlock: expected once"));
     }
-    if landlock.mounts && !(landlock.read.is_empty() && landlock.write.is_empty()) {
+    if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
             "--landlock gives the rights that the mounts give: leave out --read and --write",
         ));
     }
     // Landlock knows paths and ports, which a filter cannot see.
-    if !landlock.unix.is_empty() {
+    if landlock.names("--unix") {
         rules.retain(|rule| rule.name != "unix");
     }
     if !landlock.connect_tcp.is_empty() {

@@ -7,12 +7,10 @@
 use crate::load::reaches_the_kernel;
 use crate::mounts::{self, Mount};
 use srt_common::sys::landlock as sys;
-use srt_common::sys::{fd, file};
-
-use srt_common::sys::c_path;
+use srt_common::sys::{c_path, fd, file};
 use srt_common::{Context, Error, Result};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -21,12 +19,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct Wanted {
     /// `--landlock`: the rights that the mounts give.
     pub mounts: bool,
-    /// `--read`
-    pub read: Vec<PathBuf>,
-    /// `--write`
-    pub write: Vec<PathBuf>,
-    /// `--unix`
-    pub unix: Vec<PathBuf>,
+    /// `--read`, `--write` and `--unix`: the option, and its path.
+    pub paths: Vec<(&'static str, PathBuf)>,
     /// `--connect-tcp`
     pub connect_tcp: Vec<u16>,
 }
@@ -52,24 +46,34 @@ const CONNECT_TCP: u64 = 1 << 1;
 /// Abstract Unix sockets and signals of who is outside.
 const SCOPES: u64 = 1 | 1 << 1;
 
-/// What programs open whatever they do: the nodes that srt-mount's `--dev` makes.
+/// What programs open whatever they do: the nodes that srt-mount's `--dev` makes. A device is written whatever its mount
+/// says, and for root of the host these are mounted read-only.
 const NODES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 impl Wanted {
+    /// Whether there is a path of this option.
+    pub fn names(&self, option: &str) -> bool {
+        self.paths.iter().any(|(named, _)| *named == option)
+    }
+
+    /// Whether the user's list gives the rights to files.
+    pub fn by_path(&self) -> bool {
+        self.names("--read") || self.names("--write")
+    }
+
     /// The ruleset, or `None` if nothing is asked for. `fds` are the descriptors that PROGRAM gets. All paths are opened
     /// here, before anything is restricted.
     ///
     /// # Errors
     /// A path that is not there; what this kernel's Landlock cannot do: nothing weaker takes its place.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
-        let by_path = !self.read.is_empty() || !self.write.is_empty();
         let (files, unix, tcp) =
-            (self.mounts || by_path, !self.unix.is_empty(), !self.connect_tcp.is_empty());
+            (self.mounts || self.by_path(), self.names("--unix"), !self.connect_tcp.is_empty());
         let needs = [
             (unix, "--unix", 9, "7.1"),
             (self.mounts, "--landlock", 5, "6.10"),
-            (!self.read.is_empty(), "--read", 5, "6.10"),
-            (!self.write.is_empty(), "--write", 5, "6.10"),
+            (self.names("--read"), "--read", 5, "6.10"),
+            (self.names("--write"), "--write", 5, "6.10"),
             (tcp, "--connect-tcp", 4, "6.7"),
         ];
         let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
@@ -89,45 +93,79 @@ impl Wanted {
         };
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
         let ruleset = Ruleset { fd, files: attr.handled_access_fs };
-
-        let mounts = if by_path || !files && !unix { vec![] } else { read_mounts(option)? };
-        if by_path {
-            for node in NODES {
-                ruleset.add(Path::new(node), DEVICE, |_| true)?;
-            }
-        } else if self.mounts {
-            ruleset.add_mounts(&mounts)?;
-        } else if unix {
-            ruleset.add(Path::new("/"), REFER, |_| true)?;
-        }
         if files {
-            for fd in fds {
-                ruleset.add_open(*fd)?;
+            for node in NODES {
+                ruleset.add(node, DEVICE, |stat| stat.is(libc::S_IFCHR))?;
             }
+            fds.iter().try_for_each(|fd| ruleset.add_open(*fd))?;
+        } else if unix {
+            ruleset.add("/", REFER, |_| true)?;
         }
-        // Where PROGRAM, and so an earlier run of it, may put a link.
-        let written: Vec<PathBuf> = self.write.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        let untrusted = |directory: &Path| {
-            let mount =
-                c_path(directory).and_then(|path| file::statx(&file::CWD, &path)).map(|stat| stat.mount);
-            written.iter().any(|above| directory.starts_with(above))
-                || mounts.iter().any(|m| m.writable && mount.as_ref().map_or(true, |mount| m.id == *mount))
-        };
-        for (option, paths, rights) in [
-            ("--read", &self.read, READ),
-            ("--write", &self.write, WRITE),
-            ("--unix", &self.unix, RESOLVE_UNIX),
-        ] {
-            for path in paths {
-                let added = ruleset.add_named(path, rights, &untrusted);
-                added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
-            }
+        if self.mounts {
+            ruleset.add_mounts()?;
+        }
+        for (option, path) in &self.paths {
+            let rights = match *option {
+                "--read" => READ,
+                "--write" => WRITE,
+                _ => RESOLVE_UNIX,
+            };
+            let added = self.find(path).and_then(|(real, opened)| {
+                let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
+                ruleset.give(&opened, rights).context(CANNOT)
+            });
+            added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
         }
         for &port in &self.connect_tcp {
             sys::landlock_add_rule_port(&ruleset.fd, port, CONNECT_TCP)
                 .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
         }
         Ok(Some(ruleset))
+    }
+
+    /// What a path that the user names leads to, and its path without links.
+    fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
+        let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
+        // Only to have the kernel tell what is missing or leads in circles.
+        open(path, 0).context(CANNOT)?;
+        let real = self.without_links(std::env::current_dir().context(|| "getcwd")?, path)?;
+        // Whoever has put a link there since then gains nothing.
+        let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
+        Ok((real, opened))
+    }
+
+    /// `path`, seen from `real`, without the symbolic links on its way. None of them may stand where PROGRAM may write: it
+    /// could lead anywhere (the kind of CVE-2024-42472).
+    fn without_links(&self, mut real: PathBuf, path: &Path) -> Result<PathBuf> {
+        for part in path.components() {
+            if part == Component::ParentDir {
+                real.pop();
+                continue;
+            }
+            let link = real.join(part);
+            match fs::read_link(&link) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => real = link,
+                Ok(target) if self.may_change(&real) => {
+                    let error = format!("{} is a symbolic link that PROGRAM may replace", link.display());
+                    let hint = format!("name what it leads to, if that is meant: {}", target.display());
+                    return Err(Error::failed(error).hint(hint));
+                }
+                target => real = self.without_links(real, &target.context(CANNOT)?)?,
+            }
+        }
+        Ok(real)
+    }
+
+    /// Whether PROGRAM, and so an earlier run of it, may put a link into a directory: below a `--write`, or, where the
+    /// mounts give the rights, on any that is writable. (Its mode may have been another then.)
+    fn may_change(&self, directory: &Path) -> bool {
+        if self.by_path() {
+            let mut written = self.paths.iter().filter(|(option, _)| *option == "--write");
+            return written
+                .any(|(_, path)| path.canonicalize().is_ok_and(|path| directory.starts_with(path)));
+        }
+        let opened = c_path(directory).and_then(|path| file::openat(&file::CWD, &path, libc::O_PATH, 0));
+        opened.and_then(|fd| file::fstatvfs(&fd)).map_or(true, |flags| flags & libc::ST_RDONLY == 0)
     }
 }
 
@@ -151,122 +189,69 @@ impl Ruleset {
     }
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none.
-    fn add_mounts(&self, mounts: &[Mount]) -> Result<()> {
-        self.add(Path::new("/"), READ, |_| true)?;
-        self.add(Path::new("/dev"), IOCTL_DEV, |_| true)?;
+    fn add_mounts(&self) -> Result<()> {
+        let what = || "--landlock: cannot read /proc/self/mountinfo";
+        let text = fs::read("/proc/self/mountinfo").context(what)?;
+        let mut mounts = mounts::parse(&text).ok_or_else(|| Error::failed(what()))?;
+        self.add("/", READ, |_| true)?;
+        self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
-        let mut sorted: Vec<&Mount> = mounts.iter().collect();
-        sorted.sort_by_key(|mount| &mount.point);
-        let mut above = None;
-        for mount in sorted {
-            if above.is_some_and(|above| mount.point.starts_with(above)) {
-                continue;
-            }
-            if mount.writable && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)? {
-                above = Some(&mount.point);
-            } else if mount.devices && mount.point.starts_with("/dev") {
-                // A node that is a mount of its own, as `--dev` makes them: a device is written whatever its mount says.
-                self.add(&mount.point, DEVICE, |stat| stat.mount == mount.id && stat.is(libc::S_IFCHR))?;
+        mounts.retain(|mount| mount.writable);
+        mounts.sort_by(|one, other| one.point.cmp(&other.point));
+        let mut above: Option<&Mount> = None;
+        for mount in &mounts {
+            if above.is_none_or(|above| !mount.point.starts_with(&above.point))
+                && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)?
+            {
+                above = Some(mount);
             }
         }
         Ok(())
     }
 
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
-    fn add(&self, path: &Path, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
-        let what = || format!("cannot open {}", path.display());
-        let path = c_path(path).context(what)?;
-        match file::openat(&file::CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+    fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
+        let path = path.as_ref();
+        let add = || {
+            let opened = file::openat(&file::CWD, &c_path(path)?, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let meant = meant(&file::statx(&opened, c"")?);
+            if meant { self.give(&opened, rights).map(|()| true) } else { Ok(false) }
+        };
+        match add() {
             Err(error)
                 if [libc::ENOENT, libc::ENOTDIR, libc::EACCES].map(Some).contains(&error.raw_os_error()) =>
             {
                 Ok(false)
             }
-            opened => opened.and_then(|opened| self.give(&opened, rights, meant)).context(what),
+            added => added.context(|| format!("cannot open {}", path.display())),
         }
-    }
-
-    /// Gives `rights` to a path that the user names.
-    fn add_named(&self, path: &Path, rights: u64, untrusted: &dyn Fn(&Path) -> bool) -> Result<bool> {
-        let directory = std::env::current_dir().context(|| "getcwd")?;
-        let path = if path == "" { Err(io::Error::from_raw_os_error(libc::ENOENT)) } else { Ok(path) };
-        let real = without_links(directory, path.context(CANNOT)?, untrusted, 40)?;
-        let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
-        // Whoever has put a link there since then gains nothing.
-        c_path(&real)
-            .and_then(|path| file::openat2(&file::CWD, &path, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS))
-            .and_then(|opened| self.give(&opened, rights, |_| true))
-            .context(CANNOT)
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
     /// A directory gives nothing.
-    fn add_open(&self, number: RawFd) -> Result<bool> {
+    fn add_open(&self, number: RawFd) -> Result<()> {
         let add = || {
             let open = fd::borrowed(number)?;
             let rights = match fd::fcntl_getfl(&open)? & (libc::O_ACCMODE | libc::O_PATH) {
                 libc::O_RDONLY => READ_FILE,
                 libc::O_WRONLY => WRITE_FILE | TRUNCATE,
                 libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
-                _ => return Ok(false),
+                _ => return Ok(()),
             };
-            self.give(&open, rights, |stat| !stat.is(libc::S_IFDIR))
+            if file::statx(&open, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(&open, rights) }
         };
         add().context(|| format!("descriptor {number}"))
     }
 
-    fn give(&self, to: &impl AsRawFd, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> io::Result<bool> {
-        let stat = file::statx(to, c"")?;
-        if !meant(&stat) {
-            return Ok(false);
-        }
-        let fitting = if stat.is(libc::S_IFDIR) { self.files } else { self.files & OF_A_FILE };
+    fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
+        let directory = file::statx(to, c"")?.is(libc::S_IFDIR);
+        let fitting = if directory { self.files } else { self.files & OF_A_FILE };
         match sys::landlock_add_rule_path(&self.fd, to, rights & fitting) {
             // It has no path (a pipe), and is not restricted.
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(true),
-            result => result.map(|()| true),
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(()),
+            added => added,
         }
     }
 }
 
-fn read_mounts(option: &str) -> Result<Vec<Mount>> {
-    let what = || format!("{option}: cannot read /proc/self/mountinfo");
-    // The kernel gives a page at a time, and std asks for less unless there is room.
-    let mut text = Vec::with_capacity(1 << 16);
-    fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text)).context(what)?;
-    mounts::parse(&text).ok_or_else(|| Error::failed(what()))
-}
-
 const CANNOT: fn() -> &'static str = || "cannot open it";
-
-/// `path`, seen from `directory`, without the symbolic links on its way. None of them may stand where it is not trusted:
-/// it could lead anywhere (the kind of CVE-2024-42472).
-fn without_links(
-    directory: PathBuf,
-    path: &Path,
-    untrusted: &dyn Fn(&Path) -> bool,
-    depth: u32,
-) -> Result<PathBuf> {
-    path.components().try_fold(directory, |mut real, part| {
-        match part {
-            Component::RootDir => real = PathBuf::from("/"),
-            Component::ParentDir => drop(real.pop()),
-            Component::Normal(name) => match fs::read_link(real.join(name)) {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => real.push(name),
-                Ok(target) if untrusted(&real) => {
-                    let link = real.join(name);
-                    let error = format!("{} is a symbolic link that PROGRAM may replace", link.display());
-                    let hint = format!("name what it leads to, if that is meant: {}", target.display());
-                    return Err(Error::failed(error).hint(hint));
-                }
-                Ok(target) if depth > 0 => return without_links(real, &target, untrusted, depth - 1),
-                target => {
-                    let error = target.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::ELOOP));
-                    return Err(Error::system(CANNOT(), &error));
-                }
-            },
-            _ => {}
-        }
-        Ok(real)
-    })
-}

@@ -1,7 +1,6 @@
 //! /proc/self/mountinfo (proc_pid_mountinfo(5)): which mounts there are, and which of them can be written.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use srt_common::mountinfo;
 use std::path::PathBuf;
 
 /// A mount, one line.
@@ -13,8 +12,6 @@ pub struct Mount {
     pub point: PathBuf,
     /// Neither the mount nor its file system is read-only.
     pub writable: bool,
-    /// Device files can be opened on it.
-    pub devices: bool,
 }
 
 /// Every mount, in the kernel's order. `None` for what is no such file.
@@ -32,28 +29,9 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let has = |options: &[u8], name: &[u8]| options.split(|&byte| byte == b',').any(|option| option == name);
     Some(Mount {
         id,
-        point: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
+        point: mountinfo::path(fields.get(4)?),
         writable: has(of_mount, b"rw") && has(of_file_system, b"rw"),
-        devices: !has(of_mount, b"nodev"),
     })
-}
-
-/// mangle() of fs/proc_namespace.c writes a space, a tab, a line feed, a backslash and `#` as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let (mut rest, mut bytes) = (field, Vec::with_capacity(field.len()));
-    while let Some((&first, after)) = rest.split_first() {
-        (bytes, rest) = match (first, after) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                (bytes, after)
-            }
-            _ => {
-                bytes.push(first);
-                (bytes, after)
-            }
-        };
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -78,30 +56,10 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_those_of_a_mount_without_nodev() {
-        assert!(one("1 0 0:1 / /dev rw,nosuid shared:2 - tmpfs tmpfs rw").devices);
-        assert!(!one("1 0 0:1 / /dev rw,nodev shared:2 - tmpfs tmpfs rw").devices);
-    }
-
-    #[test]
     fn optional_fields_are_passed_over_and_a_source_may_be_a_dash_or_nothing() {
         let line = "41 40 0:5 / /x ro shared:1 master:2 propagate_from:3 unbindable - tmpfs - rw";
-        assert_eq!(one(line), Mount { id: 41, point: "/x".into(), writable: false, devices: true });
+        assert_eq!(one(line), Mount { id: 41, point: "/x".into(), writable: false });
         assert!(one("41 40 0:5 / /x rw - tmpfs  rw").writable);
-    }
-
-    #[test]
-    fn octal_escapes_are_the_byte_that_they_stand_for_and_nothing_else_is_touched() {
-        for (written, meant) in [
-            (r"/a\040b", &b"/a b"[..]),
-            (r"/\011\012\134\043", b"/\t\n\\#"),
-            (r"/\134040", br"/\040"),
-            (r"/a\", br"/a\"),
-            (r"/\08\400\0", br"/\08\400\0"),
-            (r"/\377", b"/\xff"),
-        ] {
-            assert_eq!(unescape(written.as_bytes()), meant, "{written}");
-        }
     }
 
     #[test]

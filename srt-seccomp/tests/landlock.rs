@@ -113,6 +113,18 @@ both! {
         run(&mut in_tree(who, work.path(), &["--landlock"], "echo x >../y")).code(2);
     }
 
+    fn a_usual_device_is_written_where_its_node_is_mounted_read_only(who) {
+        need!(5);
+        let work = project(who);
+        // As srt-mount's --dev does for root of the host.
+        let mounts = "mount --bind /dev/null /dev/null
+            for path in /dev/null /dev /; do mount -o remount,bind,ro $path; done";
+        let script = "echo x >/dev/null && head -c 1 /dev/urandom >/dev/null && ! echo x >/dev/srt-new 2>/dev/null";
+        for options in [&[][..], &["--landlock"]] {
+            run(&mut with_mounts(mounts, &shell(who, work.path(), options, script))).ok();
+        }
+    }
+
     fn a_rename_between_two_directories_of_the_project_works_and_one_out_of_it_does_not(who) {
         need!(5);
         let (work, other) = (project(who), project(who));
