@@ -9,7 +9,6 @@ use crate::{Context, Error, Result};
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
@@ -37,7 +36,7 @@ const TRIES: u32 = 100;
 ///
 /// # Errors
 /// What the system says; a file of another kind, or a socket with a listener, is left alone.
-pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
     let name =
         path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -57,7 +56,7 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
             bound => Some(bound.context(what)?),
         };
         if let Some((socket, inode)) = socket {
-            return Ok((UnixListener::from(socket), Place { directory, name, inode }));
+            return Ok((socket, Place { directory, name, inode }));
         }
     }
     Err(Error::failed(format!("{}: other processes keep changing what is there", what())))
@@ -181,11 +180,12 @@ fn through(directory: &OwnedFd, name: &CStr) -> Option<SocketAddress> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
     use std::sync::Mutex;
 
     /// One at a time: the umask is the process's, and tests are its threads.
-    fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+    fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
         static UMASK: Mutex<()> = Mutex::new(());
         let _one = UMASK.lock();
         super::bind(path)

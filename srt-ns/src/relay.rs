@@ -61,7 +61,7 @@ impl HostSide {
         for link in &plan.publish {
             let (listener, place) =
                 unix_listener::bind(&link.socket).map_err(|error| error.within(&link.text))?;
-            host.listeners.push(listener.into());
+            host.listeners.push(listener);
             host.published.push(place);
         }
         Ok(Some(host))
