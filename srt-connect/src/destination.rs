@@ -53,7 +53,7 @@ impl Destination {
         };
         Ok(Self {
             host: parse_host(host.as_bytes()).map_err(|why| refuse("HOST", host, why))?,
-            port: parse_port(port.as_bytes())
+            port: parse_port(&port.to_string_lossy())
                 .map_err(|_| refuse("PORT", port, "expected a decimal number from 1 to 65535".to_owned()))?,
         })
     }
