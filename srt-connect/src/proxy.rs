@@ -59,12 +59,11 @@ impl Proxy {
         let error = Error::usage(
             "--proxy: expected http://IP:PORT, socks5h://IP:PORT, http+unix:PATH or socks5h+unix:PATH",
         );
-        Err(match text.as_bytes() {
-            [b's', b'o', b'c', b'k', b's', b'5', b':', ..] => {
-                error.hint("write socks5h: the h says that the proxy resolves HOST, as it always does here")
-            }
-            _ => error,
-        })
+        if text.as_bytes().starts_with(b"socks5:") {
+            let hint = "write socks5h: the h says that the proxy resolves HOST, as it always does here";
+            return Err(error.hint(hint));
+        }
+        Err(error)
     }
 
     fn unix(scheme: &str, protocol: Protocol, path: &[u8]) -> Result<Self> {

@@ -133,9 +133,14 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// An `S_IF*` constant.
+    pub fn file_type(&self) -> libc::mode_t {
+        self.mode & libc::S_IFMT
+    }
+
     /// Whether the type is `kind`, an `S_IF*` constant.
     pub fn is(&self, kind: libc::mode_t) -> bool {
-        self.mode & libc::S_IFMT == kind
+        self.file_type() == kind
     }
 }
 
