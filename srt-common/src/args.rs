@@ -138,10 +138,7 @@ fn complaint(output: &str) -> Error {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some(word) = words.strip_prefix("Unrecognized argument: ") {
         let error = Error::usage(format!("{word}: unknown option"));
-        return match form_of(OsStr::new(word)) {
-            Some(hint) => error.hint(hint),
-            None => error,
-        };
+        return Error { hint: form_of(OsStr::new(word)), ..error };
     }
     if let Some((option, rest)) =
         words.strip_prefix("Error parsing option '").and_then(|rest| rest.split_once("' with value '"))
