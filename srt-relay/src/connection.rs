@@ -128,8 +128,8 @@ struct Flow {
 impl Flow {
     const NEW: Self = Self { state: State::Open, held: Held::Nothing, bulk: false };
 
-    /// Moves what can be moved from `from` to `to`, within bounds. True: there is more, and others have their turn.
-    /// False: it waits for one of the two, or is finished.
+    /// Moves what can be moved from `from` to `to`, a bounded amount. True: there may be more, but others have their turn
+    /// first. False: this flow waits for one of the two, or is finished.
     ///
     /// # Errors
     /// When `from` cannot be read: the connection is broken.

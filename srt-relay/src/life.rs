@@ -7,15 +7,15 @@ use srt_common::{Context, Result};
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-/// Takes SIGTERM, SIGINT and SIGHUP, and watches the parent and the pipes' writers. Returns descriptors on which something
-/// happens when it is time to end, open from now on, and what to ask epoll of each.
+/// Takes SIGTERM, SIGINT and SIGHUP, and watches the parent and the pipes' writers. Returns the descriptors that report
+/// the end, and the events to ask epoll for. They stay open until the process exits.
 ///
 /// # Errors
 /// When the parent is dead, or a number is no pipe's reading end.
 pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
     let mut ends = Vec::new();
     for &fd in lifetime_fds {
-        // EPOLLHUP comes unasked. What is written there is of no interest.
+        // EPOLLHUP is reported unasked. What is written there is not read.
         ends.push((lifetime_fd(fd)?.as_raw_fd(), 0));
     }
     let signals = take_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).context(|| "signalfd")?;

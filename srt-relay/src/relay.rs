@@ -26,15 +26,15 @@ const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHU
 /// Between two looks at the attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-// What an event is about: in the upper two bits of epoll's 64 one of these, in the others the number of a client or of
-// a listener.
+// What an event is about. The upper two of epoll's 64 bits are one of these, the others the number of a client or of a
+// listener.
 const CLIENT_SOCKET: u64 = 0;
 const TARGET_SOCKET: u64 = 1;
 const LISTENER: u64 = 2;
 const LIFE: u64 = 3;
 const NUMBER_BITS: u32 = 62;
 
-/// Whom a listener has accepted.
+/// A client that a listener has accepted.
 enum Client {
     Connecting(Attempt),
     Open(Connection),
@@ -46,12 +46,12 @@ pub struct Relay<'a> {
     listeners: Vec<Listener>,
     limits: Limits,
     epoll: OwnedFd,
-    /// By number. None is given twice: an event that is still to be dealt with when its client is gone is about nobody.
+    /// By number. No number is used twice, so an event that is handled after its client has gone finds nobody.
     clients: BTreeMap<u64, Client>,
     next_number: u64,
     /// Clients that have a turn to come.
     queue: Vec<u64>,
-    /// A client is gone since the last events.
+    /// A client has gone since the last call of epoll_pwait(2).
     released: bool,
     /// Since when nothing is accepted.
     paused: Option<u32>,
@@ -122,7 +122,7 @@ impl<'a> Relay<'a> {
             if self.now != before {
                 self.close_idle();
             }
-            // Who is gone has made room. What another process has closed is not reported: look again later.
+            // A client that has gone leaves room. What another process closes is not reported: look again later.
             let released = std::mem::take(&mut self.released);
             if self.has_room() && self.paused.is_some_and(|since| released || since != self.now) {
                 self.resume()?;
@@ -243,17 +243,16 @@ impl<'a> Relay<'a> {
     /// Connects a client to its target, or leaves it connecting. `events` is what epoll has said of the target's socket.
     fn advance(&mut self, number: u64, events: u32) {
         let Some(Client::Connecting(attempt)) = self.clients.get_mut(&number) else { return };
-        let failed = match attempt.advance() {
+        let error = match attempt.advance() {
             Poll::Ready(Ok(())) => return self.establish(number, events),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending if attempt.in_progress => {
-                watch(&self.epoll, &attempt.socket, EVERYTHING, TARGET_SOCKET, number)
-            }
-            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => error,
+            Poll::Pending if !attempt.in_progress => return,
+            Poll::Pending => match watch(&self.epoll, &attempt.socket, EVERYTHING, TARGET_SOCKET, number) {
+                Ok(()) => return,
+                Err(error) => error,
+            },
         };
-        if let Err(error) = failed {
-            self.refuse(number, &error);
-        }
+        self.refuse(number, &error);
     }
 
     fn establish(&mut self, number: u64, events: u32) {
@@ -335,7 +334,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Takes a client out. Its sockets close with the value.
+    /// Removes a client. Its sockets are closed when the result is dropped.
     fn release(&mut self, number: u64) -> Option<Client> {
         let client = self.clients.remove(&number);
         self.released = true;

@@ -43,7 +43,7 @@ impl Target {
     }
 }
 
-/// The caller's own pin. Several pairs may have it, and it stays open.
+/// A pin that the caller has made. It is not taken over, since several pairs may name it; it stays open.
 fn inherited(fd: RawFd) -> Result<SocketAddress> {
     let pin = borrowed(fd).context(|| "inherited descriptor")?;
     if fcntl_getfl(&pin).context(|| "fcntl")? & libc::O_PATH == 0 {
