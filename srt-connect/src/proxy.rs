@@ -76,10 +76,8 @@ impl Proxy {
 
     fn tcp(scheme: &str, protocol: Protocol, authority: &[u8]) -> Result<Self> {
         // The last @: curl takes a password with a bare @ too.
-        let (login, place) = match authority.iter().rposition(|&byte| byte == b'@') {
-            Some(at) => (authority.get(..at), authority.get(at + 1..).unwrap_or_default()),
-            None => (None, authority),
-        };
+        let mut parts = authority.rsplitn(2, |&byte| byte == b'@');
+        let (place, login) = (parts.next().unwrap_or_default(), parts.next());
         let place = place.strip_suffix(b"/").unwrap_or(place);
         let name = format!("{scheme}://{}", String::from_utf8_lossy(place));
         let addresses = tcp_address::parse(place).map_err(|_| {

@@ -125,41 +125,38 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Resu
 /// How many descriptors a message of [`sendmsg`] may carry.
 pub const MOST_FDS: usize = 2;
 
-/// Room for the control messages: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
+/// Room for the control messages of [`recvmsg`]: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
 /// header and its data, both aligned to 8 bytes).
 #[repr(C, align(8))]
 struct Control([u8; 64]);
+
+/// A control message of SCM_RIGHTS: on 64-bit machines the data follow the header at once (cmsg(3)).
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    fds: [RawFd; MOST_FDS],
+}
 
 /// sendmsg(2) of one byte and some descriptors (unix(7), SCM_RIGHTS), without SIGPIPE.
 pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut byte = byte;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let mut control = Control([0; 64]);
+    // SAFETY: all-zero bytes are a valid Rights.
+    let mut rights: Rights = unsafe { std::mem::zeroed() };
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
     if let 1..=MOST_FDS = fds.len() {
-        let data = (size_of::<RawFd>() * fds.len()) as libc::c_uint;
-        message.msg_control = (&raw mut control).cast();
+        let data = size_of_val(fds) as libc::c_uint;
+        (rights.header.cmsg_level, rights.header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        // SAFETY: arithmetic on an integer.
+        rights.header.cmsg_len = unsafe { libc::CMSG_LEN(data) } as _;
         // SAFETY: arithmetic on an integer.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
-        // SAFETY: arithmetic on an integer.
-        let length = unsafe { libc::CMSG_LEN(data) };
-        // SAFETY: msg_control and msg_controllen describe `control`, in which a header fits.
-        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-        // SAFETY: NULL, or a header within `control`, which is aligned for it and all zero.
-        if let Some(header) = unsafe { header.as_mut() } {
-            (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
-            header.cmsg_len = length as _;
+        for (to, fd) in rights.fds.iter_mut().zip(fds) {
+            *to = fd.as_raw_fd();
         }
-        for (at, fd) in fds.iter().enumerate() {
-            // SAFETY: `header` is one.
-            let data = unsafe { libc::CMSG_DATA(header) };
-            // SAFETY: the data of `header` has room for MOST_FDS descriptors, which need not be aligned.
-            let place = unsafe { data.cast::<RawFd>().add(at) };
-            // SAFETY: as above.
-            unsafe { place.write_unaligned(fd.as_raw_fd()) };
-        }
+        message.msg_control = (&raw mut rights).cast();
     } else if !fds.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
