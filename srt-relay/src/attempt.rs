@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 /// A client that does not have its target yet.
 pub struct Attempt {
@@ -16,8 +17,8 @@ pub struct Attempt {
     pub socket: OwnedFd,
     /// The client's listener.
     pub listener: usize,
-    /// When the client is given up, in the relay's ticks.
-    pub deadline: Option<u32>,
+    /// When the client is given up.
+    pub deadline: Option<Instant>,
     /// epoll reports the end of this try (TCP). Otherwise it is to be repeated (Unix, a full backlog).
     pub in_progress: bool,
     /// Where the client is to be connected to.

@@ -35,6 +35,7 @@ use srt_common::sys::socket::shutdown;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// What the flows of all connections share.
 #[derive(Debug)]
@@ -243,8 +244,8 @@ impl Flow {
 pub struct Connection {
     ends: [Peer; 2],
     flows: [Flow; 2],
-    /// When something moved last, in the relay's ticks.
-    pub active: u32,
+    /// When something moved last.
+    pub active: Instant,
     /// It has a turn to come.
     pub queued: bool,
 }
@@ -262,7 +263,7 @@ pub enum Outcome {
 
 impl Connection {
     /// Between an accepted and a connected socket, each with its address family.
-    pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: u32) -> Self {
+    pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: Instant) -> Self {
         let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
         Self { ends, flows: [Flow::NEW; 2], active: now, queued: false }
     }

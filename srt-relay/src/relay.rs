@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// The relay's unit of time. Fine enough for timeouts, and a connection's age fits into 32 bits.
-const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at what no event tells: idle connections, and descriptors that another process has closed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a connection's sockets report, each change once (EPOLLET): no system call is made to ask for less while
 /// a direction is stalled, and a stalled one wakes nobody.
@@ -54,12 +54,14 @@ pub struct Relay<'a> {
     /// A client has gone since the last call of epoll_pwait(2).
     released: bool,
     /// Since when nothing is accepted.
-    paused: Option<u32>,
+    paused: Option<Instant>,
     /// How long to wait before the next look at the attempts to connect, if there are any.
     retry: Option<Duration>,
     stock: Stock,
-    start: Instant,
-    now: u32,
+    /// When the last call of epoll_pwait(2) returned.
+    now: Instant,
+    /// When idle connections were last looked for.
+    swept: Instant,
 }
 
 impl<'a> Relay<'a> {
@@ -85,8 +87,8 @@ impl<'a> Relay<'a> {
             paused: None,
             retry: None,
             stock: Stock::new(pipes),
-            start: Instant::now(),
-            now: 0,
+            now: Instant::now(),
+            swept: Instant::now(),
         }
     }
 
@@ -107,7 +109,7 @@ impl<'a> Relay<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 result => result.context(|| "epoll_pwait")?,
             };
-            let before = std::mem::replace(&mut self.now, ticks(self.start.elapsed()));
+            self.now = Instant::now();
             for event in events.iter().take(count) {
                 let number = event.u64 & ((1 << NUMBER_BITS) - 1);
                 match event.u64 >> NUMBER_BITS {
@@ -119,12 +121,10 @@ impl<'a> Relay<'a> {
             std::mem::swap(&mut self.queue, &mut turns);
             turns.drain(..).for_each(|number| self.turn(number));
             self.retry_pending();
-            if self.now != before {
-                self.close_idle();
-            }
+            self.close_idle();
             // A client that has gone leaves room. What another process closes is not reported: look again later.
             let released = std::mem::take(&mut self.released);
-            if self.has_room() && self.paused.is_some_and(|since| released || since != self.now) {
+            if self.has_room() && self.paused.is_some_and(|since| released || self.now >= since + LOOK) {
                 self.resume()?;
             }
         }
@@ -137,9 +137,9 @@ impl<'a> Relay<'a> {
         } else if let Some(retry) = self.retry {
             retry
         } else if self.paused.is_some() && self.has_room() {
-            TICK
+            LOOK
         } else if let Some(idle) = self.limits.idle.filter(|_| !self.clients.is_empty()) {
-            (idle / 4).clamp(TICK, 10 * TICK)
+            (idle / 4).clamp(LOOK, 10 * LOOK)
         } else {
             return -1;
         };
@@ -162,7 +162,7 @@ impl<'a> Relay<'a> {
                     client,
                     socket,
                     listener: index,
-                    deadline: self.limits.connect.map(|limit| self.now + ticks(limit) + 1),
+                    deadline: self.limits.connect.map(|limit| self.now + limit),
                     in_progress: false,
                     target: Rc::clone(&listener.target),
                     address: 0,
@@ -320,8 +320,8 @@ impl<'a> Relay<'a> {
     }
 
     fn close_idle(&mut self) {
-        let Some(limit) = self.limits.idle else { return };
-        let limit = ticks(limit) + 1;
+        let Some(limit) = self.limits.idle.filter(|_| self.now >= self.swept + LOOK) else { return };
+        self.swept = self.now;
         let idle = |client: &Client| match client {
             Client::Open(connection) => self.now - connection.active > limit,
             Client::Connecting(_) => false,
@@ -349,8 +349,4 @@ impl<'a> Relay<'a> {
 /// Watches `fd`; closing it ends that.
 fn watch(epoll: &OwnedFd, fd: &impl AsRawFd, events: libc::c_int, kind: u64, number: u64) -> io::Result<()> {
     epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, kind << NUMBER_BITS | number)
-}
-
-fn ticks(time: Duration) -> u32 {
-    u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }
