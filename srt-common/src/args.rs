@@ -19,14 +19,10 @@ pub struct CommandLine {
 impl CommandLine {
     /// Splits `args` (argv without argv\[0\]) at the first `--`.
     pub fn split(mut args: Vec<OsString>) -> Self {
-        match args.iter().position(|arg| arg == "--") {
-            None => Self { options: args, program: None },
-            Some(at) => {
-                let program = args.split_off(at + 1);
-                args.truncate(at);
-                Self { options: args, program: Some(program) }
-            }
-        }
+        let separator = args.iter().position(|arg| arg == "--");
+        let program = separator.map(|at| args.split_off(at + 1));
+        args.truncate(separator.unwrap_or(args.len()));
+        Self { options: args, program }
     }
 
     /// Whether the user asks for `--help` or `--version`, which need no `--`.
@@ -138,10 +134,7 @@ fn complaint(output: &str) -> Error {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some(word) = words.strip_prefix("Unrecognized argument: ") {
         let error = Error::usage(format!("{word}: unknown option"));
-        return match form_of(OsStr::new(word)) {
-            Some(hint) => error.hint(hint),
-            None => error,
-        };
+        return Error { hint: form_of(OsStr::new(word)), ..error };
     }
     if let Some((option, rest)) =
         words.strip_prefix("Error parsing option '").and_then(|rest| rest.split_once("' with value '"))

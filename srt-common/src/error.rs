@@ -48,9 +48,9 @@ impl Error {
 
     /// The system refused: `what: No such file or directory`.
     pub fn system(what: impl fmt::Display, error: &io::Error) -> Self {
-        let mut failed = Self::failed(format!("{what}: {}", strerror(error)));
-        failed.errno = error.raw_os_error();
-        match error.raw_os_error() {
+        let errno = error.raw_os_error();
+        let failed = Self { errno, ..Self::failed(format!("{what}: {}", strerror(error))) };
+        match errno {
             // Whatever the call: nobody but the kernel, or a filter in front of it, says so.
             Some(libc::ENOSYS) => failed.hint(
                 "the kernel does not know a system call that Linux 5.12 has: is it older or built without it, or does \

@@ -1,5 +1,6 @@
 //! The last step of a stage: become the next program.
 
+use crate::sys::c_path;
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
@@ -7,8 +8,8 @@ use crate::{Context, Error, Kind, Result, interpreter};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Named without a slash, these are looked for beside the running tool before PATH is searched.
@@ -29,9 +30,8 @@ impl Program {
     /// A usage error for an empty list or a NUL byte; neither can come from argv.
     pub fn new(words: &[OsString]) -> Result<Self> {
         let name = words.first().ok_or_else(|| Error::usage("PROGRAM is missing"))?.clone();
-        let c_string =
-            |bytes: Vec<u8>| CString::new(bytes).map_err(|_| Error::usage("NUL byte in an argument"));
-        let argv = words.iter().map(|word| c_string(word.as_bytes().to_vec())).collect::<Result<_>>()?;
+        let argv: io::Result<_> = words.iter().map(c_path).collect();
+        let argv = argv.map_err(|_| Error::usage("NUL byte in an argument"))?;
         Ok(Self { name, argv, envp: environ() })
     }
 
@@ -51,12 +51,10 @@ impl Program {
     /// # Errors
     /// A NUL byte in `value`.
     pub fn set_env(&mut self, key: &str, value: &OsStr) -> Result<()> {
-        let prefix = format!("{key}=");
-        let mut pair = prefix.clone().into_bytes();
-        pair.extend(value.as_bytes());
-        let pair = CString::new(pair).map_err(|_| Error::failed(format!("{key}: NUL byte")))?;
-        self.envp.retain(|other| !other.as_bytes().starts_with(prefix.as_bytes()));
-        self.envp.push(pair);
+        let prefix = [key.as_bytes(), b"="].concat();
+        let pair = CString::new([&prefix, value.as_bytes()].concat());
+        self.envp.retain(|other| !other.as_bytes().starts_with(&prefix));
+        self.envp.push(pair.map_err(|_| Error::failed(format!("{key}: NUL byte")))?);
         Ok(())
     }
 
@@ -70,7 +68,7 @@ impl Program {
             return vec![];
         }
         // PATH is not trusted for a stage: its first directory may be one that the last command could write.
-        let beside = self.is_stage().then(|| beside(&self.name)).flatten();
+        let beside = if self.is_stage() { beside(&self.name).ok() } else { None };
         let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
         beside
             .into_iter()
@@ -83,51 +81,27 @@ impl Program {
         STAGES.iter().any(|stage| self.name == *stage)
     }
 
-    /// Becomes the first candidate that can be run. Returns only on failure.
-    pub fn exec(&self) -> Error {
-        self.ready().map_or_else(|error| error, |ready| self.failure(&ready.exec()))
+    /// Becomes the first of these paths that can be run: [`Program::candidates`], or others of the same program. Returns
+    /// only on failure.
+    pub fn exec(&self, paths: &[PathBuf]) -> Error {
+        self.ready(paths).map_or_else(|error| error, |ready| self.failure(&ready.exec()))
     }
 
     /// Does all that comes before the exec itself, SIGPIPE back at its default included.
     ///
     /// # Errors
     /// When the kernel refuses to set SIGPIPE.
-    pub fn ready(&self) -> Result<Ready<'_>> {
+    pub fn ready(&self, paths: &[PathBuf]) -> Result<Ready<'_>> {
         restore_signals().context(|| "cannot restore SIGPIPE and SIGXFSZ")?;
-        let paths = self.candidates().into_iter();
-        Ok(self.with_paths(
-            paths.filter_map(|path| CString::new(path.into_os_string().into_vec()).ok()).collect(),
-        ))
+        let paths = paths.iter().filter_map(|path| c_path(path).ok()).collect();
+        Ok(Ready { program: self, paths, argv: Pointers::new(&self.argv), envp: Pointers::new(&self.envp) })
     }
 
-    fn with_paths(&self, paths: Vec<CString>) -> Ready<'_> {
-        Ready { program: self, paths, argv: Pointers::new(&self.argv), envp: Pointers::new(&self.envp) }
-    }
-
-    /// Becomes the file at `path`. Returns only the error.
-    pub fn exec_path(&self, path: &Path) -> io::Error {
-        let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-            return io::Error::from_raw_os_error(libc::EINVAL);
-        };
-        if let Err(error) = restore_signals() {
-            return error;
-        }
-        self.with_paths(vec![]).exec_path(&path)
-    }
-
-    /// Becomes the file that `fd` is open on. Returns only the error.
-    pub fn exec_fd(&self, fd: impl AsRawFd) -> io::Error {
-        match restore_signals() {
-            Ok(()) => process::execveat(&fd, &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
-            Err(error) => error,
-        }
-    }
-
-    /// The same with words in front of its arguments.
-    pub fn exec_fd_with(&self, fd: &impl AsRawFd, words: &[OsString]) -> io::Error {
-        let Ok(words) = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()
-        else {
-            return io::Error::from_raw_os_error(libc::EINVAL);
+    /// Becomes the file that `fd` is open on, with `words` in front of its arguments. Returns only the error.
+    pub fn exec_fd(&self, fd: &impl AsRawFd, words: &[OsString]) -> io::Error {
+        let words: Vec<_> = match words.iter().map(c_path).collect() {
+            Ok(words) => words,
+            Err(error) => return error,
         };
         let (name, rest) = self.argv.split_at(self.argv.len().min(1));
         let argv: Vec<&CStr> = name.iter().chain(&words).chain(rest).map(CString::as_c_str).collect();
@@ -221,16 +195,10 @@ fn restore_signals() -> io::Result<()> {
     signal::signal(libc::SIGPIPE, Disposition::Default).map(drop)
 }
 
-/// The path of `name` in the directory of the running tool. `None` where /proc is not mounted.
-pub fn beside(name: &OsStr) -> Option<PathBuf> {
-    Some(std::env::current_exe().ok()?.parent()?.join(name))
-}
-
-/// The path of `name` in the directory of the running tool, for what cannot be had elsewhere.
+/// The path of `name` in the directory of the running tool.
 ///
 /// # Errors
-/// When /proc/self/exe cannot be read.
-pub fn require_beside(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context(|| "cannot read /proc/self/exe")?;
-    Ok(own.parent().unwrap_or(Path::new("/")).join(name))
+/// When /proc/self/exe cannot be read: /proc is not mounted.
+pub fn beside(name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+    std::env::current_exe().map(|own| own.with_file_name(name))
 }

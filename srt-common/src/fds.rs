@@ -2,6 +2,7 @@
 
 use crate::sys::{c_path, fd, file, socket};
 use crate::{Context, Error, Result};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,27 +10,24 @@ use std::time::Duration;
 
 /// The descriptors that `--keep-fd` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept(Vec<RawFd>);
+pub struct Kept(BTreeSet<RawFd>);
 
 impl Kept {
     /// Checks that every descriptor is open.
     ///
     /// # Errors
     /// A usage error that names the one that is not.
-    pub fn new(mut fds: Vec<RawFd>) -> Result<Self> {
-        fds.sort_unstable();
-        fds.dedup();
+    pub fn new(fds: Vec<RawFd>) -> Result<Self> {
         if let Some(fd) = fds.iter().find(|&&number| fd::fcntl_getfd(&number).is_err()) {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
         }
-        Ok(Self(fds))
+        Ok(Self(BTreeSet::from_iter(fds)))
     }
 
     /// These and one more.
     #[must_use]
     pub fn and(mut self, number: RawFd) -> Self {
-        self.0.push(number);
-        self.0.sort_unstable();
+        self.0.insert(number);
         self
     }
 
@@ -55,9 +53,7 @@ impl Kept {
     /// # Errors
     /// What close_range(2) says.
     pub fn close_others(&self, also: &[RawFd]) -> Result<()> {
-        let mut all = Self(self.0.iter().chain(also).copied().collect());
-        all.0.sort_unstable();
-        all.0.dedup();
+        let all = Self(self.0.iter().chain(also).copied().collect());
         all.gaps(|first, last| fd::close_range(first, last, 0))
     }
 
@@ -139,7 +135,7 @@ mod tests {
             seen.borrow_mut().push((first, last));
             Ok(())
         };
-        Kept(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
+        Kept(BTreeSet::from([0, 3, 5, 6, 9])).gaps(collect).expect("gaps");
         assert_eq!(seen.into_inner(), [(4, 4), (7, 8), (10, u32::MAX)]);
     }
 

@@ -2,14 +2,13 @@
 //! removed at the end if it still is the same.
 
 use crate::sys::c_path;
-use crate::sys::file::{CWD, Stat, fstatat, openat, renameat2, statx, umask, unlinkat};
+use crate::sys::file::{CWD, Stat, openat, renameat2, statx, umask, unlinkat};
 use crate::sys::process::getpid;
 use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, unix_socket};
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
@@ -18,11 +17,14 @@ use std::path::Path;
 pub struct Place {
     directory: OwnedFd,
     name: CString,
-    inode: (u64, u64),
+    id: FileId,
 }
 
-/// A listening socket and the inode of its name.
-type Bound = (OwnedFd, (u64, u64));
+/// [`Stat::id`]
+type FileId = (u32, u32, u64);
+
+/// A listening socket and the identity of the file that is its name.
+type Bound = (OwnedFd, FileId);
 
 /// Connections that may wait to be accepted. socat's 5 makes parallel clients wait; net.core.somaxconn limits it.
 const BACKLOG: i32 = 4096;
@@ -37,7 +39,7 @@ const TRIES: u32 = 100;
 ///
 /// # Errors
 /// What the system says; a file of another kind, or a socket with a listener, is left alone.
-pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
     let name =
         path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -56,8 +58,8 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Place)> {
             }
             bound => Some(bound.context(what)?),
         };
-        if let Some((socket, inode)) = socket {
-            return Ok((UnixListener::from(socket), Place { directory, name, inode }));
+        if let Some((socket, id)) = socket {
+            return Ok((socket, Place { directory, name, id }));
         }
     }
     Err(Error::failed(format!("{}: other processes keep changing what is there", what())))
@@ -67,7 +69,7 @@ impl Place {
     /// Removes the socket, if the name still leads to the one that was made. Best effort: this is the end. Its two
     /// calls are in srt-relay's allow-list.
     pub fn remove(&self) {
-        if fstatat(&self.directory, &self.name).is_ok_and(|inode| inode == self.inode) {
+        if statx(&self.directory, &self.name).is_ok_and(|stat| stat.id == self.id) {
             let _gone = unlinkat(&self.directory, &self.name, 0);
         }
     }
@@ -78,7 +80,7 @@ impl Place {
     }
 }
 
-/// A listening socket at a name that is free, and its inode. The file has mode 0600 from the first moment: bind(2)
+/// A listening socket at a name that is free. The file has mode 0600 from the first moment: bind(2)
 /// applies the umask itself (`unix_bind_bsd` in net/unix/af_unix.c), so that it counts even in a directory with a
 /// default ACL, which takes the umask's place for other files (acl(5)).
 fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
@@ -88,9 +90,9 @@ fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
     let bound = socket::bind(&socket, &address);
     umask(mask);
     bound?;
-    let listening = fstatat(directory, name).and_then(|inode| listen(&socket, BACKLOG).map(|()| inode));
-    let inode = listening.inspect_err(|_| drop(unlinkat(directory, name, 0)))?;
-    Ok((socket, inode))
+    let listening = statx(directory, name).and_then(|stat| listen(&socket, BACKLOG).map(|()| stat.id));
+    let id = listening.inspect_err(|_| drop(unlinkat(directory, name, 0)))?;
+    Ok((socket, id))
 }
 
 /// A new socket in the place of a dead one, and of nothing else. `None`: what was there is gone; try again.
@@ -133,11 +135,9 @@ fn listen_privately(directory: &OwnedFd) -> io::Result<(CString, Bound)> {
 /// That none will be, either, is known only after another bind(2) in the directory: bind(2) makes the inode, and gives
 /// it to the socket before it unlocks the directory (`unix_bind_bsd`).
 fn must_be_dead(there: &OwnedFd) -> Result<()> {
-    let probed = socket(libc::AF_UNIX, libc::SOCK_DGRAM).and_then(|probe| {
-        let address = SocketAddress::unix(format!("/proc/self/fd/{}", there.as_raw_fd()).as_bytes());
-        connect(&probe, &address.ok_or(ErrorKind::InvalidInput)?)
-    });
-    match probed {
+    let address = unix_socket::address(there)?;
+    let probe = socket(libc::AF_UNIX, libc::SOCK_DGRAM).context(|| "socket")?;
+    match connect(&probe, &address) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => {
             Err(Error::system("a socket is there", &error))
@@ -181,11 +181,12 @@ fn through(directory: &OwnedFd, name: &CStr) -> Option<SocketAddress> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
     use std::sync::Mutex;
 
     /// One at a time: the umask is the process's, and tests are its threads.
-    fn bind(path: &Path) -> Result<(UnixListener, Place)> {
+    fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
         static UMASK: Mutex<()> = Mutex::new(());
         let _one = UMASK.lock();
         super::bind(path)

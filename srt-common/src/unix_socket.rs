@@ -23,7 +23,7 @@ pub fn pin(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// What is no socket; a missing /proc.
-pub fn address(pin: &OwnedFd) -> Result<SocketAddress> {
+pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
     let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
     let stat = statx(pin, c"").context(|| "statx")?;
     if stat.is(libc::S_IFLNK) {

@@ -43,29 +43,27 @@ impl Credentials {
     /// # Errors
     /// A descriptor that is not open or is one of stdin, stdout, stderr; no colon; too much; too late.
     pub fn read(fd: RawFd, deadline: Deadline) -> Result<Self> {
-        let what = || format!("--auth-fd {fd}");
         let source = if fd > 2 { inherited(fd).ok() } else { None };
-        let source = source
-            .ok_or_else(|| Error::usage(format!("{}: expected an open descriptor from 3 up", what())))?;
+        let source = source.ok_or_else(|| Error::usage("expected an open descriptor from 3 up"))?;
         let mut all = Vec::new();
         let mut chunk = [0; CREDENTIALS_LIMIT];
         loop {
-            deadline.wait(&source, libc::POLLIN).map_err(|error| error.within(what()))?;
-            match read(&source, &mut chunk).context(what)? {
+            deadline.wait(&source, libc::POLLIN)?;
+            match read(&source, &mut chunk).context(|| "cannot read")? {
                 0 => break,
                 count => all.extend(chunk.get(..count).unwrap_or_default()),
             }
             if all.len() > CREDENTIALS_LIMIT {
-                return Err(Error::failed(format!("{}: more than {CREDENTIALS_LIMIT} bytes", what())));
+                return Err(Error::failed(format!("more than {CREDENTIALS_LIMIT} bytes")));
             }
         }
         let line =
             all.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&all);
-        let colon = line.iter().position(|&byte| byte == b':');
-        let (user, password) = colon
-            .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))
-            .ok_or_else(|| Error::failed(format!("{}: expected user:password", what())))?;
-        Ok(Self { user: user.to_vec(), password: password.to_vec() })
+        let mut parts = line.splitn(2, |&byte| byte == b':').map(<[u8]>::to_vec);
+        match (parts.next(), parts.next()) {
+            (Some(user), Some(password)) => Ok(Self { user, password }),
+            _ => Err(Error::failed("expected user:password")),
+        }
     }
 }
 

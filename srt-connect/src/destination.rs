@@ -53,7 +53,7 @@ impl Destination {
         };
         Ok(Self {
             host: parse_host(host.as_bytes()).map_err(|why| refuse("HOST", host, why))?,
-            port: parse_port(port.as_bytes())
+            port: parse_port(&port.to_string_lossy())
                 .map_err(|_| refuse("PORT", port, "expected a decimal number from 1 to 65535".to_owned()))?,
         })
     }
@@ -101,13 +101,11 @@ fn check_name(name: &str) -> Result<(), String> {
     // 127.1, 0177.0.0.1 and 2130706433 are 127.0.0.1 to inet_aton(3), behind the back of a proxy that filters by
     // name. The URL standard draws the line at the last label too.
     let last = labels.rsplit('.').next().unwrap_or(labels);
-    let digits = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")).unwrap_or(last);
-    if last.bytes().all(|b| b.is_ascii_digit()) || digits.len() < last.len() && is_hex(digits) {
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    if last.bytes().all(|b| b.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
         return Err("ends in a number, and is not an IPv4 address".to_owned());
     }
     Ok(())
-}
-
-fn is_hex(digits: &str) -> bool {
-    digits.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -117,12 +117,9 @@ impl Call {
     /// A refusal, a foreign protocol, an end too early, the deadline.
     pub fn answer(mut self, mut deadline: Deadline) -> Result<Tunnel> {
         let mut chunk = [0; libc::PIPE_BUF];
-        let mut refusal = None;
         loop {
-            let count = match self.receive(&mut chunk, deadline) {
-                Ok(count) => count,
-                Err(error) => return Err(refusal.unwrap_or(error)),
-            };
+            let received = self.receive(&mut chunk, deadline);
+            let count = received.map_err(|error| self.handshake.refusal().unwrap_or(error))?;
             let mut bytes = chunk.get(..count).unwrap_or_default();
             while !bytes.is_empty() {
                 let used = match self.handshake.feed(bytes)? {
@@ -138,10 +135,10 @@ impl Call {
                 };
                 bytes = bytes.get(used..).unwrap_or_default();
             }
-            if refusal.is_none() && self.handshake.refusal().is_some() {
+            // From the first refusal on: what comes later ends no later.
+            if self.handshake.refusal().is_some() {
                 deadline = deadline.at_most(REASON);
             }
-            refusal = self.handshake.refusal();
         }
     }
 

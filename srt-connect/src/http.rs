@@ -11,6 +11,9 @@ pub const HEAD_LIMIT: usize = 64 * 1024;
 /// What is read of a refusal's body, bytes.
 pub const BODY_LIMIT: usize = 1024;
 
+/// What an answer begins with, and a digit.
+const VERSION: &[u8] = b"HTTP/1.";
+
 /// One CONNECT.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -117,9 +120,10 @@ impl Refusal {
 
     fn error(&self, code: u16, authorized: bool) -> Error {
         let body = self.body.iter().flat_map(|body| body.split(|&byte| byte == b'\n'));
-        let body = body.map(|line| readable(line, 100)).find(|line| !line.trim().is_empty());
-        let parts = [Some(&self.status_line), Some(&self.header), body.as_ref()].into_iter().flatten();
-        let parts: Vec<_> = parts.map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+        let body =
+            body.map(|line| readable(line, 100)).find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let parts = [&self.status_line, &self.header, &body].map(|part| part.trim());
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let offer = readable(self.schemes.join(", ").as_bytes(), 60);
         let basic = self.schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
         let offers = if offer.is_empty() { String::new() } else { format!("; it offers {offer}") };
@@ -166,9 +170,8 @@ impl Handshake for Exchange {
             }
         }
         // Something else than HTTP may never send the line's end.
-        let prefix = b"HTTP/1.";
-        let common = self.line.len().min(prefix.len());
-        if self.status.is_none() && self.line.get(..common) != prefix.get(..common) {
+        let common = self.line.len().min(VERSION.len());
+        if self.status.is_none() && self.line.get(..common) != VERSION.get(..common) {
             return Err(not_http(&self.line));
         }
         Ok(Step::More)
@@ -208,12 +211,9 @@ fn schemes(value: &[u8]) -> Vec<String> {
 
 /// The code in a status line: `HTTP/1.1 200 Connection established`, the last word optional (RFC 9112, 4).
 fn status_code(line: &[u8]) -> Option<u16> {
-    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', rest @ ..] = line else { return None };
-    let (code, [] | [b' ', ..]) = rest.split_at_checked(3)? else { return None };
-    let code = code
-        .iter()
-        .try_fold(0, |code, byte| byte.is_ascii_digit().then(|| code * 10 + u16::from(byte - b'0')));
-    code.filter(|code| (100..600).contains(code))
+    let [b'0'..=b'9', b' ', rest @ ..] = line.strip_prefix(VERSION)? else { return None };
+    let (code @ [b'1'..=b'5', _, _], [] | [b' ', ..]) = rest.split_at_checked(3)? else { return None };
+    std::str::from_utf8(code).ok()?.parse().ok()
 }
 
 /// RFC 4648, 4.

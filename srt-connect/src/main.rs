@@ -7,7 +7,7 @@ use srt_common::args::CommandLine;
 use srt_common::sys::privileges::{Capabilities, capset};
 use srt_common::sys::process::prctl;
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Result};
+use srt_common::{Context, Error, Result};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::destination::Destination;
@@ -29,16 +29,17 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     //    in HOST would be a second request, in the caller's name, to whatever the proxy can reach.
     let destination = Destination::parse(&options.host.0, &options.port.0)?;
     let mut proxy = Proxy::parse(&options.proxy.0)?;
-    if let Some(fd) = options.auth_fd {
-        proxy.set_credentials(Credentials::read(fd, deadline)?)?;
-    }
-    let handshake = proxy.handshake(&destination).map_err(|error| match options.auth_fd {
+    let given = |error: Error| match options.auth_fd {
         Some(fd) => error.within(format!("--auth-fd {fd}")),
         None => error,
-    })?;
+    };
+    if let Some(fd) = options.auth_fd {
+        proxy.set_credentials(Credentials::read(fd, deadline).map_err(given)?)?;
+    }
+    let handshake = proxy.handshake(&destination).map_err(given)?;
 
     // 2. To the proxy, and the first words to it.
-    let called = |error: srt_common::Error| error.within(format!("proxy {}", proxy.name));
+    let called = |error: Error| error.within(format!("proxy {}", proxy.name));
     let call = dial::call(&proxy.addresses, handshake, deadline).map_err(called)?;
 
     // 3. While the proxy works: nothing from here on needs a privilege, and what comes is foreign. (The bounding set

@@ -59,12 +59,11 @@ impl Proxy {
         let error = Error::usage(
             "--proxy: expected http://IP:PORT, socks5h://IP:PORT, http+unix:PATH or socks5h+unix:PATH",
         );
-        Err(match text.as_bytes() {
-            [b's', b'o', b'c', b'k', b's', b'5', b':', ..] => {
-                error.hint("write socks5h: the h says that the proxy resolves HOST, as it always does here")
-            }
-            _ => error,
-        })
+        if text.as_bytes().starts_with(b"socks5:") {
+            let hint = "write socks5h: the h says that the proxy resolves HOST, as it always does here";
+            return Err(error.hint(hint));
+        }
+        Err(error)
     }
 
     fn unix(scheme: &str, protocol: Protocol, path: &[u8]) -> Result<Self> {
@@ -77,10 +76,8 @@ impl Proxy {
 
     fn tcp(scheme: &str, protocol: Protocol, authority: &[u8]) -> Result<Self> {
         // The last @: curl takes a password with a bare @ too.
-        let (login, place) = match authority.iter().rposition(|&byte| byte == b'@') {
-            Some(at) => (authority.get(..at), authority.get(at + 1..).unwrap_or_default()),
-            None => (None, authority),
-        };
+        let mut parts = authority.rsplitn(2, |&byte| byte == b'@');
+        let (place, login) = (parts.next().unwrap_or_default(), parts.next());
         let place = place.strip_suffix(b"/").unwrap_or(place);
         let name = format!("{scheme}://{}", String::from_utf8_lossy(place));
         let addresses = tcp_address::parse(place).map_err(|_| {

@@ -46,24 +46,14 @@ impl Exchange {
     /// # Errors
     /// Credentials that do not fit (RFC 1929, 2).
     pub fn new(destination: &Destination, credentials: Option<&Credentials>) -> Result<Self> {
-        let mut request = vec![VERSION, 1, 0]; // CONNECT, reserved
-        match &destination.host {
-            Host::V4(address) => {
-                request.push(1);
-                request.extend(address.octets());
-            }
-            Host::V6(address) => {
-                request.push(4);
-                request.extend(address.octets());
-            }
-            Host::Name(name) => {
-                request.push(3);
-                request.extend(
-                    counted(name.as_bytes()).ok_or_else(|| Error::usage("HOST: too long for SOCKS5"))?,
-                );
-            }
-        }
-        request.extend(destination.port.to_be_bytes());
+        let (kind, address) = match &destination.host {
+            Host::V4(address) => (1, Some(address.octets().to_vec())),
+            Host::V6(address) => (4, Some(address.octets().to_vec())),
+            Host::Name(name) => (3, counted(name.as_bytes())),
+        };
+        let address = address.ok_or_else(|| Error::usage("HOST: too long for SOCKS5"))?;
+        let connect = [VERSION, 1, 0, kind]; // The command is CONNECT; a reserved byte.
+        let request = [connect.as_slice(), &address, &destination.port.to_be_bytes()].concat();
         let login = credentials.map(login).transpose()?;
         Ok(Self { request, login, awaited: Awaited::Method, answer: vec![] })
     }
@@ -132,13 +122,10 @@ impl Handshake for Exchange {
     fn feed(&mut self, bytes: &[u8]) -> Result<Step> {
         for (at, &byte) in bytes.iter().enumerate() {
             self.answer.push(byte);
-            if self.answer.len() < self.length() {
-                continue;
+            if self.answer.len() >= self.length() {
+                let message = self.answered()?;
+                return Ok(message.map_or(Step::Done(at + 1), |message| Step::Send(message, at + 1)));
             }
-            return Ok(match self.answered()? {
-                Some(message) => Step::Send(message, at + 1),
-                None => Step::Done(at + 1),
-            });
         }
         Ok(Step::More)
     }

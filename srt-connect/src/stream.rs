@@ -16,7 +16,7 @@
 use crate::deadline::poll;
 use crate::dial::Tunnel;
 use srt_common::sys::fd::{self, pollfd, splice};
-use srt_common::sys::file::{Stat, statx};
+use srt_common::sys::file::statx;
 use srt_common::sys::socket::{send, shutdown};
 use srt_common::{Context, Error, Result};
 use std::io::{self, ErrorKind};
@@ -35,27 +35,8 @@ const SPLICE: usize = 1 << 20;
 /// Where bytes that cannot be spliced are held, bytes. Pages that are never used are never there.
 const BUFFER: usize = 256 * 1024;
 
-/// What a descriptor is open on, as far as reading and writing differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileType {
-    /// A pipe or FIFO.
-    Pipe,
-    Socket,
-    Regular,
-    /// A terminal or another device.
-    Other,
-}
-
-impl FileType {
-    fn of(stat: &Stat) -> Self {
-        match stat.mode & libc::S_IFMT {
-            libc::S_IFIFO => Self::Pipe,
-            libc::S_IFSOCK => Self::Socket,
-            libc::S_IFREG => Self::Regular,
-            _ => Self::Other,
-        }
-    }
-}
+/// What a descriptor is open on: an `S_IF*` of inode(7).
+type FileType = libc::mode_t;
 
 /// What a direction waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +75,8 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
     let socket = tunnel.socket.as_raw_fd();
     let stdin = statx(&STDIN, c"").context(|| "stdin")?;
     let stdout = statx(&STDOUT, c"").context(|| "stdout")?;
-    let mut up = Flow::new((STDIN, FileType::of(&stdin)), (socket, FileType::Socket), vec![]);
-    let mut down = Flow::new((socket, FileType::Socket), (STDOUT, FileType::of(&stdout)), tunnel.early);
+    let mut up = Flow::new((STDIN, stdin.file_type()), (socket, libc::S_IFSOCK), vec![]);
+    let mut down = Flow::new((socket, libc::S_IFSOCK), (STDOUT, stdout.file_type()), tunnel.early);
     let mut unsent = None;
     while !(up.done && down.done) {
         let ([from, to], [back_from, back_to]) = (up.polled(true), down.polled(up.done));
@@ -176,7 +157,7 @@ impl Flow {
     fn advance(&mut self) -> Result<bool, Failure> {
         if !self.held.is_empty() {
             self.write().map_err(Failure::Output)
-        } else if [self.from_type, self.to_type].contains(&FileType::Pipe) {
+        } else if [self.from_type, self.to_type].contains(&libc::S_IFIFO) {
             self.splice()
         } else {
             self.read().map_err(Failure::Input)
@@ -185,17 +166,21 @@ impl Flow {
 
     fn write(&mut self) -> io::Result<bool> {
         let bytes = self.buffer.get(self.held.clone()).unwrap_or_default();
-        self.held.start += if_ready(write(self.to, self.to_type, bytes))?.unwrap_or(0);
-        self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
+        let count = if_ready(write(self.to, self.to_type, bytes))?.unwrap_or(0);
+        self.hold(self.held.start + count..self.held.end);
         Ok(false)
     }
 
     fn read(&mut self) -> io::Result<bool> {
         self.buffer.resize(BUFFER, 0);
         let count = if_ready(fd::read(&self.from, &mut self.buffer))?;
-        self.held = 0..count.unwrap_or(0);
-        self.waits = if self.held.is_empty() { Side::Input } else { Side::Output };
+        self.hold(0..count.unwrap_or(0));
         Ok(count == Some(0))
+    }
+
+    fn hold(&mut self, held: Range<usize>) {
+        self.waits = if held.is_empty() { Side::Input } else { Side::Output };
+        self.held = held;
     }
 
     fn splice(&mut self) -> Result<bool, Failure> {
@@ -208,13 +193,13 @@ impl Flow {
             }
             // The output was ready, so the input is not, or is at a TCP urgent mark, which splice(2) never passes,
             // though poll(2) reports what is behind it. read(2) passes it; a peer could have us spin for ever.
-            Ok(None) if self.from_type == FileType::Socket => self.read().map_err(Failure::Input),
+            Ok(None) if self.from_type == libc::S_IFSOCK => self.read().map_err(Failure::Input),
             Ok(None) => {
                 self.waits = Side::Input;
                 Ok(false)
             }
             // Reading a pipe does not fail, and only writing says EPIPE.
-            Err(error) if self.from_type == FileType::Pipe || error.kind() == ErrorKind::BrokenPipe => {
+            Err(error) if self.from_type == libc::S_IFIFO || error.kind() == ErrorKind::BrokenPipe => {
                 Err(Failure::Output(error))
             }
             Err(error) => Err(Failure::Input(error)),
@@ -225,10 +210,10 @@ impl Flow {
 /// Writes as much as can be written without waiting, to a descriptor that poll(2) has found writable.
 fn write(to: RawFd, to_type: FileType, bytes: &[u8]) -> io::Result<usize> {
     match to_type {
-        FileType::Socket => send(&to, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
-        FileType::Regular => fd::write(&to, bytes),
-        // pipe(7): POLLOUT promises room for PIPE_BUF bytes.
-        FileType::Pipe | FileType::Other => fd::write(&to, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes)),
+        libc::S_IFSOCK => send(&to, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+        libc::S_IFREG => fd::write(&to, bytes),
+        // A terminal or another device; of a pipe POLLOUT promises room for PIPE_BUF bytes (pipe(7)).
+        _ => fd::write(&to, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes)),
     }
 }
 

@@ -9,7 +9,7 @@ use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 /// What the host has under PROGRAM's name, opened before any of the new root exists.
@@ -36,7 +36,7 @@ pub enum Origin {
 /// Looks for PROGRAM on the host.
 pub fn on_host(program: &Program) -> OnHost {
     if program.is_stage() {
-        let beside = exec::beside(program.name());
+        let beside = exec::beside(program.name()).ok();
         let file = beside.as_deref().and_then(executable);
         if file.is_some() {
             return OnHost { beside, file };
@@ -91,10 +91,10 @@ fn shows(root: &mut Root, path: &Path, file: &OwnedFd) -> Result<bool> {
 /// Becomes PROGRAM. Returns only the error.
 pub fn run(program: &Program, origin: &Origin) -> Error {
     match origin {
-        Origin::Inside => program.exec(),
-        Origin::At(path) => program.failure(&program.exec_path(path)),
+        Origin::Inside => program.exec(&program.candidates()),
+        Origin::At(path) => program.exec(std::slice::from_ref(path)),
         Origin::Host(file) => {
-            let error = program.exec_fd(file.fd.as_raw_fd());
+            let error = program.exec_fd(&file.fd, &[]);
             let failure = program.failure(&error);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOEXEC) => failure.hint(

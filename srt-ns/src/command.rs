@@ -15,7 +15,7 @@ use srt_common::sys::{c_path, file::statx};
 use srt_common::tool::Tool;
 use srt_common::{Context, Result};
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -96,11 +96,11 @@ impl Command<'_> {
                 for link in self.plan.relays.iter().chain(&self.plan.publish) {
                     join.extend(["--joined-path".into(), (&link.text).into(), (&link.socket).into()]);
                 }
-                self.program.failure(&self.program.exec_fd_with(&file, &join))
+                self.program.failure(&self.program.exec_fd(&file, &join))
             }
             None => {
                 self.tool.tell("exec", |event| event);
-                self.program.exec()
+                self.program.exec(&self.program.candidates())
             }
         })
     }
@@ -113,7 +113,7 @@ pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
         let file = openat(&CWD, &c_path(path)?, libc::O_PATH, 0)?;
         std::io::Result::Ok((statx(&file, c"")?.id, file))
     };
-    let (ours, _) = open(&beside(OsStr::new("srt-mount"))?).ok()?;
+    let (ours, _) = open(&beside("srt-mount").ok()?).ok()?;
     let (theirs, file) = program.candidates().iter().find_map(|path| open(path).ok())?;
     (ours == theirs).then_some(file)
 }

@@ -314,7 +314,7 @@ fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Res
     inherited.restore()?;
     privileges::drop_all()?;
     Kept::default().alone_survive_exec()?;
-    Err(shell.exec())
+    Err(shell.exec(&shell.candidates()))
 }
 
 /// The error for a watchdog that is gone.

@@ -8,7 +8,7 @@ use crate::child::{self, Lifeline};
 use crate::empty_root::EmptyRoot;
 use crate::options::{Link, Plan};
 use crate::signals::Inherited;
-use srt_common::exec::{Program, require_beside};
+use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::report::Report;
@@ -50,7 +50,7 @@ impl HostSide {
         if !plan.forwards() {
             return Ok(None);
         }
-        let path = require_beside("srt-relay")?;
+        let path = beside("srt-relay").context(|| "cannot read /proc/self/exe")?;
         let program =
             c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0)).map_err(|error| {
                 Error::system(format!("cannot open {}", path.display()), &error)
@@ -61,7 +61,7 @@ impl HostSide {
         for link in &plan.publish {
             let (listener, place) =
                 unix_listener::bind(&link.socket).map_err(|error| error.within(&link.text))?;
-            host.listeners.push(listener.into());
+            host.listeners.push(listener);
             host.published.push(place);
         }
         Ok(Some(host))
@@ -235,7 +235,7 @@ fn become_relay(
     inherited.restore()?;
     privileges::drop_held()?;
     Kept::new(keep)?.alone_survive_exec()?;
-    Err(program.failure(&program.exec_fd(host.program.as_raw_fd())))
+    Err(program.failure(&program.exec_fd(&host.program, &[])))
 }
 
 /// Puts the pinned inode into the root, where srt-relay finds what its descriptor is open on: /proc/self/fd/N.

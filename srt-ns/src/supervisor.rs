@@ -159,7 +159,7 @@ impl<'a> Supervisor<'a> {
             (self.child, self.reports) = (Some(init.pid), Some(init.reports));
             // srt-init forks the command before this process is busy with the network namespace: a scheduler that keeps a
             // new process where its parent runs leaves both behind this one otherwise, while another processor is idle.
-            process::sched_yield();
+            std::thread::yield_now();
         }
         // As PID 1 srt-mount says hello after its look.
         let sockets_seen = !mount_stage || plan.pid1 == Pid1::Command || !plan.forwards();

@@ -39,9 +39,7 @@ impl Address {
         } else if let Some(path) = bytes.strip_prefix(b"unix:") {
             unix(path)
         } else if let Some(number) = bytes.strip_prefix(b"fd:") {
-            decimal(number, i32::MAX as u32)
-                .map(|n| Endpoint::Inherited(n as RawFd))
-                .ok_or("expected fd:N, N a descriptor's number")
+            decimal(number).map(Endpoint::Inherited).ok_or("expected fd:N, N a descriptor's number")
         } else {
             Err("expected tcp:IP:PORT, unix:PATH or fd:N")
         };
@@ -61,9 +59,9 @@ fn unix(path: &[u8]) -> Result<Endpoint, &'static str> {
 }
 
 /// Digits alone: `parse` would take a `+` as well.
-fn decimal(text: &[u8], max: u32) -> Option<u32> {
+pub fn decimal(text: &[u8]) -> Option<i32> {
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse().ok().filter(|&number| number <= max)
+    digits.parse().ok()
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use srt_common::sys::socket::shutdown;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// What the flows of all connections share.
 #[derive(Debug)]
@@ -125,55 +126,42 @@ struct Flow {
     bulk: bool,
 }
 
-/// Why a flow moves nothing more for now.
-enum Stop {
-    /// It waits for its source, its destination, or nothing at all.
-    Idle,
-    /// It could go on; others have their turn.
-    Turn,
-}
-
 impl Flow {
     const NEW: Self = Self { state: State::Open, held: Held::Nothing, bulk: false };
 
-    /// Moves what can be moved from `from` to `to`.
+    /// Moves what can be moved from `from` to `to`, a bounded amount. True: there may be more, but others have their turn
+    /// first. False: this flow waits for one of the two, or is finished.
     ///
     /// # Errors
     /// When `from` cannot be read: the connection is broken.
-    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<Stop> {
+    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<bool> {
         for _ in 0..ROUNDS {
             // What the destination does not take stays in the source's socket, whose window then slows the sender.
             if self.state == State::Finished || !to.writable {
-                return Ok(Stop::Idle);
+                return Ok(false);
             }
-            if !matches!(self.held, Held::Nothing) {
-                match self.deliver(to, stock) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        self.stalled_or_refused(&error, from, to);
-                        return Ok(Stop::Idle);
-                    }
-                }
+            if let Err(error) = self.deliver(to, stock) {
+                self.stalled_or_refused(&error, from, to);
+                return Ok(false);
             }
             if self.state == State::Draining {
                 // Fails only where the destination is gone, which its own flow learns.
                 let _gone = shutdown(&to.socket, libc::SHUT_WR);
                 self.state = State::Finished;
-                return Ok(Stop::Idle);
+                return Ok(false);
             }
             if !from.readable {
-                return Ok(Stop::Idle);
+                return Ok(false);
             }
             match self.fetch(from, to, stock) {
-                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     from.readable = false;
-                    return Ok(Stop::Idle);
+                    return Ok(false);
                 }
-                Err(error) => return Err(error),
+                result => result?,
             }
         }
-        Ok(Stop::Turn)
+        Ok(true)
     }
 
     /// Reads once; what is read is held, or written already.
@@ -224,7 +212,7 @@ impl Flow {
     /// Writes what is held. Success means that all of it is gone.
     fn deliver(&mut self, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
         match &mut self.held {
-            Held::Nothing => return Ok(()),
+            Held::Nothing => {}
             Held::Pipe(pipe) => while pipe.drain(&to.socket)? > 0 {},
             Held::Bytes(bytes, sent) => {
                 while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
@@ -256,8 +244,10 @@ impl Flow {
 pub struct Connection {
     ends: [Peer; 2],
     flows: [Flow; 2],
-    /// When something moved last, in the relay's ticks.
-    pub active: u32,
+    /// When something moved last.
+    pub active: Instant,
+    /// It has a turn to come.
+    pub queued: bool,
 }
 
 /// What a turn has come to.
@@ -273,9 +263,9 @@ pub enum Outcome {
 
 impl Connection {
     /// Between an accepted and a connected socket, each with its address family.
-    pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: u32) -> Self {
+    pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: Instant) -> Self {
         let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
-        Self { ends, flows: [Flow::NEW; 2], active: now }
+        Self { ends, flows: [Flow::NEW; 2], active: now, queued: false }
     }
 
     /// Takes note of what epoll says about one of the two ends.
@@ -289,10 +279,10 @@ impl Connection {
     pub fn turn(&mut self, stock: &mut Stock) -> Outcome {
         let [client, target] = &mut self.ends;
         let [request, reply] = &mut self.flows;
-        let stops = request
+        let more = request
             .pump(client, target, stock)
-            .and_then(|stop| Ok((stop, reply.pump(target, client, stock)?)));
-        let Ok(stops) = stops else {
+            .and_then(|more| Ok(reply.pump(target, client, stock)? || more));
+        let Ok(more) = more else {
             self.reset();
             return Outcome::Done;
         };
@@ -301,10 +291,10 @@ impl Connection {
                 self.flows[other].state = State::Finished;
             }
         }
-        match stops {
-            _ if self.flows.iter().all(|flow| flow.state == State::Finished) => Outcome::Done,
-            (Stop::Idle, Stop::Idle) => Outcome::Idle,
-            _ => Outcome::More,
+        match self.flows.iter().all(|flow| flow.state == State::Finished) {
+            true => Outcome::Done,
+            false if more => Outcome::More,
+            false => Outcome::Idle,
         }
     }
 

@@ -5,42 +5,31 @@ use srt_common::sys::process::prctl;
 use srt_common::sys::signal::{Disposition, SignalSet, sigaction, signalfd, sigprocmask};
 use srt_common::{Context, Result};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-/// Descriptors on which something happens when it is time to end.
-pub struct Life {
-    /// Signals and the parent: readable then.
-    readable: Vec<OwnedFd>,
-    /// `--lifetime-fd`: hung up then. What is written there is of no interest.
-    pipes: Vec<BorrowedFd<'static>>,
-}
-
-impl Life {
-    /// Takes SIGTERM, SIGINT and SIGHUP, and watches the parent and the pipes' writers.
-    ///
-    /// # Errors
-    /// When the parent is dead, or a number is no pipe's reading end.
-    pub fn new(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Self> {
-        let pipes = lifetime_fds.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<_>>()?;
-        let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-        let mut readable = vec![take_signals(&signals).context(|| "signalfd")?];
-        if let Some(parent) = parent {
-            match parent.watch()? {
-                Some(pidfd) => readable.push(pidfd),
-                // Outside this pid namespace: no number to open, so the signal has to do.
-                None => prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong, 0)
-                    .map(drop)
-                    .context(|| "prctl(PR_SET_PDEATHSIG)")?,
-            }
+/// Takes SIGTERM, SIGINT and SIGHUP, and watches the parent and the pipes' writers. Returns the descriptors that report
+/// the end, and the events to ask epoll for. They stay open until the process exits.
+///
+/// # Errors
+/// When the parent is dead, or a number is no pipe's reading end.
+pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
+    let mut ends = Vec::new();
+    for &fd in lifetime_fds {
+        // EPOLLHUP is reported unasked. What is written there is not read.
+        ends.push((lifetime_fd(fd)?.as_raw_fd(), 0));
+    }
+    let signals = take_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).context(|| "signalfd")?;
+    ends.push((signals.into_raw_fd(), libc::EPOLLIN));
+    if let Some(parent) = parent {
+        match parent.watch()? {
+            Some(pidfd) => ends.push((pidfd.into_raw_fd(), libc::EPOLLIN)),
+            // Outside this pid namespace: no number to open, so the signal has to do.
+            None => prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong, 0)
+                .map(drop)
+                .context(|| "prctl(PR_SET_PDEATHSIG)")?,
         }
-        Ok(Self { readable, pipes })
     }
-
-    /// The descriptors, and what to ask epoll of each. It reports EPOLLHUP unasked.
-    pub fn ends(&self) -> impl Iterator<Item = (RawFd, libc::c_int)> + '_ {
-        let readable = self.readable.iter().map(|fd| (fd.as_raw_fd(), libc::EPOLLIN));
-        readable.chain(self.pipes.iter().map(|fd| (fd.as_raw_fd(), 0)))
-    }
+    Ok(ends)
 }
 
 /// Blocks those of `signals` that this process does not ignore (nohup(1) and shells' background jobs rely on

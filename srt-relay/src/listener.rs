@@ -4,7 +4,8 @@ use crate::address::{Address, Endpoint};
 use crate::target::Target;
 use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
-use srt_common::{Context, Error, Result, unix_listener};
+use srt_common::unix_listener::{self, Place};
+use srt_common::{Context, Error, Result};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -28,8 +29,9 @@ pub struct Listener {
     /// The last attempt to connect failed, and that was reported.
     pub lost: bool,
     /// Connections that do not have their target yet, the oldest first.
-    pub pending: VecDeque<u32>,
-    file: Option<SocketFile>,
+    pub pending: VecDeque<u64>,
+    /// A Unix socket that was made here, to be removed.
+    place: Option<Place>,
 }
 
 impl Listener {
@@ -39,7 +41,7 @@ impl Listener {
     /// When it cannot be had. What was made up to then is removed again.
     pub fn open(pair: usize, address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
         let name = address.text.to_string_lossy().into_owned();
-        let new = |socket, family, file| Self {
+        let new = |socket, family, place| Self {
             pair,
             name: name.clone(),
             socket,
@@ -47,7 +49,7 @@ impl Listener {
             target: Rc::clone(target),
             lost: false,
             pending: VecDeque::new(),
-            file,
+            place,
         };
         let mut listeners = Vec::new();
         match &address.endpoint {
@@ -63,35 +65,36 @@ impl Listener {
                 }
             }
             Endpoint::Unix(path) => {
-                let (socket, file) = unix_listener::bind(path)?;
-                let file = Some(SocketFile(file));
-                let socket = OwnedFd::from(socket);
-                set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
-                listeners.push(new(socket, libc::AF_UNIX, file));
+                let (socket, place) = unix_listener::bind(path)?;
+                listeners.push(new(socket, libc::AF_UNIX, Some(place)));
             }
             &Endpoint::Inherited(fd) => {
                 let (socket, family) = take(fd).map_err(|error| error.within(&name))?;
                 listeners.push(new(socket, family, None));
             }
         }
-        for listener in listeners.iter().filter(|listener| listener.family != libc::AF_UNIX) {
-            tune_tcp(&listener.socket).context(|| format!("{name}: setsockopt"))?;
+        for Self { socket, family, .. } in &listeners {
+            // Another process may have the same socket and take a connection between epoll's report and accept4.
+            fcntl_getfl(socket)
+                .and_then(|flags| fcntl_setfl(socket, flags | libc::O_NONBLOCK))
+                .context(|| format!("{name}: O_NONBLOCK"))?;
+            if *family != libc::AF_UNIX {
+                tune_tcp(socket).context(|| format!("{name}: setsockopt"))?;
+            }
         }
         Ok(listeners)
     }
 
     /// The directory in which there is a socket to remove at the end.
     pub fn directory(&self) -> Option<RawFd> {
-        self.file.as_ref().map(|file| file.0.descriptor())
+        self.place.as_ref().map(Place::descriptor)
     }
 }
 
-/// Goes with its listener, at exit or after an error.
-struct SocketFile(unix_listener::Place);
-
-impl Drop for SocketFile {
+/// The socket's name goes with it, at exit or after an error.
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.remove();
+        self.place.iter().for_each(Place::remove);
     }
 }
 
@@ -126,10 +129,6 @@ pub fn tune_unix(socket: &OwnedFd) -> io::Result<()> {
 pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
-}
-
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    fcntl_setfl(socket, fcntl_getfl(socket)? | libc::O_NONBLOCK)
 }
 
 fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
@@ -168,7 +167,5 @@ fn take(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
     if ![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].contains(&family) {
         return Err(Error::failed("neither a Unix nor a TCP socket"));
     }
-    // Another process may have the same socket and take a connection between epoll's report and accept4.
-    set_nonblocking(&socket).context(|| "O_NONBLOCK")?;
     Ok((socket, family))
 }

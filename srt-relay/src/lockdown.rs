@@ -85,7 +85,7 @@ pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
     if !needs.directories.is_empty() {
         let inside = |fd: &RawFd| all(&[(0, Dword, *fd as u64), (2, Dword, 0)]);
         rules.insert(libc::SYS_unlinkat, needs.directories.iter().map(inside).collect::<Result<_, _>>()?);
-        rules.insert(libc::SYS_newfstatat, vec![]);
+        rules.insert(libc::SYS_statx, vec![]);
     }
     let arch = std::env::consts::ARCH.try_into()?;
     let mut program: BpfProgram =
@@ -157,8 +157,7 @@ mod tests {
         // Whatever the arguments; those calls that need some of their own are in the tests below.
         for nr in (0..1000).chain(0x4000_0000..0x4000_0300).chain([0x7fff_ffff, 0xffff_ffff]) {
             for needs in [unix(), Needs { families: vec![libc::AF_INET], directories: vec![5] }] {
-                let expected =
-                    LIST.contains(&nr) || nr == libc::SYS_newfstatat && !needs.directories.is_empty();
+                let expected = LIST.contains(&nr) || nr == libc::SYS_statx && !needs.directories.is_empty();
                 assert_eq!(allowed(&needs, nr, [u64::MAX; 6]), expected, "{nr}");
             }
         }
@@ -223,6 +222,6 @@ mod tests {
             assert_eq!(allowed(&needs, libc::SYS_unlinkat, args), [5, 8].contains(&directory));
         }
         assert!(!allowed(&needs, libc::SYS_unlinkat, [5, 1, libc::AT_REMOVEDIR as u64, 0, 0, 0]));
-        assert!(!allowed(&unix(), libc::SYS_newfstatat, [0; 6]));
+        assert!(!allowed(&unix(), libc::SYS_statx, [0; 6]));
     }
 }

@@ -8,17 +8,20 @@ use srt_common::args::CommandLine;
 use srt_common::fds::{Kept, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, fcntl_getfd, inherited};
 use srt_common::sys::process::{getrlimit, setrlimit};
+use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Error, Result};
-use srt_relay::life::Life;
+use srt_relay::life;
 use srt_relay::listener::Listener;
 use srt_relay::lockdown::{self, Needs};
 use srt_relay::options::{self, Options};
 use srt_relay::relay::Relay;
 use srt_relay::reports::Reports;
-use srt_relay::target::Targets;
+use srt_relay::target::Target;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 srt_common::main!(
     Spec { name: "srt-relay", manner: Manner::Plain, help: options::help, watches_parent: true },
@@ -42,19 +45,20 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let ready = ready.transpose()?;
 
     // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: sockets are removed.
-    let life = Life::new(parent, &options.lifetime_fds)?;
+    let ends = life::ends(parent, &options.lifetime_fds)?;
 
     // 3. Where connections lead, before there can be any.
-    let mut targets = Targets::default();
     let mut listeners = Vec::new();
     for (pair, (listen, connect)) in options.pairs.iter().enumerate() {
-        let target = targets.get(connect)?;
+        let target = Rc::new(Target::new(connect)?);
         listeners.extend(Listener::open(pair, listen, &target)?);
     }
+    let addresses = listeners.iter().flat_map(|listener| &listener.target.addresses);
+    let families: BTreeSet<_> = addresses.map(SocketAddress::family).collect();
 
     // 4. Nothing that a client sends meets a process that can do more than relay.
     lockdown::lock_down(&Needs {
-        families: targets.families(),
+        families: families.into_iter().collect(),
         directories: listeners.iter().filter_map(Listener::directory).collect(),
     })?;
 
@@ -66,7 +70,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
     let reports = Reports { tool, fd: options.report_fd };
-    Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&life)?;
+    Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&ends)?;
     Ok(0)
 }
 

@@ -1,12 +1,12 @@
 //! What the command line asks for.
 
-use crate::address::{Address, Endpoint};
+use crate::address::{Address, Endpoint, decimal};
 use argh::FromArgs;
 use srt_common::args::{self, Raw, Seconds};
 use srt_common::{Error, Result};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Relay bytes between listening and connecting sockets: each LISTEN address accepts, and each of its
@@ -24,27 +24,27 @@ In a sandbox:  srt-relay tcp:127.0.0.1:3128 unix:/run/proxy.sock")]
 Exit status: 0 after such an end, 1 with a message, 2 for wrong usage.")]
 struct Words {
     /// write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts
-    #[argh(option, arg_name = "N")]
-    ready_fd: Option<Number>,
+    #[argh(option, arg_name = "N", from_str_fn(number))]
+    ready_fd: Option<RawFd>,
     /// write events to descriptor N, one JSON object a line
-    #[argh(option, arg_name = "N")]
-    status_fd: Option<Number>,
+    #[argh(option, arg_name = "N", from_str_fn(number))]
+    status_fd: Option<RawFd>,
     /// instead of the events of clients that are refused: a line "lost PAIR ERRNO" to descriptor N where a Unix socket to
     /// connect to is gone, "failed PAIR ERRNO" otherwise; PAIR counts from 0
-    #[argh(option, arg_name = "N")]
-    report_fd: Option<Number>,
+    #[argh(option, arg_name = "N", from_str_fn(number))]
+    report_fd: Option<RawFd>,
     /// end when the last writer of the pipe N is gone (repeatable)
-    #[argh(option, arg_name = "N")]
-    lifetime_fd: Vec<Number>,
+    #[argh(option, arg_name = "N", from_str_fn(number))]
+    lifetime_fd: Vec<RawFd>,
     /// leave clients waiting while N connections are open (as many as descriptors allow)
-    #[argh(option, arg_name = "N")]
-    max_connections: Option<Number>,
+    #[argh(option, arg_name = "N", from_str_fn(number))]
+    max_connections: Option<i32>,
     /// give up on a CONNECT address after S seconds; 0 never (10)
-    #[argh(option, arg_name = "S")]
-    connect_timeout: Option<Seconds>,
+    #[argh(option, arg_name = "S", default = "Seconds(Some(Duration::from_secs(10)))")]
+    connect_timeout: Seconds,
     /// close connections on which nothing has moved for S seconds; 0 never (0)
-    #[argh(option, arg_name = "S")]
-    idle_timeout: Option<Seconds>,
+    #[argh(option, arg_name = "S", default = "Seconds(None)")]
+    idle_timeout: Seconds,
     /// go on when the process that started it ends
     #[argh(switch)]
     outlive_parent: bool,
@@ -62,17 +62,8 @@ pub fn help() -> String {
     args::help::<Words>("srt-relay")
 }
 
-/// A number as a script writes it: digits alone.
-#[derive(Debug)]
-struct Number(i32);
-
-impl FromStr for Number {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|_| digits).map(Self).ok_or("expected a number")
-    }
+fn number(text: &str) -> Result<i32, String> {
+    decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
 }
 
 /// The command line, understood.
@@ -123,22 +114,18 @@ impl Options {
             _ => {}
         }
         let connections = match line.max_connections {
-            Some(Number(0)) => return Err(Error::usage("--max-connections 0: expected 1 or more")),
-            Some(Number(most)) => most as usize,
+            Some(0) => return Err(Error::usage("--max-connections 0: expected 1 or more")),
+            Some(most) => most as usize,
             None => usize::MAX,
         };
         let options = Self {
             pairs: pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect(),
-            ready_fd: line.ready_fd.map(|fd| fd.0),
-            status_fd: line.status_fd.map(|fd| fd.0),
-            report_fd: line.report_fd.map(|fd| fd.0),
-            lifetime_fds: line.lifetime_fd.iter().map(|fd| fd.0).collect(),
+            ready_fd: line.ready_fd,
+            status_fd: line.status_fd,
+            report_fd: line.report_fd,
+            lifetime_fds: line.lifetime_fd,
             outlive_parent: line.outlive_parent,
-            limits: Limits {
-                connections,
-                connect: line.connect_timeout.map_or(Some(Duration::from_secs(10)), |seconds| seconds.0),
-                idle: line.idle_timeout.and_then(|seconds| seconds.0),
-            },
+            limits: Limits { connections, connect: line.connect_timeout.0, idle: line.idle_timeout.0 },
         };
         options.each_descriptor_has_one_use()?;
         Ok(options)
@@ -162,14 +149,11 @@ impl Options {
 
     /// Several pairs may lead to one socket; anything else named twice is a mistake.
     fn each_descriptor_has_one_use(&self) -> Result<()> {
-        let (listen, mut connect) = self.address_descriptors();
-        connect.sort_unstable();
-        connect.dedup();
-        let others = self.ready_fd.iter().chain(&self.report_fd).chain(&self.lifetime_fds).copied();
-        let mut all: Vec<RawFd> = listen.into_iter().chain(connect).chain(others).collect();
-        all.sort_unstable();
-        match all.array_windows::<2>().find(|[one, next]| one == next) {
-            Some([fd, _]) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
+        let (listen, connect) = self.address_descriptors();
+        let mut used = BTreeSet::from_iter(connect);
+        let others = self.ready_fd.iter().chain(&self.report_fd).chain(&self.lifetime_fds);
+        match listen.iter().chain(others).find(|&&fd| !used.insert(fd)) {
+            Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
             None => Ok(()),
         }
     }

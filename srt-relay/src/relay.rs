@@ -1,8 +1,7 @@
-//! The loop: one thread, one epoll instance, every connection in a slot of a table.
+//! The loop: one thread, one epoll instance, every client in a map under a number of its own.
 
-use crate::attempt::{Attempt, Progress};
+use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome, Stock};
-use crate::life::Life;
 use crate::listener::{Listener, STREAM, reset_on_close, tune_tcp, tune_unix};
 use crate::options::Limits;
 use crate::pipes::{self, Pipes};
@@ -10,13 +9,15 @@ use crate::reports::Reports;
 use srt_common::sys::fd::{epoll_ctl, epoll_pwait};
 use srt_common::sys::socket::{accept4, socket};
 use srt_common::{Context, Error, Result};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// The relay's unit of time. Fine enough for timeouts, and a connection's age fits into 32 bits.
-const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at what no event tells: idle connections, and descriptors that another process has closed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a connection's sockets report, each change once (EPOLLET): no system call is made to ask for less while
 /// a direction is stalled, and a stalled one wakes nobody.
@@ -25,45 +26,19 @@ const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHU
 /// Between two looks at the attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-/// What an event is about, packed into epoll's 64 bits.
-#[derive(Clone, Copy)]
-enum Token {
-    Life,
-    Listener(usize),
-    /// A connection's slot, and 0 for the client's socket or 1 for the target's.
-    Socket(u32, usize),
-}
+// What an event is about. The upper two of epoll's 64 bits are one of these, the others the number of a client or of a
+// listener.
+const CLIENT_SOCKET: u64 = 0;
+const TARGET_SOCKET: u64 = 1;
+const LISTENER: u64 = 2;
+const LIFE: u64 = 3;
+const NUMBER_BITS: u32 = 62;
 
-impl Token {
-    fn pack(self) -> u64 {
-        match self {
-            Self::Life => u64::MAX,
-            Self::Listener(index) => 1 << 62 | index as u64,
-            Self::Socket(slot, end) => u64::from(slot) << 1 | end as u64,
-        }
-    }
-
-    fn unpack(bits: u64) -> Self {
-        match bits {
-            u64::MAX => Self::Life,
-            bits if bits >> 62 != 0 => Self::Listener((bits ^ 1 << 62) as usize),
-            bits => Self::Socket((bits >> 1) as u32, (bits & 1) as usize),
-        }
-    }
-}
-
-/// What a slot holds.
-enum Slot {
-    Free,
-    Connecting(Pending),
-    Open { connection: Connection, queued: bool },
-}
-
-/// A client of a listener, that is given up at a moment.
-struct Pending {
-    attempt: Attempt,
-    listener: usize,
-    deadline: Option<u32>,
+/// A client that a listener has accepted.
+enum Client {
+    Connecting(Attempt),
+    /// Boxed: a node of the map has room for eleven clients, and is often half empty.
+    Open(Box<Connection>),
 }
 
 /// The relay, ready to run.
@@ -72,22 +47,22 @@ pub struct Relay<'a> {
     listeners: Vec<Listener>,
     limits: Limits,
     epoll: OwnedFd,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Slots whose connection has ended. Not used again before the events at hand are dealt with: one of them
-    /// may be about the connection that was there.
-    closed: Vec<u32>,
-    /// Slots that have a turn to come.
-    queue: Vec<u32>,
-    /// How many connections there are.
-    open: usize,
+    /// By number. No number is used twice, so an event that is handled after its client has gone finds nobody.
+    clients: BTreeMap<u64, Client>,
+    next_number: u64,
+    /// Clients that have a turn to come.
+    queue: Vec<u64>,
+    /// A client has gone since the last call of epoll_pwait(2).
+    released: bool,
     /// Since when nothing is accepted.
-    paused: Option<u32>,
-    retry: Duration,
+    paused: Option<Instant>,
+    /// How long to wait before the next look at the attempts to connect, if there are any.
+    retry: Option<Duration>,
     stock: Stock,
-    start: Instant,
-    now: u32,
-    swept: u32,
+    /// When the last call of epoll_pwait(2) returned.
+    now: Instant,
+    /// When idle connections were last looked for.
+    swept: Instant,
 }
 
 impl<'a> Relay<'a> {
@@ -106,27 +81,25 @@ impl<'a> Relay<'a> {
             listeners,
             limits,
             epoll,
-            slots: Vec::new(),
-            free: Vec::new(),
-            closed: Vec::new(),
+            clients: BTreeMap::new(),
+            next_number: 0,
             queue: Vec::new(),
-            open: 0,
+            released: false,
             paused: None,
-            retry: RETRY.0,
+            retry: None,
             stock: Stock::new(pipes),
-            start: Instant::now(),
-            now: 0,
-            swept: 0,
+            now: Instant::now(),
+            swept: Instant::now(),
         }
     }
 
-    /// Relays until `life` ends.
+    /// Relays until one of `ends` reports something; with each what to ask epoll of it.
     ///
     /// # Errors
     /// When epoll or a listener fails for good. Whatever happens to a connection is not an error here.
-    pub fn run(mut self, life: &Life) -> Result<()> {
-        for (end, events) in life.ends() {
-            watch(&self.epoll, &end, events, Token::Life).context(|| "epoll_ctl")?;
+    pub fn run(mut self, ends: &[(RawFd, libc::c_int)]) -> Result<()> {
+        for (end, events) in ends {
+            watch(&self.epoll, end, *events, LIFE, 0).context(|| "epoll_ctl")?;
         }
         self.resume()?;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
@@ -137,24 +110,24 @@ impl<'a> Relay<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 result => result.context(|| "epoll_pwait")?,
             };
-            self.now = ticks(self.start.elapsed());
+            self.now = Instant::now();
             for event in events.iter().take(count) {
-                match Token::unpack(event.u64) {
-                    Token::Life => return Ok(()),
-                    Token::Listener(index) => self.accept(index)?,
-                    Token::Socket(slot, end) => self.ready(slot, end, event.events),
+                let number = event.u64 & ((1 << NUMBER_BITS) - 1);
+                match event.u64 >> NUMBER_BITS {
+                    LIFE => return Ok(()),
+                    LISTENER => self.accept(number as usize)?,
+                    end => self.ready(number, end as usize, event.events),
                 }
             }
             std::mem::swap(&mut self.queue, &mut turns);
-            turns.drain(..).for_each(|slot| self.turn(slot));
+            turns.drain(..).for_each(|number| self.turn(number));
             self.retry_pending();
             self.close_idle();
-            // What was closed has made room. What another process has closed is not reported: look again later.
-            let room = self.open < self.limits.connections;
-            if room && self.paused.is_some_and(|since| !self.closed.is_empty() || since != self.now) {
+            // A client that has gone leaves room. What another process closes is not reported: look again later.
+            let released = std::mem::take(&mut self.released);
+            if self.has_room() && self.paused.is_some_and(|since| released || self.now >= since + LOOK) {
                 self.resume()?;
             }
-            self.free.append(&mut self.closed);
         }
     }
 
@@ -162,16 +135,20 @@ impl<'a> Relay<'a> {
     fn patience(&self) -> libc::c_int {
         let wait = if !self.queue.is_empty() {
             Duration::ZERO
-        } else if self.listeners.iter().any(|listener| !listener.pending.is_empty()) {
-            self.retry
-        } else if self.paused.is_some() && self.open < self.limits.connections {
-            TICK
-        } else if let Some(idle) = self.limits.idle.filter(|_| self.open > 0) {
-            (idle / 4).clamp(TICK, 10 * TICK)
+        } else if let Some(retry) = self.retry {
+            retry
+        } else if self.paused.is_some() && self.has_room() {
+            LOOK
+        } else if let Some(idle) = self.limits.idle.filter(|_| !self.clients.is_empty()) {
+            (idle / 4).clamp(LOOK, 10 * LOOK)
         } else {
             return -1;
         };
         wait.as_millis() as libc::c_int
+    }
+
+    fn has_room(&self) -> bool {
+        self.clients.len() < self.limits.connections
     }
 
     fn accept(&mut self, index: usize) -> Result<()> {
@@ -182,21 +159,26 @@ impl<'a> Relay<'a> {
         let Ok(socket) = socket(listener.target.family(), STREAM) else { return self.pause() };
         match accept4(&listener.socket, libc::SOCK_NONBLOCK) {
             Ok(client) => {
-                let deadline = self.limits.connect.map(|limit| self.now + ticks(limit) + 1);
-                self.open += 1;
-                self.stock.divide(self.open);
-                let slot = self.free.pop().unwrap_or_else(|| {
-                    self.slots.push(Slot::Free);
-                    self.slots.len() as u32 - 1
-                });
-                let attempt = Attempt::new(client, socket, Rc::clone(&listener.target));
-                self.advance(slot, Pending { attempt, listener: index, deadline }, 0);
-                if let (Some(Slot::Connecting(_)), Some(listener)) =
-                    (self.slots.get(slot as usize), self.listeners.get_mut(index))
+                let attempt = Attempt {
+                    client,
+                    socket,
+                    listener: index,
+                    deadline: self.limits.connect.map(|limit| self.now + limit),
+                    in_progress: false,
+                    target: Rc::clone(&listener.target),
+                    address: 0,
+                };
+                let number = self.next_number;
+                self.next_number += 1;
+                self.clients.insert(number, Client::Connecting(attempt));
+                self.stock.divide(self.clients.len());
+                self.advance(number, 0);
+                if self.is_connecting(number)
+                    && let Some(listener) = self.listeners.get_mut(index)
                 {
-                    listener.pending.push_back(slot);
+                    listener.pending.push_back(number);
                 }
-                if self.open >= self.limits.connections { self.pause() } else { Ok(()) }
+                if self.has_room() { Ok(()) } else { self.pause() }
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
                 libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
@@ -223,66 +205,62 @@ impl<'a> Relay<'a> {
     fn resume(&mut self) -> Result<()> {
         self.paused = None;
         for (index, listener) in self.listeners.iter().enumerate() {
-            watch(&self.epoll, &listener.socket, libc::EPOLLIN, Token::Listener(index))
+            watch(&self.epoll, &listener.socket, libc::EPOLLIN, LISTENER, index as u64)
                 .context(|| "epoll_ctl")?;
         }
         Ok(())
     }
 
-    /// epoll reports something about a connection's socket.
-    fn ready(&mut self, slot: u32, end: usize, events: u32) {
-        match self.slots.get_mut(slot as usize) {
-            Some(Slot::Open { connection, queued }) => {
+    /// epoll reports something about the socket at one end of a connection.
+    fn ready(&mut self, number: u64, end: usize, events: u32) {
+        match self.clients.get_mut(&number) {
+            Some(Client::Open(connection)) => {
                 connection.note(end, events);
-                if !std::mem::replace(queued, true) {
-                    self.queue.push(slot);
+                if !std::mem::replace(&mut connection.queued, true) {
+                    self.queue.push(number);
                 }
             }
-            Some(Slot::Connecting(_)) => {
-                let Slot::Connecting(pending) = self.take(slot) else { return };
-                self.advance(slot, pending, events);
-            }
-            _ => {}
+            Some(Client::Connecting(_)) => self.advance(number, events),
+            None => {}
         }
     }
 
-    fn turn(&mut self, slot: u32) {
-        let Some(Slot::Open { connection, queued }) = self.slots.get_mut(slot as usize) else { return };
-        *queued = false;
+    fn turn(&mut self, number: u64) {
+        let Some(Client::Open(connection)) = self.clients.get_mut(&number) else { return };
         connection.active = self.now;
-        match connection.turn(&mut self.stock) {
+        let outcome = connection.turn(&mut self.stock);
+        connection.queued = outcome == Outcome::More;
+        match outcome {
             Outcome::Idle => {}
-            Outcome::More => {
-                *queued = true;
-                self.queue.push(slot);
-            }
-            Outcome::Done => self.release(slot),
+            Outcome::More => self.queue.push(number),
+            Outcome::Done => _ = self.release(number),
         }
     }
 
-    /// Connects a client to its target, or leaves it pending. `events` is what epoll has said of the target's socket.
-    fn advance(&mut self, slot: u32, mut pending: Pending, events: u32) {
-        match pending.attempt.advance() {
-            Progress::Connected => self.establish(slot, pending, events),
-            Progress::Failed(error) => self.refuse(slot, &pending, &error),
-            Progress::Pending => {
-                let socket = &pending.attempt.socket;
-                let watched = match pending.attempt.in_progress {
-                    true => watch(&self.epoll, socket, EVERYTHING, Token::Socket(slot, 1)),
-                    false => Ok(()),
-                };
-                match watched {
-                    Ok(()) => self.put(slot, Slot::Connecting(pending)),
-                    Err(error) => self.refuse(slot, &pending, &error),
-                }
-            }
-        }
+    fn is_connecting(&self, number: u64) -> bool {
+        matches!(self.clients.get(&number), Some(Client::Connecting(_)))
     }
 
-    fn establish(&mut self, slot: u32, pending: Pending, events: u32) {
-        let Some(listener) = self.listeners.get_mut(pending.listener) else { return };
+    /// Connects a client to its target, or leaves it connecting. `events` is what epoll has said of the target's socket.
+    fn advance(&mut self, number: u64, events: u32) {
+        let Some(Client::Connecting(attempt)) = self.clients.get_mut(&number) else { return };
+        let error = match attempt.advance() {
+            Poll::Ready(Ok(())) => return self.establish(number, events),
+            Poll::Ready(Err(error)) => error,
+            Poll::Pending if !attempt.in_progress => return,
+            Poll::Pending => match watch(&self.epoll, &attempt.socket, EVERYTHING, TARGET_SOCKET, number) {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+        };
+        self.refuse(number, &error);
+    }
+
+    fn establish(&mut self, number: u64, events: u32) {
+        let Some(Client::Connecting(attempt)) = self.clients.remove(&number) else { return };
+        let Attempt { client, socket, in_progress, .. } = attempt;
+        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         listener.lost = false;
-        let Attempt { client, socket, in_progress, .. } = pending.attempt;
         let family = listener.target.family();
         let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };
         // A TCP client has its listener's.
@@ -291,24 +269,25 @@ impl<'a> Relay<'a> {
         }
         let watched = match in_progress {
             true => Ok(()),
-            false => watch(&self.epoll, &socket, EVERYTHING, Token::Socket(slot, 1)),
+            false => watch(&self.epoll, &socket, EVERYTHING, TARGET_SOCKET, number),
         };
-        let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, Token::Socket(slot, 0)));
+        let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, CLIENT_SOCKET, number));
         let mut connection = Connection::new((client, listener.family), (socket, family), self.now);
         connection.note(1, events);
         if watched.is_err() {
             connection.reset();
-            return self.release(slot);
+            self.release(number);
+            return;
         }
-        self.put(slot, Slot::Open { connection, queued: false });
+        self.clients.insert(number, Client::Open(Box::new(connection)));
     }
 
     /// The target cannot be reached. The client learns that by a reset, the user by one report per failure that
     /// lasts.
-    fn refuse(&mut self, slot: u32, pending: &Pending, error: &io::Error) {
-        let _unsupported = reset_on_close(&pending.attempt.client);
-        self.release(slot);
-        let Some(listener) = self.listeners.get_mut(pending.listener) else { return };
+    fn refuse(&mut self, number: u64, error: &io::Error) {
+        let Some(Client::Connecting(attempt)) = self.release(number) else { return };
+        let _unsupported = reset_on_close(&attempt.client);
+        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         if !std::mem::replace(&mut listener.lost, true) {
             self.reports.refused(listener, error);
         }
@@ -317,17 +296,15 @@ impl<'a> Relay<'a> {
     /// Repeats the attempts of one listener that had met a full backlog, and ends those that took too long. They are
     /// in the order of their deadlines. Says whether any are left.
     fn retry(&mut self, index: usize) -> bool {
-        while let Some(&slot) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
-            match self.take(slot) {
-                Slot::Connecting(pending)
-                    if pending.deadline.is_some_and(|deadline| self.now >= deadline) =>
-                {
-                    self.refuse(slot, &pending, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        while let Some(&number) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
+            if let Some(Client::Connecting(attempt)) = self.clients.get(&number) {
+                if attempt.deadline.is_some_and(|deadline| self.now >= deadline) {
+                    self.refuse(number, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                } else if !attempt.in_progress {
+                    self.advance(number, 0);
                 }
-                Slot::Connecting(pending) if !pending.attempt.in_progress => self.advance(slot, pending, 0),
-                other => self.put(slot, other),
             }
-            if matches!(self.slots.get(slot as usize), Some(Slot::Connecting(_))) {
+            if self.is_connecting(number) {
                 return true;
             }
             if let Some(listener) = self.listeners.get_mut(index) {
@@ -339,50 +316,38 @@ impl<'a> Relay<'a> {
 
     fn retry_pending(&mut self) {
         let pending = (0..self.listeners.len()).filter(|&index| self.retry(index)).count() > 0;
-        self.retry = if pending { (self.retry * 2).min(RETRY.1) } else { RETRY.0 };
+        let longer = self.retry.map_or(RETRY.0, |retry| (retry * 2).min(RETRY.1));
+        self.retry = pending.then_some(longer);
     }
 
     fn close_idle(&mut self) {
-        let Some(limit) = self.limits.idle.filter(|_| self.now != self.swept) else { return };
+        let Some(limit) = self.limits.idle.filter(|_| self.now >= self.swept + LOOK) else { return };
         self.swept = self.now;
-        let limit = ticks(limit) + 1;
-        for slot in 0..self.slots.len() {
-            if let Some(Slot::Open { connection, .. }) = self.slots.get(slot)
-                && self.now - connection.active > limit
-            {
+        let idle = |client: &Client| match client {
+            Client::Open(connection) => self.now - connection.active > limit,
+            Client::Connecting(_) => false,
+        };
+        let idle = self.clients.iter().filter(|(_, client)| idle(client)).map(|(&number, _)| number);
+        for number in idle.collect::<Vec<_>>() {
+            if let Some(Client::Open(connection)) = self.release(number) {
                 connection.reset();
-                self.release(slot as u32);
             }
         }
     }
 
-    fn put(&mut self, slot: u32, content: Slot) {
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = content;
-        }
-    }
-
-    fn take(&mut self, slot: u32) -> Slot {
-        self.slots.get_mut(slot as usize).map_or(Slot::Free, |place| std::mem::replace(place, Slot::Free))
-    }
-
-    /// Closes what is in `slot`.
-    fn release(&mut self, slot: u32) {
-        self.put(slot, Slot::Free);
-        self.closed.push(slot);
-        self.open -= 1;
-        self.stock.divide(self.open);
-        if self.open == 0 {
+    /// Removes a client. Its sockets are closed when the result is dropped.
+    fn release(&mut self, number: u64) -> Option<Client> {
+        let client = self.clients.remove(&number);
+        self.released = true;
+        self.stock.divide(self.clients.len());
+        if self.clients.is_empty() {
             self.stock.pipes.clear();
         }
+        client
     }
 }
 
 /// Watches `fd`; closing it ends that.
-fn watch(epoll: &OwnedFd, fd: &impl AsRawFd, events: libc::c_int, token: Token) -> io::Result<()> {
-    epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, token.pack())
-}
-
-fn ticks(time: Duration) -> u32 {
-    u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
+fn watch(epoll: &OwnedFd, fd: &impl AsRawFd, events: libc::c_int, kind: u64, number: u64) -> io::Result<()> {
+    epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, kind << NUMBER_BITS | number)
 }

@@ -4,7 +4,6 @@ use crate::listener::Listener;
 use srt_common::Error;
 use srt_common::fds::write_all;
 use srt_common::report::Report;
-use srt_common::status::Event;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::tool::Tool;
 use std::io::{self, ErrorKind};
@@ -22,7 +21,8 @@ pub struct Reports<'a> {
 impl Reports<'_> {
     /// A client of `listener` was refused: `error` is what the target's last address said.
     pub fn refused(&self, listener: &Listener, error: &io::Error) {
-        let lost = listener.target.is_pinned() && error.kind() == ErrorKind::ConnectionRefused;
+        // A Unix socket is pinned, and cannot come back once its owner has closed it.
+        let lost = listener.target.family() == libc::AF_UNIX && error.kind() == ErrorKind::ConnectionRefused;
         let fd = self.fd.or(self.tool.status.map(|status| status.number())).unwrap_or(2);
         // Whoever reads it may be slow; clients must not wait for that. Of a pipe POLLOUT means room for PIPE_BUF, 4096
         // bytes (pipe(7)).
@@ -36,17 +36,16 @@ impl Reports<'_> {
         }
         let (listen, connect) = (&listener.name, &listener.target.name);
         let message = Error::system(format!("{listen}: cannot connect to {connect}"), error);
-        match self.tool.status {
-            Some(status) => {
-                let event = Event::new(self.tool.name, if lost { "relay-lost" } else { "connect-failed" });
-                let event = event.text("listen", listen).text("connect", connect);
-                status.send(&event.text("message", &message.message));
-            }
-            None if lost => self.tool.warn(
-                &message
-                    .hint("the program that made the socket is dead or made it anew: start srt-relay again"),
-            ),
-            None => self.tool.warn(&message),
+        if self.tool.status.is_some() {
+            let event = if lost { "relay-lost" } else { "connect-failed" };
+            self.tool.tell(event, |event| {
+                event.text("listen", listen).text("connect", connect).text("message", &message.message)
+            });
+        } else if lost {
+            let hint = "the program that made the socket is dead or made it anew: start srt-relay again";
+            self.tool.warn(&message.hint(hint));
+        } else {
+            self.tool.warn(&message);
         }
     }
 }

@@ -230,6 +230,7 @@ mod injected {
             ("rename", libc::SYS_rename, vec![Path, Path]),
             ("chmod", libc::SYS_chmod, vec![Path, n(0o777)]),
             ("stat", libc::SYS_newfstatat, vec![HERE, Path]),
+            ("statx", libc::SYS_statx, vec![HERE, Path]),
             ("chroot", libc::SYS_chroot, vec![Path]),
             ("chdir", libc::SYS_chdir, vec![Path]),
             ("execve", libc::SYS_execve, vec![Path]),

@@ -39,7 +39,11 @@ impl Filter {
     pub fn read(load: &Load) -> Result<Self> {
         let (option, opened) = match load {
             Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
-            Load::Fd(fd) => (format!("--load-fd {fd}"), duplicate(*fd)),
+            Load::Fd(fd) => {
+                // A duplicate, since 0, 1 and 2 must stay open.
+                let own = fd::borrowed(*fd).and_then(|fd| fd.try_clone_to_owned());
+                (format!("--load-fd {fd}"), own.map(File::from))
+            }
         };
         let mut bytes = vec![];
         // One byte more than the kernel takes is enough to know: the file may be endless.
@@ -89,11 +93,6 @@ pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
 pub fn to_bytes(program: &[sock_filter]) -> Vec<u8> {
     let bytes = |i: &sock_filter| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat();
     program.iter().flat_map(bytes).collect()
-}
-
-/// The caller's descriptor as a file: a duplicate, since 0, 1 and 2 must stay open.
-fn duplicate(fd: RawFd) -> io::Result<File> {
-    fd::borrowed(fd)?.try_clone_to_owned().map(File::from)
 }
 
 /// Puts `program` around this process and all that it becomes.

@@ -60,7 +60,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
 
     // 5. The user's filters, in the order given. They may forbid write(2): the event is sent before.
     tool.tell("exec", |event| event);
-    let ready = program.ready()?;
+    let ready = program.ready(&program.candidates())?;
     loaded.iter().try_for_each(load::Filter::install)?;
 
     // 6. The one system call that is left.

@@ -1,6 +1,10 @@
 //! What the filter can refuse: the table behind `--list`, `--allow` and `--deny`.
 
 use crate::syscalls::*;
+use libc::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK, CLONE_NEWUSER, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
+    SOCK_SEQPACKET, SOCK_STREAM, c_int,
+};
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
 use srt_common::{Error, Result};
@@ -50,35 +54,35 @@ const EPERM: SeccompAction = Errno(libc::EPERM as u32);
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
-const AF_UNIX: u32 = libc::AF_UNIX as u32;
-const AF_VSOCK: u32 = libc::AF_VSOCK as u32;
 /// linux/socket.h; libc has it not for every target.
-const AF_QIPCRTR: u32 = 42;
-const STREAM: u32 = libc::SOCK_STREAM as u32;
+const AF_QIPCRTR: c_int = 42;
 /// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
-const SOCK_TYPE_MASK: u32 = 0xf;
+const SOCK_TYPE_MASK: c_int = 0xf;
 /// Without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
-const STREAM_OR_SEQPACKET: u32 = SOCK_TYPE_MASK & !((libc::SOCK_STREAM ^ libc::SOCK_SEQPACKET) as u32);
-const AF_INET: u32 = libc::AF_INET as u32;
+const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACKET);
 /// The one bit in which AF_INET (2) and AF_INET6 (10) differ.
-const INET_BIT: u32 = (libc::AF_INET ^ libc::AF_INET6) as u32;
-const AF_NETLINK: u32 = libc::AF_NETLINK as u32;
-const IPPROTO_TCP: u32 = libc::IPPROTO_TCP as u32;
-const MSG_FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
-const NEWUSER: u32 = libc::CLONE_NEWUSER as u32;
-const TIOCSTI: u32 = 0x5412;
-const TIOCLINUX: u32 = 0x541c;
+const INET_BIT: c_int = AF_INET ^ AF_INET6;
+const TIOCSTI: c_int = 0x5412;
+const TIOCLINUX: c_int = 0x541c;
+/// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
+const TMPFILE: c_int = 0o20_000_000;
+const SETUID: c_int = libc::S_ISUID as c_int;
+const SETGID: c_int = libc::S_ISGID as c_int;
 
-const fn masked(arg: u8, mask: u32, value: u32) -> Test {
-    Test { arg, operator: SeccompCmpOp::MaskedEq(mask as u64), value }
+const fn masked(arg: u8, mask: c_int, value: c_int) -> Test {
+    Test { arg, operator: SeccompCmpOp::MaskedEq(mask as u32 as u64), value: value as u32 }
 }
 
-const fn equal(arg: u8, value: u32) -> Test {
-    Test { arg, operator: SeccompCmpOp::Eq, value }
+const fn flag(arg: u8, bit: c_int) -> Test {
+    masked(arg, bit, bit)
 }
 
-const fn differs(arg: u8, value: u32) -> Test {
-    Test { arg, operator: SeccompCmpOp::Ne, value }
+const fn equal(arg: u8, value: c_int) -> Test {
+    Test { arg, operator: SeccompCmpOp::Eq, value: value as u32 }
+}
+
+const fn differs(arg: u8, value: c_int) -> Test {
+    Test { arg, operator: SeccompCmpOp::Ne, value: value as u32 }
 }
 
 const fn when(syscall: Syscall, uses: &'static str, tests: &'static [Test], action: SeccompAction) -> Clause {
@@ -98,27 +102,19 @@ macro_rules! all {
 macro_rules! with_setid {
     ($($syscall:ident $mode:literal)*; $($open:ident $flags:literal $open_mode:literal)*; $action:ident: $last:ident) => { &[
         $(
-            when($syscall, "S_ISUID or S_ISGID", &[masked($mode, libc::S_ISUID, libc::S_ISUID)], EPERM),
-            when($syscall, "S_ISUID or S_ISGID", &[masked($mode, libc::S_ISGID, libc::S_ISGID)], EPERM),
+            when($syscall, "S_ISUID or S_ISGID", &[flag($mode, SETUID)], EPERM),
+            when($syscall, "S_ISUID or S_ISGID", &[flag($mode, SETGID)], EPERM),
         )*
         // open(2): without one of the two flags the mode is not looked at, and may be anything.
         $(
-            when($open, "O_CREAT, S_ISUID", &[flag($flags, CREAT), flag($open_mode, libc::S_ISUID)], EPERM),
-            when($open, "O_CREAT, S_ISGID", &[flag($flags, CREAT), flag($open_mode, libc::S_ISGID)], EPERM),
-            when($open, "O_TMPFILE, S_ISUID", &[flag($flags, TMPFILE), flag($open_mode, libc::S_ISUID)], EPERM),
-            when($open, "O_TMPFILE, S_ISGID", &[flag($flags, TMPFILE), flag($open_mode, libc::S_ISGID)], EPERM),
+            when($open, "O_CREAT, S_ISUID", &[flag($flags, O_CREAT), flag($open_mode, SETUID)], EPERM),
+            when($open, "O_CREAT, S_ISGID", &[flag($flags, O_CREAT), flag($open_mode, SETGID)], EPERM),
+            when($open, "O_TMPFILE, S_ISUID", &[flag($flags, TMPFILE), flag($open_mode, SETUID)], EPERM),
+            when($open, "O_TMPFILE, S_ISGID", &[flag($flags, TMPFILE), flag($open_mode, SETGID)], EPERM),
         )*
         always($last, $action),
     ] };
 }
-
-const fn flag(arg: u8, bit: u32) -> Test {
-    masked(arg, bit, bit)
-}
-
-const CREAT: u32 = libc::O_CREAT as u32;
-/// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
-const TMPFILE: u32 = 0o20_000_000;
 
 const fn on(name: &'static str, clauses: &'static [Clause]) -> Rule {
     Rule { name, default: true, clauses }
@@ -136,7 +132,7 @@ pub const RULES: &[Rule] = &[
         "unix",
         &[
             when(SYS_socket, "AF_UNIX", &[equal(0, AF_UNIX)], EPERM),
-            when(SYS_socketpair, "", &[masked(1, STREAM_OR_SEQPACKET, STREAM)], Allow),
+            when(SYS_socketpair, "", &[masked(1, STREAM_OR_SEQPACKET, SOCK_STREAM)], Allow),
             when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
         ],
     ),
@@ -185,8 +181,8 @@ pub const RULES: &[Rule] = &[
     off(
         "userns",
         &[
-            when(SYS_unshare, "CLONE_NEWUSER", &[masked(0, NEWUSER, NEWUSER)], EPERM),
-            when(SYS_clone, "CLONE_NEWUSER", &[masked(0, NEWUSER, NEWUSER)], EPERM),
+            when(SYS_unshare, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
+            when(SYS_clone, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
             always(SYS_clone3, ENOSYS),
             always(SYS_setns, EPERM),
         ],
@@ -219,13 +215,17 @@ pub const NET_BUT_TCP: Rule = off(
         when(
             SYS_socket,
             "",
-            &[masked(0, !INET_BIT, AF_INET), masked(1, SOCK_TYPE_MASK, STREAM), masked(2, !IPPROTO_TCP, 0)],
+            &[
+                masked(0, !INET_BIT, AF_INET),
+                masked(1, SOCK_TYPE_MASK, SOCK_STREAM),
+                masked(2, !IPPROTO_TCP, 0),
+            ],
             Allow,
         ),
         when(SYS_socket, "", &[differs(0, AF_UNIX), differs(0, AF_NETLINK)], EPERM),
-        when(SYS_sendto, "", &[masked(3, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
-        when(SYS_sendmsg, "", &[masked(2, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
-        when(SYS_sendmmsg, "", &[masked(3, MSG_FASTOPEN, MSG_FASTOPEN)], EOPNOTSUPP),
+        when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
+        when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
+        when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
     ],
 );
 

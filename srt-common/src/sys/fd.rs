@@ -1,6 +1,6 @@
 //! Descriptors: what they are open on, reading, writing, waiting.
 
-use super::{check, count, owned};
+use super::{check, count, owned, timespec};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -114,8 +114,7 @@ pub fn pollfd(fd: RawFd, events: libc::c_short) -> libc::pollfd {
 /// ppoll(2) without a signal mask: how many entries have something to tell. `None` waits without end. In srt-relay's
 /// allow-list.
 pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
-    let timeout =
-        timeout.map(|time| libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ });
+    let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let length = fds.len() as libc::nfds_t;
     // SAFETY: the pointer and the length are those of `fds`; a timespec or null; no mask.

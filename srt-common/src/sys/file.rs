@@ -3,7 +3,6 @@
 use super::{check, count, owned};
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -134,23 +133,27 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// An `S_IF*` constant.
+    pub fn file_type(&self) -> libc::mode_t {
+        self.mode & libc::S_IFMT
+    }
+
     /// Whether the type is `kind`, an `S_IF*` constant.
     pub fn is(&self, kind: libc::mode_t) -> bool {
-        self.mode & libc::S_IFMT == kind
+        self.file_type() == kind
     }
 }
 
-/// statx(2) of `path`, links not followed; of `fd` itself for an empty path.
+/// statx(2) of `path`, links not followed; of `fd` itself for an empty path. In srt-relay's allow-list.
 pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
-    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: all-zero bytes are a valid statx.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let flags =
         libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
-    let (fd, to) = (fd.as_raw_fd(), buffer.as_mut_ptr());
+    let (fd, to) = (fd.as_raw_fd(), &raw mut stat);
     // SAFETY: a C string and a statx to fill, alive through the call.
     check(unsafe { libc::syscall(libc::SYS_statx, fd, path.as_ptr(), flags, mask, to) })?;
-    // SAFETY: zeroed memory is a valid statx, and the kernel has filled it.
-    let stat = unsafe { buffer.assume_init() };
     Ok(Stat {
         mode: stat.stx_mode.into(),
         uid: stat.stx_uid,
@@ -163,35 +166,22 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
     })
 }
 
-/// fstatat(2) of what `path` itself is, a link or not: device and inode. For srt-relay, whose allow-list has this call
-/// and not statx(2).
-pub fn fstatat(directory: &impl AsRawFd, path: &CStr) -> io::Result<(u64, u64)> {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    let (fd, to, flags) = (directory.as_raw_fd(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW);
-    // SAFETY: a C string and a stat to fill, alive through the call.
-    check(unsafe { libc::fstatat(fd, path.as_ptr(), to, flags) })?;
-    // SAFETY: zeroed memory is a valid stat, and the call has filled it.
-    let stat = unsafe { stat.assume_init() };
-    #[allow(clippy::unnecessary_cast, reason = "narrower on some targets")]
-    Ok((stat.st_dev as u64, stat.st_ino as u64))
-}
-
 /// fstatvfs(3): the `ST_*` flags of the mount that `file` was opened through.
 pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<libc::c_ulong> {
-    let mut buffer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: all-zero bytes are a valid statvfs.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: a statvfs to fill, alive through the call.
-    check(unsafe { libc::fstatvfs(file.as_raw_fd(), buffer.as_mut_ptr()) })?;
-    // SAFETY: zeroed memory is a valid statvfs, and the call has filled it.
-    Ok(unsafe { buffer.assume_init() }.f_flag)
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut stat) })?;
+    Ok(stat.f_flag)
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).
 pub fn fstatfs(file: &impl AsRawFd) -> io::Result<u64> {
-    let mut buffer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: all-zero bytes are a valid statfs.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: a statfs to fill, alive through the call.
-    check(unsafe { libc::fstatfs(file.as_raw_fd(), buffer.as_mut_ptr()) })?;
-    // SAFETY: zeroed memory is a valid statfs, and the call has filled it.
-    Ok(unsafe { buffer.assume_init() }.f_type as u64)
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) })?;
+    Ok(stat.f_type as u64)
 }
 
 /// fgetxattr(2): the value, at most 64 bytes of it. ENODATA: there is none.

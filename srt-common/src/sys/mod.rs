@@ -26,6 +26,7 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// -1 is an error in errno; anything else is the answer.
 fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {
@@ -42,6 +43,10 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = check(result)? as RawFd;
     // SAFETY: the kernel has just made it, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ }
 }
 
 /// A path as the kernel takes it: EINVAL for a NUL byte, which cannot come from argv.

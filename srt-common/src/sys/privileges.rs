@@ -23,48 +23,27 @@ pub struct Capabilities {
     pub inheritable: u64,
 }
 
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: 64 capabilities in two halves.
-const CAP_VERSION_3: u32 = 0x2008_0522;
+/// The header of capget(2) and capset(2): `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h, and 0 for this thread. The
+/// data are effective, permitted and inheritable, of capabilities 0 to 31; then the same of 32 to 63.
+const CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
 
 /// capget(2) of this thread. All of them, where an outer filter has answered for the kernel and nothing was written.
 pub fn capget() -> io::Result<Capabilities> {
-    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let mut data = [CapData { effective: !0, permitted: !0, inheritable: !0 }; 2];
-    // SAFETY: version 3 reads one header and writes two data.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    let join = |half: fn(&CapData) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
-    Ok(Capabilities {
-        effective: join(|d| d.effective),
-        permitted: join(|d| d.permitted),
-        inheritable: join(|d| d.inheritable),
-    })
+    let (mut header, mut data) = (CAP_HEADER, [[!0u32; 3]; 2]);
+    // SAFETY: version 3 has a header of two words and data of two times three.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) })?;
+    let [effective, permitted, inheritable] =
+        [0, 1, 2].map(|set| u64::from(data[0][set]) | u64::from(data[1][set]) << 32);
+    Ok(Capabilities { effective, permitted, inheritable })
 }
 
 /// capset(2) of this thread.
 pub fn capset(sets: Capabilities) -> io::Result<()> {
-    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let half = |shift: u32| CapData {
-        effective: (sets.effective >> shift) as u32,
-        permitted: (sets.permitted >> shift) as u32,
-        inheritable: (sets.inheritable >> shift) as u32,
-    };
-    let data = [half(0), half(32)];
-    // SAFETY: version 3 reads one header and two data.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+    let Capabilities { effective, permitted, inheritable } = sets;
+    let half = |shift: u32| [effective, permitted, inheritable].map(|set| (set >> shift) as u32);
+    let (mut header, data) = (CAP_HEADER, [half(0), half(32)]);
+    // SAFETY: version 3 has a header of two words and data of two times three.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) }).map(drop)
 }
 
 /// keyctl(2) with integer arguments.

@@ -4,7 +4,6 @@ use super::{check, owned};
 use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A process's number in this process's pid namespace. Negative in kill(2): a process group.
@@ -14,12 +13,6 @@ pub type Pid = libc::pid_t;
 pub fn getpid() -> Pid {
     // SAFETY: no argument, no failure.
     unsafe { libc::getpid() }
-}
-
-/// sched_yield(2). It cannot fail.
-pub fn sched_yield() {
-    // SAFETY: no pointers.
-    let _zero = unsafe { libc::sched_yield() };
 }
 
 /// getppid(2): 0 for a parent outside this pid namespace.
@@ -161,12 +154,11 @@ pub enum Change {
 
 /// waitid(2) for one child, or for any with `None`. `Ok(None)`: under WNOHANG, none has changed. ECHILD: there is none.
 pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pid, Change)>> {
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: all-zero bytes are a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let (kind, id) = child.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid as libc::id_t));
     // SAFETY: a pointer to a siginfo_t that lives through the call.
-    check(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) })?;
-    // SAFETY: all-zero bytes are a valid siginfo_t, and waitid has filled it or left it zero.
-    let info = unsafe { info.assume_init() };
+    check(unsafe { libc::waitid(kind, id, &raw mut info, options) })?;
     // SAFETY: waitid fills si_pid; zero means that no child changed.
     let pid = unsafe { info.si_pid() };
     // SAFETY: waitid fills si_status.
@@ -210,11 +202,10 @@ pub fn setrlimit(resource: i32, limit: libc::rlimit) -> io::Result<()> {
 
 /// uname(2): the kernel's release.
 pub fn uname() -> io::Result<String> {
-    let mut name = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: all-zero bytes are a valid utsname.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: a pointer to a utsname that lives through the call.
-    check(unsafe { libc::uname(name.as_mut_ptr()) })?;
-    // SAFETY: all-zero bytes are a valid utsname, and uname has filled it.
-    let name = unsafe { name.assume_init() };
+    check(unsafe { libc::uname(&raw mut name) })?;
     // SAFETY: the kernel ends every field with a NUL.
     let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
     Ok(release.to_string_lossy().into_owned())

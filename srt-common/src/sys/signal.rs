@@ -1,8 +1,7 @@
 //! Signals: sets, dispositions, and reading them instead of having them delivered.
 
-use super::{check, owned};
+use super::{check, owned, timespec};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -17,52 +16,51 @@ impl std::fmt::Debug for SignalSet {
 }
 
 impl SignalSet {
+    /// No signal: for calls to fill.
+    fn empty() -> Self {
+        // SAFETY: all-zero bytes are a valid sigset_t, the empty one (sigemptyset(3) of glibc and of musl).
+        Self(unsafe { std::mem::zeroed() })
+    }
+
     /// Every signal.
     pub fn full() -> Self {
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+        let mut set = Self::empty();
         // SAFETY: a pointer to a sigset_t.
-        unsafe { libc::sigfillset(set.as_mut_ptr()) };
-        // SAFETY: sigfillset has filled it.
-        Self(unsafe { set.assume_init() })
+        unsafe { libc::sigfillset(&raw mut set.0) };
+        set
     }
 
     /// These.
     pub fn of(signals: impl IntoIterator<Item = libc::c_int>) -> Self {
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: a pointer to a sigset_t.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        // SAFETY: sigemptyset has filled it.
-        let mut set = unsafe { set.assume_init() };
+        let mut set = Self::empty();
         for signal in signals {
-            // SAFETY: a pointer to an initialized sigset_t.
-            unsafe { libc::sigaddset(&raw mut set, signal) };
+            // SAFETY: a pointer to a sigset_t.
+            unsafe { libc::sigaddset(&raw mut set.0, signal) };
         }
-        Self(set)
+        set
     }
 
     /// Whether `signal` is in it.
     pub fn has(&self, signal: libc::c_int) -> bool {
-        // SAFETY: a pointer to an initialized sigset_t.
+        // SAFETY: a pointer to a sigset_t.
         (unsafe { libc::sigismember(&raw const self.0, signal) }) == 1
     }
 }
 
 /// sigprocmask(2); the previous mask. `how`: SIG_BLOCK, SIG_UNBLOCK or SIG_SETMASK.
 pub fn sigprocmask(how: libc::c_int, set: &SignalSet) -> io::Result<SignalSet> {
-    let mut previous = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut previous = SignalSet::empty();
     // SAFETY: two pointers to sigset_t.
-    check(unsafe { libc::sigprocmask(how, &raw const set.0, previous.as_mut_ptr()) })?;
-    // SAFETY: sigprocmask has filled it.
-    Ok(SignalSet(unsafe { previous.assume_init() }))
+    check(unsafe { libc::sigprocmask(how, &raw const set.0, &raw mut previous.0) })?;
+    Ok(previous)
 }
 
 /// sigpending(2).
 pub fn sigpending() -> io::Result<SignalSet> {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut set = SignalSet::empty();
     // SAFETY: a pointer to a sigset_t.
-    check(unsafe { libc::sigpending(set.as_mut_ptr()) })?;
-    // SAFETY: sigpending has filled it.
-    Ok(SignalSet(unsafe { set.assume_init() }))
+    check(unsafe { libc::sigpending(&raw mut set.0) })?;
+    Ok(set)
 }
 
 /// What happens at a signal that is not blocked. The tools have no handlers.
@@ -90,19 +88,17 @@ pub fn signal(signal: libc::c_int, disposition: Disposition) -> io::Result<Dispo
 
 /// sigaction(2) that changes nothing.
 pub fn sigaction(signal: libc::c_int) -> io::Result<Disposition> {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all-zero bytes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: a null pointer changes nothing; the kernel fills `action`.
-    check(unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) })?;
-    // SAFETY: all-zero bytes are a valid sigaction, and the call has filled it.
-    let ignored = unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN;
-    Ok(if ignored { Disposition::Ignored } else { Disposition::Default })
+    check(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) })?;
+    Ok(if action.sa_sigaction == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default })
 }
 
 /// sigtimedwait(2): the number of a signal of `set`. EAGAIN: none came in time; `None` waits without end. What
 /// siginfo says of the sender is not looked at: the kernel drops it where the queue is full (RLIMIT_SIGPENDING).
 pub fn sigtimedwait(set: &SignalSet, timeout: Option<Duration>) -> io::Result<libc::c_int> {
-    let timeout =
-        timeout.map(|time| libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ });
+    let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: a pointer to a sigset_t; a null siginfo_t is not written; a timespec or null.
     check(unsafe { libc::sigtimedwait(&raw const set.0, std::ptr::null_mut(), timeout) })
@@ -117,11 +113,9 @@ pub fn signalfd(set: &SignalSet) -> io::Result<OwnedFd> {
 
 /// read(2) of one signalfd_siginfo: the signal's number and its si_code. EAGAIN: there is none.
 pub fn read_signalfd(fd: &impl AsRawFd) -> io::Result<(libc::c_int, libc::c_int)> {
-    let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-    let size = size_of::<libc::signalfd_siginfo>();
-    // SAFETY: a pointer to `size` bytes.
-    check(unsafe { libc::read(fd.as_raw_fd(), info.as_mut_ptr().cast(), size) })?;
-    // SAFETY: all-zero bytes are a valid signalfd_siginfo, and a read fills it whole.
-    let info = unsafe { info.assume_init() };
+    // SAFETY: all-zero bytes are a valid signalfd_siginfo.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    // SAFETY: a pointer to a signalfd_siginfo and its size.
+    check(unsafe { libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size_of_val(&info)) })?;
     Ok((info.ssi_signo as libc::c_int, info.ssi_code))
 }

@@ -2,37 +2,19 @@
 
 use super::{check, count, owned};
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A socket address in the kernel's form: ip(7), ipv6(7), unix(7).
-#[derive(Clone)]
-#[repr(C, align(8))]
-pub struct SocketAddress {
-    bytes: [u8; 128],
-    length: usize,
-}
-
-impl std::fmt::Debug for SocketAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SocketAddress({:?})", self.bytes.get(..self.length))
-    }
-}
+#[derive(Clone, Debug)]
+pub struct SocketAddress(Vec<u8>);
 
 impl SocketAddress {
     /// The longest path that fits: unix(7), 108 bytes with the NUL at the end.
     pub const LONGEST_PATH: usize = 107;
 
     fn of(family: libc::c_int, rest: &[&[u8]]) -> Self {
-        let mut address = Self { bytes: [0; 128], length: 0 };
-        for part in [(family as u16).to_ne_bytes().as_slice()].iter().chain(rest) {
-            for (to, from) in address.bytes.iter_mut().skip(address.length).zip(*part) {
-                *to = *from;
-            }
-            address.length += part.len();
-        }
-        address
+        Self([&(family as u16).to_ne_bytes(), rest.concat().as_slice()].concat())
     }
 
     /// A `sockaddr_un`. `None` for a path that does not fit.
@@ -54,12 +36,7 @@ impl SocketAddress {
 
     /// AF_UNIX, AF_INET or AF_INET6.
     pub fn family(&self) -> libc::c_int {
-        let [first, second, ..] = self.bytes;
-        u16::from_ne_bytes([first, second]).into()
-    }
-
-    fn pointer(&self) -> *const libc::sockaddr {
-        self.bytes.as_ptr().cast()
+        self.0.first_chunk().map_or(libc::AF_UNSPEC, |family| u16::from_ne_bytes(*family).into())
     }
 }
 
@@ -79,17 +56,17 @@ pub fn socketpair(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// bind(2).
 pub fn bind(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
-    let length = address.length as libc::socklen_t;
+    let (from, length) = (address.0.as_ptr().cast(), address.0.len() as libc::socklen_t);
     // SAFETY: the address has `length` bytes and lives through the call.
-    check(unsafe { libc::bind(socket.as_raw_fd(), address.pointer(), length) }).map(drop)
+    check(unsafe { libc::bind(socket.as_raw_fd(), from, length) }).map(drop)
 }
 
 /// connect(2). EINPROGRESS (TCP) and EAGAIN (Unix, the listener's backlog is full) of a socket that does not block are
 /// no failures. In srt-relay's allow-list.
 pub fn connect(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
-    let length = address.length as libc::socklen_t;
+    let (from, length) = (address.0.as_ptr().cast(), address.0.len() as libc::socklen_t);
     // SAFETY: the address has `length` bytes and lives through the call.
-    check(unsafe { libc::connect(socket.as_raw_fd(), address.pointer(), length) }).map(drop)
+    check(unsafe { libc::connect(socket.as_raw_fd(), from, length) }).map(drop)
 }
 
 /// listen(2).
@@ -148,42 +125,38 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Resu
 /// How many descriptors a message of [`sendmsg`] may carry.
 pub const MOST_FDS: usize = 2;
 
-/// Room for the control messages: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
+/// Room for the control messages of [`recvmsg`]: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
 /// header and its data, both aligned to 8 bytes).
 #[repr(C, align(8))]
 struct Control([u8; 64]);
+
+/// A control message of SCM_RIGHTS: on 64-bit machines the data follow the header at once (cmsg(3)).
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    fds: [RawFd; MOST_FDS],
+}
 
 /// sendmsg(2) of one byte and some descriptors (unix(7), SCM_RIGHTS), without SIGPIPE.
 pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut byte = byte;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let mut control = Control([0; 64]);
+    // SAFETY: all-zero bytes are a valid Rights.
+    let mut rights: Rights = unsafe { std::mem::zeroed() };
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
     if let 1..=MOST_FDS = fds.len() {
-        let data = (size_of::<RawFd>() * fds.len()) as libc::c_uint;
-        message.msg_control = (&raw mut control).cast();
+        let data = size_of_val(fds) as libc::c_uint;
+        (rights.header.cmsg_level, rights.header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        // SAFETY: arithmetic on an integer.
+        rights.header.cmsg_len = unsafe { libc::CMSG_LEN(data) } as _;
         // SAFETY: arithmetic on an integer.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
-        // SAFETY: msg_control and msg_controllen describe `control`, in which a header fits.
-        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-        // SAFETY: arithmetic on an integer.
-        let length = unsafe { libc::CMSG_LEN(data) };
-        // SAFETY: all-zero bytes are a valid cmsghdr.
-        let mut first: libc::cmsghdr = unsafe { std::mem::zeroed() };
-        (first.cmsg_level, first.cmsg_type, first.cmsg_len) =
-            (libc::SOL_SOCKET, libc::SCM_RIGHTS, length as _);
-        // SAFETY: `header` points into `control`, which is aligned for it.
-        unsafe { header.write(first) };
-        for (at, fd) in fds.iter().enumerate() {
-            // SAFETY: `header` is one.
-            let data = unsafe { libc::CMSG_DATA(header) };
-            // SAFETY: the data of `header` has room for MOST_FDS descriptors, which need not be aligned.
-            let place = unsafe { data.cast::<RawFd>().add(at) };
-            // SAFETY: as above.
-            unsafe { place.write_unaligned(fd.as_raw_fd()) };
+        for (to, fd) in rights.fds.iter_mut().zip(fds) {
+            *to = fd.as_raw_fd();
         }
+        message.msg_control = (&raw mut rights).cast();
     } else if !fds.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -250,14 +223,12 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
 
 /// netdevice(7) SIOCSIFFLAGS of the interface `name`, of up to 15 bytes.
 pub fn ioctl_siocsifflags(socket: &impl AsRawFd, name: &[u8], flags: libc::c_int) -> io::Result<()> {
-    let mut request = MaybeUninit::<libc::ifreq>::zeroed();
     // SAFETY: all-zero bytes are a valid ifreq.
-    let request = unsafe { request.assume_init_mut() };
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().take(15).zip(name) {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_ref(request)) })
-        .map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }).map(drop)
 }

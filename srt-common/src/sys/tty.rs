@@ -3,7 +3,6 @@
 use super::check;
 use crate::sys::process::Pid;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
 /// termios(3): modes, characters, speed.
@@ -18,11 +17,11 @@ impl std::fmt::Debug for Termios {
 
 /// tcgetattr(3). ENOTTY for what is no terminal.
 pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<Termios> {
-    let mut modes = MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: all-zero bytes are a valid termios.
+    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
     // SAFETY: a pointer to a termios.
-    check(unsafe { libc::tcgetattr(tty.as_raw_fd(), modes.as_mut_ptr()) })?;
-    // SAFETY: tcgetattr has filled it.
-    Ok(Termios(unsafe { modes.assume_init() }))
+    check(unsafe { libc::tcgetattr(tty.as_raw_fd(), &raw mut modes) })?;
+    Ok(Termios(modes))
 }
 
 /// tcsetattr(3). `when`: TCSANOW, TCSADRAIN or TCSAFLUSH.
