@@ -1,12 +1,13 @@
 //! `--proc`: a procfs of the sandbox's pid namespace.
 
-use crate::detached::{INERT, PLAIN, Tree, new_filesystem};
+use crate::detached::{INERT, PLAIN, Tree, clone_tree, new_filesystem};
 use crate::links::PROC_SUPER_MAGIC;
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{fstatfs, openat2, statx};
-use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, fchdir, move_mount};
+use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
 use srt_common::{Context, Result};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +27,15 @@ pub fn new(options: &[(&CStr, Option<&CStr>)]) -> Result<Tree> {
     made.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
+/// Files of every procfs that nobody can write, by the modes with which the kernel makes them, from Linux 5.12 to 7.x: to
+/// ask for the mode of each is a twentieth of a start as root. What is not named here is looked at.
+const READ_ONLY: &str = "
+    buddyinfo cgroups cmdline config.gz consoles cpuinfo crypto devices diskstats dma execdomains filesystems
+    interrupts iomem ioports kallsyms kcore key-users keys kmsg kpagecgroup kpagecount kpageflags loadavg locks
+    meminfo misc modules pagetypeinfo partitions softirqs stat swaps timer_list uptime version vmallocinfo vmstat
+    zoneinfo
+";
+
 /// Makes read-only what is no process's, if the caller could write it.
 ///
 /// The kernel asks for no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: to be
@@ -42,20 +52,46 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
     let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == PROC_SUPER_MAGIC));
     let cannot = || "cannot list the procfs";
+    let read_only: BTreeSet<&[u8]> = READ_ONLY.split_whitespace().map(str::as_bytes).collect();
     fchdir(proc).context(cannot)?;
     for entry in std::fs::read_dir(".").context(cannot)? {
         let entry = entry.context(cannot)?;
-        let name = entry.file_name();
+        let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
         // Processes come last, as numbers.
         if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
             break;
         }
-        if !entry.file_type().context(cannot)?.is_symlink() {
-            let done = c_path(&name).and_then(|name| cover(proc, &name, known.as_ref()));
-            done.context(|| format!("cannot make {} read-only", name.display()))?;
+        if kind.is_symlink() || kind.is_file() && read_only.contains(name.as_bytes()) {
+            continue;
         }
+        let covered = c_path(&name).and_then(|name| {
+            let is_read_only = |proc| is_read_only(proc, &name);
+            if kind.is_file() && (known.as_ref().is_some_and(is_read_only) || is_read_only(proc)) {
+                return Ok(());
+            }
+            cover(proc, &name)
+        });
+        covered.context(|| format!("cannot make {} read-only", name.display()))?;
     }
     Ok(())
+}
+
+/// Whether it is a file, nothing is mounted on it, and nobody can write it.
+fn is_read_only(proc: &OwnedFd, name: &CStr) -> bool {
+    statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
+}
+
+/// Mounts an entry of the procfs that is the working directory on itself, read-only, and looks whether it is.
+fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let tree = clone_tree(proc, name, false)?;
+    let inert = MountAttr { set: INERT, ..MountAttr::default() };
+    mount_setattr(&tree, c"", libc::AT_EMPTY_PATH, &inert)?;
+    move_mount(&tree, proc, name)?;
+    // The procfs itself can be written.
+    match statvfs(name)? & libc::ST_RDONLY {
+        0 => Err(io::Error::other("mount_setattr or move_mount had no effect")),
+        _ => Ok(()),
+    }
 }
 
 /// Names of what shows the keys of the caller (keyrings(7)): all that its uid may view, whatever session they are in.
@@ -66,20 +102,6 @@ pub const KEYS: [&CStr; 2] = [c"keys", c"key-users"];
 pub fn hides_keys() -> bool {
     let most = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
     most.is_some_and(|most| most.trim() == "0") || is_root_of_the_host()
-}
-
-/// Mounts an entry on itself, read-only, unless it is a file that nobody can write.
-fn cover(proc: &OwnedFd, name: &CStr, known: Option<&OwnedFd>) -> io::Result<()> {
-    let unwritable = |proc| {
-        // Not what is mounted on it.
-        let stat = statx(proc, name)?;
-        io::Result::Ok(stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
-    };
-    if known.is_some_and(|known| unwritable(known).is_ok_and(|is| is)) || unwritable(proc)? {
-        return Ok(());
-    }
-    let tree = Tree::copy(proc, name, INERT, false)?;
-    attach(&tree, proc, name)
 }
 
 /// Mounts on an entry of a procfs, and looks whether it is there.
