@@ -2,15 +2,14 @@
 
 use crate::sys::{c_path, fd, file, socket};
 use crate::{Context, Error, Result};
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The descriptors that `--keep-fd` names.
+/// The descriptors that `--keep-fd` names, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept(BTreeSet<RawFd>);
+pub struct Kept(Vec<RawFd>);
 
 impl Kept {
     /// Checks that every descriptor is open.
@@ -21,13 +20,15 @@ impl Kept {
         if let Some(fd) = fds.iter().find(|&&number| fd::fcntl_getfd(&number).is_err()) {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
         }
-        Ok(Self(BTreeSet::from_iter(fds)))
+        Ok(fds.into_iter().fold(Self::default(), Self::and))
     }
 
     /// These and one more.
     #[must_use]
     pub fn and(mut self, number: RawFd) -> Self {
-        self.0.insert(number);
+        if let Err(at) = self.0.binary_search(&number) {
+            self.0.insert(at, number);
+        }
         self
     }
 
@@ -53,7 +54,7 @@ impl Kept {
     /// # Errors
     /// What close_range(2) says.
     pub fn close_others(&self, also: &[RawFd]) -> Result<()> {
-        let all = Self(self.0.iter().chain(also).copied().collect());
+        let all = also.iter().copied().fold(self.clone(), Self::and);
         all.gaps(|first, last| fd::close_range(first, last, 0))
     }
 
@@ -135,7 +136,7 @@ mod tests {
             seen.borrow_mut().push((first, last));
             Ok(())
         };
-        Kept(BTreeSet::from([0, 3, 5, 6, 9])).gaps(collect).expect("gaps");
+        Kept(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
         assert_eq!(seen.into_inner(), [(4, 4), (7, 8), (10, u32::MAX)]);
     }
 

@@ -3,7 +3,7 @@
 use crate::fds::say;
 use crate::sys::fd;
 use crate::{Error, Result};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -111,9 +111,9 @@ impl Event {
 
     /// Adds a number.
     #[must_use]
-    pub fn number(mut self, key: &str, value: impl Into<i128>) -> Self {
+    pub fn number(mut self, key: &str, value: impl Into<i128> + Display) -> Self {
         self.key(key);
-        let _infallible = write!(self.0, "{}", value.into());
+        let _infallible = write!(self.0, "{value}");
         self
     }
 

@@ -7,7 +7,6 @@ use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
 use srt_common::{Context, Result};
-use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,12 +28,14 @@ pub fn new(options: &[(&CStr, Option<&CStr>)]) -> Result<Tree> {
 
 /// Files of every procfs that nobody can write, by the modes with which the kernel makes them, from Linux 5.12 to 7.x: to
 /// ask for the mode of each is a twentieth of a start as root. What is not named here is looked at.
-const READ_ONLY: &str = "
-    buddyinfo cgroups cmdline config.gz consoles cpuinfo crypto devices diskstats dma execdomains filesystems
-    interrupts iomem ioports kallsyms kcore key-users keys kmsg kpagecgroup kpagecount kpageflags loadavg locks
-    meminfo misc modules pagetypeinfo partitions softirqs stat swaps timer_list uptime version vmallocinfo vmstat
-    zoneinfo
-";
+#[rustfmt::skip]
+const READ_ONLY: [&str; 39] = [
+    "buddyinfo", "cgroups", "cmdline", "config.gz", "consoles", "cpuinfo", "crypto", "devices", "diskstats", "dma",
+    "execdomains", "filesystems", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys",
+    "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "loadavg", "locks", "meminfo", "misc", "modules",
+    "pagetypeinfo", "partitions", "softirqs", "stat", "swaps", "timer_list", "uptime", "version", "vmallocinfo",
+    "vmstat", "zoneinfo",
+];
 
 /// Makes read-only what is no process's, if the caller could write it.
 ///
@@ -52,7 +53,6 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
     let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == PROC_SUPER_MAGIC));
     let cannot = || "cannot list the procfs";
-    let read_only: BTreeSet<&[u8]> = READ_ONLY.split_whitespace().map(str::as_bytes).collect();
     fchdir(proc).context(cannot)?;
     for entry in std::fs::read_dir(".").context(cannot)? {
         let entry = entry.context(cannot)?;
@@ -61,7 +61,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
         if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
             break;
         }
-        if kind.is_symlink() || kind.is_file() && read_only.contains(name.as_bytes()) {
+        if kind.is_symlink() || kind.is_file() && READ_ONLY.iter().any(|known| name == *known) {
             continue;
         }
         let covered = c_path(&name).and_then(|name| {

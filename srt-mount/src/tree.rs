@@ -303,7 +303,8 @@ impl<'a> Root<'a> {
         if !self.host.is_writable() {
             return Ok((Rc::new(open_in_root(&top, &c_name, flags, 0).map_err(cannot)?), path));
         }
-        let writable = self.host.writable()?.union(&self.overlays).copied().collect();
+        let mut writable = self.host.writable()?.clone();
+        writable.extend(&self.overlays);
         let walk = Walk::along(&top, &path, &writable, false).map_err(|error| match error.errno {
             Some(errno) => cannot_open(&path, &io::Error::from_raw_os_error(errno)),
             None => error,

@@ -256,7 +256,8 @@ impl Place {
     ///
     /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
     fn make(&self) -> Result<Option<OwnedFd>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now.as_secs() * 1_000_000_000 + u64::from(now.subsec_nanos());
         let token = format!("{}-{now}", getpid());
         let private = c_path(format!("{PRIVATE}{token}")).context(|| "cannot make it")?;
         let made = if self.directory {
@@ -349,7 +350,7 @@ impl Place {
 fn is_private(name: &[u8]) -> bool {
     let token = name.strip_prefix(PRIVATE.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
     let numbers = token.and_then(|token| token.split_once('-'));
-    numbers.is_some_and(|(pid, now)| pid.parse::<u32>().is_ok() && now.parse::<u128>().is_ok())
+    numbers.is_some_and(|(pid, now)| pid.parse::<u32>().is_ok() && now.parse::<u64>().is_ok())
 }
 
 /// The name of the mark that the directory has for an inode.
