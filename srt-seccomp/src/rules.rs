@@ -54,7 +54,8 @@ const EPERM: SeccompAction = Errno(libc::EPERM as u32);
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
-/// linux/socket.h; libc has it not for every target.
+/// linux/socket.h; libc has them not for every target.
+const AF_RDS: c_int = 21;
 const AF_QIPCRTR: c_int = 42;
 /// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
 const SOCK_TYPE_MASK: c_int = 0xf;
@@ -137,12 +138,14 @@ pub const RULES: &[Rule] = &[
         ],
     ),
     // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests. AF_QIPCRTR: the way to
-    // a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c).
+    // a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c). So are the addresses
+    // of AF_RDS (net/rds/bind.c).
     on(
         "vsock",
         &[
             when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM),
             when(SYS_socket, "AF_QIPCRTR", &[equal(0, AF_QIPCRTR)], EPERM),
+            when(SYS_socket, "AF_RDS", &[equal(0, AF_RDS)], EPERM),
         ],
     ),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
@@ -157,6 +160,18 @@ pub const RULES: &[Rule] = &[
     ),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them.
     on("keyring", all!(EPERM: SYS_add_key SYS_request_key SYS_keyctl)),
+    // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
+    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's reaches the caller, too.
+    on(
+        "pid1",
+        &[
+            when(SYS_sched_setscheduler, "PID 1", &[equal(0, 1)], EPERM),
+            when(SYS_sched_setparam, "PID 1", &[equal(0, 1)], EPERM),
+            when(SYS_sched_setattr, "PID 1", &[equal(0, 1)], EPERM),
+            when(SYS_sched_setaffinity, "PID 1", &[equal(0, 1)], EPERM),
+            when(SYS_setpriority, "PID 1 or its group", &[masked(0, !1, 0), equal(1, 1)], EPERM),
+        ],
+    ),
     // socket(2): every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own,
     // and netlink(7), which programs ask for this machine's addresses.
     off(

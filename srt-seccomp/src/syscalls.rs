@@ -59,6 +59,8 @@ syscalls! {
     SYS_sendto 44 206, SYS_sendmsg 46 211, SYS_sendmmsg 307 269,
     SYS_io_uring_setup 425 425, SYS_io_uring_enter 426 426, SYS_io_uring_register 427 427,
     SYS_add_key 248 217, SYS_request_key 249 218, SYS_keyctl 250 219,
+    SYS_setpriority 141 140, SYS_sched_setparam 142 118, SYS_sched_setscheduler 144 119,
+    SYS_sched_setaffinity 203 122, SYS_sched_setattr 314 274,
     SYS_chmod 90, SYS_fchmod 91 52, SYS_fchmodat 268 53, SYS_fchmodat2 452 452, SYS_mknod 133, SYS_mknodat 259 33,
     SYS_open 2, SYS_openat 257 56, SYS_openat2 437 437, SYS_creat 85,
     SYS_unshare 272 97, SYS_clone 56 220, SYS_clone3 435 435, SYS_setns 308 268,

@@ -127,11 +127,18 @@ const REFUSED: &[Refused] = &[
     ("unix", 53, 199, [1, 3 | 0o4000, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [40, 1, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [42, 2, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [21, 5, 0, 0, 0, 0], EPERM),
     ("io-uring", 425, 425, [8, 0, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 426, 426, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 427, 427, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("tty-inject", 16, 29, [0, 0x5412, 0, 0, 0, 0], EPERM),
     ("tty-inject", 16, 29, [0, 0x541c, 0, 0, 0, 0], EPERM),
+    ("pid1", 144, 119, [1, 5, 0, 0, 0, 0], EPERM),
+    ("pid1", 142, 118, [1, 0, 0, 0, 0, 0], EPERM),
+    ("pid1", 314, 274, [1, 0, 0, 0, 0, 0], EPERM),
+    ("pid1", 203, 122, [1, 8, 0, 0, 0, 0], EPERM),
+    ("pid1", 141, 140, [0, 1, 19, 0, 0, 0], EPERM),
+    ("pid1", 141, 140, [1, 1, 19, 0, 0, 0], EPERM),
     ("keyring", 248, 217, [0; 6], EPERM),
     ("keyring", 249, 218, [0; 6], EPERM),
     ("keyring", 250, 219, [0; 6], EPERM),
@@ -290,15 +297,15 @@ fn modes_without_setuid_and_setgid_are_left_alone() {
 }
 
 #[test]
-fn of_all_socket_families_unix_vsock_and_qipcrtr_alone_are_refused() {
+fn of_all_socket_families_unix_vsock_qipcrtr_and_rds_alone_are_refused() {
     for arch in ARCHES {
         for domain in (0..256).chain([0x7fff_ffff, 0xffff_ffff]) {
             for garbage in GARBAGE {
                 let args = [domain | garbage, u64::MAX, u64::MAX, 0, 0, 0];
                 let got = |rules: &[&Rule]| eval(rules, arch, number(SYS_socket, arch), args);
-                assert_eq!(got(&default()), if [1, 40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(got(&default()), if [1, 21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
                 assert_eq!(got(&only("unix")), if domain == 1 { EPERM } else { ALLOW });
-                assert_eq!(got(&only("vsock")), if [40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(got(&only("vsock")), if [21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
             }
         }
     }
@@ -364,7 +371,7 @@ fn a_call_with_an_exception_belongs_to_one_rule() {
 #[test]
 fn the_filter_is_short_and_the_way_of_an_allowed_call_through_it_shorter() {
     for arch in ARCHES {
-        for (rules, length, way) in [(default(), 52, 9), (RULES.iter().collect(), 320, 12)] {
+        for (rules, length, way) in [(default(), 90, 10), (RULES.iter().collect(), 360, 12)] {
             let program = build(&rules, arch).expect("builds");
             assert!(program.len() <= length, "{arch:?}: {} instructions", program.len());
             let steps = (0..512)
@@ -410,10 +417,10 @@ fn lists_of_rules_accumulate_and_contradictions_and_unknown_names_are_errors() {
         select(&words(allow), &words(deny))
             .map(|rules| rules.iter().map(|rule| rule.name).collect::<Vec<_>>())
     };
-    assert_eq!(names(&[], &[]).expect("ok"), ["unix", "vsock", "io-uring", "tty-inject", "keyring"]);
+    assert_eq!(names(&[], &[]).expect("ok"), ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1"]);
     assert_eq!(
         names(&["unix,vsock", "keyring"], &["userns", "mount,bpf"]).expect("ok"),
-        ["io-uring", "tty-inject", "userns", "mount", "bpf"]
+        ["io-uring", "tty-inject", "pid1", "userns", "mount", "bpf"]
     );
     assert_eq!(
         names(&["ptrace", "ptrace"], &["unix,unix"]),
