@@ -12,6 +12,11 @@ use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// A file's identity ([`crate::sys::file::Stat::id`]) as a word of `--joined-path`.
+pub fn identity((major, minor, inode): (u32, u32, u64)) -> String {
+    format!("{major}:{minor}:{inode}")
+}
+
 /// The first message: the command's with a pidfd of it; srt-mount's with the root directory for srt-init, a detached,
 /// empty, read-only mount, which only a process that has a mount namespace of this user namespace can make.
 ///

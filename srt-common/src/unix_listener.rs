@@ -21,7 +21,7 @@ pub struct Place {
 }
 
 /// [`Stat::id`]
-type FileId = (u32, u32, u64);
+pub type FileId = (u32, u32, u64);
 
 /// A listening socket and the identity of the file that is its name.
 type Bound = (OwnedFd, FileId);
@@ -72,6 +72,11 @@ impl Place {
         if statx(&self.directory, &self.name).is_ok_and(|stat| stat.id == self.id) {
             let _gone = unlinkat(&self.directory, &self.name, 0);
         }
+    }
+
+    /// Which file the socket's name is.
+    pub fn id(&self) -> FileId {
+        self.id
     }
 
     /// The directory's descriptor, for one who closes all others.

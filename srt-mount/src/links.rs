@@ -3,6 +3,7 @@
 
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use srt_common::sys::process::geteuid;
 use srt_common::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -119,12 +120,14 @@ impl Walk {
     }
 
     /// Whether the command may change what a name leads to here: it can write a directory between the first writable
-    /// mount and this place. EROFS comes only where the permissions alone would do (`do_faccessat()` in fs/open.c), and
-    /// the same directory is writable elsewhere.
+    /// mount and this place, or owns it: an earlier run may have taken away the permission after it had made the link, and
+    /// can give it back. EROFS comes only where the permissions alone would do (`do_faccessat()` in fs/open.c), and the
+    /// same directory is writable elsewhere.
     fn may_be_written(&self, writable: &Directories) -> bool {
         let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
         self.0.iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
             match faccessat2(&*step.fd, c"", libc::W_OK, flags) {
+                _ if step.stat.uid == geteuid() => true,
                 Err(error) => error.raw_os_error() != Some(libc::EACCES),
                 Ok(()) => true,
             }

@@ -8,7 +8,7 @@ use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -45,11 +45,14 @@ pub fn make_private() -> Result<()> {
 /// ipc namespace are mounted. Nothing where no procfs is mounted.
 ///
 /// # Errors
-/// A mount is shared.
+/// A mount is shared, or they cannot be looked at.
 pub fn look() -> Result<Vec<PathBuf>> {
     // A read(2) of a few bytes costs the kernel as much as one of a page.
     let mut mounts = Vec::with_capacity(16 << 10);
-    let _no_procfs = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut mounts));
+    match File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut mounts)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        read => drop(read.context(|| "cannot read /proc/self/mountinfo")?),
+    }
     let mut queues = vec![];
     for line in mounts.split(|&byte| byte == b'\n') {
         let mut fields = line.split(|&byte| byte == b' ').skip(4);
@@ -64,8 +67,9 @@ pub fn look() -> Result<Vec<PathBuf>> {
     if !queues.is_empty() {
         // A new mount is of the same file system where the ipc namespace is the same. Without rights over that no ipc
         // namespace was made, and the queues are the command's anyway.
-        let Ok(own) = new_filesystem("an mqueue file system", c"mqueue", &[], INERT) else {
-            return Ok(vec![]);
+        let own = match new_filesystem("an mqueue file system", c"mqueue", &[], INERT) {
+            Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
+            own => own?,
         };
         let open = |path: &PathBuf| {
             openat(&CWD, &CString::new(path.as_os_str().as_encoded_bytes())?, libc::O_PATH, 0)

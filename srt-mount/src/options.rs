@@ -24,8 +24,9 @@ pub struct Plan {
     pub status_fd: Option<RawFd>,
     /// `--join`: the socket of the srt-ns that has started this, see `srt_common::handover`.
     pub join: Option<RawFd>,
-    /// `--joined-path`: what that srt-ns has opened for one of its own options, and the option.
-    pub joined_paths: Vec<(OsString, PathBuf)>,
+    /// `--joined-path`: the path of what that srt-ns has opened for one of its own options, behind the option and before
+    /// the file's identity.
+    pub joined_paths: Vec<(OsString, PathBuf, OsString)>,
 }
 
 impl Plan {
@@ -178,7 +179,7 @@ const OPTIONS: [(&str, &str, &str); 36] = [
     ("--keep-fd", "N", "leave the descriptor N open for PROGRAM (repeatable)"),
     ("--status-fd", "N", "tell events on the descriptor N, a JSON object a line"),
     ("--join", "FD", ""),
-    ("--joined-path", "OPTION PATH", ""),
+    ("--joined-path", "OPTION PATH ID", ""),
 ];
 
 /// What `--help` prints.
@@ -286,7 +287,9 @@ impl Parser {
                         let fd = self.descriptor(option, fd)?;
                         once(option, &mut self.plan.join, fd)?;
                     }
-                    ("--joined-path", [text, path]) => plan.joined_paths.push((text.clone(), path.into())),
+                    ("--joined-path", [text, path, id]) => {
+                        plan.joined_paths.push((text.clone(), path.into(), id.clone()))
+                    }
                     (_, [operands @ .., dest]) => {
                         let action = self.action(option, operands)?;
                         let (operands, dest) = (operands.to_vec(), dest.into());

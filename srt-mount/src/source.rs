@@ -9,8 +9,9 @@ use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
 use srt_common::sys::file::{CWD, faccessat2, openat, openat2, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
-use srt_common::{Context, Error, Result};
+use srt_common::{Context, Error, Result, handover};
 use std::cell::OnceCell;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -89,15 +90,26 @@ impl<'a> Host<'a> {
     }
 
     /// Refuses what srt-ns has opened already, for its own options, where the way to it leads through a link that an earlier
-    /// run could have left: srt-ns does not know what this sandbox may write.
+    /// run could have left, or to something else now: srt-ns does not know what this sandbox may write, and another that
+    /// runs now may have exchanged directories.
     ///
     /// # Errors
-    /// Such a link, with the option.
+    /// Such a link or change, with the option.
     pub fn check_joined_paths(&self) -> Result<()> {
-        self.plan.joined_paths.iter().try_for_each(|(option, path)| {
-            let parent =
-                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            self.find(parent).map(drop).map_err(|error| error.within(option.display()))
+        self.plan.joined_paths.iter().try_for_each(|(option, path, id)| {
+            let (parent, name) = match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => (Path::new(".").join(parent), name),
+                _ => (path.clone(), OsStr::new(".")),
+            };
+            let there = || statx(&self.find(&parent)?, &c_path(name).context(|| "path")?).context(|| "statx");
+            let error = match there() {
+                Ok(there) if *id == *handover::identity(there.id) => return Ok(()),
+                Ok(_) => {
+                    Error::failed(format!("{} has been replaced during the start", path.display())).path(path)
+                }
+                Err(error) => error,
+            };
+            Err(error.within(option.display()))
         })
     }
 

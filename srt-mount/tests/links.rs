@@ -6,7 +6,8 @@ mod common;
 
 use common::{mount, words};
 use srt_tests::{Ran, Scratch, Who, both, run};
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 /// A directory W that the sandbox may write, in which an earlier run has replaced directories by links to SECRET.
 fn planted(who: Who) -> Scratch {
@@ -61,6 +62,42 @@ both! {
         for options in THROUGH.iter().filter(|options| !options.contains("overlay DIR")) {
             let options = options.replace("--bind", "--ro-bind").replace("--dev-bind", "--ro-bind").replace("--ro-ro", "--ro");
             with(who, &scratch, &options.replace("--dev-ro", "--ro"), "true").ok();
+        }
+    }
+
+    fn nor_through_one_that_it_may_not_write_now_but_could_again(who) {
+        // An earlier run made the link and took the permission away: what one owns one can chmod(1).
+        let scratch = planted(who);
+        for directory in ["W/vendor", "W"] {
+            let path = scratch.join(directory);
+            // Of a group that is not mapped, no capability helps either.
+            chown(&path, None, Some(4321)).expect("chown");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o555)).expect("chmod");
+        }
+        for options in ["--bind DIR/W DIR/W --ro-bind DIR/W/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor/p/sub /mnt"] {
+            let ran = with(who, &scratch, options, "true");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+        }
+    }
+
+    fn what_srt_ns_has_opened_is_still_there(who) {
+        let scratch = planted(who);
+        let stat = std::fs::metadata(scratch.join("SECRET/sub/secret")).expect("stat");
+        let (major, minor) = (libc::major(stat.dev()), libc::minor(stat.dev()));
+        let id = format!("{major}:{minor}:{}", stat.ino());
+        for (path, id, error) in [
+            ("DIR/SECRET/sub/secret", &*id, None),
+            ("SECRET/sub/secret", &id, None),
+            ("DIR/SECRET/sub/secret", "1:2:3", Some("has been replaced during the start")),
+            ("DIR/SECRET/sub", &id, Some("has been replaced during the start")),
+            ("DIR/SECRET/sub/none", &id, Some("No such file or directory")),
+            ("DIR/W/p/sub/secret", &id, Some("leads through the symbolic link")),
+        ] {
+            let ran = with(who, &scratch, &format!("--joined-path --relay {path} {id} --bind DIR/W /mnt"), "true");
+            match error {
+                None => drop(ran.ok()),
+                Some(error) => drop(ran.code(125).one_clear_error("srt-mount").complains("--relay: ").complains(error)),
+            }
         }
     }
 

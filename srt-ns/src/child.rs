@@ -67,10 +67,17 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// proc(5), /proc/PID/stat. True also where that cannot be read.
+    /// proc(5), /proc/PID/task/TID/stat: a process whose first thread has ended is a zombie and may be stopped. True also
+    /// where that cannot be read.
     pub fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+        let is_stopped = |stat: String| {
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+        };
+        std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(true, |mut tasks| {
+            tasks.any(|task| {
+                task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).is_ok_and(is_stopped)
+            })
+        })
     }
 
     /// Sends a signal to its process group; to itself, if it does not lead one yet.

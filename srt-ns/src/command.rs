@@ -30,6 +30,8 @@ pub struct Command<'a> {
     pub program: &'a Program,
     /// PROGRAM, if it is the srt-mount beside this srt-ns.
     pub mount_stage: Option<OwnedFd>,
+    /// srt-mount's `--joined-path`.
+    pub joined_paths: Vec<OsString>,
     /// The descriptors that PROGRAM gets.
     pub kept: Kept,
     /// The signal state that PROGRAM gets.
@@ -93,9 +95,7 @@ impl Command<'_> {
         Err(match self.mount_stage {
             Some(file) => {
                 let mut join: Vec<OsString> = vec!["--join".into(), go.as_raw_fd().to_string().into()];
-                for link in self.plan.relays.iter().chain(&self.plan.publish) {
-                    join.extend(["--joined-path".into(), (&link.text).into(), (&link.socket).into()]);
-                }
+                join.extend(self.joined_paths);
                 self.program.failure(&self.program.exec_fd(&file, &join))
             }
             None => {

@@ -12,15 +12,18 @@ use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::fd::{pipe2, write};
+use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
 use srt_common::sys::process::{self, End, Pid, kill, pidfd_open, waitid};
 use srt_common::sys::socket::socketpair;
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// A shell command that runs where the relays run, with the host's files.
 #[derive(Debug)]
@@ -64,6 +67,30 @@ impl Helpers {
             helpers.network = Some(socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?);
         }
         Ok(helpers)
+    }
+
+    /// What was opened on the host by its path, as srt-mount's `--joined-path`: it knows what the sandbox may write, and
+    /// refuses a way there that leads elsewhere now or through a link that an earlier run could have left.
+    ///
+    /// # Errors
+    /// statx(2).
+    pub fn joined_paths(&self, plan: &Plan) -> Result<Vec<OsString>> {
+        let mut words: Vec<OsString> = vec![];
+        let mut add = |text: &str, path: &Path, id| {
+            words.extend(["--joined-path".into(), text.into(), path.into(), handover::identity(id).into()]);
+        };
+        if let Some(host) = &self.host {
+            for (link, pin) in plan.relays.iter().zip(&host.pins) {
+                add(&link.text, &link.socket, statx(pin, c"").context(|| "statx")?.id);
+            }
+            for (link, place) in plan.publish.iter().zip(&host.published) {
+                add(&link.text, &link.socket, place.id());
+            }
+        }
+        for (wanted, place) in plan.placeholders.iter().zip(&self.placeholders) {
+            add(&wanted.text, &wanted.parent, place.parent_id);
+        }
+        Ok(words)
     }
 
     /// Starts the sidecars, in the user namespace above the command's.

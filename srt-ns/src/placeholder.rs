@@ -37,8 +37,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placeholder {
     /// The option as the user wrote it, for messages.
-    text: String,
-    parent: PathBuf,
+    pub text: String,
+    /// The directory that it lies in.
+    pub parent: PathBuf,
     name: CString,
     directory: bool,
 }
@@ -76,7 +77,7 @@ pub struct Place {
     directory: bool,
     parent: OwnedFd,
     /// Device and inode of the directory.
-    parent_id: (u32, u32, u64),
+    pub parent_id: (u32, u32, u64),
     /// The placeholder that stands there, for the supervisor. `None`: nothing yet, or what the user has there.
     inode: Option<(u32, u32, u64)>,
 }

@@ -34,7 +34,8 @@ const BACKLOG: i32 = 4096;
 /// The sockets on the host: pinned or made, and the program that will use them.
 #[derive(Debug)]
 pub struct HostSide {
-    pins: Vec<OwnedFd>,
+    /// The sockets of `--relay`.
+    pub pins: Vec<OwnedFd>,
     listeners: Vec<OwnedFd>,
     /// Where the published sockets are.
     pub published: Vec<Place>,

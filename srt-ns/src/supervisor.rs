@@ -138,6 +138,7 @@ impl<'a> Supervisor<'a> {
             plan,
             program,
             mount_stage: program_file,
+            joined_paths: self.helpers.joined_paths(plan)?,
             kept,
             inherited,
             terminals,
@@ -404,16 +405,20 @@ impl<'a> Supervisor<'a> {
     /// Sends a signal to everybody inside but PID 1, from a new process there: it has this one's turns, and no number that
     /// could be another's by now is asked for (kill(2), -1).
     ///
-    /// Waits for it, but not for long: somebody inside could stop it.
-    fn broadcast(&self, signal: libc::c_int) {
+    /// Waits for it, but not for long: somebody inside could stop it. False: it could not be made, or was stopped or killed,
+    /// and not everybody may have got the signal.
+    fn broadcast(&self, signal: libc::c_int) -> bool {
         let sender = child::spawn_untied(self.tool, "a process inside", || {
             let _nobody_there = kill(-1, signal);
             process::exit(0)
         });
         // None is made any more in a namespace whose PID 1 is dying.
-        if let Ok(pidfd) = sender.and_then(|pid| pidfd_open(pid).context(|| "pidfd_open")) {
+        let sent = sender.and_then(|pid| {
+            let pidfd = pidfd_open(pid).context(|| "pidfd_open")?;
             let _dead = ppoll(&mut [pollfd(pidfd.as_raw_fd(), libc::POLLIN)], Some(BROADCAST));
-        }
+            waitid(Some(pid), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).context(|| "waitid")
+        });
+        matches!(sent, Ok(Some((_, Change::Ended(End::Exited(0))))))
     }
 
     /// What srt-init tells, a bounded piece of it.
@@ -527,10 +532,11 @@ impl<'a> Supervisor<'a> {
             Session::New => {
                 self.forward_group(libc::SIGSTOP);
                 // While this process is stopped nobody watches the others: then none of them runs.
-                self.broadcast(libc::SIGSTOP);
                 self.frozen = true;
+                let all = self.broadcast(libc::SIGSTOP);
+                let stopped = all && self.stop(course);
                 // A stop key pressed where nobody could continue us must not stop the command either.
-                if !self.stop(course) && received.from_kernel {
+                if !stopped && (received.from_kernel || !all) {
                     self.resume();
                 }
             }

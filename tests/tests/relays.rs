@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_tests::host::{Events, Greeter, with_another_relay};
-use srt_tests::processes::child_named;
+use srt_tests::processes::{child_named, descendants};
 use srt_tests::talk::Talk;
 use srt_tests::{Who, both, has, run, wait_until};
 use std::collections::BTreeMap;
@@ -80,6 +80,46 @@ both! {
                 let ran = run(command.args(["--", "srt-seccomp", "--", "sh", "-euc", &script]));
                 assert_eq!((ran.code, ran.out.as_str()), (Some(0), expected), "{relay}: {attack}: {ran:?}");
             }
+        }
+    }
+
+    fn directories_exchanged_during_the_start_redirect_nothing(who) {
+        let scratch = who.scratch();
+        scratch.dir("p/real");
+        scratch.dir("secret");
+        let _proxy = Greeter::start(&scratch.join("p/real/s.sock"), "proxy");
+        let _other = Greeter::start(&scratch.join("secret/s.sock"), "other");
+        run(who.command("mkfifo").arg(scratch.join("options"))).ok();
+        let (real, away) = (scratch.join("p/real"), scratch.join("p/away"));
+        let swap = |leads: bool| {
+            if leads {
+                fs::rename(&real, &away).and_then(|()| std::os::unix::fs::symlink(scratch.join("secret"), &real)).expect("swap");
+            } else {
+                fs::remove_file(&real).and_then(|()| fs::rename(&away, &real)).expect("swap back");
+            }
+        };
+        let published = format!("--publish {}/new.sock=5999", real.display());
+        let relay = format!("--relay 3128={}/s.sock", real.display());
+        let placeholder = format!("--placeholder {}/sub/.x", real.display());
+        scratch.dir("p/real/sub");
+        scratch.dir("secret/sub");
+        for option in [relay, published, placeholder] {
+            // What srt-ns opens is another's; when srt-mount looks, the way there is as it should be.
+            swap(true);
+            let script = format!(
+                "exec srt-ns {option} --keep-fd 9 -- srt-mount --ro-bind / / --dev /dev --bind {0}/p {0}/p --args 9 -- \
+                 echo the command runs 9< <(cat {0}/options)",
+                scratch.text()
+            );
+            let talk = Talk::over_pipes(who.command("bash").args(["-c", &script]));
+            wait_until("srt-mount to read its options", || {
+                descendants(talk.pid()).iter().any(|process| process.name == "srt-mount")
+            });
+            swap(false);
+            fs::write(scratch.join("options"), "--tmpfs\0/mnt\0").expect("write");
+            let (code, said) = talk.end();
+            assert!(code == 125 && !said.contains("the command runs"), "{option}: {code} {said}");
+            assert!(!scratch.join("secret/new.sock").exists() && !scratch.join("secret/sub/.x").exists(), "{option}");
         }
     }
 

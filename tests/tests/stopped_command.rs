@@ -3,7 +3,7 @@
 
 use srt_tests::processes::{self, Family, Process, child_named, descendants};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, wait_until};
+use srt_tests::{Who, both, tool, wait_until};
 use std::time::{Duration, Instant};
 
 const AT_MOST: Duration = Duration::from_secs(6);
@@ -143,6 +143,26 @@ both! {
         }
     }
 
+    fn the_stop_key_stops_a_command_whose_first_thread_has_ended(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        talk.send(&format!("srt-ns --keep-session -- {} first-thread-ends\n", tool("attack").display()));
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        for _ in 0..2 {
+            talk.send("\x1a");
+            talk.expect("Stopped");
+            talk.expect("READY> ");
+            talk.send("fg\n");
+            talk.expect("first-thread-ends");
+            wait_until("the command in the foreground", || ![talk.pid(), supervisor].contains(&talk.foreground()));
+        }
+        processes::kill(supervisor, libc::SIGTERM);
+        ends(supervisor, "SIGTERM");
+        drop(talk);
+        family.ends();
+    }
+
     fn the_stop_key_leaves_a_sandbox_that_can_be_told_to_end(who) {
         let family = Family::new();
         for session in SESSIONS {
@@ -160,4 +180,49 @@ both! {
             family.ends();
         }
     }
+}
+
+#[test]
+fn a_supervisor_that_cannot_stop_everybody_does_not_stop() {
+    // To stop all, it needs a process inside, for which the command leaves no room. For root there is no such limit.
+    let family = Family::new();
+    let scratch = Who::User.scratch();
+    let fill = "import os, time
+while True:
+    try:
+        if os.fork() == 0: time.sleep(1000)
+    except OSError: break
+print('ready', flush=True)
+while True:
+    open('count', 'ab').write(b'.')
+    time.sleep(0.01)";
+    let mut command = Who::User.command("prlimit");
+    command.args([
+        "--nproc=150",
+        "--",
+        "srt-ns",
+        "--kill-after",
+        "0.3",
+        "--",
+        "/usr/bin/python3",
+        "-c",
+        fill,
+    ]);
+    let mut talk = Talk::over_pipes(command.current_dir(scratch.path()));
+    talk.expect("ready");
+    talk.signal(libc::SIGTSTP);
+    std::thread::sleep(Duration::from_millis(300));
+    let counted = || std::fs::metadata(scratch.join("count")).map_or(0, |file| file.len());
+    let stopped = || Process::find(talk.pid()).is_some_and(|supervisor| supervisor.state == 'T');
+    let before = counted();
+    let watched = (0..20).all(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        !stopped() || counted() <= before + 1
+    });
+    assert!(watched, "the supervisor is stopped, and the command runs");
+    talk.signal(libc::SIGCONT);
+    talk.signal(libc::SIGTERM);
+    ends(talk.pid(), "SIGTERM");
+    drop(talk);
+    family.ends();
 }

@@ -17,6 +17,16 @@ const FD_NSFS_ROOT: i32 = -10003;
 pub fn attack(words: &[&str]) -> Option<Outcome> {
     let done = |result: io::Result<i64>| result.map(|_| "done".to_owned());
     Some(match *words {
+        // The process goes on, as a zombie by its number (exit_group(2) would end it).
+        ["first-thread-ends"] => {
+            std::thread::spawn(|| {
+                println!("ready");
+                loop {
+                    std::thread::park();
+                }
+            });
+            done(sys!(libc::SYS_exit, 0))
+        }
         ["kill", pid, signal] => done(sys!(libc::SYS_kill, number(pid), number(signal))),
         ["tgkill", pid, signal] => done(sys!(libc::SYS_tgkill, number(pid), number(pid), number(signal))),
         ["sigqueue", pid, signal] => {
