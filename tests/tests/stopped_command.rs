@@ -184,45 +184,48 @@ both! {
 
 #[test]
 fn a_supervisor_that_cannot_stop_everybody_does_not_stop() {
-    // To stop all, it needs a process inside, for which the command leaves no room. For root there is no such limit.
+    // To stop all, and not the command's group alone, it needs a process inside, for which the command leaves no room. For
+    // root there is no such limit.
     let family = Family::new();
     let scratch = Who::User.scratch();
-    let fill = "import os, time
+    let count = scratch.join("count");
+    let fill = format!(
+        "import os, time
+if os.fork() == 0:
+    os.setsid()
+    while True:
+        open('{}', 'ab').write(b'.')
+        time.sleep(0.01)
 while True:
     try:
         if os.fork() == 0: time.sleep(1000)
     except OSError: break
-print('ready', flush=True)
-while True:
-    open('count', 'ab').write(b'.')
-    time.sleep(0.01)";
-    let mut command = Who::User.command("prlimit");
-    command.args([
-        "--nproc=150",
-        "--",
-        "srt-ns",
-        "--kill-after",
-        "0.3",
-        "--",
-        "/usr/bin/python3",
-        "-c",
-        fill,
-    ]);
-    let mut talk = Talk::over_pipes(command.current_dir(scratch.path()));
+print('re' 'ady', flush=True)
+time.sleep(1000)",
+        count.display()
+    );
+    // A supervisor whose process group is orphaned cannot stop anyway (setpgid(2)).
+    let mut talk = shell(Who::User);
+    let script = scratch.file("fill", fill);
+    talk.send(&format!(
+        "prlimit --nproc=400 srt-ns --kill-after 0.3 -- /usr/bin/python3 {}\n",
+        script.display()
+    ));
     talk.expect("ready");
-    talk.signal(libc::SIGTSTP);
+    let supervisor = child_named(talk.pid(), "srt-ns");
+    processes::kill(supervisor, libc::SIGTSTP);
     std::thread::sleep(Duration::from_millis(300));
-    let counted = || std::fs::metadata(scratch.join("count")).map_or(0, |file| file.len());
-    let stopped = || Process::find(talk.pid()).is_some_and(|supervisor| supervisor.state == 'T');
+    let counted = || std::fs::metadata(&count).map_or(0, |file| file.len());
+    let stopped = || Process::find(supervisor).is_some_and(|supervisor| supervisor.state == 'T');
     let before = counted();
     let watched = (0..20).all(|_| {
         std::thread::sleep(Duration::from_millis(10));
         !stopped() || counted() <= before + 1
     });
     assert!(watched, "the supervisor is stopped, and the command runs");
-    talk.signal(libc::SIGCONT);
-    talk.signal(libc::SIGTERM);
-    ends(talk.pid(), "SIGTERM");
+    processes::kill(supervisor, libc::SIGCONT);
+    processes::kill(supervisor, libc::SIGTERM);
+    ends(supervisor, "SIGTERM");
     drop(talk);
     family.ends();
 }
