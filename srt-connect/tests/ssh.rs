@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used)]
 
+use srt_tests::noise::Noise;
 use srt_tests::servers::{Server, Sshd, free_port, microsocks, tinyproxy};
 use srt_tests::{Scratch, Who, at_once, both, has, run, run_with_input};
 use std::path::{Path, PathBuf};
@@ -144,7 +145,7 @@ both! {
         }
         let sshd = Sshd::start(who);
         let scratch = sshd.scratch();
-        let blob: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let blob = Noise::first(1, 4_000_000);
         let work = scratch.dir("work");
         scratch.file("work/blob", &blob);
         let git = |directory: &Path, config: &Path, words: &[&str]| {
@@ -176,7 +177,7 @@ both! {
         }
         let sshd = Sshd::start(who);
         let scratch = sshd.scratch();
-        let blob: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let blob = Noise::first(1, 4_000_000);
         scratch.file("from/blob", &blob);
         at_once(2, ways(who, scratch).into_iter().filter(|way| !way.name.contains("URL")), |way| {
             let shell = format!("ssh -F {}", config(&sshd, &way.arguments).display());

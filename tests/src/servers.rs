@@ -88,6 +88,10 @@ pub fn web(who: Who) -> Server {
     })
 }
 
+/// For sshd and ssh: the key exchange that both would choose costs a tenth of a second of computing, and no test is about
+/// its strength.
+const CHEAP: &str = "KexAlgorithms curve25519-sha256\nCiphers aes128-gcm@openssh.com\n";
+
 /// An sshd of the user's own, on 127.0.0.1 and ::1, and all that its client needs.
 #[derive(Debug)]
 pub struct Sshd {
@@ -116,15 +120,17 @@ impl Sshd {
                 format!(
                     "Port {port}\nListenAddress 127.0.0.1\nListenAddress ::1\nHostKey {dir}/host_key\nPidFile none\n\
                      AuthorizedKeysFile {dir}/user_key.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
-                     PermitRootLogin prohibit-password\nPrintMotd no\nMaxStartups 100\n"
+                     PermitRootLogin prohibit-password\nPrintMotd no\nMaxStartups 100\n{CHEAP}"
                 ),
             );
+            // What noise is sent as need not be made smaller first, here or by the git that sshd starts.
+            scratch.file("home/.gitconfig", "[core]\n\tcompression = 0\n[pack]\n\twindow = 0\n");
             scratch.file(
                 "ssh_config",
                 format!(
                     "User {}\nPort {port}\nIdentityFile {dir}/user_key\nIdentitiesOnly yes\nHostKeyAlias srt-test\n\
                      UserKnownHostsFile {dir}/known_hosts\nGlobalKnownHostsFile /dev/null\nBatchMode yes\n\
-                     StrictHostKeyChecking yes\nConnectTimeout 20\nLogLevel ERROR\n",
+                     StrictHostKeyChecking yes\nConnectTimeout 20\nLogLevel ERROR\n{CHEAP}",
                     name(who)
                 ),
             );

@@ -81,6 +81,7 @@ impl Host {
             .env("SSH", &ssh)
             .env("GIT_SSH_COMMAND", &ssh)
             .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", scratch.join("home/.gitconfig"))
             .env("HOME", scratch.join("work")))
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_tests::host::{Greeter, HostRelay, chain_out, own_program};
+use srt_tests::noise::Noise;
 use srt_tests::servers::{Server, microsocks, tinyproxy, web};
 use srt_tests::{Ran, Scratch, Who, at_once, both, has, run, wait};
 use std::fs;
@@ -67,7 +68,7 @@ both! {
             srt_tests::skip!("{why}");
         }
         let host = Host::start(who);
-        let megabytes: Vec<u8> = (0..2_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let megabytes = Noise::first(1, 8_000_000);
         host.serve("file", &megabytes);
         let url = host.url("file");
         for (name, option) in [
