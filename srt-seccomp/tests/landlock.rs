@@ -50,14 +50,36 @@ fn in_tree(who: Who, work: &Path, options: &[&str], script: &str) -> Command {
 
 /// By python, which tells errno: the statement ends, or its exception is printed.
 fn python(statement: &str) -> String {
-    format!(
-        "python3 -c 'import os, socket, signal, fcntl\ntry:\n  {statement}\nexcept OSError as e: print(e.errno)\nelse: print(0)'"
-    )
+    python_each(&[statement])
+}
+
+/// The same of one statement after the other in one interpreter, whose start costs more than most of them: a line each.
+fn python_each(statements: &[impl AsRef<str>]) -> String {
+    let tries = statements.iter().map(|statement| {
+        let statement = statement.as_ref();
+        format!("try:\n  {statement}\nexcept OSError as e: print(e.errno, flush=True)\nelse: print(0, flush=True)\n")
+    });
+    let tries = tries.collect::<String>();
+    let used = |name: &&str| tries.contains(&format!("{name}."));
+    let modules = ["os", "socket", "fcntl"].into_iter().filter(used);
+    let imports = modules.map(|name| format!("import {name}\n")).collect::<String>();
+    format!("python3 -I -S -c '{imports}{tries}'")
 }
 
 #[track_caller]
 fn answers(ran: &Ran, errno: i32) {
     ran.ok().says(&errno.to_string());
+}
+
+/// The answers to [`python_each`].
+#[track_caller]
+fn answers_each(ran: &Ran, attacks: &[String], errnos: &[i32]) {
+    let answers: Vec<_> = ran.ok().out.lines().map(|line| line.parse().expect("a number")).collect();
+    assert_eq!(
+        attacks.iter().zip(&answers).collect::<Vec<_>>(),
+        attacks.iter().zip(errnos).collect::<Vec<_>>()
+    );
+    assert_eq!((answers.len(), attacks.len()), (errnos.len(), errnos.len()), "{ran:#?}");
 }
 
 both! {
@@ -144,26 +166,25 @@ both! {
         }
         let [read, write] = [read, write].map(|path| path.to_str().expect("UTF-8").to_owned());
         let options = ["--read", "/usr", "--read", "/etc", "--read", &read, "--write", &write];
-        for (attack, of_read, of_write, of_none) in [
+        let attacks = [
             ("open(\"DIR/f\")", 0, 0, libc::EACCES),
             ("os.listdir(\"DIR\")", 0, 0, libc::EACCES),
-            ("os.posix_spawn(\"DIR/true\", [\"true\"], {})", 0, 0, libc::EACCES),
+            ("os.waitpid(os.posix_spawn(\"DIR/true\", [\"true\"], {}), 0)", 0, 0, libc::EACCES),
             ("open(\"DIR/f\", \"a\")", libc::EACCES, 0, libc::EACCES),
             ("os.truncate(\"DIR/f\", 0)", libc::EACCES, 0, libc::EACCES),
             ("os.mkdir(\"DIR/d\")", libc::EACCES, 0, libc::EACCES),
             ("os.mkfifo(\"DIR/p\")", libc::EACCES, 0, libc::EACCES),
             ("os.symlink(\"x\", \"DIR/s\")", libc::EACCES, 0, libc::EACCES),
             ("os.unlink(\"DIR/f\")", libc::EACCES, 0, libc::EACCES),
-        ] {
-            for (dir, expected) in [("read", of_read), ("write", of_write), ("none", of_none)] {
-                let attack = python(&attack.replace("DIR", dir));
-                answers(&run(&mut shell(who, work.path(), &options, &attack)), expected);
-                // And without Landlock it works, if it has not been done.
-                if expected != 0 {
-                    answers(&run(&mut shell(who, work.path(), &[], &attack)), 0);
-                }
-            }
-        }
+        ];
+        let each = attacks.iter().flat_map(|&(attack, of_read, of_write, of_none)| {
+            [("read", of_read), ("write", of_write), ("none", of_none)].map(|(dir, errno)| (attack.replace("DIR", dir), errno))
+        });
+        let (attacks, errnos): (Vec<_>, Vec<_>) = each.unzip();
+        answers_each(&run(&mut shell(who, work.path(), &options, &python_each(&attacks))), &attacks, &errnos);
+        // And without Landlock it works, if it has not been done.
+        let refused: Vec<_> = attacks.into_iter().zip(errnos).filter(|(_, errno)| *errno != 0).map(|(attack, _)| attack).collect();
+        answers_each(&run(&mut shell(who, work.path(), &[], &python_each(&refused))), &refused, &vec![0; refused.len()]);
         // A path may be a file.
         let file = work.file("none/one", "x");
         let file = file.to_str().expect("UTF-8");
@@ -289,18 +310,17 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let mut sleeper = who.command("sleep").arg("100").spawn().expect("sleep");
         let name = format!("srt-landlock-{}-{who:?}", std::process::id());
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name"));
-        let signal = python(&format!("os.kill({}, 0)", sleeper.id()));
-        let connect = python(&format!("socket.socket(socket.AF_UNIX).connect(\"\\0{name}\")"));
-        let own = python("os.kill(os.fork() or os._exit(0), 0)");
-        let near = python(&format!("a = socket.socket(socket.AF_UNIX); a.bind(\"\\0{name}-in\"); a.listen(); socket.socket(socket.AF_UNIX).connect(\"\\0{name}-in\")"));
+        let attacks = [
+            format!("os.kill({}, 0)", sleeper.id()),
+            format!("socket.socket(socket.AF_UNIX).connect(\"\\0{name}\")"),
+        ];
+        let own = "os.kill(os.fork() or os._exit(0), 0)".to_owned();
+        let near = format!("a = socket.socket(socket.AF_UNIX); a.bind(\"\\0{name}-in\"); a.listen(); socket.socket(socket.AF_UNIX).connect(\"\\0{name}-in\")");
         for option in [&["--landlock"][..], &["--read", "/"], &["--connect-tcp", "9"]] {
-            let under = |options: &[&str], script: &str| run(&mut shell(who, work.path(), &[&["--allow", "unix"], options].concat(), script));
-            for script in [&signal, &connect] {
-                answers(&under(&[], script), 0);
-                answers(&under(option, script), libc::EPERM);
-            }
-            answers(&under(option, &own), 0);
-            answers(&under(option, &near), 0);
+            let under = |options: &[&str], all: &[String]| run(&mut shell(who, work.path(), &[&["--allow", "unix"], options].concat(), &python_each(all)));
+            answers_each(&under(&[], &attacks), &attacks, &[0, 0]);
+            let all = [&attacks[..], &[own.clone(), near.clone()]].concat();
+            answers_each(&under(option, &all), &all, &[libc::EPERM, libc::EPERM, 0, 0]);
         }
         sleeper.kill().expect("kill");
         sleeper.wait().expect("wait");
@@ -333,7 +353,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let allowed = format!("socket.create_connection((\"127.0.0.1\", {port})).send(b\"x\")");
         let refused = format!("socket.create_connection((\"127.0.0.1\", {other})).send(b\"x\")");
         let fast_open = format!("socket.socket().sendto(b\"x\", 0x20000000, (\"127.0.0.1\", {other}))");
-        for (attack, errno) in [
+        let attacks = [
             (&*allowed, 0),
             (&*refused, libc::EACCES),
             (&*fast_open, libc::EOPNOTSUPP),
@@ -341,11 +361,14 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_UNIX)", libc::EPERM),
-        ] {
-            answers(&run(&mut shell(who, work.path(), &["--allow", "unix"], &python(attack))), 0);
-            answers(&run(&mut shell(who, work.path(), &options, &python(attack))), errno);
-            answers(&run(&mut shell(who, work.path(), &[&options[..], &["--read", "/"]].concat(), &python(attack))), errno);
-        }
+        ];
+        let (attacks, errnos): (Vec<_>, Vec<_>) = attacks.iter().map(|&(attack, errno)| (attack.to_owned(), errno)).unzip();
+        let under = |options: &[&str], errnos: &[i32]| {
+            answers_each(&run(&mut shell(who, work.path(), options, &python_each(&attacks))), &attacks, errnos);
+        };
+        under(&["--allow", "unix"], &[0; 7]);
+        under(&options, &errnos);
+        under(&[&options[..], &["--read", "/"]].concat(), &errnos);
         // Two ports are two ports, and a rename is nobody's business here.
         let both = [&options[..], &["--connect-tcp", &other]].concat();
         answers(&run(&mut shell(who, work.path(), &both, &python(&refused))), 0);
