@@ -1,6 +1,7 @@
 //! What those who start together say to each other. The command tells the supervisor its number, srt-mount gives srt-init
 //! a root, on a socket that it inherits (`--join FD`): [`hello`]. The supervisor answers srt-init, and srt-init the
 //! command: [`go`], when all that must be there before PROGRAM runs is there. (--as-pid-1: the supervisor the command.)
+//! Where others are told the command's number, they may look at its namespaces: it enters the network first, [`join`].
 //!
 //! The network namespace takes the kernel longer than all others together, so srt-mount builds its tree while srt-ns
 //! makes it. The end of a socket means that the start has failed, and that srt-ns has said why.
@@ -34,6 +35,17 @@ pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<
     sendmsg(socket, b'g', network.as_slice())
 }
 
+/// The byte of [`join`].
+pub const JOIN: u8 = b'j';
+
+/// The network namespace ahead of [`go`]. Who waits enters it, and says [`hello`] once more.
+///
+/// # Errors
+/// errno.
+pub fn join(socket: &impl AsRawFd, network: BorrowedFd<'_>) -> io::Result<()> {
+    sendmsg(socket, JOIN, &[network])
+}
+
 /// recvmsg(2), for which a peer that is gone is the end, whatever it left unread (ECONNRESET, unix(7)).
 ///
 /// # Errors
@@ -51,13 +63,21 @@ pub fn receive(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
 /// # Errors
 /// What recvmsg(2) or [`enter`] says.
 pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
-    let Message { byte: Some(_), fds, .. } = receive(socket, 0).context(|| "recvmsg from srt-ns")? else {
-        return Ok(false);
-    };
-    if let Some(network) = fds.first() {
-        enter(network, own)?;
+    loop {
+        let Message { byte: Some(byte), fds, .. } = receive(socket, 0).context(|| "recvmsg from srt-ns")?
+        else {
+            return Ok(false);
+        };
+        if let Some(network) = fds.first() {
+            enter(network, own)?;
+        }
+        if byte != JOIN {
+            return Ok(true);
+        }
+        if hello(socket, None).is_err() {
+            return Ok(false);
+        }
     }
-    Ok(true)
 }
 
 /// /proc/self/ns of this process, to be opened while its root has a procfs: for [`enter`].

@@ -38,6 +38,8 @@ pub struct Init {
 pub enum Report {
     /// srt-mount has looked at the ways to the sockets of relays, which its options name.
     SocketsSeen,
+    /// The command has entered the network namespace.
+    Joined,
     /// The command has stopped.
     Stopped,
     /// The command is dead.
@@ -48,6 +50,7 @@ impl Report {
     fn to_bytes(self) -> [u8; 2] {
         match self {
             Self::SocketsSeen => [b'r', 0],
+            Self::Joined => [b'j', 0],
             Self::Stopped => [b's', 0],
             Self::Ended(End::Exited(code)) => [b'e', code],
             Self::Ended(End::Signaled(signal)) => [b'k', signal],
@@ -58,6 +61,7 @@ impl Report {
     pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
         match bytes {
             [b'r', _] => Some(Self::SocketsSeen),
+            [b'j', _] => Some(Self::Joined),
             [b's', _] => Some(Self::Stopped),
             [b'e', code] => Some(Self::Ended(End::Exited(code))),
             [b'k', signal] => Some(Self::Ended(End::Signaled(signal))),
@@ -154,13 +158,26 @@ fn lock_down(
     // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
     prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
     overwrite_arguments(c"srt-init").context(|| "cannot wipe the arguments")?;
-    let mut keep = vec![init.tell.as_raw_fd(), gate.as_raw_fd()];
+    let mut keep = vec![init.tell.as_raw_fd(), gate.as_raw_fd(), from.as_raw_fd()];
     keep.extend(network.iter().map(AsRawFd::as_raw_fd));
-    drop((from, root, own));
+    drop((root, own));
     // Last: stderr goes too.
     child::close_all_but(&keep)?;
+    let mut network = network.as_ref().map(AsFd::as_fd);
+    if answer.byte == Some(handover::JOIN) {
+        network.take().map(|network| handover::join(&gate, network));
+        init.wait(&mut [pollfd(gate.as_raw_fd(), libc::POLLIN)])?;
+        if !handover::receive(&gate, 0).is_ok_and(|joined| joined.byte.is_some()) {
+            return Ok(());
+        }
+        init.report(Report::Joined);
+        init.wait(&mut either)?;
+        if either[0].revents == 0 || !handover::receive(&from, 0).is_ok_and(|go| go.byte.is_some()) {
+            return Ok(());
+        }
+    }
     // Should the command be gone, its end tells it.
-    let _gone = handover::go(&gate, network.as_ref().map(AsFd::as_fd));
+    let _gone = handover::go(&gate, network);
     Ok(())
 }
 

@@ -38,8 +38,12 @@ pub struct Start {
     /// srt-mount has looked at the ways to the sockets of relays, if there are both: no message before that says that
     /// everything is there, upon which the caller may remove the sockets' paths.
     pub sockets_seen: bool,
-    /// The network namespace, unless it is shared.
+    /// The network namespace, unless it is shared or handed over.
     pub network: Option<File>,
+    /// Nothing else is missing, and nothing is left to us that the command could want.
+    pub locked_down: bool,
+    /// The command has entered the network namespace, where somebody is told its number; else it does so last.
+    pub joined: bool,
     /// When srt-relay must accept.
     pub deadline: Instant,
 }
@@ -165,7 +169,10 @@ impl<'a> Supervisor<'a> {
         // As PID 1 srt-mount says hello after its look.
         let sockets_seen = !mount_stage || plan.pid1 == Pid1::Command || !plan.forwards();
         let deadline = Instant::now() + ACCEPT;
-        self.start = Some(Start { socket: ours, mount_stage, sockets_seen, network: None, deadline });
+        let (joined, locked_down) = (plan.share.net || tool.status.is_none(), false);
+        let network = None;
+        self.start =
+            Some(Start { socket: ours, mount_stage, sockets_seen, network, locked_down, joined, deadline });
         Ok(())
     }
 
@@ -284,6 +291,7 @@ impl<'a> Supervisor<'a> {
                     self.start = None;
                     return Ok(());
                 }
+                Message { .. } if self.command.is_some() => start.joined = true,
                 Message { pid, fds, .. } => {
                     let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
                     let pidfd = match (self.plan.pid1, fds.into_iter().next()) {
@@ -317,11 +325,19 @@ impl<'a> Supervisor<'a> {
 
     /// Nothing is left to us that the command could want; then it may go.
     fn let_the_command_run(&mut self, course: &Course) -> Result<()> {
-        // In this order: what the capabilities have refused so far, being not dumpable refuses from here on.
-        child::undumpable()?;
-        privileges::drop_held()?;
-        fds::never_wait();
-        let Some(start) = self.start.take() else { return Ok(()) };
+        let Some(start) = &mut self.start else { return Ok(()) };
+        if !start.locked_down {
+            // In this order: what the capabilities have refused so far, being not dumpable refuses from here on.
+            child::undumpable()?;
+            privileges::drop_held()?;
+            fds::never_wait();
+            start.locked_down = true;
+            if let Some(network) = start.network.take_if(|_| !start.joined) {
+                // Should they be gone, their end tells it.
+                let _gone = handover::join(&start.socket, network.as_fd());
+            }
+        }
+        let Some(start) = self.start.take_if(|start| start.joined) else { return Ok(()) };
         let pid = self.command.as_ref().map_or(0, |command| command.pid);
         self.tool
             .tell("started", |event| event.number("pid", pid).numbers("namespaces", namespaces::inodes()));
@@ -438,6 +454,11 @@ impl<'a> Supervisor<'a> {
                 Some(Report::SocketsSeen) => {
                     if let Some(start) = &mut self.start {
                         start.sockets_seen = true;
+                    }
+                }
+                Some(Report::Joined) => {
+                    if let Some(start) = &mut self.start {
+                        start.joined = true;
                     }
                 }
                 Some(Report::Stopped) => self.stop_with_command(course),

@@ -429,6 +429,28 @@ both! {
         assert_eq!(running.rest(), "");
     }
 
+    fn the_command_is_in_its_network_when_its_pid_is_told(who) {
+        for options in [&[][..], &["--as-pid-1"]] {
+            for program in [&["sleep", "1000"][..], &["srt-mount", "--ro-bind", "/", "/", "--", "sleep", "1000"]] {
+                for _ in 0..5 {
+                    let (read, write) = std::io::pipe().expect("pipe");
+                    let mut command = who.command("srt-ns");
+                    command.args(["--status-fd", "7"]).args(options).arg("--").args(program);
+                    pass_fd(&mut command, write.as_raw_fd(), 7);
+                    let mut supervisor = command.spawn().expect("srt-ns");
+                    drop(write);
+                    let mut line = String::new();
+                    BufReader::new(read).read_line(&mut line).expect("read");
+                    let number = |key: &str| line.split_once(key).expect("a key").1.split([',', '}']).next().expect("a number");
+                    let link = std::fs::read_link(format!("/proc/{}/ns/net", number("\"pid\":")));
+                    supervisor.kill().expect("kill");
+                    supervisor.wait().expect("wait");
+                    assert_eq!(link.expect("it runs").display().to_string(), format!("net:[{}]", number("\"net\":")), "{program:?}");
+                }
+            }
+        }
+    }
+
     fn status_fd_and_keep_fd_take_open_descriptors_only(who) {
         for option in ["--status-fd", "--keep-fd"] {
             refuses(who, &[
