@@ -52,7 +52,7 @@ both! {
     fn mounts_that_cannot_be_looked_at_are_an_error(who) {
         let mut command = who.command("strace");
         command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace-path=/proc/self/mountinfo"]);
-        let refused = ["--inject=openat:error=EACCES", "--", "srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "it ran"];
+        let refused = ["--inject=?open,openat:error=EACCES", "--", "srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "it ran"];
         let ran = run(command.args(refused));
         ran.code(125).one_clear_error("srt-mount").complains("/proc/self/mountinfo: Permission denied").says("");
     }
