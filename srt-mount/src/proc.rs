@@ -65,8 +65,8 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
             continue;
         }
         let covered = c_path(&name).and_then(|name| {
-            let is_read_only = |proc| is_read_only(proc, &name);
-            if kind.is_file() && (known.as_ref().is_some_and(is_read_only) || is_read_only(proc)) {
+            let nobody_writes = |proc| nobody_writes(proc, &name);
+            if kind.is_file() && (known.as_ref().is_some_and(nobody_writes) || nobody_writes(proc)) {
                 return Ok(());
             }
             cover(proc, &name)
@@ -77,7 +77,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
 }
 
 /// Whether it is a file, nothing is mounted on it, and nobody can write it.
-fn is_read_only(proc: &OwnedFd, name: &CStr) -> bool {
+fn nobody_writes(proc: &OwnedFd, name: &CStr) -> bool {
     statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
 }
 
