@@ -139,8 +139,7 @@ for family in (socket.AF_UNIX, socket.AF_VSOCK):
             ("a-crlf", b"#!/bin/sh\r\nexit\r\n".as_slice(), "its #! interpreter /bin/sh\\r is not"),
             ("a-chain", format!("#!{}\n", lab.join("a-script").display()).as_bytes(), "script is there, but its #! interpreter /no/such/sh"),
         ] {
-            let path = lab.script(name, "");
-            std::fs::write(&path, content).expect("write");
+            let path = lab.script(name, content);
             let path = path.to_str().expect("UTF-8");
             let filter = lab.file("filter", [[6, 0, 0, 0, 0, 0, 0xff, 0x7f]].concat());
             for options in [&[][..], &["--load", filter.to_str().expect("UTF-8")], &["--landlock"]] {

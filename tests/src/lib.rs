@@ -181,9 +181,9 @@ impl Scratch {
         path
     }
 
-    /// Makes an executable script in it.
-    pub fn script(&self, name: impl AsRef<Path>, text: &str) -> PathBuf {
-        let path = self.file(name, text);
+    /// Makes an executable file in it.
+    pub fn script(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name, content);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
         wait_for_writers(&path);
         path

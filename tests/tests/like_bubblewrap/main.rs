@@ -53,7 +53,7 @@ both! {
                     let world = World { scratch: who.scratch(), show_tree: show_tree.clone() };
                     let text = std::thread::scope(|scope| {
                         let done = scope.spawn(|| {
-                            own_mount_namespace();
+                            own_namespaces();
                             let text = check(&case, who, &world);
                             world.unmount();
                             text
@@ -119,11 +119,12 @@ fn install_show_tree() -> (tempfile::TempDir, PathBuf) {
     (place, show_tree)
 }
 
-/// A copy of the host's mounts for this thread, all of them shared as systemd has them.
-fn own_mount_namespace() {
+/// A copy of the host's mounts for this thread, all of them shared as systemd has them; and message queues of its own:
+/// those of the host come and go while other tests run, and some sides see them.
+fn own_namespaces() {
     // SAFETY: no pointers; only this thread is moved, and it is at its start.
-    let done = unsafe { libc::unshare(libc::CLONE_NEWNS) };
-    assert_eq!(done, 0, "unshare(CLONE_NEWNS)");
+    let done = unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) };
+    assert_eq!(done, 0, "unshare(CLONE_NEWNS | CLONE_NEWIPC)");
     for how in [libc::MS_PRIVATE, libc::MS_SHARED] {
         let none = std::ptr::null();
         // SAFETY: C strings, and null where mount(2) reads nothing.
