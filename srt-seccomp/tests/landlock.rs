@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
-use srt_tests::{Ran, Scratch, Who, both, has, pass_fd, run, skip};
+use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip};
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -13,12 +13,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
-
-/// The kernel's ABI, 0 without Landlock.
-fn abi() -> i64 {
-    // SAFETY: a null pointer and integers: LANDLOCK_CREATE_RULESET_VERSION.
-    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0usize, 0usize, 1u32) }.max(0)
-}
 
 /// Ends a test where the kernel has too old a Landlock: that the tool says so is another test's.
 macro_rules! need {

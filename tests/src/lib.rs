@@ -472,6 +472,18 @@ pub fn am_root() -> bool {
     (unsafe { libc::geteuid() }) == 0
 }
 
+/// The ABI of this kernel's Landlock, 0 without it.
+pub fn landlock_abi() -> i64 {
+    // SAFETY: a null pointer and integers: LANDLOCK_CREATE_RULESET_VERSION.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0usize, 0usize, 1u32) }.max(0)
+}
+
+/// Whether this kernel is Linux MAJOR.MINOR or newer.
+pub fn linux_at_least(version: [u32; 2]) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    release.split('.').map_while(|number| number.parse().ok()).collect::<Vec<_>>() >= version.to_vec()
+}
+
 /// Whether a program is in PATH.
 pub fn has(program: &str) -> bool {
     std::env::split_paths(&path_with_tools()).any(|dir| dir.join(program).is_file())

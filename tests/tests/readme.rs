@@ -320,7 +320,7 @@ both! {
                 let thrown_away = text.contains("--tmp-overlay");
                 assert!(ran.out.contains("tests pass") && place.exists("project/tested") != thrown_away, "{ran:#?}");
             }
-            if text.contains("--tmp-overlay") {
+            if text.contains("--tmp-overlay \"$PWD\"") {
                 assert!(ran.out.contains("made") && !place.exists("project/made"), "{ran:#?}");
             }
             if text.contains("git apply") {
