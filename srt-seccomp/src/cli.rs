@@ -9,7 +9,6 @@ use srt_common::tool::Tool;
 use srt_common::{Error, Result};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 /// What the user asks for.
 #[derive(Debug, PartialEq)]
@@ -108,11 +107,11 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
-    let named = [("--read", options.read), ("--write", options.write), ("--unix", options.unix)];
-    let path = |option| move |Raw(path)| (option, PathBuf::from(path));
     let landlock = Wanted {
         mounts: options.landlock != 0,
-        paths: named.into_iter().flat_map(|(option, paths)| paths.into_iter().map(path(option))).collect(),
+        read: options.read,
+        write: options.write,
+        unix: options.unix,
         connect_tcp: options.connect_tcp,
     };
     if options.landlock > 1 {
@@ -124,7 +123,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
         ));
     }
     // Landlock knows paths and ports, which a filter cannot see.
-    if landlock.names("--unix") {
+    if !landlock.unix.is_empty() {
         rules.retain(|rule| rule.name != "unix");
     }
     if !landlock.connect_tcp.is_empty() {
