@@ -6,7 +6,7 @@ use crate::rules::{self, Rule};
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw};
 use srt_common::tool::Tool;
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, tcp_address};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
@@ -89,8 +89,7 @@ struct Options {
 }
 
 fn port(text: &str) -> std::result::Result<u16, String> {
-    let port = text.parse().ok().filter(|&port| port != 0);
-    port.ok_or_else(|| "expected a port from 1 to 65535".to_owned())
+    tcp_address::parse_port(text).map_err(str::to_owned)
 }
 
 /// The text of `--help`.

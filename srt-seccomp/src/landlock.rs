@@ -125,6 +125,15 @@ impl Wanted {
         Ok(Some(ruleset))
     }
 
+    /// Why PROGRAM cannot be run, if that may be Landlock's doing: what it needs, its loader included, is below no PATH.
+    pub fn explain(&self, failure: Error) -> Error {
+        let hint = "only what is below the paths of --read and --write can be run, loaders and libraries included: add --read /";
+        match self.by_path() && !self.read.iter().any(|Raw(path)| path == "/") {
+            true => failure.hint_for(libc::EACCES, hint),
+            false => failure,
+        }
+    }
+
     /// What a path that the user names leads to, and its path without links.
     fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
         let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
