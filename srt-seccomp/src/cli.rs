@@ -106,13 +106,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
-    let landlock = Wanted {
-        mounts: options.landlock != 0,
-        read: options.read,
-        write: options.write,
-        unix: options.unix,
-        connect_tcp: options.connect_tcp,
-    };
+    let Options { read, write, unix, connect_tcp, .. } = options;
+    let landlock = Wanted { mounts: options.landlock != 0, read, write, unix, connect_tcp };
     if options.landlock > 1 {
         return Err(Error::usage("--landlock: expected once"));
     }
@@ -132,13 +127,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let (alone, request) = match (options.list, options.export) {
         (0, 0) => {
             let (loads, keep_fds) = (loads(&line.options), options.keep_fd);
-            return Ok(Request::Run(Plan {
-                rules,
-                landlock,
-                loads,
-                keep_fds,
-                program: line.program(tool.name)?,
-            }));
+            let program = line.program(tool.name)?;
+            return Ok(Request::Run(Plan { rules, landlock, loads, keep_fds, program }));
         }
         (1, 0) => ("--list", Request::List),
         (0, 1) => ("--export", Request::Export(rules)),

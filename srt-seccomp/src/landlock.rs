@@ -94,9 +94,8 @@ impl Wanted {
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
         let ruleset = Ruleset { fd, files: attr.handled_access_fs };
         if files {
-            for node in NODES {
-                ruleset.add(node, DEVICE, |stat| stat.is(libc::S_IFCHR))?;
-            }
+            let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
+            NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
             fds.iter().try_for_each(|fd| ruleset.add_open(*fd).map(drop))?;
         } else if unix {
             ruleset.add("/", REFER, |_| true)?;
@@ -128,10 +127,8 @@ impl Wanted {
     /// Why PROGRAM cannot be run, if that may be Landlock's doing: what it needs, its loader included, is below no PATH.
     pub fn explain(&self, failure: Error) -> Error {
         let hint = "only what is below the paths of --read and --write can be run, loaders and libraries included: add --read /";
-        match self.by_path() && !self.read.iter().any(|Raw(path)| path == "/") {
-            true => failure.hint_for(libc::EACCES, hint),
-            false => failure,
-        }
+        let limits = self.by_path() && !self.read.iter().any(|Raw(path)| path == "/");
+        if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
     /// What a path that the user names leads to, and its path without links.
