@@ -2,7 +2,8 @@
 
 use crate::child;
 use crate::empty_root::{EmptyRoot, new_filesystem};
-use crate::namespaces::{self, Caller, SEE_CHECK, forbid_user_namespaces, refused};
+use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
+use crate::options::Share;
 use srt_common::sys::fd::{close_range, pipe2};
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock::{self, RulesetAttr};
@@ -30,7 +31,6 @@ type Row = (&'static str, &'static [Kind], fn() -> Answer, &'static str);
 
 const USER: Kind = (libc::CLONE_NEWUSER, "user");
 const PID: Kind = (libc::CLONE_NEWPID, "pid");
-const NET: Kind = (libc::CLONE_NEWNET, "net");
 const IPC: Kind = (libc::CLONE_NEWIPC, "ipc");
 const UTS: Kind = (libc::CLONE_NEWUTS, "uts");
 const CGROUP: Kind = (libc::CLONE_NEWCGROUP, "cgroup");
@@ -56,11 +56,11 @@ const ROWS: [Row; 20] = [
     ("user namespace", &[USER], capability, NO_USER),
     ("max_user_namespaces", &[USER], || forbid_user_namespaces().map(ok), "srt-ns --allow-userns"),
     ("pid namespace", &[USER, PID], || child::is_pid_1().map(ok), "srt-seccomp, srt-relay and srt-connect"),
-    ("net namespace", &[USER, NET], loopback, "srt-ns --share net"),
-    ("ipc namespace", &[USER, IPC], nothing, "srt-ns --share ipc"),
-    ("uts namespace", &[USER, UTS], nothing, "srt-ns --share uts"),
-    ("cgroup namespace", &[USER, CGROUP], nothing, "srt-ns --share cgroup"),
-    ("mount namespace", &[USER, MOUNT], nothing, BY_PATH),
+    ("net namespace", &[USER], || enter_network(Share::default()).map(ok), "srt-ns --share net"),
+    ("ipc namespace", &[USER], || enter(&IPC).map(ok), "srt-ns --share ipc"),
+    ("uts namespace", &[USER], || enter(&UTS).map(ok), "srt-ns --share uts"),
+    ("cgroup namespace", &[USER], || enter(&CGROUP).map(ok), "srt-ns --share cgroup"),
+    ("mount namespace", &[USER], || enter(&MOUNT).map(ok), BY_PATH),
     ("mount API", &[USER], mount_api, BY_PATH),
     ("procfs", &[USER, MOUNT, PID], || procfs(&[]), HOSTS_PROC),
     ("procfs subset=pid", &[USER, MOUNT, PID], || procfs(SUBSET), "srt-mount without --proc-pids"),
@@ -174,16 +174,6 @@ fn seccomp() -> Answer {
 fn capability() -> Answer {
     let what = "no capability works in the user namespace";
     prctl(libc::PR_CAPBSET_DROP, CAP_SETFCAP.into(), 0).map_err(|error| refused(what, &error)).map(ok)
-}
-
-fn loopback() -> Answer {
-    let what = "cannot bring up the loopback interface";
-    namespaces::loopback_up().map_err(|error| refused(what, &error)).map(ok)
-}
-
-/// That the namespaces can be had is all.
-fn nothing() -> Answer {
-    Ok(ok(()))
 }
 
 /// What srt-init's root and srt-mount's trees are made with.
