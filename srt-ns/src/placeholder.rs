@@ -178,13 +178,21 @@ impl Place {
         self.inode.is_some_and(|inode| !self.has(&self.wanted.name, inode))
     }
 
-    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks.
+    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks. That what lies
+    /// under a private name is a leftover the name says, which only those can give who could remove it.
     pub fn clean(&self) {
-        self.sweep();
-        if let Ok(There::Placeholder(file, _)) = self.look()
-            && lock(&file, libc::LOCK_EX)
-        {
-            self.remove(&self.wanted.name, &file);
+        let own = match self.look() {
+            Ok(There::Placeholder(file, _)) => Some((self.wanted.name.clone(), file)),
+            _ => None,
+        };
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names = names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path);
+        let private = names.flat_map(|name| self.open_entry(&name).map(|file| (name, file)));
+        for (name, file) in own.into_iter().chain(private) {
+            if lock(&file, libc::LOCK_EX) {
+                self.remove(&name, &file);
+            }
         }
     }
 
@@ -280,21 +288,6 @@ impl Place {
                       directory of your own";
         let marked = marked.context(|| "cannot mark it");
         marked.map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
-    }
-
-    /// Removes what was left under a private name by one who was killed. That it is a leftover its name says, which only
-    /// those can give who could remove it.
-    fn sweep(&self) {
-        let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
-        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        for name in names.filter(|name| name.to_str().is_some_and(is_private)) {
-            if let Ok(name) = c_path(name)
-                && let Ok(file) = self.open_entry(&name)
-                && lock(&file, libc::LOCK_EX)
-            {
-                self.remove(&name, &file);
-            }
-        }
     }
 
     /// Removes an entry if it still is this inode and empty. If it is not empty any more, it is the user's from now on.
