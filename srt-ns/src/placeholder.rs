@@ -214,9 +214,8 @@ impl Place {
                     _ => self.remove(name, &file),
                 },
                 There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != *directory => {
-                    let (this, other) =
-                        if *directory { ("directory", "file") } else { ("file", "directory") };
-                    let text = format!("a {this} is asked for, and another sandbox has a {other} there");
+                    let (new, old) = if *directory { ("directory", "file") } else { ("file", "directory") };
+                    let text = format!("a {new} is asked for, and another sandbox has a {old} there");
                     return Err(Error::failed(text));
                 }
                 // Whoever removes it has it locked exclusively: so it stands, or is gone by now.

@@ -261,8 +261,7 @@ fn find(option: &str, lists: &[String]) -> Result<Vec<&'static Rule>> {
     let rule = |name: &str| {
         RULES.iter().find(|rule| rule.name == name).ok_or_else(|| {
             let known = RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ");
-            let name = decode(name);
-            let name = name.display();
+            let name = decode(name).to_string_lossy().into_owned();
             Error::usage(format!("{option}: there is no rule \"{name}\"; expected any of {known}"))
         })
     };
