@@ -24,6 +24,7 @@ struct RuleAttr {
     allowed_access: u64,
     object: u64,
 }
+const _: () = assert!(cfg!(target_endian = "little"));
 
 const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
 /// For what a descriptor is open on (O_PATH will do) and all below it. EBADFD: it is on no file system with paths.
