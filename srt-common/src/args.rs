@@ -62,9 +62,10 @@ fn form(tool: &str) -> String {
 }
 
 /// The bytes of one argument as a string in which every byte is one character (ISO 8859-1), since argh takes
-/// UTF-8 only and a path may be anything. A bare `help` is marked: argh would take it for a request for help.
+/// UTF-8 only and a path may be anything. A bare `help` is marked: argh would take it for a request for help. So is what begins
+/// with a `+`: Rust's parsers would take that for the sign of a number.
 fn encode(arg: &OsString) -> String {
-    let mark = if arg == "help" { "\u{100}" } else { "" };
+    let mark = if arg == "help" || arg.as_bytes().starts_with(b"+") { "\u{100}" } else { "" };
     mark.chars().chain(arg.as_bytes().iter().map(|&byte| char::from(byte))).collect()
 }
 
@@ -83,6 +84,12 @@ impl FromStr for Raw {
     fn from_str(value: &str) -> Result<Self, String> {
         Ok(Self(decode(value)))
     }
+}
+
+/// Digits alone as a number: `parse` would take a `+` as well.
+pub fn decimal<T: FromStr>(text: &[u8]) -> Option<T> {
+    let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok()
 }
 
 /// Seconds, perhaps with a fraction. `None` is 0: never.
@@ -235,6 +242,12 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_no_number_may_begin_with_a_plus() {
+        let parsed = parse::<Options>("t", &words(&["--path", "+7"]));
+        assert_eq!(parsed, Ok(Options { path: vec![Raw(OsString::from("+7"))], number: None }));
+    }
+
+    #[test]
     fn a_complaint_is_one_line_and_names_the_option() {
         for bad in
             [vec!["--nope"], vec!["--number"], vec!["--number", "x"], vec!["--number", "1", "--number", "2"]]
@@ -253,6 +266,7 @@ mod tests {
     fn a_value_that_is_no_number_and_the_usual_other_forms_are_told_in_words() {
         let of = |bad: &[&str]| parse::<Options>("t", &words(bad)).expect_err("bad options");
         assert_eq!(of(&["--number", "x"]).message, "--number x: expected a number");
+        assert_eq!(of(&["--number", "+7"]).message, "--number +7: expected a number");
         assert_eq!(of(&["--number", "70000"]).message, "--number 70000: expected a number");
         assert_eq!(of(&["--number=7"]).message, "--number=7: unknown option");
         assert_eq!(of(&["--number=7"]).hint.as_deref(), Some("write --number 7: two words, without ="));

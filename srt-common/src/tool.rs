@@ -1,7 +1,7 @@
 //! The frame of every tool's `main`: what is checked before anything else, what all five answer alike, and how an end
 //! is told.
 
-use crate::args::CommandLine;
+use crate::args::{CommandLine, decimal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::ignore_signals;
 use crate::fds::{say, write_all};
@@ -10,6 +10,7 @@ use crate::status::{Event, StatusFd};
 use crate::sys::{fd, file, process, start};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// What the tools exit with when they fail themselves.
@@ -159,7 +160,7 @@ fn open_standard_descriptors() -> Result<()> {
 fn early_status(options: &[OsString]) -> Option<StatusFd> {
     let mut words = options.iter();
     words.find(|word| *word == "--status-fd")?;
-    StatusFd::new(words.next()?.to_str()?.parse().ok()?).ok()
+    StatusFd::new(decimal(words.next()?.as_bytes())?).ok()
 }
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.

@@ -6,7 +6,7 @@ use crate::overlay;
 use crate::pins::Pins;
 use crate::source::{Host, Opened, Writes};
 use crate::tree::{self, Dest, Missing, Root};
-use crate::{dev, proc};
+use crate::{dev, proc, sysfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{
     CWD, fchmod, fchmodat, mkdirat, mknodat, openat, openat2, readlinkat, symlinkat,
@@ -90,7 +90,7 @@ impl<'a> Build<'a> {
                 let tree = self.own(tmpfs(0o755, None)?, dest, 0o755)?;
                 dev::fill(&tree.fd, nodes)
             }
-            Opened::Sys(tree, cgroups) => cgroups.mount_in(&self.own(tree, dest, 0o755)?.fd),
+            Opened::Sys(tree, cgroups) => sysfs::mount_cgroups(&cgroups, &self.own(tree, dest, 0o755)?.fd),
             Opened::Inside(inside) => self.inside(dest, inside),
         }
     }

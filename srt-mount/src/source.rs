@@ -137,7 +137,7 @@ impl<'a> Host<'a> {
                 Opened::Overlay(layers, writes)
             }
             Action::Dev => Opened::Dev(self.nodes()?),
-            Action::Sys => Opened::Sys(sysfs::new()?, Cgroups::new()?),
+            Action::Sys => Opened::Sys(sysfs::new()?, sysfs::cgroups()?),
             Action::Inside(inside) => Opened::Inside(inside),
         })
     }

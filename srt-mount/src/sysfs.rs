@@ -22,64 +22,61 @@ pub fn new() -> Result<Tree> {
 
 /// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'
 /// names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
-#[derive(Debug)]
-pub struct Cgroups(Vec<(String, Tree)>);
+pub type Cgroups = Vec<(String, Tree)>;
 
-impl Cgroups {
-    /// # Errors
-    /// What cannot be made, with a hint.
-    pub fn new() -> Result<Self> {
-        let text =
-            std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
-        hierarchies(&text).into_iter().map(Self::hierarchy).collect::<Result<_>>().map(Self)
+/// # Errors
+/// What cannot be made, with a hint.
+pub fn cgroups() -> Result<Cgroups> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
+    hierarchies(&text).into_iter().map(hierarchy).collect()
+}
+
+/// `name=systemd` has no controllers, the empty one is that of version 2.
+fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
+    let option = |word: &str| {
+        let (key, value) = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
+        Ok((c_path(key)?, value.map(c_path).transpose()?))
+    };
+    let words = controllers.split(',').filter(|word| !word.is_empty());
+    let options = words.map(option).collect::<io::Result<Vec<_>>>().context(|| "path")?;
+    let options: Vec<_> = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref())).collect();
+    let (what, kind) = match controllers {
+        "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
+        _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
+    };
+    // cgroup_init_fs_context() in kernel/cgroup/cgroup.c asks for CAP_SYS_ADMIN over the cgroup namespace.
+    let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
+                /sys /sys";
+    let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
+    let tree = new_filesystem(&what, kind, &options, INERT).map(|tree| (name, tree));
+    tree.map_err(|error| error.hint_for(libc::EPERM, hint))
+}
+
+/// Mounts them at `fs/cgroup`.
+///
+/// # Errors
+/// What cannot be mounted.
+pub fn mount_cgroups(cgroups: &[(String, Tree)], sys: &OwnedFd) -> Result<()> {
+    let cannot = || "cannot mount on fs/cgroup";
+    if let [(name, tree)] = cgroups
+        && name.is_empty()
+    {
+        return move_mount(&tree.fd, sys, c"fs/cgroup").context(cannot);
     }
-
-    /// `name=systemd` has no controllers, the empty one is that of version 2.
-    fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
-        let option = |word: &str| match word.split_once('=') {
-            Some((key, value)) => Ok((c_path(key)?, Some(c_path(value)?))),
-            None => Ok((c_path(word)?, None)),
+    let Tree { fd: directory, .. } = tmpfs(0o755, None)?;
+    move_mount(&directory, sys, c"fs/cgroup").context(cannot)?;
+    for (name, tree) in cgroups {
+        let name = if name.is_empty() { "unified" } else { name };
+        let mount = || {
+            let c_name = c_path(name)?;
+            mkdirat(&directory, &c_name, 0o755)?;
+            move_mount(&tree.fd, &directory, &c_name)?;
+            let mut aliases = name.split(',').filter(|alias| *alias != name);
+            aliases.try_for_each(|alias| symlinkat(&c_name, &directory, &c_path(alias)?))
         };
-        let words = controllers.split(',').filter(|word| !word.is_empty());
-        let options = words.map(option).collect::<io::Result<Vec<_>>>().context(|| "path")?;
-        let options: Vec<_> = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref())).collect();
-        let (what, kind) = match controllers {
-            "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
-            _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
-        };
-        // cgroup_init_fs_context() in kernel/cgroup/cgroup.c asks for CAP_SYS_ADMIN over the cgroup namespace.
-        let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
-                    /sys /sys";
-        let tree = new_filesystem(&what, kind, &options, INERT);
-        let tree = tree.map_err(|error| error.hint_for(libc::EPERM, hint))?;
-        Ok((controllers.strip_prefix("name=").unwrap_or(controllers).to_owned(), tree))
+        mount().context(|| format!("cannot mount on fs/cgroup/{name}"))?;
     }
-
-    /// Mounts them at `fs/cgroup`.
-    ///
-    /// # Errors
-    /// What cannot be mounted.
-    pub fn mount_in(&self, sys: &OwnedFd) -> Result<()> {
-        let cannot = || "cannot mount on fs/cgroup";
-        if let [(name, tree)] = self.0.as_slice()
-            && name.is_empty()
-        {
-            return move_mount(&tree.fd, sys, c"fs/cgroup").context(cannot);
-        }
-        let directory = tmpfs(0o755, None)?;
-        move_mount(&directory.fd, sys, c"fs/cgroup").context(cannot)?;
-        for (name, tree) in &self.0 {
-            let name = if name.is_empty() { "unified" } else { name };
-            let cannot = || format!("cannot mount on fs/cgroup/{name}");
-            let c_name = c_path(name).context(cannot)?;
-            mkdirat(&directory.fd, &c_name, 0o755).context(cannot)?;
-            move_mount(&tree.fd, &directory.fd, &c_name).context(cannot)?;
-            for alias in name.split(',').filter(|alias| *alias != name) {
-                c_path(alias).and_then(|alias| symlinkat(&c_name, &directory.fd, &alias)).context(cannot)?;
-            }
-        }
-        set_attributes(&directory.fd, INERT, false).context(|| "mount_setattr of fs/cgroup")
-    }
+    set_attributes(&directory, INERT, false).context(|| "mount_setattr of fs/cgroup")
 }
 
 /// The controllers of each hierarchy in /proc/self/cgroup.

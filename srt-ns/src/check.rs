@@ -2,21 +2,20 @@
 
 use crate::child;
 use crate::empty_root::{EmptyRoot, new_filesystem};
-use crate::namespaces::{self, Caller, SEE_CHECK, forbid_user_namespaces, refused};
+use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
+use crate::options::Share;
 use srt_common::sys::fd::{close_range, pipe2};
-use srt_common::sys::file::{CWD, fsetxattr, fstatfs, openat, openat2};
-use srt_common::sys::landlock::{
-    RulesetAttr, landlock_create_ruleset, landlock_create_ruleset_version, landlock_restrict_self,
-};
+use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
+use srt_common::sys::landlock::{self, RulesetAttr};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
-use srt_common::sys::process::{self, Change, End, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
+use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{Tool, require_kernel};
 use srt_common::{Context, Error, Result, fds};
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// The result (ok, limited, no), the cause and the remedy.
 type Told = [String; 3];
@@ -32,7 +31,6 @@ type Row = (&'static str, &'static [Kind], fn() -> Answer, &'static str);
 
 const USER: Kind = (libc::CLONE_NEWUSER, "user");
 const PID: Kind = (libc::CLONE_NEWPID, "pid");
-const NET: Kind = (libc::CLONE_NEWNET, "net");
 const IPC: Kind = (libc::CLONE_NEWIPC, "ipc");
 const UTS: Kind = (libc::CLONE_NEWUTS, "uts");
 const CGROUP: Kind = (libc::CLONE_NEWCGROUP, "cgroup");
@@ -46,8 +44,10 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 
 const SUBSET: &[(&CStr, Option<&CStr>)] = &[(c"subset", Some(c"pid"))];
 
-/// What the chain srt-ns, srt-mount, srt-seccomp needs.
-const NEEDED: [Row; 15] = [
+/// The first of the rows: what the chain srt-ns, srt-mount, srt-seccomp needs.
+const NEEDED: usize = 15;
+
+const ROWS: [Row; 20] = [
     ("kernel", &[], kernel, "nothing"),
     ("close_range", &[], descriptors, "nothing"),
     ("pidfds", &[], pidfds, ALL_BUT_NS),
@@ -56,16 +56,13 @@ const NEEDED: [Row; 15] = [
     ("user namespace", &[USER], capability, NO_USER),
     ("max_user_namespaces", &[USER], || forbid_user_namespaces().map(ok), "srt-ns --allow-userns"),
     ("pid namespace", &[USER, PID], || child::is_pid_1().map(ok), "srt-seccomp, srt-relay and srt-connect"),
-    ("net namespace", &[USER, NET], loopback, "srt-ns --share net"),
-    ("ipc namespace", &[USER, IPC], nothing, "srt-ns --share ipc"),
-    ("uts namespace", &[USER, UTS], nothing, "srt-ns --share uts"),
-    ("cgroup namespace", &[USER, CGROUP], nothing, "srt-ns --share cgroup"),
-    ("mount namespace", &[USER, MOUNT], nothing, BY_PATH),
+    ("net namespace", &[USER], || enter_network(Share::default()).map(ok), "srt-ns --share net"),
+    ("ipc namespace", &[USER], || enter(&IPC).map(ok), "srt-ns --share ipc"),
+    ("uts namespace", &[USER], || enter(&UTS).map(ok), "srt-ns --share uts"),
+    ("cgroup namespace", &[USER], || enter(&CGROUP).map(ok), "srt-ns --share cgroup"),
+    ("mount namespace", &[USER], || enter(&MOUNT).map(ok), BY_PATH),
     ("mount API", &[USER], mount_api, BY_PATH),
     ("procfs", &[USER, MOUNT, PID], || procfs(&[]), HOSTS_PROC),
-];
-
-const WANTED: [Row; 5] = [
     ("procfs subset=pid", &[USER, MOUNT, PID], || procfs(SUBSET), "srt-mount without --proc-pids"),
     ("overlay", &[USER], overlay, "srt-mount without overlays"),
     ("Landlock", &[], landlock, "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix"),
@@ -80,17 +77,22 @@ const WANTED: [Row; 5] = [
 pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     tool.take_status(status_fd)?;
     let (mut missing, mut told) = (vec![], vec![]);
-    for (at, row @ (name, _, _, without)) in NEEDED.iter().chain(&WANTED).enumerate() {
-        let [result, cause, remedy] = ask(tool, row).unwrap_or_else(no);
-        if result == "no" && at < NEEDED.len() {
+    for (at, (name, kinds, probe, without)) in ROWS.iter().enumerate() {
+        let tried = in_child(tool, name, || {
+            kinds.iter().try_for_each(enter)?;
+            // The first process of a new pid namespace.
+            in_child(tool, "PID 1", probe)
+        });
+        let [result, cause, remedy] = tried.unwrap_or_else(no);
+        if result == "no" && at < NEEDED {
             missing.push(*name);
         }
         let remedy = if remedy == namespaces::APPARMOR { profile().unwrap_or(remedy) } else { remedy };
         let mut text = format!("{name:<20} {result:<8} {cause}").trim_end().to_owned();
+        if !remedy.is_empty() && !told.contains(&remedy) {
+            text.push_str(&format!("\n    remedy: {remedy}"));
+        }
         if result != "ok" {
-            if !remedy.is_empty() && !told.contains(&remedy) {
-                text.push_str(&format!("\n    remedy: {remedy}"));
-            }
             text.push_str(&format!("\n    still works: {without}"));
         }
         tool.print(&(text + "\n"))?;
@@ -105,72 +107,48 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     }
 }
 
-/// What a row says, from a child and a pipe.
-fn ask(tool: &Tool, row: &Row) -> Answer {
+/// What a probe says in a child, through a pipe. A filter may kill instead of refusing.
+fn in_child(tool: &Tool, name: &str, probe: impl FnOnce() -> Answer) -> Answer {
     let (answers, answer) = pipe2(0).context(|| "pipe")?;
-    let pid = child::spawn_untied(tool, row.0, || {
-        try_in_namespaces(tool, row, &answer);
+    let pid = child::spawn_untied(tool, name, || {
+        let _gone = fds::write_all(answer.as_raw_fd(), probe().unwrap_or_else(no).join("\0").as_bytes());
         process::exit(0)
     })?;
     drop(answer);
     let text = io::read_to_string(File::from(answers)).context(|| "read")?;
-    let end = waitid(Some(pid), libc::WEXITED).context(|| "waitid")?;
+    let Some((_, Change::Ended(end))) = waitid(Some(pid), libc::WEXITED).context(|| "waitid")? else {
+        return Err(Error::failed("the process that tried it is not dead"));
+    };
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
-    words.try_into().map_err(|_| match end {
-        Some((_, Change::Ended(end))) => no_answer(end),
-        _ => Error::failed("the process that tried it is not dead"),
+    words.try_into().map_err(|_| {
+        Error::failed(format!("the process that tried it gave no answer: {end}"))
+            .hint("a seccomp filter in front may kill: see the container's profile")
     })
 }
 
-/// In the child: enters the namespaces, and has the row tried there, by the first process of a new pid namespace.
-fn try_in_namespaces(tool: &Tool, (_, kinds, probe, _): &Row, pipe: &OwnedFd) {
-    let answer = |answer: Answer| {
-        let _gone = fds::write_all(pipe.as_raw_fd(), answer.unwrap_or_else(no).join("\0").as_bytes());
-    };
-    let entered = kinds.iter().try_for_each(|&(flag, name)| match flag {
+fn enter(&(flag, name): &Kind) -> Result<()> {
+    match flag {
         libc::CLONE_NEWUSER => namespaces::enter_user_for_helpers(Caller::current()?).map(drop),
         _ => unshare(flag).map_err(|error| refused(&format!("cannot create a {name} namespace"), &error)),
-    });
-    let tried = entered.and_then(|()| {
-        child::spawn_untied(tool, "PID 1", || {
-            answer(probe());
-            process::exit(0)
-        })
-    });
-    match tried.map(|pid| waitid(Some(pid), libc::WEXITED)) {
-        Err(error) => answer(Err(error)),
-        Ok(Ok(Some((_, Change::Ended(end @ End::Signaled(_)))))) => answer(Err(no_answer(end))),
-        Ok(_) => {}
     }
-}
-
-/// A filter may kill instead of refusing.
-fn no_answer(end: End) -> Error {
-    Error::failed(format!("the process that tried it gave no answer: {end}"))
-        .hint("a seccomp filter in front may kill: see the container's profile")
 }
 
 fn no(error: Error) -> Told {
     let remedy = error.hint.as_deref().unwrap_or("");
-    let remedy = remedy.strip_suffix(SEE_CHECK).unwrap_or(remedy);
-    ["no".to_owned(), error.shown_message(), remedy.to_owned()]
-}
-
-fn limited(cause: impl Into<String>, remedy: &str) -> Told {
-    ["limited".to_owned(), cause.into(), remedy.to_owned()]
-}
-
-fn ok_with(detail: String) -> Told {
-    ["ok".to_owned(), detail, String::new()]
+    told("no", error.shown_message(), remedy.strip_suffix(SEE_CHECK).unwrap_or(remedy))
 }
 
 fn ok(_done: impl Sized) -> Told {
-    ok_with(String::new())
+    told("ok", "", "")
+}
+
+fn told(result: &str, cause: impl Into<String>, remedy: &str) -> Told {
+    [result.to_owned(), cause.into(), remedy.to_owned()]
 }
 
 fn kernel() -> Answer {
     require_kernel()?;
-    process::uname().context(|| "uname").map(ok_with)
+    process::uname().context(|| "uname").map(|release| told("ok", release, ""))
 }
 
 fn descriptors() -> Answer {
@@ -184,8 +162,8 @@ fn pidfds() -> Answer {
 
 fn seccomp() -> Answer {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-    let allow = (libc::BPF_RET | libc::BPF_K) as u16;
-    let all = [libc::sock_filter { code: allow, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    let all = [libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
     let in_front = "a seccomp filter in front refuses further ones: see the container's profile";
     let without = "the kernel was built without CONFIG_SECCOMP_FILTER";
     let loaded = prctl_set_seccomp(&all).context(|| "prctl(PR_SET_SECCOMP)").map(ok);
@@ -196,16 +174,6 @@ fn seccomp() -> Answer {
 fn capability() -> Answer {
     let what = "no capability works in the user namespace";
     prctl(libc::PR_CAPBSET_DROP, CAP_SETFCAP.into(), 0).map_err(|error| refused(what, &error)).map(ok)
-}
-
-fn loopback() -> Answer {
-    let what = "cannot bring up the loopback interface";
-    namespaces::loopback_up().map_err(|error| refused(what, &error)).map(ok)
-}
-
-/// That the namespaces can be had is all.
-fn nothing() -> Answer {
-    Ok(ok(()))
 }
 
 /// What srt-init's root and srt-mount's trees are made with.
@@ -230,44 +198,38 @@ fn overlay() -> Answer {
     let host = openat(&CWD, c"/", libc::O_PATH, 0).and_then(|root| fstatfs(&root)).context(|| "/")?;
     let tmpfs = EmptyRoot::new()?;
     fchdir(tmpfs.directory()).context(|| "fchdir")?;
-    ["lower", "upper", "work"].iter().try_for_each(fs::create_dir).context(|| "mkdir")?;
-    let options = [
-        (c"lowerdir", Some(c"lower")),
-        (c"upperdir", Some(c"upper")),
-        (c"workdir", Some(c"work")),
-        (c"userxattr", None),
-    ];
+    let layers = [c"lowerdir", c"upperdir", c"workdir"];
+    layers.iter().try_for_each(|name| mkdirat(&CWD, name, 0o700)).context(|| "mkdir")?;
+    let [lower, upper, work] = layers.map(|name| (name, Some(name)));
     let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
-    let made = new_filesystem(c"overlay", &options, 0).context(|| "cannot make an overlay");
-    made.map_err(|error| error.hint_for(libc::ENODEV, hint))?;
+    let made = new_filesystem(c"overlay", &[lower, upper, work, (c"userxattr", None)], 0);
+    made.context(|| "cannot make an overlay").map_err(|error| error.hint_for(libc::ENODEV, hint))?;
+    let on_overlay = "the root is an overlay, on which no overlay's RWSRC can lie";
     Ok(match host {
-        OVERLAYFS_SUPER_MAGIC => limited(
-            "the root is an overlay, on which no overlay's RWSRC can lie",
-            "--tmp-overlay, or RWSRC and WORKDIR on another file system",
-        ),
+        OVERLAYFS_SUPER_MAGIC => {
+            told("limited", on_overlay, "--tmp-overlay, or RWSRC and WORKDIR on another file system")
+        }
         _ => ok(()),
     })
 }
 
 fn landlock() -> Answer {
     let tried = || {
-        let abi = landlock_create_ruleset_version().context(|| "landlock_create_ruleset")?;
+        let what = || "landlock_create_ruleset";
+        let abi = landlock::landlock_create_ruleset_version().context(what)?;
         // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
         let all = RulesetAttr { handled_access_fs: 1, ..RulesetAttr::default() };
-        let ruleset = landlock_create_ruleset(&all).context(|| "landlock_create_ruleset")?;
+        let ruleset = landlock::landlock_create_ruleset(&all).context(what)?;
         prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-        landlock_restrict_self(&ruleset).context(|| "landlock_restrict_self")?;
-        Ok(abi)
+        landlock::landlock_restrict_self(&ruleset).context(|| "landlock_restrict_self").map(|()| abi)
     };
     let off = "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
-    let abi = tried().map_err(|error: Error| error.hint(off))?;
+    let abi = tried().map_err(|error| error.hint(off))?;
+    let too_old = format!("ABI {abi}: no --landlock, --read and --write");
     Ok(match abi {
-        ..5 => limited(
-            format!("ABI {abi}: no --landlock, --read and --write"),
-            "Linux 6.10 or newer, which has ABI 5",
-        ),
-        5..9 => ok_with(format!("ABI {abi}; --unix needs ABI 9 (Linux 7.1)")),
-        _ => ok_with(format!("ABI {abi}")),
+        ..5 => told("limited", too_old, "Linux 6.10 or newer, which has ABI 5"),
+        5..9 => told("ok", format!("ABI {abi}; --unix needs ABI 9 (Linux 7.1)"), ""),
+        _ => told("ok", format!("ABI {abi}"), ""),
     })
 }
 
@@ -281,13 +243,12 @@ fn xattrs() -> Answer {
 
 /// seccomp(2): filters are inherited, and what one refuses no other gives back. One may refuse the question, too.
 fn outer_filter() -> Answer {
+    let seen = "a seccomp filter is in front of the tools already";
+    let remedy = "none, if all else is ok; in a container, docker run --security-opt seccomp=unconfined";
     Ok(match prctl(libc::PR_GET_SECCOMP, 0, 0).map_err(|error| error.raw_os_error()) {
         // A kernel without seccomp.
         Ok(0) | Err(Some(libc::EINVAL)) => ok(()),
-        _ => limited(
-            "a seccomp filter is in front of the tools already",
-            "none, if all else is ok; in a container, docker run --security-opt seccomp=unconfined",
-        ),
+        _ => told("limited", seen, remedy),
     })
 }
 
@@ -295,14 +256,9 @@ fn outer_filter() -> Answer {
 /// for a path that cannot be written in one.
 fn profile() -> Option<String> {
     let path = std::env::current_exe().ok()?.into_os_string().into_string().ok()?;
-    if path.contains(char::is_control) {
-        return None;
-    }
-    let mut quoted = String::new();
-    for c in path.chars() {
-        quoted.extend(Some('\\').filter(|_| "\\\"*?[]{}^@".contains(c)));
-        quoted.push(c);
-    }
+    let path = Some(path).filter(|path| !path.contains(char::is_control))?;
+    let escape = |c: char| if "\\\"*?[]{}^@".contains(c) { format!("\\{c}") } else { c.to_string() };
+    let quoted: String = path.chars().map(escape).collect();
     Some(format!(
         "as root, or sysctl kernel.apparmor_restrict_unprivileged_userns=0:\n\
          cat >/etc/apparmor.d/srt-ns <<'END'\n\

@@ -87,8 +87,8 @@ impl Helpers {
                 add(&link.text, &link.socket, place.id());
             }
         }
-        for (wanted, place) in plan.placeholders.iter().zip(&self.placeholders) {
-            add(&wanted.text, &wanted.parent, place.parent_id);
+        for Place { wanted, parent_id, .. } in &self.placeholders {
+            add(&wanted.text, &wanted.parent, *parent_id);
         }
         Ok(words)
     }
@@ -282,7 +282,7 @@ impl Helpers {
     /// Tells which placeholders others have removed while the sandbox ran.
     pub fn report_lost_placeholders(&self, tool: &Tool) {
         for place in self.placeholders.iter().filter(|place| place.is_lost()) {
-            tell(tool, "placeholder-lost", "placeholder", &place.text, LOST);
+            tell(tool, "placeholder-lost", "placeholder", &place.wanted.text, LOST);
         }
     }
 

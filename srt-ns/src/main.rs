@@ -72,7 +72,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     if !helpers.start(tool, &plan, &life, inherited, wakers)? {
         return Ok(125);
     }
-    namespaces::enter_pid_for_children(&plan)?;
+    namespaces::enter_pid_for_children(plan.share)?;
 
     // 4. PID 1 and the command, which get ready while the network namespace is made; and until everything is dead.
     let mut supervisor = Supervisor {

@@ -52,7 +52,7 @@ pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
 pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     let others = flags(plan.share);
     if plan.share.user {
-        unshare_seen(others).map_err(|error| refused_to(plan, OTHERS, &error))?;
+        unshare_seen(others).map_err(|error| refused_to(plan.share, OTHERS, &error))?;
     } else {
         enter_mapped(caller, plan.uid.unwrap_or(caller.uid), plan.gid.unwrap_or(caller.gid), others)?;
         if !plan.allow_userns {
@@ -71,26 +71,25 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
 ///
 /// # Errors
 /// What the kernel says, with a hint for the refusals that users meet.
-pub fn enter_network(plan: &Plan) -> Result<Option<fs::File>> {
-    if plan.share.net {
+pub fn enter_network(share: Share) -> Result<Option<fs::File>> {
+    if share.net {
         return Ok(None);
     }
     let open = || fs::File::open("/proc/self/ns/net").context(|| "cannot open /proc/self/ns/net");
     let callers = open()?;
-    unshare(libc::CLONE_NEWNET).map_err(|error| refused_to(plan, "cannot create a net namespace", &error))?;
+    unshare(libc::CLONE_NEWNET)
+        .map_err(|error| refused_to(share, "cannot create a net namespace", &error))?;
     let new = open()?;
     let inode =
         |file: &fs::File| file.metadata().map(|meta| meta.ino()).context(|| "fstat of a net namespace");
     if inode(&new)? == inode(&callers)? {
         return Err(Error::failed("cannot create a net namespace: unshare had no effect"));
     }
-    loopback_up().map_err(|error| refused_to(plan, "cannot bring up the loopback interface", &error))?;
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM);
+    socket
+        .and_then(|socket| ioctl_siocsifflags(&socket, b"lo", libc::IFF_UP | libc::IFF_RUNNING))
+        .map_err(|error| refused_to(share, "cannot bring up the loopback interface", &error))?;
     Ok(Some(new))
-}
-
-pub(crate) fn loopback_up() -> io::Result<()> {
-    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
-    ioctl_siocsifflags(&socket, b"lo", libc::IFF_UP | libc::IFF_RUNNING)
 }
 
 /// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
@@ -119,8 +118,8 @@ pub fn empty_bounding_set() -> Result<()> {
 ///
 /// # Errors
 /// What unshare(2) says.
-pub fn enter_pid_for_children(plan: &Plan) -> Result<()> {
-    unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(plan, "cannot create a pid namespace", &error))
+pub fn enter_pid_for_children(share: Share) -> Result<()> {
+    unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(share, "cannot create a pid namespace", &error))
 }
 
 /// unshare(2), seen to have been done: an outer filter may answer for the kernel. What else is made here shows by what
@@ -208,9 +207,9 @@ fn refused_user(error: &io::Error) -> Error {
 }
 
 /// [`refused`] to a caller who may have kept its own user namespace, and with it no more than its own capabilities.
-fn refused_to(plan: &Plan, what: &str, error: &io::Error) -> Error {
+fn refused_to(share: Share, what: &str, error: &io::Error) -> Error {
     match error.raw_os_error() {
-        Some(libc::EPERM) if plan.share.user => Error::system(what, error).hint(
+        Some(libc::EPERM) if share.user => Error::system(what, error).hint(
             "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or \
              run srt-ns as root",
         ),

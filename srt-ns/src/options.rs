@@ -317,9 +317,7 @@ fn publish(Raw(value): &Raw) -> Result<Link> {
 }
 
 fn link(text: String, port: Option<&[u8]>, socket: Option<&[u8]>, form: &str) -> Result<Link> {
-    let digits = port.filter(|port| port.iter().all(u8::is_ascii_digit));
-    let number = digits.and_then(|port| std::str::from_utf8(port).ok()).and_then(|port| port.parse().ok());
-    match (number, socket) {
+    match (port.and_then(args::decimal), socket) {
         (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
             Ok(Link { text, port, socket: PathBuf::from(OsString::from_vec(socket.to_vec())) })
         }

@@ -27,7 +27,7 @@ use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -54,16 +54,12 @@ impl Placeholder {
         // The last part as it is written: to Path `x/.` is `x`. Its parent() has no `/` and `/.` at the end, with which a
         // link would be followed.
         let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
-        let (Some(name), Some(parent)) =
-            (name.filter(|name| !matches!(*name, b"." | b"..")), Path::new(value).parent())
-        else {
-            return Err(Error::usage(format!(
-                "{text}: expected a path that ends in a name (and / for a directory)"
-            )));
-        };
-        let parent = if parent == "" { Path::new(".") } else { parent }.to_owned();
+        let name = name.filter(|name| !matches!(*name, b"." | b"..")).ok_or_else(|| {
+            Error::usage(format!("{text}: expected a path that ends in a name (and / for a directory)"))
+        })?;
+        let parent = Path::new(value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
         let name = c_path(OsStr::from_bytes(name)).context(|| &text)?;
-        Ok(Self { text, parent, name, directory: value.as_bytes().ends_with(b"/") })
+        Ok(Self { text, parent: parent.to_owned(), name, directory: value.as_bytes().ends_with(b"/") })
     }
 }
 
@@ -71,12 +67,11 @@ impl Placeholder {
 /// changes nothing.
 #[derive(Debug)]
 pub struct Place {
-    /// The option as the user wrote it.
-    pub text: String,
-    name: CString,
-    directory: bool,
-    parent: OwnedFd,
-    /// Device and inode of the directory.
+    /// What the user asked for.
+    pub wanted: Placeholder,
+    /// The directory.
+    pub parent: OwnedFd,
+    /// Its device and inode.
     pub parent_id: (u32, u32, u64),
     /// The placeholder that stands there, for the supervisor. `None`: nothing yet, or what the user has there.
     inode: Option<(u32, u32, u64)>,
@@ -99,6 +94,8 @@ const PRIVATE: &str = ".srt-placeholder-";
 const TRIES: u32 = 150;
 /// Of these, how many leave alone what somebody has locked exclusively.
 const PATIENCE: u32 = 100;
+/// What the kernel says of one's own step when somebody else was faster, or has swept the entry away.
+const FASTER: [i32; 3] = [libc::ENOENT, libc::EEXIST, libc::EAGAIN];
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often the end tries: a process that was killed may not be dead yet.
 const LAST_TRIES: u32 = 3;
@@ -111,7 +108,8 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = vec![];
     for wanted in &plan.placeholders {
         let place = Place::open(wanted).map_err(|error| error.within(&wanted.text))?;
-        if places.iter().any(|other| (other.parent_id, &other.name) == (place.parent_id, &place.name)) {
+        let is_same = |other: &Place| other.parent_id == place.parent_id && other.wanted.name == wanted.name;
+        if places.iter().any(is_same) {
             return Err(Error::usage(format!("{}: the same place is named twice", wanted.text)));
         }
         places.push(place);
@@ -129,7 +127,7 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
     umask(0o077);
     let mut held = vec![];
     for place in places.iter().take_while(|_| !is_ready(life.pidfd(), libc::POLLIN)) {
-        let file = place.stand().map_err(|error| error.within(&place.text))?;
+        let file = place.stand().map_err(|error| error.within(&place.wanted.text))?;
         held.extend(file.map(|file| (place, file)));
     }
     Ok(held)
@@ -140,7 +138,7 @@ pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
         for _ in 0..LAST_TRIES {
             if lock(&file, libc::LOCK_EX) {
-                place.remove(&place.name, &file);
+                place.remove(&place.wanted.name, &file);
                 break;
             }
             thread::sleep(PAUSE);
@@ -150,76 +148,78 @@ pub fn release(held: Vec<(&Place, OwnedFd)>) {
 
 impl Place {
     fn open(wanted: &Placeholder) -> Result<Self> {
-        let Placeholder { text, parent: path, name, directory } = wanted.clone();
+        let path = &wanted.parent;
         let what = || format!("cannot open {}", path.display());
         // Readable, since there is no mark through an O_PATH descriptor. A link in its place is not followed: an earlier
         // run could have put it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let parent = c_path(&path).and_then(|path| openat(&CWD, &path, flags, 0)).context(what);
-        let parent = parent.map_err(|error| {
+        let opened = c_path(path).and_then(|path| openat(&CWD, &path, flags, 0)).context(what);
+        let parent = opened.map_err(|error| {
             let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
             let link = |target: PathBuf| {
                 Error::failed(format!("{} is a symbolic link to {}", path.display(), target.display()))
                     .hint("name the directory itself: a link could have been made by an earlier run")
             };
-            fs::read_link(&path).map_or(error.hint_for(libc::ENOENT, hint), link).path(&path)
+            fs::read_link(path).map_or(error.hint_for(libc::ENOENT, hint), link).path(path)
         })?;
         let parent_id = statx(&parent, c"").context(what)?.id;
-        Ok(Self { text, parent, parent_id, name, directory, inode: None })
+        Ok(Self { wanted: wanted.clone(), parent, parent_id, inode: None })
     }
 
     /// In the supervisor, once it stands: remembers it, if it is a placeholder.
     pub fn remember(&mut self) {
-        let stat = statx(&self.parent, &self.name).ok();
-        let marked = stat.filter(|stat| fgetxattr(&self.parent, &mark_of(stat)).is_ok());
-        self.inode = marked.map(|stat| stat.id);
+        if let Ok(There::Placeholder(_, stat)) = self.look() {
+            self.inode = Some(stat.id);
+        }
     }
 
     /// Whether somebody has removed or replaced it, and with it what the sandbox has mounted over it.
     pub fn is_lost(&self) -> bool {
-        let is_here = |inode| statx(&self.parent, &self.name).is_ok_and(|here| here.id == inode);
-        self.inode.is_some_and(|inode| !is_here(inode))
+        self.inode.is_some_and(|inode| !self.has(&self.wanted.name, inode))
     }
 
-    /// The directory's descriptor, for one who closes all others.
-    pub fn descriptor(&self) -> RawFd {
-        self.parent.as_raw_fd()
-    }
-
-    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks.
+    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks. That what lies
+    /// under a private name is a leftover the name says, which only those can give who could remove it.
     pub fn clean(&self) {
-        self.sweep();
-        if let Ok(There::Placeholder(file, _)) = self.look()
-            && lock(&file, libc::LOCK_EX)
-        {
-            self.remove(&self.name, &file);
+        let own = match self.look() {
+            Ok(There::Placeholder(file, _)) => Some((self.wanted.name.clone(), file)),
+            _ => None,
+        };
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names = names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path);
+        let private = names.flat_map(|name| self.open_entry(&name).map(|file| (name, file)));
+        for (name, file) in own.into_iter().chain(private) {
+            if lock(&file, libc::LOCK_EX) {
+                self.remove(&name, &file);
+            }
         }
     }
 
     /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
     fn stand(&self) -> Result<Option<OwnedFd>> {
+        let Placeholder { name, directory, .. } = &self.wanted;
         for attempt in 0..TRIES {
             self.clean();
             match self.look()? {
                 There::Own => return Ok(None),
-                There::Nothing => {
-                    if let Some(file) = self.make()? {
-                        return Ok(Some(file));
-                    }
-                }
+                There::Nothing => match self.make() {
+                    // Somebody else was faster, or has swept it away.
+                    Err(error) if FASTER.map(Some).contains(&error.errno) => {}
+                    made => return made.map(Some),
+                },
                 There::Placeholder(file, _) if !lock(&file, libc::LOCK_SH) => match attempt {
                     ..PATIENCE => thread::sleep(PAUSE),
                     // Nobody who relies on it can have locked it at the same time: what takes so long does not remove it.
-                    _ => self.remove(&self.name, &file),
+                    _ => self.remove(name, &file),
                 },
-                There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != self.directory => {
-                    let kind = |directory| if directory { "directory" } else { "file" };
-                    let [this, other] = [self.directory, !self.directory].map(kind);
-                    let text = format!("a {this} is asked for, and another sandbox has a {other} there");
+                There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != *directory => {
+                    let (new, old) = if *directory { ("directory", "file") } else { ("file", "directory") };
+                    let text = format!("a {new} is asked for, and another sandbox has a {old} there");
                     return Err(Error::failed(text));
                 }
                 // Whoever removes it has it locked exclusively: so it stands, or is gone by now.
-                There::Placeholder(file, _) if self.leads_to(&file) => return Ok(Some(file)),
+                There::Placeholder(file, stat) if self.has(name, stat.id) => return Ok(Some(file)),
                 There::Placeholder(..) => {}
             }
         }
@@ -229,7 +229,7 @@ impl Place {
     /// What is there.
     fn look(&self) -> Result<There> {
         let what = || "cannot look at what is there";
-        let there = match openat(&self.parent, &self.name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        let there = match openat(&self.parent, &self.wanted.name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(There::Nothing),
             opened => opened.context(what)?,
         };
@@ -237,7 +237,7 @@ impl Place {
         if (stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG))
             && let Ok(mark) = fgetxattr(&self.parent, &mark_of(&stat))
         {
-            match self.open_entry(&self.name) {
+            match self.open_entry(&self.wanted.name) {
                 // No two have the same, so it is what was looked at.
                 Ok(file) if fgetxattr(&file, MARK).is_ok_and(|own| own == mark) => {
                     return Ok(There::Placeholder(file, stat));
@@ -250,81 +250,51 @@ impl Place {
             }
         }
         // Without a mark: the user's own, or one that was removed meanwhile, which loses its name before its marks.
-        Ok(if self.leads_to(&there) { There::Own } else { There::Nothing })
+        Ok(if self.has(&self.wanted.name, stat.id) { There::Own } else { There::Nothing })
     }
 
-    /// A marked and locked entry under its name. `None`: somebody else was faster, or has swept it away; try again.
+    /// A marked and locked entry under its name.
     ///
     /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
-    fn make(&self) -> Result<Option<OwnedFd>> {
+    fn make(&self) -> Result<OwnedFd> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = now.as_secs() * 1_000_000_000 + u64::from(now.subsec_nanos());
-        let token = format!("{}-{now}", getpid());
-        let private = c_path(format!("{PRIVATE}{token}")).context(|| "cannot make it")?;
-        let made = if self.directory {
+        let token = format!("{}-{}{:09}", getpid(), now.as_secs(), now.subsec_nanos());
+        let what = || "cannot make it";
+        let private = c_path(format!("{PRIVATE}{token}")).context(what)?;
+        let made = if self.wanted.directory {
             mkdirat(&self.parent, &private, 0o700)
         } else {
             mknodat(&self.parent, &private, libc::S_IFREG | 0o600)
         };
-        let file = match made.and_then(|()| self.open_entry(&private)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.context(|| "cannot make it")?,
-        };
+        let file = made.and_then(|()| self.open_entry(&private)).context(what)?;
         let name = || {
-            if !lock(&file, libc::LOCK_SH) {
-                return Ok(false);
-            }
+            flock(&file, libc::LOCK_SH | libc::LOCK_NB).context(|| "cannot lock it")?;
             self.mark(&file, &token)?;
-            match renameat2(&self.parent, &private, &self.name, libc::RENAME_NOREPLACE) {
-                Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
-                    Ok(false)
-                }
-                renamed => renamed.map(|()| true).context(|| "cannot name it"),
-            }
+            let renamed = renameat2(&self.parent, &private, &self.wanted.name, libc::RENAME_NOREPLACE);
+            renamed.context(|| "cannot name it")
         };
-        let named = name();
-        if named != Ok(true) {
-            self.remove(&private, &file);
-        }
-        named.map(|named| named.then_some(file))
+        let named = name().inspect_err(|_| self.remove(&private, &file));
+        named.map(|()| file)
     }
 
     fn mark(&self, file: &OwnedFd, token: &str) -> Result<()> {
-        let marked = fsetxattr(file, MARK, token.as_bytes(), 0).and_then(|()| {
-            let name = mark_of(&statx(file, c"")?);
-            fsetxattr(&self.parent, &name, token.as_bytes(), 0)
-        });
+        let set = |on: &OwnedFd, name: &CStr| fsetxattr(on, name, token.as_bytes(), 0);
+        let marked = set(file, MARK).and_then(|()| set(&self.parent, &mark_of(&statx(file, c"")?)));
         let none = "this file system has no user extended attributes (tmpfs has them since Linux 6.6): without a mark it could \
                     not be told from a file of yours";
         // xattr(7): only for its owner.
         let sticky = "in a directory with the sticky bit (/tmp) that belongs to somebody else there is no placeholder: use a \
                       directory of your own";
-        marked
-            .context(|| "cannot mark it")
-            .map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
-    }
-
-    /// Removes what was left under a private name by one who was killed. That it is a leftover its name says, which only
-    /// those can give who could remove it.
-    fn sweep(&self) {
-        let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
-        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        for name in names.filter(|name| is_private(name.as_bytes())) {
-            if let Ok(name) = c_path(name)
-                && let Ok(file) = self.open_entry(&name)
-                && lock(&file, libc::LOCK_EX)
-            {
-                self.remove(&name, &file);
-            }
-        }
+        let marked = marked.context(|| "cannot mark it");
+        marked.map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
     }
 
     /// Removes an entry if it still is this inode and empty. If it is not empty any more, it is the user's from now on.
     fn remove(&self, name: &CStr, file: &OwnedFd) {
         let Ok(stat) = statx(file, c"") else { return };
-        let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
-        let is_empty = stat.is(libc::S_IFDIR) || stat.size == 0;
-        if is_empty && statx(&self.parent, name).is_ok_and(|there| there.id == stat.id) {
+        let (is_empty, flags) =
+            if stat.is(libc::S_IFDIR) { (true, libc::AT_REMOVEDIR) } else { (stat.size == 0, 0) };
+        if is_empty && self.has(name, stat.id) {
             match unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
                 Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
                 // It cannot be removed now, and still is a placeholder.
@@ -335,9 +305,8 @@ impl Place {
         let _none = fremovexattr(&self.parent, &mark_of(&stat));
     }
 
-    fn leads_to(&self, file: &OwnedFd) -> bool {
-        let here = statx(&self.parent, &self.name);
-        here.is_ok_and(|here| statx(file, c"").is_ok_and(|stat| stat.id == here.id))
+    fn has(&self, name: &CStr, inode: (u32, u32, u64)) -> bool {
+        statx(&self.parent, name).is_ok_and(|there| there.id == inode)
     }
 
     /// For flock(2), which O_PATH does not do. Whatever lies there is opened without effect on it.
@@ -348,9 +317,8 @@ impl Place {
 }
 
 /// The names that make() gives, and no others with that beginning.
-fn is_private(name: &[u8]) -> bool {
-    let token = name.strip_prefix(PRIVATE.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
-    let numbers = token.and_then(|token| token.split_once('-'));
+fn is_private(name: &str) -> bool {
+    let numbers = name.strip_prefix(PRIVATE).and_then(|token| token.split_once('-'));
     numbers.is_some_and(|(pid, now)| pid.parse::<u32>().is_ok() && now.parse::<u64>().is_ok())
 }
 
@@ -393,9 +361,9 @@ mod tests {
 
     #[test]
     fn only_a_name_that_is_made_here_is_swept_away() {
-        assert!(is_private(b".srt-placeholder-17-0"));
+        assert!(is_private(".srt-placeholder-17-0"));
         for own in ["", "mine", "17", "17-", "-0", "17-0-1", "17-0.bak"] {
-            assert!(!is_private(format!("{PRIVATE}{own}").as_bytes()), "{own}");
+            assert!(!is_private(&format!("{PRIVATE}{own}")), "{own}");
         }
     }
 

@@ -178,7 +178,7 @@ impl<'a> Supervisor<'a> {
 
     /// Makes the network namespace, while those that have been forked get ready.
     fn make_network(&mut self) -> Result<()> {
-        let network = namespaces::enter_network(self.plan)?;
+        let network = namespaces::enter_network(self.plan.share)?;
         self.helpers.announce(network.as_ref())?;
         if let Some(start) = &mut self.start {
             start.network = network;

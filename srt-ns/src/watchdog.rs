@@ -140,8 +140,8 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     child::undumpable()?;
     let descriptors = charge.published.iter().map(Place::descriptor);
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
-    let descriptors = descriptors.chain(charge.placeholders.iter().map(Placeholder::descriptor));
-    let descriptors = descriptors.chain(held.iter().map(|(_, file)| file.as_raw_fd()));
+    let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
+    let descriptors = descriptors.chain(held_open);
     let descriptors = descriptors.chain(charge.wakers.iter().map(|(fd, _)| *fd));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;

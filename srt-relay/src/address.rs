@@ -1,6 +1,6 @@
 //! LISTEN and CONNECT addresses, from text to what they name. Pure: nothing is opened or resolved here.
 
-use srt_common::{Error, Result, tcp_address};
+use srt_common::{Error, Result, args::decimal, tcp_address};
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -56,12 +56,6 @@ fn unix(path: &[u8]) -> Result<Endpoint, &'static str> {
         path if path.contains(&0) => Err("the path contains a NUL byte"),
         path => Ok(Endpoint::Unix(PathBuf::from(OsStr::from_bytes(path)))),
     }
-}
-
-/// Digits alone: `parse` would take a `+` as well.
-pub fn decimal(text: &[u8]) -> Option<i32> {
-    let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse().ok()
 }
 
 #[cfg(test)]

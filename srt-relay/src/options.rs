@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::address::{Address, Endpoint, decimal};
+use crate::address::{Address, Endpoint};
 use argh::FromArgs;
 use srt_common::args::{self, Raw, Seconds};
 use srt_common::{Error, Result};
@@ -63,7 +63,7 @@ pub fn help() -> String {
 }
 
 fn number(text: &str) -> Result<i32, String> {
-    decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
+    args::decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
 }
 
 /// The command line, understood.

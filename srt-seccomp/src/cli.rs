@@ -6,10 +6,9 @@ use crate::rules::{self, Rule};
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw};
 use srt_common::tool::Tool;
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, tcp_address};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 /// What the user asks for.
 #[derive(Debug, PartialEq)]
@@ -90,8 +89,7 @@ struct Options {
 }
 
 fn port(text: &str) -> std::result::Result<u16, String> {
-    let port = text.parse().ok().filter(|&port| port != 0);
-    port.ok_or_else(|| "expected a port from 1 to 65535".to_owned())
+    tcp_address::parse_port(text).map_err(str::to_owned)
 }
 
 /// The text of `--help`.
@@ -108,13 +106,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
-    let named = [("--read", options.read), ("--write", options.write), ("--unix", options.unix)];
-    let path = |option| move |Raw(path)| (option, PathBuf::from(path));
-    let landlock = Wanted {
-        mounts: options.landlock != 0,
-        paths: named.into_iter().flat_map(|(option, paths)| paths.into_iter().map(path(option))).collect(),
-        connect_tcp: options.connect_tcp,
-    };
+    let Options { read, write, unix, connect_tcp, .. } = options;
+    let landlock = Wanted { mounts: options.landlock != 0, read, write, unix, connect_tcp };
     if options.landlock > 1 {
         return Err(Error::usage("--landlock: expected once"));
     }
@@ -124,7 +117,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
         ));
     }
     // Landlock knows paths and ports, which a filter cannot see.
-    if landlock.names("--unix") {
+    if !landlock.unix.is_empty() {
         rules.retain(|rule| rule.name != "unix");
     }
     if !landlock.connect_tcp.is_empty() {
@@ -134,13 +127,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let (alone, request) = match (options.list, options.export) {
         (0, 0) => {
             let (loads, keep_fds) = (loads(&line.options), options.keep_fd);
-            return Ok(Request::Run(Plan {
-                rules,
-                landlock,
-                loads,
-                keep_fds,
-                program: line.program(tool.name)?,
-            }));
+            let program = line.program(tool.name)?;
+            return Ok(Request::Run(Plan { rules, landlock, loads, keep_fds, program }));
         }
         (1, 0) => ("--list", Request::List),
         (0, 1) => ("--export", Request::Export(rules)),

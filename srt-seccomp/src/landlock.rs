@@ -6,6 +6,7 @@
 
 use crate::load::reaches_the_kernel;
 use crate::mounts::{self, Mount};
+use srt_common::args::Raw;
 use srt_common::sys::landlock as sys;
 use srt_common::sys::{c_path, fd, file};
 use srt_common::{Context, Error, Result};
@@ -19,8 +20,12 @@ use std::path::{Component, Path, PathBuf};
 pub struct Wanted {
     /// `--landlock`: the rights that the mounts give.
     pub mounts: bool,
-    /// `--read`, `--write` and `--unix`: the option, and its path.
-    pub paths: Vec<(&'static str, PathBuf)>,
+    /// `--read`
+    pub read: Vec<Raw>,
+    /// `--write`
+    pub write: Vec<Raw>,
+    /// `--unix`
+    pub unix: Vec<Raw>,
     /// `--connect-tcp`
     pub connect_tcp: Vec<u16>,
 }
@@ -51,14 +56,9 @@ const SCOPES: u64 = 1 | 1 << 1;
 const NODES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 impl Wanted {
-    /// Whether there is a path of this option.
-    pub fn names(&self, option: &str) -> bool {
-        self.paths.iter().any(|(named, _)| *named == option)
-    }
-
     /// Whether the user's list gives the rights to files.
     pub fn by_path(&self) -> bool {
-        self.names("--read") || self.names("--write")
+        !(self.read.is_empty() && self.write.is_empty())
     }
 
     /// The ruleset, or `None` if nothing is asked for. `fds` are the descriptors that PROGRAM gets. All paths are opened
@@ -68,12 +68,12 @@ impl Wanted {
     /// A path that is not there; what this kernel's Landlock cannot do: nothing weaker takes its place.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
         let (files, unix, tcp) =
-            (self.mounts || self.by_path(), self.names("--unix"), !self.connect_tcp.is_empty());
+            (self.mounts || self.by_path(), !self.unix.is_empty(), !self.connect_tcp.is_empty());
         let needs = [
             (unix, "--unix", 9, "7.1"),
             (self.mounts, "--landlock", 5, "6.10"),
-            (self.names("--read"), "--read", 5, "6.10"),
-            (self.names("--write"), "--write", 5, "6.10"),
+            (!self.read.is_empty(), "--read", 5, "6.10"),
+            (!self.write.is_empty(), "--write", 5, "6.10"),
             (tcp, "--connect-tcp", 4, "6.7"),
         ];
         let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
@@ -94,33 +94,41 @@ impl Wanted {
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
         let ruleset = Ruleset { fd, files: attr.handled_access_fs };
         if files {
-            for node in NODES {
-                ruleset.add(node, DEVICE, |stat| stat.is(libc::S_IFCHR))?;
-            }
-            fds.iter().try_for_each(|fd| ruleset.add_open(*fd))?;
+            let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
+            NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
+            fds.iter().try_for_each(|fd| ruleset.add_open(*fd).map(drop))?;
         } else if unix {
             ruleset.add("/", REFER, |_| true)?;
         }
         if self.mounts {
             ruleset.add_mounts()?;
         }
-        for (option, path) in &self.paths {
-            let rights = match *option {
-                "--read" => READ,
-                "--write" => WRITE,
-                _ => RESOLVE_UNIX,
-            };
-            let added = self.find(path).and_then(|(real, opened)| {
-                let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
-                ruleset.give(&opened, rights).context(CANNOT)
-            });
-            added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
+        let paths = [
+            ("--read", READ, &self.read),
+            ("--write", WRITE, &self.write),
+            ("--unix", RESOLVE_UNIX, &self.unix),
+        ];
+        for (option, rights, paths) in paths {
+            for path in paths.iter().map(|Raw(path)| Path::new(path)) {
+                let added = self.find(path).and_then(|(real, opened)| {
+                    let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
+                    ruleset.give(&opened, rights, |_| true).context(CANNOT)
+                });
+                added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
+            }
         }
         for &port in &self.connect_tcp {
-            sys::landlock_add_rule_port(&ruleset.fd, port, CONNECT_TCP)
+            sys::landlock_add_rule(&ruleset.fd, sys::LANDLOCK_RULE_NET_PORT, port.into(), CONNECT_TCP)
                 .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
         }
         Ok(Some(ruleset))
+    }
+
+    /// Why PROGRAM cannot be run, if that may be Landlock's doing: what it needs, its loader included, is below no PATH.
+    pub fn explain(&self, failure: Error) -> Error {
+        let hint = "only what is below the paths of --read and --write can be run, loaders and libraries included: add --read /";
+        let limits = self.by_path() && !self.read.iter().any(|Raw(path)| path == "/");
+        if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
     /// What a path that the user names leads to, and its path without links.
@@ -160,12 +168,11 @@ impl Wanted {
     /// mounts give the rights, on any that is writable. (Its mode may have been another then.)
     fn may_change(&self, directory: &Path) -> bool {
         if self.by_path() {
-            let mut written = self.paths.iter().filter(|(option, _)| *option == "--write");
-            return written
-                .any(|(_, path)| path.canonicalize().is_ok_and(|path| directory.starts_with(path)));
+            let written = |Raw(path): &Raw| Path::new(path).canonicalize();
+            return self.write.iter().any(|path| written(path).is_ok_and(|path| directory.starts_with(path)));
         }
-        let opened = c_path(directory).and_then(|path| file::openat(&file::CWD, &path, libc::O_PATH, 0));
-        opened.and_then(|fd| file::fstatvfs(&fd)).map_or(true, |flags| flags & libc::ST_RDONLY == 0)
+        let flags = c_path(directory).and_then(|path| file::statvfs(&path));
+        flags.map_or(true, |flags| flags & libc::ST_RDONLY == 0)
     }
 }
 
@@ -212,44 +219,42 @@ impl Ruleset {
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
     fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
         let path = path.as_ref();
-        let add = || {
-            let opened = file::openat(&file::CWD, &c_path(path)?, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-            let meant = meant(&file::statx(&opened, c"")?);
-            if meant { self.give(&opened, rights).map(|()| true) } else { Ok(false) }
-        };
-        match add() {
-            Err(error)
-                if [libc::ENOENT, libc::ENOTDIR, libc::EACCES].map(Some).contains(&error.raw_os_error()) =>
-            {
-                Ok(false)
-            }
-            added => added.context(|| format!("cannot open {}", path.display())),
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let opened = c_path(path).and_then(|path| file::openat(&file::CWD, &path, flags, 0));
+        let added = opened.and_then(|opened| self.give(&opened, rights, meant));
+        match added.as_ref().map_err(io::Error::raw_os_error) {
+            Err(Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => Ok(false),
+            _ => added.context(|| format!("cannot open {}", path.display())),
         }
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
     /// A directory gives nothing.
-    fn add_open(&self, number: RawFd) -> Result<()> {
+    fn add_open(&self, number: RawFd) -> Result<bool> {
         let add = || {
-            let open = fd::borrowed(number)?;
-            let rights = match fd::fcntl_getfl(&open)? & (libc::O_ACCMODE | libc::O_PATH) {
+            let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
                 libc::O_RDONLY => READ_FILE,
                 libc::O_WRONLY => WRITE_FILE | TRUNCATE,
                 libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
-                _ => return Ok(()),
+                _ => return Ok(false),
             };
-            if file::statx(&open, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(&open, rights) }
+            self.give(&number, rights, |stat| !stat.is(libc::S_IFDIR))
         };
         add().context(|| format!("descriptor {number}"))
     }
 
-    fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
-        let directory = file::statx(to, c"")?.is(libc::S_IFDIR);
-        let fitting = if directory { self.files } else { self.files & OF_A_FILE };
-        match sys::landlock_add_rule_path(&self.fd, to, rights & fitting) {
+    /// Gives `rights` to what is open, if it is what is meant: whether that is so.
+    fn give(&self, to: &impl AsRawFd, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> io::Result<bool> {
+        let stat = file::statx(to, c"")?;
+        if !meant(&stat) {
+            return Ok(false);
+        }
+        let fitting = if stat.is(libc::S_IFDIR) { self.files } else { self.files & OF_A_FILE };
+        let fd = to.as_raw_fd() as u64;
+        match sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & fitting) {
             // It has no path (a pipe), and is not restricted.
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(()),
-            added => added,
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(true),
+            added => added.map(|()| true),
         }
     }
 }

@@ -65,6 +65,6 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
 
     // 6. The one system call that is left.
     let error = ready.exec();
-    Err(program
-        .failure_with(&error, || if loaded.is_empty() { program.missing_interpreter() } else { cause }))
+    let cause = || if loaded.is_empty() { program.missing_interpreter() } else { cause };
+    Err(plan.landlock.explain(program.failure_with(&error, cause)))
 }

@@ -26,12 +26,9 @@ fn mount(line: &[u8]) -> Option<Mount> {
     // Any number of optional fields, `-`, and three more.
     let separator = 6 + fields.get(6..)?.iter().position(|field| *field == b"-")?;
     let (of_mount, of_file_system) = (fields.get(5)?, fields.get(separator + 3)?);
-    let has = |options: &[u8], name: &[u8]| options.split(|&byte| byte == b',').any(|option| option == name);
-    Some(Mount {
-        id,
-        point: mountinfo::path(fields.get(4)?),
-        writable: has(of_mount, b"rw") && has(of_file_system, b"rw"),
-    })
+    let is_writable = |options: &[u8]| options.split(|&byte| byte == b',').any(|option| option == b"rw");
+    let writable = is_writable(of_mount) && is_writable(of_file_system);
+    Some(Mount { id, point: mountinfo::path(fields.get(4)?), writable })
 }
 
 #[cfg(test)]

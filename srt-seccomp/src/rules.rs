@@ -7,7 +7,7 @@ use libc::{
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, args::decode};
 use std::fmt::Write;
 
 /// A rule: what the user turns on and off by name.
@@ -261,6 +261,7 @@ fn find(option: &str, lists: &[String]) -> Result<Vec<&'static Rule>> {
     let rule = |name: &str| {
         RULES.iter().find(|rule| rule.name == name).ok_or_else(|| {
             let known = RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ");
+            let name = decode(name).to_string_lossy().into_owned();
             Error::usage(format!("{option}: there is no rule \"{name}\"; expected any of {known}"))
         })
     };

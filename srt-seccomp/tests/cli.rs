@@ -78,6 +78,8 @@ both! {
             (&["-x", "--", "true"], "-x"),
             (&["--keep-fd", "x", "--", "true"], "--keep-fd"),
             (&["--keep-fd", "-1", "--", "true"], "--keep-fd -1: not an open descriptor"),
+            (&["--keep-fd", "+3", "--", "true"], "--keep-fd +3: expected a number"),
+            (&["--deny", "+unix", "--", "true"], "--deny: there is no rule \"+unix\""),
             (&["--keep-fd", "77", "--", "true"], "--keep-fd 77: not an open descriptor"),
             (&["--keep-fd", "99999999999", "--", "true"], "--keep-fd"),
             (&["--status-fd", "77", "--", "true"], "--status-fd 77: not an open descriptor"),

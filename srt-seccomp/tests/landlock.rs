@@ -422,6 +422,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--read", "/", "--read", "none"], "--read none: cannot open it"),
             (&["--connect-tcp", "0"], "--connect-tcp 0: expected a port from 1 to 65535"),
             (&["--connect-tcp", "65536"], "--connect-tcp 65536: expected a port from 1 to 65535"),
+            (&["--connect-tcp", "+80"], "--connect-tcp +80: expected a port from 1 to 65535"),
+            (&["--connect-tcp", "080"], "--connect-tcp 080: expected a port from 1 to 65535"),
             (&["--connect-tcp", "http"], "--connect-tcp http: expected a port from 1 to 65535"),
             (&["--landlock", "--write", "/"], "--landlock gives the rights that the mounts give"),
             (&["--landlock", "--landlock"], "--landlock: expected once"),
@@ -435,6 +437,28 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         for words in [["--export", "--landlock"], ["--list", "--landlock"]] {
             let ran = run(who.command("srt-seccomp").args(words));
             ran.code(125).one_clear_error("srt-seccomp").complains("nor with Landlock's options").says("");
+        }
+    }
+
+    fn a_program_that_no_path_lets_run_is_explained(who) {
+        need!(5);
+        let work = project(who);
+        let script = work.file("script", "#!/bin/sh\necho it ran\n");
+        let ran = |options: &[&str], mode: &str| {
+            run(Who::Root.command("chmod").arg(mode).arg(&script)).ok();
+            run(who.command("srt-seccomp").args(options).arg("--").arg(&script))
+        };
+        let hint = "loaders and libraries included: add --read /";
+        for options in [&["--write", "/tmp"][..], &["--read", "/etc"], &["--write", work.text()]] {
+            ran(options, "755").code(126).says("").hints("srt-seccomp", "script: Permission denied", hint);
+            // With what it proposes it runs.
+            ran(&[options, &["--read", "/"]].concat(), "755").ok().says("it ran");
+        }
+        // Where Landlock cannot be the cause, it is not named.
+        for options in [&[][..], &["--landlock"], &["--read", "/", "--write", "/tmp"]] {
+            let ran = ran(options, "644");
+            ran.code(126).says("").one_clear_error("srt-seccomp");
+            assert!(!ran.err.contains("hint"), "{ran:#?}");
         }
     }
 

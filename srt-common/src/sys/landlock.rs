@@ -17,27 +17,25 @@ pub struct RulesetAttr {
     pub scoped: u64,
 }
 
-#[repr(C, packed)]
-struct PathBeneathAttr {
-    allowed_access: u64,
-    parent_fd: i32,
-}
-
+/// struct landlock_path_beneath_attr, and struct landlock_net_port_attr. The kernel reads the first four bytes of `object` as
+/// a descriptor, all eight as a port: both are little-endian here.
 #[repr(C)]
-struct NetPortAttr {
+struct RuleAttr {
     allowed_access: u64,
-    port: u64,
+    object: u64,
 }
+const _: () = assert!(cfg!(target_endian = "little"));
 
 const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
-const LANDLOCK_RULE_PATH_BENEATH: libc::c_uint = 1;
-const LANDLOCK_RULE_NET_PORT: libc::c_uint = 2;
+/// For what a descriptor is open on (O_PATH will do) and all below it. EBADFD: it is on no file system with paths.
+pub const LANDLOCK_RULE_PATH_BENEATH: libc::c_uint = 1;
+/// For a TCP port.
+pub const LANDLOCK_RULE_NET_PORT: libc::c_uint = 2;
 
 /// landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION: the kernel's ABI. ENOSYS: it was built without
 /// Landlock; EOPNOTSUPP: it is off.
 pub fn landlock_create_ruleset_version() -> io::Result<libc::c_long> {
-    let (none, version) = (std::ptr::null::<RulesetAttr>(), LANDLOCK_CREATE_RULESET_VERSION);
-    let size: libc::size_t = 0;
+    let (none, size, version) = (std::ptr::null::<RulesetAttr>(), 0usize, LANDLOCK_CREATE_RULESET_VERSION);
     // SAFETY: a null pointer and integers.
     check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, size, version) })
 }
@@ -49,20 +47,11 @@ pub fn landlock_create_ruleset(attr: &RulesetAttr) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, attr, size, flags) })
 }
 
-/// landlock_add_rule(2) LANDLOCK_RULE_PATH_BENEATH, for what `path` is open on (O_PATH will do) and all below it. EBADFD:
-/// it is on no file system with paths.
-pub fn landlock_add_rule_path(ruleset: &impl AsRawFd, path: &impl AsRawFd, access: u64) -> io::Result<()> {
-    let attr = PathBeneathAttr { allowed_access: access, parent_fd: path.as_raw_fd() };
-    let (fd, kind, flags) = (ruleset.as_raw_fd(), LANDLOCK_RULE_PATH_BENEATH, 0 as libc::c_uint);
-    // SAFETY: a landlock_path_beneath_attr, alive through the call.
-    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, kind, &raw const attr, flags) }).map(drop)
-}
-
-/// landlock_add_rule(2) LANDLOCK_RULE_NET_PORT.
-pub fn landlock_add_rule_port(ruleset: &impl AsRawFd, port: u16, access: u64) -> io::Result<()> {
-    let attr = NetPortAttr { allowed_access: access, port: port.into() };
-    let (fd, kind, flags) = (ruleset.as_raw_fd(), LANDLOCK_RULE_NET_PORT, 0 as libc::c_uint);
-    // SAFETY: a landlock_net_port_attr, alive through the call.
+/// landlock_add_rule(2). `object`: the descriptor or the port that a rule of this kind is about.
+pub fn landlock_add_rule(ruleset: &OwnedFd, kind: libc::c_uint, object: u64, access: u64) -> io::Result<()> {
+    let attr = RuleAttr { allowed_access: access, object };
+    let (fd, flags) = (ruleset.as_raw_fd(), 0 as libc::c_uint);
+    // SAFETY: at least as much as a rule of either kind has, alive through the call.
     check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, kind, &raw const attr, flags) }).map(drop)
 }
 
