@@ -110,7 +110,7 @@ pub fn hides_keys() -> bool {
 /// errno, ENOENT for an entry that this kernel does not have.
 pub fn attach(tree: &Tree, proc: &OwnedFd, name: &CStr) -> io::Result<()> {
     move_mount(&tree.fd, proc, name)?;
-    match statx(proc, name)?.mount == tree.mount {
+    match statx(proc, name)?.mount == tree.stat.mount {
         true => Ok(()),
         false => Err(io::Error::other("move_mount had no effect")),
     }
