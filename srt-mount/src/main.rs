@@ -50,15 +50,16 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let descriptor_limit = source::raise_descriptor_limit(plan.ops.len())?;
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
-    let own_directory = program::own_directory();
+    let own_directory = program::own_directory(&host);
     let halves = ops::open_all(&host)?;
 
     // 4. The new tree, in the order given, and pins below what must not be moved away.
-    let mut root = ops::build(&host, halves)?;
+    let mut build = ops::build(&host, halves)?;
+    let root = &mut build.root;
 
     // 5. Into it; the old root goes. What srt-ns makes at the same time must be there before PROGRAM runs.
-    let directory = program::choose_directory(plan.chdir.as_deref(), &own_directory, &mut root)?;
-    let origin = program::choose(&program, on_host, &mut root, &directory)?;
+    let directory = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
+    let origin = program::choose(&program, on_host, root, &directory)?;
     root.enter()?;
     if !go_on(join)? {
         return Ok(125);

@@ -120,19 +120,20 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
 ///
 /// # Errors
 /// What failed, with the option in front.
-pub fn build<'a>(host: &'a Host<'a>, halves: impl Iterator<Item = Half<'a>>) -> Result<Root<'a>> {
+pub fn build<'a>(host: &'a Host<'a>, halves: impl Iterator<Item = Half<'a>>) -> Result<Build<'a>> {
     let mut build = Build::new(host)?;
     for (op, half) in host.plan.ops.iter().zip(halves) {
         half(&mut build, &op.dest).map_err(|error| error.within(op))?;
     }
     build.pins.set(&mut build.root)?;
-    Ok(build.root)
+    Ok(build)
 }
 
 /// The tree under construction, and what belongs to it.
 #[derive(Debug)]
 pub struct Build<'a> {
-    root: Root<'a>,
+    /// The tree.
+    pub root: Root<'a>,
     /// What must not be renamed in it.
     pins: Pins,
     /// A tmpfs that is never part of the new root: it holds what is bound from it.

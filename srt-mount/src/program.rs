@@ -1,6 +1,7 @@
 //! Where PROGRAM comes from: the new root, or a read-only copy of a file of the host.
 
 use crate::detached::{PLAIN, Tree, is_read_only};
+use crate::source::Host;
 use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
 use srt_common::sys::c_path;
@@ -116,15 +117,15 @@ pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) 
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
 }
 
-/// The names of the caller's working directory, the preferred one first. getcwd(2) fails for one that was removed.
-pub fn own_directory() -> Vec<PathBuf> {
+/// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
+pub fn own_directory(host: &Host) -> Vec<PathBuf> {
     let open = |path: &Path| c_path(path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
     let id = |path: &Path| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.id).ok();
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
         plain && id(path).is_some_and(|named| Some(named) == id(Path::new(".")))
     });
-    named.into_iter().chain(std::env::current_dir()).collect()
+    named.into_iter().chain(host.directory.clone()).collect()
 }
 
 /// Goes to `directory`, with the privileges that PROGRAM has. `required`: `--chdir` asked for it. Returns its name: the

@@ -124,13 +124,13 @@ impl<'a> Host<'a> {
     /// # Errors
     /// It cannot be copied.
     pub fn tree(&self, fd: &impl AsRawFd, path: &Path, access: Access) -> Result<Tree> {
-        let tree = Tree::copy(fd, c"", access.attributes(), true);
-        self.with_queues(tree.map_err(|error| cannot_open(path, &error))?, fd, access)
+        self.copy(fd, access).map_err(|error| cannot_open(path, &error))
     }
 
-    /// Notes where in a tree message queues are mounted. Where they are themselves the source, they were asked for; but no
+    /// Notes where message queues are mounted in it. Where they are themselves the source, they were asked for; but no
     /// mount makes them read-only: to receive a message is to read (mq_receive(3)), and takes it away.
-    fn with_queues(&self, mut tree: Tree, fd: &impl AsRawFd, access: Access) -> Result<Tree> {
+    fn copy(&self, fd: &impl AsRawFd, access: Access) -> io::Result<Tree> {
+        let mut tree = Tree::copy(fd, c"", access.attributes(), true)?;
         if tree.is_directory() && !self.queues.is_empty() {
             let path = path_of(fd.as_raw_fd())?;
             let below = self.queues.iter().filter_map(|queue| queue.strip_prefix(&path).ok());
@@ -148,14 +148,11 @@ impl<'a> Host<'a> {
     /// It is not open, or cannot be copied.
     pub fn of_descriptor(&self, fd: RawFd, access: Access) -> Result<Tree> {
         let wanted = statx(&fd, c"").map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))?;
-        match Tree::copy(&fd, c"", access.attributes(), true) {
+        match self.copy(&fd, access) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            tree => {
-                let tree = tree.context(|| format!("cannot mount descriptor {fd}"))?;
-                return self.with_queues(tree, &fd, access);
-            }
+            tree => return tree.context(|| format!("cannot mount descriptor {fd}")),
         }
-        let path = path_of(fd)?;
+        let path = path_of(fd).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
         let found = c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0));
         let found = found.map_err(|error| cannot_open(&path, &error))?;
         if statx(&found, c"").context(|| "statx")?.id != wanted.id {
@@ -272,9 +269,8 @@ pub fn content(fd: RawFd) -> Result<OwnedFd> {
     fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
 }
 
-fn path_of(fd: RawFd) -> Result<PathBuf> {
-    let link = format!("/proc/self/fd/{fd}");
-    c_path(&link).and_then(|link| readlinkat(&CWD, &link)).context(|| format!("cannot read {link}"))
+fn path_of(fd: RawFd) -> io::Result<PathBuf> {
+    readlinkat(&CWD, &c_path(format!("/proc/self/fd/{fd}"))?)
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> Error {
