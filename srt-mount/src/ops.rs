@@ -108,7 +108,10 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
             build.own(&new_filesystem("an mqueue file system", c"mqueue", &[], attributes)?, dest, 0o755)
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
-        Action::Dir { mode } => Box::new(|build, dest| build.directory(dest, *mode)),
+        Action::Dir { mode } => Box::new(move |build, dest| {
+            let directory = Missing { mode: libc::S_IFDIR | mode, asked_for: true };
+            build.root.at(dest, directory, parents(*mode)).map(drop)
+        }),
         Action::Symlink { target } => Box::new(|build, dest| build.symlink(target, dest)),
         Action::Chmod { mode } => Box::new(|build, dest| build.chmod(dest, *mode)),
         Action::RemountReadOnly => Box::new(|build, dest| build.remount_read_only(dest)),
@@ -287,7 +290,7 @@ impl<'a> Build<'a> {
     }
 
     fn file(&mut self, dest: &Path, data: OwnedFd, mode: u32) -> Result<()> {
-        let dest = self.root.place(dest, Missing::Make(libc::S_IFDIR | parents(mode)))?;
+        let dest = self.root.place(dest, parents(mode))?;
         // O_NONBLOCK: a FIFO that someone has put there would block for ever.
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match openat(&dest.parent, &dest.name, flags | libc::O_EXCL, mode) {
@@ -299,17 +302,8 @@ impl<'a> Build<'a> {
         copy(data, file.map_err(|error| cannot_make(&dest.parent, &dest.path, &error))?)
     }
 
-    fn directory(&mut self, dest: &Path, mode: u32) -> Result<()> {
-        let dest = self.root.resolve(dest, Some(Missing::Make(libc::S_IFDIR | parents(mode))))?;
-        match &dest.there {
-            Some((_, stat)) if stat.is(libc::S_IFDIR) => Ok(()),
-            Some(_) => Err(Error::failed(format!("{} is not a directory", dest.path.display()))),
-            None => self.root.make(&dest.parent, &dest.path, Missing::Make(libc::S_IFDIR | mode)).map(drop),
-        }
-    }
-
     fn symlink(&mut self, target: &Path, dest: &Path) -> Result<()> {
-        let dest = self.root.place(dest, Missing::Make(libc::S_IFDIR | 0o755))?;
+        let dest = self.root.place(dest, 0o755)?;
         match symlinkat(&c_path(target).context(|| "path")?, &dest.parent, &dest.name) {
             Ok(()) => self.root.remember(&dest),
             Err(error) => match readlinkat(&dest.parent, &dest.name) {

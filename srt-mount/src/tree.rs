@@ -35,18 +35,19 @@ pub struct Dest {
     /// Its name there.
     pub name: CString,
     /// What is there. Never a symbolic link.
-    pub there: Option<(Rc<OwnedFd>, Stat)>,
+    pub there: Option<Rc<OwnedFd>>,
     /// Whether it is the new root itself.
     pub is_root: bool,
 }
 
-/// What may be made where nothing is: a directory or an empty file, as the type in this mode says.
+/// What is made where nothing is.
 #[derive(Clone, Copy, Debug)]
-pub enum Missing {
-    /// Where the file system was made here or `--placeholders` allows it.
-    MountPoint(u32),
-    /// Anywhere: the user wants something made there.
-    Make(u32),
+pub struct Missing {
+    /// A directory or an empty file, as the type says; its permissions.
+    pub mode: u32,
+    /// The user wants it made. A mount point may only be made where the file system was made here, or `--placeholders`
+    /// allows it.
+    pub asked_for: bool,
 }
 
 /// The tree under construction.
@@ -102,7 +103,7 @@ impl<'a> Root<'a> {
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
-        let (false, Some((onto, _))) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
+        let (false, Some(onto)) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
         move_mount(&tree.fd, onto, c"").map_err(|error| cannot_mount(&error))?;
         let by_name = |fd: &OwnedFd, name| statx(fd, name).map(|stat| stat.mount).context(|| "statx");
         // Above the root of a mount that is attached lies another mount.
@@ -134,36 +135,33 @@ impl<'a> Root<'a> {
         self.own.contains(&device)
     }
 
-    /// Resolves a destination. Its last name is no symbolic link: whoever could write there before would choose the
-    /// place for what is made or mounted through it (CVE-2026-87766).
+    /// Resolves a destination, and looks at it. Its last name is no symbolic link: whoever could write there before would
+    /// choose the place for what is made or mounted through it (CVE-2026-87766).
     ///
     /// # Errors
     /// It cannot be reached, or is a symbolic link.
-    pub fn resolve(&mut self, dest: &Path, missing: Option<Missing>) -> Result<Dest> {
-        let mut dest = self.place_of(dest, missing)?;
-        match openat2(&dest.parent, &dest.name, libc::O_PATH | libc::O_NOFOLLOW, ONE_STEP) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            fd => {
-                let fd = Rc::new(fd.map_err(|error| cannot_open(&dest.path, &error))?);
-                let stat = statx(&fd, c"").context(|| "statx")?;
-                if stat.is(libc::S_IFLNK) {
-                    let target = readlinkat(&fd, c"").map_err(|error| cannot_open(&dest.path, &error))?;
-                    return Err(link(&dest.path, &target));
-                }
-                dest.is_root =
-                    stat.mount_root && self.top.as_ref().is_some_and(|top| top.stat.mount == stat.mount);
-                dest.there = Some((fd, stat));
-            }
+    fn resolve(&mut self, dest: &Path, parents: Option<Missing>) -> Result<(Dest, Option<Stat>)> {
+        let mut dest = self.place_of(dest, parents)?;
+        let fd = match openat2(&dest.parent, &dest.name, libc::O_PATH | libc::O_NOFOLLOW, ONE_STEP) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok((dest, None)),
+            fd => Rc::new(fd.map_err(|error| cannot_open(&dest.path, &error))?),
+        };
+        let stat = statx(&fd, c"").context(|| "statx")?;
+        if stat.is(libc::S_IFLNK) {
+            let target = readlinkat(&fd, c"").map_err(|error| cannot_open(&dest.path, &error))?;
+            return Err(link(&dest.path, &target));
         }
-        Ok(dest)
+        dest.is_root = stat.mount_root && self.top.as_ref().is_some_and(|top| top.stat.mount == stat.mount);
+        dest.there = Some(fd);
+        Ok((dest, Some(stat)))
     }
 
-    /// Where `dest` is to be made. What is there is not looked at.
+    /// Where `dest` is to be made; its parents with `parents` as their mode. What is there is not looked at.
     ///
     /// # Errors
     /// It cannot be reached, or has no name of its own.
-    pub fn place(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
-        match self.place_of(dest, Some(missing))? {
+    pub fn place(&mut self, dest: &Path, parents: u32) -> Result<Dest> {
+        match self.place_of(dest, Some(Missing { mode: libc::S_IFDIR | parents, asked_for: true }))? {
             place if place.name.as_c_str() == c"." => {
                 Err(Error::failed(format!("{} is a directory", dest.display())))
             }
@@ -171,14 +169,14 @@ impl<'a> Root<'a> {
         }
     }
 
-    fn place_of(&mut self, dest: &Path, missing: Option<Missing>) -> Result<Dest> {
+    fn place_of(&mut self, dest: &Path, parents: Option<Missing>) -> Result<Dest> {
         // Without `.` and doubled slashes.
         let dest: PathBuf = Path::new("/").join(dest).components().collect();
         let (above, name) = match (dest.parent(), dest.file_name()) {
             (Some(above), Some(name)) => (above, name),
             _ => (&*dest, OsStr::new(".")),
         };
-        let (parent, above) = self.directory(above, missing)?;
+        let (parent, above) = self.directory(above, parents)?;
         let path = if name == "." { above } else { above.join(name) };
         let name = c_path(name).context(|| "path")?;
         Ok(Dest { path, parent, name, there: None, is_root: false })
@@ -191,8 +189,8 @@ impl<'a> Root<'a> {
     pub fn find(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
         let absent = || cannot_open(&Path::new("/").join(dest), &io::Error::from_raw_os_error(libc::ENOENT));
         let missing = |error: Error| if error.errno == Some(libc::ENOENT) { absent() } else { error };
-        let found = self.resolve(dest, None).map_err(missing)?;
-        let (fd, stat) = found.there.clone().ok_or_else(absent)?;
+        let (found, stat) = self.resolve(dest, None).map_err(missing)?;
+        let (fd, stat) = found.there.clone().zip(stat).ok_or_else(absent)?;
         Ok((found, fd, stat))
     }
 
@@ -206,20 +204,26 @@ impl<'a> Root<'a> {
             let (path, parent, name) = (PathBuf::from("/"), Rc::clone(&self.old), c".".to_owned());
             return Ok(Dest { path, parent, name, there: None, is_root: true });
         }
-        let mut dest = self.resolve(dest, Some(Missing::MountPoint(libc::S_IFDIR | parents)))?;
-        match &dest.there {
-            Some((_, stat)) if stat.is(libc::S_IFDIR) != directory => {
+        let mode = if directory { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o444 };
+        self.at(dest, Missing { mode, asked_for: false }, parents)
+    }
+
+    /// What is at `dest`, made if it is missing; its parents with `parents` as their mode.
+    ///
+    /// # Errors
+    /// As for a mount point.
+    pub fn at(&mut self, dest: &Path, what: Missing, parents: u32) -> Result<Dest> {
+        let parents = Missing { mode: libc::S_IFDIR | parents, ..what };
+        let (mut dest, stat) = self.resolve(dest, Some(parents))?;
+        let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
+        match stat {
+            Some(stat) if stat.is(libc::S_IFDIR) != directory => {
                 let not = if directory { "not " } else { "" };
                 let text = format!("{} is {not}a directory", dest.path.display());
-                return Err(Error::failed(text).path(&dest.path));
+                return Err(Error::failed(text).path(dest.path));
             }
             Some(_) => {}
-            None => {
-                let mode = if directory { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o444 };
-                let fd = self.make(&dest.parent, &dest.path, Missing::MountPoint(mode))?;
-                let stat = statx(&fd, c"").context(|| "statx")?;
-                dest.there = Some((fd, stat));
-            }
+            None => dest.there = Some(self.make(&dest.parent, &dest.path, what)?),
         }
         Ok(dest)
     }
@@ -271,20 +275,14 @@ impl<'a> Root<'a> {
     }
 
     /// Makes something and opens it. On a file system of the host it would stay there for good.
-    ///
-    /// # Errors
-    /// It cannot be made, or may not.
-    pub fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
+    fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
         let own = self.is_own(statx(parent, c"").context(|| "statx")?.device);
-        let mode = match what {
-            Missing::MountPoint(_) if !own && !self.host.plan.placeholders => {
-                return Err(not_permitted(path, parent));
-            }
-            Missing::MountPoint(mode) | Missing::Make(mode) => mode,
-        };
+        if !own && !what.asked_for && !self.host.plan.placeholders {
+            return Err(not_permitted(path, parent));
+        }
         let name = c_path(path.file_name().unwrap_or_default()).context(|| "path")?;
-        let directory = mode & libc::S_IFMT == libc::S_IFDIR;
-        match make_node(parent, &name, mode) {
+        let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
+        match make_node(parent, &name, what.mode) {
             Ok(()) if own => {}
             Ok(()) => self.made.push((Rc::clone(parent), name.clone(), directory)),
             // Somebody else may have made the directory meanwhile.
