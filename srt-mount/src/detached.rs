@@ -100,16 +100,14 @@ pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
     Ok(fstatvfs(fd)? & libc::ST_RDONLY != 0)
 }
 
-/// A new file system (fsopen(2), fsconfig(2), fsmount(2)). An option without a value is a flag.
+/// A parameter of fsconfig(2). Without a value it is a flag.
+pub type Parameter<'a> = (&'a CStr, Option<&'a CStr>);
+
+/// A new file system (fsopen(2), fsconfig(2), fsmount(2)).
 ///
 /// # Errors
 /// What the system says, and the file system itself where it does.
-pub fn new_filesystem(
-    name: &str,
-    kind: &CStr,
-    options: &[(&CStr, Option<&CStr>)],
-    attributes: u64,
-) -> Result<Tree> {
+pub fn new_filesystem(name: &str, kind: &CStr, options: &[Parameter], attributes: u64) -> Result<Tree> {
     let what = || format!("cannot make {name}");
     let context = fsopen(kind).context(what)?;
     let explain = |error: io::Error| {

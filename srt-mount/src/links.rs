@@ -50,8 +50,7 @@ impl Walk {
     ) -> Result<Self> {
         let cannot = |error: io::Error| cannot(&error);
         let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
-        let first = || step(OsString::new(), Rc::clone(root)).map_err(cannot);
-        let mut walk = Self(vec![first()?]);
+        let mut walk = Self(vec![step(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
@@ -158,11 +157,7 @@ pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
 
 fn planted(path: &Path, link: &Path, target: &Path) -> Error {
     let (path, link_text, target) = (path.display(), link.display(), target.display());
-    Error::failed(format!(
-        "{path} leads through the symbolic link {link_text}, which this sandbox may replace"
-    ))
-    .path(link)
-    .hint(format!(
-        "an earlier run may have put it there: name the place that is meant; the link says {target}"
-    ))
+    let text = format!("{path} leads through the symbolic link {link_text}, which this sandbox may replace");
+    let hint = "an earlier run may have put it there: name the place that is meant; the link says";
+    Error::failed(text).path(link).hint(format!("{hint} {target}"))
 }

@@ -235,6 +235,8 @@ impl<'a> Build<'a> {
     }
 
     fn mask(&mut self, dest: &Path, optional: bool) -> Result<()> {
+        let hint =
+            "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there";
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
@@ -246,12 +248,7 @@ impl<'a> Build<'a> {
                     let directory = dest.as_os_str().as_bytes().ends_with(b"/");
                     (self.root.mount_point(dest, directory, 0o755)?, directory)
                 }
-                Some(libc::ENOENT) => {
-                    return Err(error.hint(
-                        "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there",
-                    ));
-                }
-                _ => return Err(error),
+                _ => return Err(error.hint_for(libc::ENOENT, hint)),
             },
         };
         let tree = self.empty(directory)?;

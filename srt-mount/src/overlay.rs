@@ -1,11 +1,11 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst).
 
-use crate::detached::{PLAIN, Tree, new_filesystem, tmpfs};
+use crate::detached::{PLAIN, Parameter, Tree, new_filesystem, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::{Context, Error, Result};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -32,7 +32,7 @@ pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<T
         others.extend([(c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str()))]);
     }
     let attributes = if upper.is_some() { PLAIN } else { PLAIN | MOUNT_ATTR_RDONLY };
-    let create = |lower: &[(&'static CStr, Option<&CStr>)]| {
+    let create = |lower: &[Parameter]| {
         new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes)
     };
     // lowerdir+ takes one layer at a time, from Linux 6.8 on. Before, it is an unknown option.

@@ -170,12 +170,11 @@ impl<'a> Host<'a> {
     /// # Errors
     /// One cannot be copied.
     pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
-        let read_only = if is_root_of_the_host() { MOUNT_ATTR_RDONLY } else { 0 };
+        let attributes = MOUNT_ATTR_NOSUID | if is_root_of_the_host() { MOUNT_ATTR_RDONLY } else { 0 };
         let mut nodes = vec![];
         for name in ["null", "zero", "full", "random", "urandom", "tty"] {
             let path = Path::new("/dev").join(name);
-            let tree =
-                c_path(&path).and_then(|path| Tree::copy(&CWD, &path, MOUNT_ATTR_NOSUID | read_only, false));
+            let tree = c_path(&path).and_then(|path| Tree::copy(&CWD, &path, attributes, false));
             nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
         }
         // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.
