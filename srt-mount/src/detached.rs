@@ -1,7 +1,7 @@
 //! Detached mounts: new file systems and copies of what is mounted, made and restricted before they are attached.
 
 use srt_common::sys::fd::read;
-use srt_common::sys::file::{fstatvfs, openat2, statx};
+use srt_common::sys::file::{Stat, fstatvfs, statx};
 use srt_common::sys::mount::{
     FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, fsconfig, fsmount, fsopen,
@@ -23,12 +23,8 @@ pub const INERT: u64 = PLAIN | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
 pub struct Tree {
     /// The root itself.
     pub fd: Rc<OwnedFd>,
-    /// Whether it is a directory.
-    pub directory: bool,
-    /// The mount's number in statx(2).
-    pub mount: u64,
-    /// The file system's identity.
-    pub device: (u32, u32),
+    /// What it is.
+    pub stat: Stat,
     /// The mounts of message queues in it, from its root.
     pub queues: Vec<CString>,
 }
@@ -38,8 +34,12 @@ impl Tree {
     /// statx(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let stat = statx(&fd, c"")?;
-        let (directory, mount, device) = (stat.is(libc::S_IFDIR), stat.mount, stat.device);
-        Ok(Self { fd: Rc::new(fd), directory, mount, device, queues: vec![] })
+        Ok(Self { fd: Rc::new(fd), stat, queues: vec![] })
+    }
+
+    /// Whether it is a directory, and no file.
+    pub fn is_directory(&self) -> bool {
+        self.stat.is(libc::S_IFDIR)
     }
 
     /// A copy of what is mounted at `path`, with everything below if `recursive`. The attributes go onto it while it is
@@ -61,8 +61,7 @@ impl Tree {
 /// errno.
 pub fn attach_out_of_sight(tree: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
     move_mount(tree, onto, c"")?;
-    let above = openat2(tree, c"..", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    match statx(&above, c"")?.mount == statx(tree, c"")?.mount {
+    match statx(tree, c"..")?.mount == statx(tree, c"")?.mount {
         true => Err(io::Error::other("move_mount had no effect")),
         false => Ok(()),
     }
@@ -101,16 +100,14 @@ pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
     Ok(fstatvfs(fd)? & libc::ST_RDONLY != 0)
 }
 
-/// A new file system (fsopen(2), fsconfig(2), fsmount(2)). An option without a value is a flag.
+/// A parameter of fsconfig(2). Without a value it is a flag.
+pub type Parameter<'a> = (&'a CStr, Option<&'a CStr>);
+
+/// A new file system (fsopen(2), fsconfig(2), fsmount(2)).
 ///
 /// # Errors
 /// What the system says, and the file system itself where it does.
-pub fn new_filesystem(
-    name: &str,
-    kind: &CStr,
-    options: &[(&CStr, Option<&CStr>)],
-    attributes: u64,
-) -> Result<Tree> {
+pub fn new_filesystem(name: &str, kind: &CStr, options: &[Parameter], attributes: u64) -> Result<Tree> {
     let what = || format!("cannot make {name}");
     let context = fsopen(kind).context(what)?;
     let explain = |error: io::Error| {

@@ -6,9 +6,9 @@ use srt_common::sys::file::{CWD, Stat, faccessat2, fstatfs, openat, openat2, rea
 use srt_common::sys::process::geteuid;
 use srt_common::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -40,13 +40,17 @@ impl Walk {
     /// magic link of a procfs is followed only if `magic`.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn along(root: &Rc<OwnedFd>, path: &Path, writable: &Directories, magic: bool) -> Result<Self> {
-        let cannot =
-            |error: io::Error| Error::system(format!("cannot open {}", path.display()), &error).path(path);
+    /// Such a link; `cannot` of what the system says.
+    pub fn along(
+        root: &Rc<OwnedFd>,
+        path: &Path,
+        writable: &Directories,
+        magic: bool,
+        cannot: &dyn Fn(&io::Error) -> Error,
+    ) -> Result<Self> {
+        let cannot = |error: io::Error| cannot(&error);
         let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
-        let first = || step(OsString::new(), Rc::clone(root)).map_err(cannot);
-        let mut walk = Self(vec![first()?]);
+        let mut walk = Self(vec![step(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
@@ -56,12 +60,7 @@ impl Walk {
             }
             let c_name = c_path(&name).map_err(cannot)?;
             let here = Rc::clone(&walk.end().fd);
-            // O_DIRECTORY, for an automount.
-            let open = |flags| openat2(&here, &c_name, libc::O_PATH | libc::O_NOFOLLOW | flags, 0);
-            let fd = match open(libc::O_DIRECTORY) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => open(0),
-                directory => directory,
-            };
+            let fd = open_path(&here, &c_name, libc::O_NOFOLLOW, 0);
             let next = fd.and_then(|fd| step(name, Rc::new(fd))).map_err(cannot)?;
             if !next.stat.is(libc::S_IFLNK) {
                 walk.0.push(next);
@@ -135,6 +134,18 @@ impl Walk {
     }
 }
 
+/// openat2(2) with O_PATH, of a directory first: O_DIRECTORY also triggers an automount, as mount(2) does.
+///
+/// # Errors
+/// errno.
+pub fn open_path(from: &impl AsRawFd, path: &CStr, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
+    let open = |directory| openat2(from, path, libc::O_PATH | directory | flags, resolve);
+    match open(libc::O_DIRECTORY) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => open(0),
+        opened => opened,
+    }
+}
+
 /// The names that make up a path, counted from its root. `.` and doubled or trailing slashes go.
 pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.components().filter_map(|component| match component {
@@ -146,11 +157,7 @@ pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
 
 fn planted(path: &Path, link: &Path, target: &Path) -> Error {
     let (path, link_text, target) = (path.display(), link.display(), target.display());
-    Error::failed(format!(
-        "{path} leads through the symbolic link {link_text}, which this sandbox may replace"
-    ))
-    .path(link)
-    .hint(format!(
-        "an earlier run may have put it there: name the place that is meant; the link says {target}"
-    ))
+    let text = format!("{path} leads through the symbolic link {link_text}, which this sandbox may replace");
+    let hint = "an earlier run may have put it there: name the place that is meant; the link says";
+    Error::failed(text).path(link).hint(format!("{hint} {target}"))
 }

@@ -9,10 +9,9 @@ use srt_common::sys::file::umask;
 use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Result, args::CommandLine, handover, privileges};
-use srt_mount::ops::Build;
 use srt_mount::options::{self, Plan};
 use srt_mount::source::Host;
-use srt_mount::{namespace, program, source};
+use srt_mount::{namespace, ops, program, source};
 
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
@@ -23,8 +22,8 @@ srt_common::main!(
 );
 
 fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
-    let plan = options::parse_with(&line.options, &mut source::read_all)
-        .map_err(|error| line.explain(tool.name, error))?;
+    let plan = options::parse(&line.options, &mut source::read_all);
+    let plan = plan.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(plan.status_fd)?;
     tool::require_kernel()?;
     run(tool, &plan, Program::new(&line.program(tool.name)?)?)
@@ -51,18 +50,17 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let descriptor_limit = source::raise_descriptor_limit(plan.ops.len())?;
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
-    let own_directory = program::own_directory();
-    let sources = host.open_all()?;
+    let own_directory = program::own_directory(&host);
+    let halves = ops::open_all(&host)?;
 
     // 4. The new tree, in the order given, and pins below what must not be moved away.
-    let mut build = Build::new(&host, &plan.ops, &sources, plan.placeholders)?;
-    plan.ops.iter().zip(sources).try_for_each(|(op, source)| build.apply(op, source))?;
-    build.set_pins()?;
+    let mut build = ops::build(&host, halves)?;
+    let root = &mut build.root;
 
     // 5. Into it; the old root goes. What srt-ns makes at the same time must be there before PROGRAM runs.
-    let directory = program::choose_directory(plan.chdir.as_deref(), &own_directory, &mut build.root)?;
-    let origin = program::choose(&program, on_host, &mut build.root, &directory)?;
-    build.root.enter()?;
+    let directory = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
+    let origin = program::choose(&program, on_host, root, &directory)?;
+    root.enter()?;
     if !go_on(join)? {
         return Ok(125);
     }

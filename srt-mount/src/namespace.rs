@@ -1,12 +1,12 @@
 //! A mount namespace of one's own.
 
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
-use crate::options::{Action, Inside, Op};
+use crate::options::{Action, Op};
+use srt_common::sys::c_path;
 use srt_common::sys::fd::{fcntl_setfd, inherited};
 use srt_common::sys::file::{CWD, openat, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -20,16 +20,12 @@ use std::path::PathBuf;
 pub fn make_private() -> Result<()> {
     let root = || statx(&CWD, c"/").context(|| "cannot look at the root directory");
     let callers = root()?.mount;
-    unshare(libc::CLONE_NEWNS).map_err(|error| {
-        let cannot = Error::system("cannot make a mount namespace", &error);
-        match error.raw_os_error() {
-            Some(libc::EPERM) => cannot.hint(
-                "this needs CAP_SYS_ADMIN over the user namespace: run it first under the srt-ns beside it, anywhere \
-                 under srt-ns --keep-admin, or under unshare -Ur",
-            ),
-            Some(libc::ENOSPC) => cannot.hint("the sysctl user.max_mnt_namespaces allows no more"),
-            _ => cannot,
-        }
+    let hint = "this needs CAP_SYS_ADMIN over the user namespace: run it first under the srt-ns beside it, anywhere under \
+                srt-ns --keep-admin, or under unshare -Ur";
+    unshare(libc::CLONE_NEWNS).context(|| "cannot make a mount namespace").map_err(|error| {
+        error
+            .hint_for(libc::EPERM, hint)
+            .hint_for(libc::ENOSPC, "the sysctl user.max_mnt_namespaces allows no more")
     })?;
     // Its mounts are copies, with numbers of their own while the others live.
     if root()?.mount == callers {
@@ -71,11 +67,9 @@ pub fn look() -> Result<Vec<PathBuf>> {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };
-        let open = |path: &PathBuf| {
-            openat(&CWD, &CString::new(path.as_os_str().as_encoded_bytes())?, libc::O_PATH, 0)
-        };
+        let open = |path: &PathBuf| openat(&CWD, &c_path(path)?, libc::O_PATH, 0);
         let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device);
-        queues.retain(|path| device(path).is_ok_and(|device| device != own.device));
+        queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device));
     }
     Ok(queues)
 }
@@ -149,16 +143,13 @@ pub fn has_room_for(ops: &[Op]) -> Result<()> {
 }
 
 fn mounts(action: &Action) -> bool {
-    let makes_none = |inside: &Inside| {
-        matches!(
-            inside,
-            Inside::Dir { .. } | Inside::Symlink { .. } | Inside::Chmod { .. } | Inside::RemountReadOnly
-        )
-    };
-    match action {
-        Action::Bind { optional, .. } => !optional,
-        Action::File { .. } => false,
-        Action::Inside(inside) => !makes_none(inside),
-        _ => true,
-    }
+    !matches!(
+        action,
+        Action::Bind { optional: true, .. }
+            | Action::File { .. }
+            | Action::Dir { .. }
+            | Action::Symlink { .. }
+            | Action::Chmod { .. }
+            | Action::RemountReadOnly
+    )
 }

@@ -1,31 +1,141 @@
-//! The operations, one function each.
+//! The operations, in two halves: the first opens all that comes from the host, the second builds the new tree.
 
 use crate::detached::{INERT, PLAIN, Tree, new_filesystem, set_attributes, tmpfs};
-use crate::options::{Access, Action, Inside, Op, Upper};
-use crate::overlay;
+use crate::links::open_path;
+use crate::options::{Access, Action, Op, Source, Upper};
 use crate::pins::Pins;
-use crate::source::{Host, Opened, Writes};
-use crate::tree::{self, Dest, Missing, Root};
-use crate::{dev, proc, sysfs};
+use crate::source::{Host, content};
+use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
+use crate::{dev, overlay, proc, sysfs};
 use srt_common::sys::c_path;
-use srt_common::sys::file::{
-    CWD, fchmod, fchmodat, mkdirat, mknodat, openat, openat2, readlinkat, symlinkat,
-};
+use srt_common::sys::file::{CWD, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::{Context, Error, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
+
+/// The second half of an operation, which holds what the first has opened: to be done at the destination.
+pub type Half<'a> = Box<dyn FnOnce(&mut Build, &Path) -> Result<()> + 'a>;
+
+/// The first half of every operation, while paths still mean what the caller means by them.
+///
+/// # Errors
+/// The first source that cannot be had, with its option.
+pub fn open_all<'a>(host: &Host<'a>) -> Result<impl Iterator<Item = Half<'a>>> {
+    // mountinfo lists mounts by their age (since Linux 6.8; before, as they are attached), and a JVM takes the first
+    // cgroup file system that it finds there: this must not be one of the host's, in a copy that is covered.
+    let ops = host.plan.ops.iter().enumerate();
+    let (first, others): (Vec<_>, Vec<_>) = ops.partition(|(_, op)| op.action == Action::Sys);
+    let open = |(at, op): (usize, &'a Op)| Ok((at, open(host, op).map_err(|error| error.within(op))?));
+    let opened: BTreeMap<_, _> = first.into_iter().chain(others).map(open).collect::<Result<_>>()?;
+    Ok(opened.into_values())
+}
+
+fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
+    let half: Half = match &op.action {
+        Action::Bind { source, access, optional } => {
+            let tree = match source {
+                Source::Fd(fd) => host.of_descriptor(*fd, *access)?,
+                Source::Path(path) => match host.find(path) {
+                    Err(error) if *optional && error.errno == Some(libc::ENOENT) => {
+                        return Ok(Box::new(|_, _| Ok(())));
+                    }
+                    found => host.tree(&found?, path, *access)?,
+                },
+            };
+            Box::new(move |build, dest| build.bind(&tree, dest, access.writes()))
+        }
+        Action::BindData { fd, mode, access } => {
+            let data = content(*fd)?;
+            Box::new(move |build, dest| {
+                let tree = build.data_file(data, *mode, *access)?;
+                build.mount(&tree, dest, parents(*mode))
+            })
+        }
+        Action::Overlay { layers, upper } => {
+            let layers: Vec<_> = layers.iter().map(|path| host.directory(path)).collect::<Result<_>>()?;
+            let on_host = match upper {
+                Upper::Host { upper, work } => Some([host.directory(upper)?, host.directory(work)?]),
+                _ => None,
+            };
+            Box::new(move |build, dest| {
+                let scratch = match upper {
+                    Upper::Temporary => Some([build.scratch_directory()?, build.scratch_directory()?]),
+                    _ => None,
+                };
+                let tree = overlay::new(&layers, on_host.as_ref().or(scratch.as_ref()))?;
+                build.root.overlays.insert(tree.stat.id);
+                match on_host {
+                    Some(_) => build.bind(&tree, dest, true),
+                    None => build.own(&tree, dest, 0o755),
+                }
+            })
+        }
+        Action::File { fd, mode } => {
+            let data = content(*fd)?;
+            Box::new(move |build, dest| build.file(dest, data, *mode))
+        }
+        Action::Dev => {
+            let nodes = host.nodes()?;
+            Box::new(move |build, dest| {
+                let tree = tmpfs(0o755, None)?;
+                build.own(&tree, dest, 0o755)?;
+                dev::fill(&tree.fd, nodes)
+            })
+        }
+        Action::Sys => {
+            let (tree, cgroups) = (sysfs::new()?, sysfs::cgroups()?);
+            Box::new(move |build, dest| {
+                build.own(&tree, dest, 0o755)?;
+                sysfs::mount_cgroups(&cgroups, &tree.fd)
+            })
+        }
+        Action::Tmpfs { mode, size } => {
+            Box::new(|build, dest| build.own(&tmpfs(*mode, *size)?, dest, parents(*mode)))
+        }
+        Action::Proc => Box::new(|build, dest| build.proc(dest)),
+        Action::ProcPids => {
+            Box::new(|build, dest| build.own(&proc::new(&[(c"subset", Some(c"pid"))])?, dest, 0o755))
+        }
+        Action::Mqueue => Box::new(|build, dest| {
+            let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
+            build.own(&new_filesystem("an mqueue file system", c"mqueue", &[], attributes)?, dest, 0o755)
+        }),
+        Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
+        Action::Dir { mode } => Box::new(move |build, dest| {
+            let directory = Missing { mode: libc::S_IFDIR | mode, asked_for: true };
+            build.root.at(dest, directory, parents(*mode)).map(drop)
+        }),
+        Action::Symlink { target } => Box::new(|build, dest| build.symlink(target, dest)),
+        Action::Chmod { mode } => Box::new(|build, dest| build.chmod(dest, *mode)),
+        Action::RemountReadOnly => Box::new(|build, dest| build.remount_read_only(dest)),
+    };
+    Ok(half)
+}
+
+/// The second half of every operation, in the order given.
+///
+/// # Errors
+/// What failed, with the option in front.
+pub fn build<'a>(host: &'a Host<'a>, halves: impl Iterator<Item = Half<'a>>) -> Result<Build<'a>> {
+    let mut build = Build::new(host)?;
+    for (op, half) in host.plan.ops.iter().zip(halves) {
+        half(&mut build, &op.dest).map_err(|error| error.within(op))?;
+    }
+    build.pins.set(&mut build.root)?;
+    Ok(build)
+}
 
 /// The tree under construction, and what belongs to it.
 #[derive(Debug)]
 pub struct Build<'a> {
     /// The tree.
     pub root: Root<'a>,
-    host: &'a Host<'a>,
     /// What must not be renamed in it.
     pins: Pins,
     /// A tmpfs that is never part of the new root: it holds what is bound from it.
@@ -39,112 +149,24 @@ pub struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    /// Starts with an empty tree, for these operations.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn new(host: &'a Host<'a>, ops: &[Op], sources: &[Opened], placeholders: bool) -> Result<Self> {
-        let mut root = Root::new(host, placeholders);
-        let hides_keys = ops.iter().any(|op| op.action == Action::Inside(Inside::Proc)) && proc::hides_keys();
+    fn new(host: &'a Host<'a>) -> Result<Self> {
+        let mut root = Root::new(host);
+        let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::hides_keys();
         let uses_scratch = |op: &Op| match &op.action {
-            Action::BindData { .. } | Action::Inside(Inside::Mask { .. }) => true,
+            Action::BindData { .. } | Action::Mask { .. } => true,
             Action::Overlay { upper, .. } => *upper == Upper::Temporary,
+            // Queues may be mounted in it.
+            Action::Bind { .. } => !host.queues.is_empty(),
             _ => false,
         };
-        let has_queues =
-            |source: &Opened| matches!(source, Opened::Mount(tree, _) if !tree.queues.is_empty());
-        let needed = hides_keys || ops.iter().any(uses_scratch) || sources.iter().any(has_queues);
+        let needed = hides_keys || host.plan.ops.iter().any(uses_scratch);
         let scratch = needed.then(|| tmpfs(0o755, None)).transpose()?;
         scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
-        let (pins, masks) = (Pins::default(), BTreeSet::new());
-        Ok(Self { root, host, pins, scratch, taken: 0, masks, hides_keys })
-    }
-
-    /// Does one operation.
-    ///
-    /// # Errors
-    /// What failed, with the option in front.
-    pub fn apply(&mut self, op: &Op, source: Opened) -> Result<()> {
-        self.dispatch(&op.dest, source).map_err(|error| error.within(op))
-    }
-
-    /// Pins what must not be moved away, once the tree stands.
-    ///
-    /// # Errors
-    /// When a directory cannot be pinned.
-    pub fn set_pins(&mut self) -> Result<()> {
-        self.pins.set(&mut self.root)
-    }
-
-    fn dispatch(&mut self, dest: &Path, source: Opened) -> Result<()> {
-        match source {
-            Opened::Absent => Ok(()),
-            Opened::Mount(tree, writable) => self.bind(tree, dest, writable),
-            Opened::Data(data, mode, access) => {
-                let tree = self.data_file(data, mode, access)?;
-                self.mount(&tree, dest, parents(mode))
-            }
-            Opened::File(data, mode) => self.file(dest, data, mode),
-            Opened::Overlay(layers, writes) => self.overlay(dest, &layers, writes),
-            Opened::Dev(nodes) => {
-                let tree = self.own(tmpfs(0o755, None)?, dest, 0o755)?;
-                dev::fill(&tree.fd, nodes)
-            }
-            Opened::Sys(tree, cgroups) => sysfs::mount_cgroups(&cgroups, &self.own(tree, dest, 0o755)?.fd),
-            Opened::Inside(inside) => self.inside(dest, inside),
-        }
-    }
-
-    fn inside(&mut self, dest: &Path, what: &Inside) -> Result<()> {
-        match what {
-            Inside::Tmpfs { mode, size } => self.own(tmpfs(*mode, *size)?, dest, parents(*mode)).map(drop),
-            Inside::Proc => {
-                let tree = self.own(proc::new(&[])?, dest, 0o755)?;
-                proc::protect(&tree.fd, &self.host.root)?;
-                let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };
-                for name in hidden {
-                    match proc::attach(&self.empty(false)?, &tree.fd, name) {
-                        // A kernel without keys.
-                        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                        done => done.context(|| "cannot hide the keys of the caller")?,
-                    }
-                }
-                Ok(())
-            }
-            Inside::ProcPids => self.own(proc::new(&[(c"subset", Some(c"pid"))])?, dest, 0o755).map(drop),
-            Inside::Mqueue => {
-                let tree =
-                    new_filesystem("an mqueue file system", c"mqueue", &[], PLAIN | MOUNT_ATTR_NOEXEC)?;
-                self.own(tree, dest, 0o755).map(drop)
-            }
-            Inside::Mask { optional } => self.mask(dest, *optional),
-            Inside::Dir { mode } => self.directory(dest, *mode),
-            Inside::Symlink { target } => self.symlink(target, dest),
-            Inside::Chmod { mode } => {
-                let (_, fd, _) = self.root.find(dest)?;
-                // fchmod(2) does not take an O_PATH descriptor; its magic link leads to the very same file.
-                let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
-                fchmodat(&CWD, &link, *mode).context(|| "chmod")
-            }
-            Inside::RemountReadOnly => {
-                let (dest, fd, _) = self.root.find(dest)?;
-                // nodev too, as bubblewrap has it: to open a device for writing is to write.
-                set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {
-                    match error.raw_os_error() {
-                        Some(libc::EINVAL) => {
-                            Error::failed(format!("{} is not a mount point", dest.path.display()))
-                        }
-                        _ => Error::system("cannot make it read-only", &error),
-                    }
-                })?;
-                // It may be a mount that came along with a bind, above which nothing is pinned yet.
-                self.pins.protect(&mut self.root, &dest)
-            }
-        }
+        Ok(Self { root, pins: Pins::default(), scratch, taken: 0, masks: BTreeSet::new(), hides_keys })
     }
 
     fn mount(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {
-        let dest = self.root.mount_point(dest, tree.directory, parents)?;
+        let dest = self.root.mount_point(dest, tree.is_directory(), parents)?;
         self.mount_at(tree, &dest)
     }
 
@@ -157,17 +179,16 @@ impl<'a> Build<'a> {
     }
 
     /// Mounts a new file system.
-    fn own(&mut self, tree: Tree, dest: &Path, parents: u32) -> Result<Tree> {
-        self.root.owns(&tree);
-        self.mount(&tree, dest, parents)?;
-        Ok(tree)
+    fn own(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {
+        self.root.own.insert(tree.stat.device);
+        self.mount(tree, dest, parents)
     }
 
-    fn bind(&mut self, tree: Tree, dest: &Path, writable: bool) -> Result<()> {
-        self.mount(&tree, dest, 0o755)?;
+    fn bind(&mut self, tree: &Tree, dest: &Path, writable: bool) -> Result<()> {
+        self.mount(tree, dest, 0o755)?;
         // Opening a queue is enough to take its messages, on a read-only mount too.
         for queue in &tree.queues {
-            let onto = openat2(&tree.fd, queue, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS);
+            let onto = open_path(&tree.fd, queue, 0, libc::RESOLVE_NO_SYMLINKS);
             let onto = onto.context(|| "cannot open a mount of message queues")?;
             move_mount(&self.empty(true)?.fd, &onto, c"").context(|| "cannot hide message queues")?;
         }
@@ -177,28 +198,60 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
+    fn proc(&mut self, dest: &Path) -> Result<()> {
+        let tree = proc::new(&[])?;
+        self.own(&tree, dest, 0o755)?;
+        proc::protect(&tree.fd, &self.root.host.root)?;
+        let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };
+        for name in hidden {
+            match proc::attach(&self.empty(false)?, &tree.fd, name) {
+                // A kernel without keys.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                done => done.context(|| "cannot hide the keys of the caller")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn chmod(&mut self, dest: &Path, mode: u32) -> Result<()> {
+        let (_, fd, _) = self.root.find(dest)?;
+        // fchmod(2) does not take an O_PATH descriptor; its magic link leads to the very same file.
+        let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
+        fchmodat(&CWD, &link, mode).context(|| "chmod")
+    }
+
+    fn remount_read_only(&mut self, dest: &Path) -> Result<()> {
+        let (dest, fd, _) = self.root.find(dest)?;
+        // nodev too, as bubblewrap has it: to open a device for writing is to write.
+        set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.path.display())),
+                _ => Error::system("cannot make it read-only", &error),
+            }
+        })?;
+        // It may be a mount that came along with a bind, above which nothing is pinned yet.
+        self.pins.protect(&mut self.root, &dest)
+    }
+
     fn mask(&mut self, dest: &Path, optional: bool) -> Result<()> {
+        let hint =
+            "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there";
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
                 // Nobody inside can reach it.
                 Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES) if optional => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
-                Some(libc::ENOENT) if self.root.placeholders => {
+                Some(libc::ENOENT) if self.root.host.plan.placeholders => {
                     // A slash at the end says what is to be made.
                     let directory = dest.as_os_str().as_bytes().ends_with(b"/");
                     (self.root.mount_point(dest, directory, 0o755)?, directory)
                 }
-                Some(libc::ENOENT) => {
-                    return Err(error.hint(
-                        "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there",
-                    ));
-                }
-                _ => return Err(error),
+                _ => return Err(error.hint_for(libc::ENOENT, hint)),
             },
         };
         let tree = self.empty(directory)?;
-        self.masks.insert(tree.mount);
+        self.masks.insert(tree.stat.mount);
         self.mount_at(&tree, &found)
     }
 
@@ -217,12 +270,8 @@ impl<'a> Build<'a> {
     /// A mount of an empty directory or file, to hide something.
     fn empty(&mut self, directory: bool) -> Result<Tree> {
         let (scratch, name) = self.scratch()?;
-        match directory {
-            true => mkdirat(scratch, &name, 0o555).context(|| "cannot make an empty directory")?,
-            false => {
-                mknodat(scratch, &name, libc::S_IFREG | 0o444).context(|| "cannot make an empty file")?
-            }
-        }
+        let mode = if directory { libc::S_IFDIR | 0o555 } else { libc::S_IFREG | 0o444 };
+        make_node(scratch, &name, mode).context(|| "cannot make an empty file or directory")?;
         Tree::copy(scratch, &name, INERT, false).context(|| "cannot copy a mount of an empty file")
     }
 
@@ -232,51 +281,25 @@ impl<'a> Build<'a> {
         let file = openat(scratch, &name, flags, 0o600).context(|| "cannot make a file")?;
         fchmod(&file, mode).context(|| "fchmod")?;
         copy(data, file)?;
-        let read_only = if access.writes() { 0 } else { MOUNT_ATTR_RDONLY };
-        Tree::copy(scratch, &name, PLAIN | read_only, false).context(|| "cannot copy the mount of a new file")
-    }
-
-    fn overlay(&mut self, dest: &Path, layers: &[OwnedFd], writes: Writes) -> Result<()> {
-        let upper = match &writes {
-            Writes::Nowhere => None,
-            Writes::Scratch => Some(&[self.scratch_directory()?, self.scratch_directory()?]),
-            Writes::Host(directories) => Some(directories),
-        };
-        let tree = overlay::new(layers, upper)?;
-        self.root.shows_the_host(&tree)?;
-        if let Writes::Host(_) = writes {
-            return self.bind(tree, dest, true);
-        }
-        self.own(tree, dest, 0o755).map(drop)
+        let tree = Tree::copy(scratch, &name, access.attributes(), false);
+        tree.context(|| "cannot copy the mount of a new file")
     }
 
     fn file(&mut self, dest: &Path, data: OwnedFd, mode: u32) -> Result<()> {
-        let dest = self.root.place(dest, Missing::Make(parents(mode)))?;
+        let dest = self.root.place(dest, parents(mode))?;
         // O_NONBLOCK: a FIFO that someone has put there would block for ever.
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match openat(&dest.parent, &dest.name, flags | libc::O_EXCL, mode) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                if let Ok(target) = readlinkat(&dest.parent, &dest.name) {
-                    return Err(tree::link(&dest.path, &target));
-                }
                 openat(&dest.parent, &dest.name, flags | libc::O_TRUNC, mode)
             }
             new => new.inspect(|_| self.root.remember(&dest)),
         };
-        copy(data, file.map_err(|error| tree::cannot_make(&dest.path, &error))?)
-    }
-
-    fn directory(&mut self, dest: &Path, mode: u32) -> Result<()> {
-        let dest = self.root.resolve(dest, Missing::Make(parents(mode)))?;
-        match &dest.there {
-            Some((_, stat)) if stat.is(libc::S_IFDIR) => Ok(()),
-            Some(_) => Err(Error::failed(format!("{} is not a directory", dest.path.display()))),
-            None => self.root.make(&dest.parent, &dest.path, libc::S_IFDIR | mode, true).map(drop),
-        }
+        copy(data, file.map_err(|error| cannot_make(&dest.parent, &dest.path, &error))?)
     }
 
     fn symlink(&mut self, target: &Path, dest: &Path) -> Result<()> {
-        let dest = self.root.place(dest, Missing::Make(0o755))?;
+        let dest = self.root.place(dest, 0o755)?;
         match symlinkat(&c_path(target).context(|| "path")?, &dest.parent, &dest.name) {
             Ok(()) => self.root.remember(&dest),
             Err(error) => match readlinkat(&dest.parent, &dest.name) {
@@ -285,7 +308,7 @@ impl<'a> Build<'a> {
                     let (link, existing) = (dest.path.display(), existing.display());
                     return Err(Error::failed(format!("{link} is a symbolic link to {existing} already")));
                 }
-                Err(_) => return Err(tree::cannot_make(&dest.path, &error)),
+                Err(_) => return Err(cannot_make(&dest.parent, &dest.path, &error)),
             },
         }
         Ok(())
@@ -299,10 +322,10 @@ impl<'a> Build<'a> {
         Ok((&scratch.fd, name))
     }
 
-    fn scratch_directory(&mut self) -> Result<OwnedFd> {
+    fn scratch_directory(&mut self) -> Result<Rc<OwnedFd>> {
         let (scratch, name) = self.scratch()?;
-        mkdirat(scratch, &name, 0o755).context(|| "cannot make a directory")?;
-        openat2(scratch, &name, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "openat2")
+        make_node(scratch, &name, libc::S_IFDIR | 0o755).context(|| "cannot make a directory")?;
+        open_path(scratch, &name, 0, 0).map(Rc::new).context(|| "openat2")
     }
 }
 

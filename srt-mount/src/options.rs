@@ -65,14 +65,6 @@ pub enum Action {
     Dev,
     /// A new sysfs with the cgroup file systems.
     Sys,
-    /// What takes nothing from the host.
-    Inside(Inside),
-}
-
-/// What is done in the new tree alone.
-#[allow(missing_docs, reason = "the fields are the option's words")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Inside {
     /// A new tmpfs; its root's mode and its size in bytes (the kernel's default is half the memory).
     Tmpfs { mode: u32, size: Option<u64> },
     /// A new procfs.
@@ -113,13 +105,6 @@ pub enum Access {
     Devices,
 }
 
-impl Access {
-    /// Whether it is not read-only.
-    pub fn writes(self) -> bool {
-        self != Self::ReadOnly
-    }
-}
-
 /// Where an overlay's writes go.
 #[allow(missing_docs, reason = "the fields are the option's words")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,30 +125,23 @@ impl std::fmt::Display for Op {
     }
 }
 
-/// Every option: its name, its operands, and what `--help` says. One without help is a variant of the one before, or is
-/// not for users.
+/// Every option: its names, its operands, and what `--help` says of the first. One without help is not for users.
 #[rustfmt::skip]
-const OPTIONS: [(&str, &str, &str); 36] = [
-    ("--bind", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
-    ("--bind-try", "SRC DEST", ""),
-    ("--ro-bind", "SRC DEST", "the same, read-only with all that is mounted below SRC; --ro-bind-try"),
-    ("--ro-bind-try", "SRC DEST", ""),
-    ("--dev-bind", "SRC DEST", "the same as --bind, and device nodes work; --dev-bind-try"),
-    ("--dev-bind-try", "SRC DEST", ""),
-    ("--bind-fd", "FD DEST", "show what the descriptor FD is open on; --ro-bind-fd: read-only"),
-    ("--ro-bind-fd", "FD DEST", ""),
+const OPTIONS: [(&str, &str, &str); 30] = [
+    ("--bind --bind-try", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
+    ("--ro-bind --ro-bind-try", "SRC DEST", "the same, read-only with all that is mounted below SRC; --ro-bind-try"),
+    ("--dev-bind --dev-bind-try", "SRC DEST", "the same as --bind, and device nodes work; --dev-bind-try"),
+    ("--bind-fd --ro-bind-fd", "FD DEST", "show what the descriptor FD is open on; --ro-bind-fd: read-only"),
     ("--tmpfs", "DEST", "a new tmpfs"),
     ("--proc", "DEST", "a new procfs"),
     ("--proc-pids", "DEST", "a new procfs of the processes alone (subset=pid)"),
     ("--sys", "DEST", "a new sysfs with the cgroup file system, read-only: the sandbox's devices and limits"),
     ("--dev", "DEST", "a new /dev: the usual nodes, pts, shm"),
     ("--mqueue", "DEST", "a new mqueue file system"),
-    ("--mask", "PATH", "hide PATH behind an empty read-only directory or file; --mask-try: if it is there"),
-    ("--mask-try", "PATH", ""),
+    ("--mask --mask-try", "PATH", "hide PATH behind an empty read-only directory or file; --mask-try: if it is there"),
     ("--dir", "DEST", "make a directory"),
     ("--file", "FD DEST", "make a file with what FD holds"),
-    ("--bind-data", "FD DEST", "mount a new file with what FD holds; --ro-bind-data: read-only"),
-    ("--ro-bind-data", "FD DEST", ""),
+    ("--bind-data --ro-bind-data", "FD DEST", "mount a new file with what FD holds; --ro-bind-data: read-only"),
     ("--symlink", "SRC DEST", "make a symbolic link to SRC"),
     ("--chmod", "OCTAL PATH", "change the mode of PATH"),
     ("--remount-ro", "DEST", "make the mount at DEST read-only, not those below it"),
@@ -189,43 +167,25 @@ pub fn help() -> String {
          Builds a private file tree from a list of mounts, in the order given, and runs PROGRAM in it.\n\
          Needs CAP_SYS_ADMIN: run it under srt-ns, or under unshare -Ur. DEST counts from the new root.\n\n",
     );
-    for (option, operands, about) in OPTIONS.iter().filter(|(_, _, about)| !about.is_empty()) {
-        text.push_str(&format!("  {:30}{about}\n", format!("{option} {operands}")));
+    for (names, operands, about) in OPTIONS.iter().filter(|(_, _, about)| !about.is_empty()) {
+        let name = names.split(' ').next().unwrap_or(names);
+        text.push_str(&format!("  {:30}{about}\n", format!("{name} {operands}")));
     }
     text + "  --help, --version\n"
 }
 
-/// Reads the options. `--args` needs descriptors and is refused here: see [`parse_with`].
-///
-/// # Errors
-/// A usage error that names the option and what was expected.
-pub fn parse(words: &[OsString]) -> Result<Plan> {
-    parse_with(words, &mut |_| Err(Error::usage("cannot be read here")))
-}
+/// What reads all that a descriptor holds.
+pub type ReadAll<'a> = &'a mut dyn FnMut(RawFd) -> Result<Vec<u8>>;
 
 /// Reads the options, with `read_all` to read what `--args FD` holds.
 ///
 /// # Errors
 /// A usage error that names the option and what was expected; whatever `read_all` says.
-pub fn parse_with(words: &[OsString], read_all: &mut dyn FnMut(RawFd) -> Result<Vec<u8>>) -> Result<Plan> {
+pub fn parse(words: &[OsString], read_all: ReadAll) -> Result<Plan> {
     let mut parser = Parser::default();
     parser.words(&mut words.iter().cloned(), Some(read_all))?;
-    parser.modifiers_fit("")?;
-    read_once(&parser.plan.ops)?;
+    parser.nothing_is_left()?;
     Ok(parser.plan)
-}
-
-/// A descriptor that was read to its end has nothing left for a second file.
-fn read_once(ops: &[Op]) -> Result<()> {
-    let mut read = BTreeSet::new();
-    for op in ops {
-        if let Action::File { fd, .. } | Action::BindData { fd, .. } = op.action
-            && !read.insert(fd)
-        {
-            return Err(Error::usage(format!("{op}: {fd} is read by an option before")));
-        }
-    }
-    Ok(())
 }
 
 #[derive(Default)]
@@ -235,23 +195,21 @@ struct Parser {
     perms: Option<u32>,
     size: Option<u64>,
     layers: Vec<PathBuf>,
+    /// A descriptor that was read to its end has nothing left for a second file.
+    read: BTreeSet<RawFd>,
 }
 
 impl Parser {
-    fn words(
-        &mut self,
-        words: &mut dyn Iterator<Item = OsString>,
-        mut read_all: Option<&mut dyn FnMut(RawFd) -> Result<Vec<u8>>>,
-    ) -> Result<()> {
+    fn words(&mut self, words: &mut dyn Iterator<Item = OsString>, mut read: Option<ReadAll>) -> Result<()> {
         while let Some(word) = words.next() {
-            let found = OPTIONS.iter().find(|(option, _, _)| word == *option);
-            let (option, names, _) = *found.ok_or_else(|| unknown(&word))?;
-            let operands = operands(option, names, words)?;
-            match (option, operands.as_slice()) {
+            let named = |names: &'static str| names.split(' ').find(|name| word == *name);
+            let found = OPTIONS.iter().find_map(|(names, operands, _)| Some((named(names)?, *operands)));
+            let (option, names) = found.ok_or_else(|| unknown(&word))?;
+            match (option, operands(option, names, words)?.as_slice()) {
                 ("--args", [fd]) => {
-                    let fd = self.descriptor(option, fd)?;
+                    let fd = descriptor(option, fd, self.plan.join)?;
                     let nested = || Error::usage("--args: not allowed in what --args reads");
-                    let data = read_all.as_deref_mut().ok_or_else(nested).and_then(|read| read(fd));
+                    let data = read.as_deref_mut().ok_or_else(nested).and_then(|read| read(fd));
                     data.and_then(|data| self.words(&mut nul_separated(&data), None))
                         .map_err(|error| error.within(format!("--args {fd}")))?;
                 }
@@ -262,57 +220,50 @@ impl Parser {
     }
 
     fn option(&mut self, option: &'static str, operands: &[OsString]) -> Result<()> {
+        let (join, plan) = (self.plan.join, &mut self.plan);
+        let descriptor = |word| descriptor(option, word, join);
         match (option, operands) {
-            ("--perms", [mode]) => once(option, &mut self.perms, octal(option, mode)?)?,
+            ("--perms", [mode]) => return once(option, &mut self.perms, octal(option, mode)?),
             ("--size", [size]) => {
                 let size = number(option, size, 10, 1..=i64::MAX as u64, "a number of bytes above 0")?;
-                once(option, &mut self.size, size)?;
+                return once(option, &mut self.size, size);
             }
-            _ => {
-                self.modifiers_fit(option)?;
-                let plan = &mut self.plan;
-                match (option, operands) {
-                    ("--overlay-src", [layer]) => self.layers.push(layer.into()),
-                    ("--placeholders", _) => plan.placeholders = true,
-                    ("--chdir", [directory]) => once(option, &mut plan.chdir, directory.into())?,
-                    ("--status-fd", [fd]) => {
-                        let fd = self.descriptor(option, fd)?;
-                        once(option, &mut self.plan.status_fd, fd)?;
-                    }
-                    ("--keep-fd", [fd]) => {
-                        let fd = self.descriptor(option, fd)?;
-                        self.plan.keep.push(fd);
-                    }
-                    ("--join", [fd]) => {
-                        let fd = self.descriptor(option, fd)?;
-                        once(option, &mut self.plan.join, fd)?;
-                    }
-                    ("--joined-path", [text, path, id]) => {
-                        plan.joined_paths.push((text.clone(), path.into(), id.clone()))
-                    }
-                    (_, [operands @ .., dest]) => {
-                        let action = self.action(option, operands)?;
-                        let (operands, dest) = (operands.to_vec(), dest.into());
-                        self.plan.ops.push(Op { option, operands, dest, action });
-                    }
-                    _ => {}
+            ("--overlay-src", [layer]) => {
+                self.layers.push(layer.into());
+                return Ok(());
+            }
+            ("--placeholders", _) => plan.placeholders = true,
+            ("--chdir", [directory]) => once(option, &mut plan.chdir, directory.into())?,
+            ("--status-fd", [fd]) => once(option, &mut plan.status_fd, descriptor(fd)?)?,
+            ("--keep-fd", [fd]) => plan.keep.push(descriptor(fd)?),
+            ("--join", [fd]) => once(option, &mut plan.join, descriptor(fd)?)?,
+            ("--joined-path", [text, path, id]) => {
+                plan.joined_paths.push((text.clone(), path.into(), id.clone()));
+            }
+            (_, [operands @ .., dest]) => {
+                let action = self.action(option, operands)?;
+                let op = Op { option, operands: operands.to_vec(), dest: dest.into(), action };
+                if let Action::File { fd, .. } | Action::BindData { fd, .. } = op.action
+                    && !self.read.insert(fd)
+                {
+                    return Err(Error::usage(format!("{op}: {fd} is read by an option before")));
                 }
+                self.plan.ops.push(op);
             }
+            _ => {}
         }
-        Ok(())
+        self.nothing_is_left()
     }
 
-    /// `--perms`, `--size` and `--overlay-src` say something about the very next option only.
-    fn modifiers_fit(&self, option: &str) -> Result<()> {
-        let makes = ["--dir", "--tmpfs", "--file", "--bind-data", "--ro-bind-data"];
-        let overlays = ["--overlay-src", "--overlay", "--tmp-overlay", "--ro-overlay"];
-        for (modifier, given, takers) in [
-            ("--perms", self.perms.is_some(), &makes[..]),
-            ("--size", self.size.is_some(), &["--tmpfs"]),
-            ("--overlay-src", !self.layers.is_empty(), &overlays),
+    /// `--perms`, `--size` and `--overlay-src` say something about the very next option, which has to take them.
+    fn nothing_is_left(&self) -> Result<()> {
+        for (modifier, is_left, takers) in [
+            ("--perms", self.perms.is_some(), "--dir --tmpfs --file --bind-data --ro-bind-data"),
+            ("--size", self.size.is_some(), "--tmpfs"),
+            ("--overlay-src", !self.layers.is_empty(), "--overlay-src --overlay --tmp-overlay --ro-overlay"),
         ] {
-            if given && !takers.contains(&option) {
-                return Err(Error::usage(format!("{modifier}: expected one of {} next", takers.join(" "))));
+            if is_left {
+                return Err(Error::usage(format!("{modifier}: expected one of {takers} next")));
             }
         }
         Ok(())
@@ -320,8 +271,10 @@ impl Parser {
 
     /// What an option does with the operands that stand before DEST.
     fn action(&mut self, option: &str, operands: &[OsString]) -> Result<Action> {
-        let perms = self.perms.take();
-        let mode = |default| perms.unwrap_or(default);
+        let mut mode = |default| self.perms.take().unwrap_or(default);
+        let optional = option.ends_with("-try");
+        let join = self.plan.join;
+        let descriptor = |word| descriptor(option, word, join);
         let access = match option {
             _ if option.starts_with("--ro-") => Access::ReadOnly,
             _ if option.starts_with("--dev-") => Access::Devices,
@@ -329,43 +282,30 @@ impl Parser {
         };
         Ok(match (option, operands) {
             ("--bind-fd" | "--ro-bind-fd", [fd]) => {
-                Action::Bind { source: Source::Fd(self.descriptor(option, fd)?), access, optional: false }
+                Action::Bind { source: Source::Fd(descriptor(fd)?), access, optional }
             }
             ("--bind-data" | "--ro-bind-data", [fd]) => {
-                Action::BindData { fd: self.descriptor(option, fd)?, mode: mode(0o600), access }
+                Action::BindData { fd: descriptor(fd)?, mode: mode(0o600), access }
             }
-            ("--file", [fd]) => Action::File { fd: self.descriptor(option, fd)?, mode: mode(0o666) },
-            ("--symlink", [target]) => Action::Inside(Inside::Symlink { target: target.into() }),
-            ("--chmod", [mode]) => Action::Inside(Inside::Chmod { mode: octal(option, mode)? }),
+            ("--file", [fd]) => Action::File { fd: descriptor(fd)?, mode: mode(0o666) },
+            ("--symlink", [target]) => Action::Symlink { target: target.into() },
+            ("--chmod", [mode]) => Action::Chmod { mode: octal(option, mode)? },
             ("--overlay", [upper, work]) => {
                 self.overlay(option, Upper::Host { upper: upper.into(), work: work.into() }, 1)?
             }
             ("--tmp-overlay", _) => self.overlay(option, Upper::Temporary, 1)?,
             ("--ro-overlay", _) => self.overlay(option, Upper::None, 2)?,
+            ("--tmpfs", _) => Action::Tmpfs { mode: mode(0o755), size: self.size.take() },
+            ("--dir", _) => Action::Dir { mode: mode(0o755) },
             ("--dev", _) => Action::Dev,
             ("--sys", _) => Action::Sys,
-            (_, [path]) => {
-                Action::Bind { source: Source::Path(path.into()), access, optional: option.ends_with("-try") }
-            }
-            _ => Action::Inside(match option {
-                "--tmpfs" => Inside::Tmpfs { mode: mode(0o755), size: self.size.take() },
-                "--dir" => Inside::Dir { mode: mode(0o755) },
-                "--proc" => Inside::Proc,
-                "--proc-pids" => Inside::ProcPids,
-                "--mqueue" => Inside::Mqueue,
-                "--mask" | "--mask-try" => Inside::Mask { optional: option == "--mask-try" },
-                _ => Inside::RemountReadOnly,
-            }),
+            ("--proc", _) => Action::Proc,
+            ("--proc-pids", _) => Action::ProcPids,
+            ("--mqueue", _) => Action::Mqueue,
+            ("--mask" | "--mask-try", _) => Action::Mask { optional },
+            (_, [path]) => Action::Bind { source: Source::Path(path.into()), access, optional },
+            _ => Action::RemountReadOnly,
         })
-    }
-
-    fn descriptor(&self, option: &str, word: &OsStr) -> Result<RawFd> {
-        let fd = number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number")? as RawFd;
-        match self.plan.join {
-            // It is not the user's: --args would wait for a message, --keep-fd give it to PROGRAM.
-            Some(join) if join == fd => Err(Error::usage(format!("{option} {fd}: not an open descriptor"))),
-            _ => Ok(fd),
-        }
     }
 
     fn overlay(&mut self, option: &str, upper: Upper, least: usize) -> Result<Action> {
@@ -396,6 +336,15 @@ fn number(option: &str, word: &OsStr, radix: u32, range: RangeInclusive<u64>, wh
     number.ok_or_else(|| Error::usage(format!("{option}: {} is not {what}", word.display())))
 }
 
+fn descriptor(option: &str, word: &OsStr, join: Option<RawFd>) -> Result<RawFd> {
+    let fd = number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number")? as RawFd;
+    // It is not the user's: --args would wait for a message, --keep-fd give it to PROGRAM.
+    if join == Some(fd) {
+        return Err(Error::usage(format!("{option} {fd}: not an open descriptor")));
+    }
+    Ok(fd)
+}
+
 fn octal(option: &str, word: &OsStr) -> Result<u32> {
     number(option, word, 8, 0..=0o7777, "an octal mode up to 7777").map(|mode| mode as u32)
 }
@@ -414,28 +363,25 @@ fn nul_separated(data: &[u8]) -> impl Iterator<Item = OsString> {
 }
 
 /// bubblewrap does more than mount; its users get told which tool has the option that they look for.
+#[rustfmt::skip]
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("--unshare --share --uid --gid --hostname --as-pid-1 --new-session --die-with",
+     "namespaces and lifetime are the business of srt-ns, which runs srt-mount"),
+    ("--setenv --unsetenv --clearenv",
+     "env(1) sets variables: srt-mount ... -- env NAME=VALUE PROGRAM"),
+    ("--seccomp --add-seccomp-fd",
+     "srt-seccomp loads filters: srt-mount ... -- srt-seccomp --load-fd N -- PROGRAM"),
+];
+
 fn unknown(word: &OsStr) -> Error {
     let text = word.to_string_lossy();
     let error = Error::usage(match text.starts_with("--") {
         true => format!("{text}: unknown option"),
         false => format!("{text}: expected an option; PROGRAM stands after --"),
     });
-    if let Some(hint) = args::form_of(word) {
-        return error.hint(hint);
-    }
-    let namespaces =
-        ["--unshare", "--share", "--uid", "--gid", "--hostname", "--as-pid-1", "--new-session", "--die-with"];
-    let environment = ["--setenv", "--unsetenv", "--clearenv"];
-    let starts = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
-    if starts(&namespaces) {
-        error.hint("namespaces and lifetime are the business of srt-ns, which runs srt-mount")
-    } else if starts(&environment) {
-        error.hint("env(1) sets variables: srt-mount ... -- env NAME=VALUE PROGRAM")
-    } else if starts(&["--seccomp", "--add-seccomp-fd"]) {
-        error.hint("srt-seccomp loads filters: srt-mount ... -- srt-seccomp --load-fd N -- PROGRAM")
-    } else {
-        error
-    }
+    let elsewhere = ELSEWHERE.iter().find(|(names, _)| names.split(' ').any(|name| text.starts_with(name)));
+    let hint = args::form_of(word).or_else(|| elsewhere.map(|(_, hint)| (*hint).to_owned()));
+    Error { hint, ..error }
 }
 
 #[cfg(test)]
@@ -446,8 +392,13 @@ mod tests {
         text.split_whitespace().map(OsString::from).collect()
     }
 
+    /// Without a descriptor to read from.
+    fn read(text: &str) -> Result<Plan> {
+        parse(&words(text), &mut |_| Err(Error::usage("cannot be read here")))
+    }
+
     fn ops(text: &str) -> Vec<Op> {
-        parse(&words(text)).unwrap_or_else(|error| panic!("{text}: {}", error.message)).ops
+        read(text).unwrap_or_else(|error| panic!("{text}: {}", error.message)).ops
     }
 
     #[test]
@@ -479,12 +430,11 @@ mod tests {
         let list = ops("--perms 700 --size 5 --tmpfs /a --tmpfs /b --perms 1777 --dir /c --dir /d");
         let actions: Vec<Action> = list.into_iter().map(|op| op.action).collect();
         let expected = [
-            Inside::Tmpfs { mode: 0o700, size: Some(5) },
-            Inside::Tmpfs { mode: 0o755, size: None },
-            Inside::Dir { mode: 0o1777 },
-            Inside::Dir { mode: 0o755 },
-        ]
-        .map(Action::Inside);
+            Action::Tmpfs { mode: 0o700, size: Some(5) },
+            Action::Tmpfs { mode: 0o755, size: None },
+            Action::Dir { mode: 0o1777 },
+            Action::Dir { mode: 0o755 },
+        ];
         assert_eq!(actions, expected);
     }
 
@@ -507,8 +457,7 @@ mod tests {
     #[test]
     fn args_are_put_in_where_they_stand() {
         let data = b"--tmpfs\0/in side\0--dir\0/d".to_vec();
-        let plan =
-            parse_with(&words("--proc /p --args 9 --dev /d"), &mut |_| Ok(data.clone())).expect("good");
+        let plan = parse(&words("--proc /p --args 9 --dev /d"), &mut |_| Ok(data.clone())).expect("good");
         let options: Vec<&str> = plan.ops.iter().map(|op| op.option).collect();
         assert_eq!(options, ["--proc", "--tmpfs", "--dir", "--dev"]);
         assert_eq!(plan.ops[1].dest, PathBuf::from("/in side"));
@@ -516,14 +465,15 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_read_once() {
-        assert!(parse(&words("--file 3 /a --bind-data 4 /b --bind-fd 5 /c --bind-fd 5 /d")).is_ok());
-        let error = parse(&words("--file 3 /a --bind-data 3 /b")).expect_err("twice");
+        assert!(read("--file 3 /a --bind-data 4 /b --bind-fd 5 /c --bind-fd 5 /d").is_ok());
+        let error = read("--file 3 /a --bind-data 3 /b").expect_err("twice");
         assert!(error.message.starts_with("--bind-data 3 /b: 3 is read"), "{}", error.message);
     }
 
     #[test]
     fn help_names_every_option() {
         let for_users = |option: &str| !option.starts_with("--join");
-        assert!(OPTIONS.iter().all(|(option, _, _)| help().contains(option) == for_users(option)));
+        let options = OPTIONS.iter().flat_map(|(names, _, _)| names.split(' '));
+        assert!(options.into_iter().all(|option| help().contains(option) == for_users(option)));
     }
 }

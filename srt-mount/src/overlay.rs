@@ -1,12 +1,13 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst).
 
-use crate::detached::{PLAIN, Tree, new_filesystem, tmpfs};
+use crate::detached::{PLAIN, Parameter, Tree, new_filesystem, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::{Context, Error, Result};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 /// Names of one byte, without those that mean something in a list of layers: with the colons between them as many as
 /// fit into the 255 bytes that fsconfig(2) takes.
@@ -22,31 +23,38 @@ const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 ///
 /// # Errors
 /// What the kernel says.
-pub fn new(layers: &[OwnedFd], upper: Option<&[OwnedFd; 2]>) -> Result<Tree> {
+pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<Tree> {
     let lower: Vec<CString> = layers.iter().rev().map(link).collect::<Result<_>>()?;
     let directories = upper.map(|[upper, work]| Ok([link(upper)?, link(work)?])).transpose()?;
+    // In a user namespace only user.* extended attributes can hold what overlayfs notes (Linux 5.11).
+    let mut others = vec![(c"userxattr", None)];
+    if let Some([upper, work]) = &directories {
+        others.extend([(c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str()))]);
+    }
+    let attributes = if upper.is_some() { PLAIN } else { PLAIN | MOUNT_ATTR_RDONLY };
+    let create = |lower: &[Parameter]| {
+        new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes)
+    };
     // lowerdir+ takes one layer at a time, from Linux 6.8 on. Before, it is an unknown option.
-    let one_by_one: Vec<_> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
-    let tree = match create(&one_by_one, directories.as_ref()) {
-        Err(error) if error.errno == Some(libc::EINVAL) => {
-            create(&[(c"lowerdir", &list(&lower)?)], directories.as_ref())
-        }
+    let one_by_one: Vec<_> = lower.iter().map(|layer| (c"lowerdir+", Some(layer.as_c_str()))).collect();
+    let tree = match create(&one_by_one) {
+        Err(error) if error.errno == Some(libc::EINVAL) => create(&[(c"lowerdir", Some(&list(&lower)?))]),
         tree => tree,
     };
     tree.map_err(|error| {
         let on_overlay = upper.is_some_and(|[upper, _]| fstatfs(upper).is_ok_and(|kind| kind == OVERLAYFS_SUPER_MAGIC));
-        if error.errno == Some(libc::ENODEV) {
-            return error.hint("the kernel has no overlayfs, or has not loaded it: modprobe overlay");
-        }
-        error.hint(if on_overlay {
+        let hint = if on_overlay {
             "RWSRC cannot lie on an overlay (a container's root): --tmp-overlay, or a directory on another file system"
         } else {
             "overlayfs takes no layer with other mounts below it, and RWSRC and WORKDIR must be of one file system"
-        })
+        };
+        error
+            .hint(hint)
+            .hint_for(libc::ENODEV, "the kernel has no overlayfs, or has not loaded it: modprobe overlay")
     })
 }
 
-fn link(fd: &OwnedFd) -> Result<CString> {
+fn link(fd: &Rc<OwnedFd>) -> Result<CString> {
     c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")
 }
 
@@ -65,15 +73,4 @@ fn list(lower: &[CString]) -> Result<CString> {
     fchdir(&directory.fd).context(|| "cannot enter the directory of layers")?;
     let names: Vec<&[u8]> = names.chunks(1).take(lower.len()).collect();
     CString::new(names.join(&b':')).map_err(|_| Error::failed("NUL byte"))
-}
-
-fn create(lower: &[(&CStr, &CStr)], upper: Option<&[CString; 2]>) -> Result<Tree> {
-    let mut options: Vec<_> = lower.iter().map(|&(key, value)| (key, Some(value))).collect();
-    if let Some([upper, work]) = upper {
-        options.extend([(c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str()))]);
-    }
-    // In a user namespace only user.* extended attributes can hold what overlayfs notes (Linux 5.11).
-    options.push((c"userxattr", None));
-    let read_only = if upper.is_none() { MOUNT_ATTR_RDONLY } else { 0 };
-    new_filesystem("an overlay", c"overlay", &options, PLAIN | read_only)
 }

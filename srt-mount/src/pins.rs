@@ -10,23 +10,19 @@
 //! Symbolic links on the way need no pin: no path leads through one that the command can replace (links.rs).
 
 use crate::detached::{Tree, attach_out_of_sight, clone_tree, is_read_only, tmpfs};
-use crate::tree::{Dest, Root};
+use crate::tree::{Dest, Root, open_in_root};
 use srt_common::sys::c_path;
-use srt_common::sys::file::{openat2, statx};
+use srt_common::sys::file::statx;
 use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// How a directory is reached: the links on the way were resolved before.
-const RESOLVED: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
-const DIRECTORY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY;
-
 /// Where the copies can hide if no operation has mounted a directory: a directory that usually is a mount point.
-const HIDING_PLACES: [&std::ffi::CStr; 10] =
-    [c"proc", c"sys", c"dev", c"run", c"tmp", c"boot", c"mnt", c"media", c"srv", c"opt"];
+const HIDING_PLACES: [&str; 10] = ["proc", "sys", "dev", "run", "tmp", "boot", "mnt", "media", "srv", "opt"];
 
 /// What is to be pinned.
 #[derive(Debug, Default)]
@@ -72,8 +68,7 @@ impl Pins {
         let mut ways: Vec<&Path> = parent.ancestors().collect();
         while let Some(path) = ways.pop() {
             let cannot = || format!("cannot look at {}", path.display());
-            let fd =
-                openat2(&root.top()?, &c_path(path).context(cannot)?, DIRECTORY, RESOLVED).context(cannot)?;
+            let fd = directory(&*root.top()?, path, 0).context(cannot)?;
             let stat = statx(&fd, c"").context(cannot)?;
             if stat.mount_root || path == Path::new("/") {
                 let pinnable = !root.is_own(stat.device) && !is_read_only(&fd).context(cannot)?;
@@ -91,7 +86,7 @@ impl Pins {
     pub fn mounted(&mut self, tree: &Tree, dest: &Dest) {
         if dest.is_root {
             self.cover = None;
-        } else if tree.directory {
+        } else if tree.is_directory() {
             self.cover = Some(Rc::clone(&tree.fd));
         }
     }
@@ -137,8 +132,7 @@ fn copy(root: &OwnedFd) -> Result<OwnedFd> {
 /// the same empty file system.
 fn set_pin(copy: &OwnedFd, path: &Path, pin: &mut Option<Rc<OwnedFd>>) -> Result<()> {
     let cannot = || format!("cannot pin {}", path.display());
-    let name = c_path(path).context(cannot)?;
-    let directory = match openat2(copy, &name, DIRECTORY, RESOLVED | libc::RESOLVE_NO_XDEV) {
+    let directory = match directory(copy, path, libc::RESOLVE_NO_XDEV) {
         // A later operation has mounted something there, or above it.
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
         directory => directory.context(cannot)?,
@@ -149,18 +143,23 @@ fn set_pin(copy: &OwnedFd, path: &Path, pin: &mut Option<Rc<OwnedFd>>) -> Result
         None => tmpfs(0, None)?.fd,
     };
     move_mount(&tree, &directory, c"").context(cannot)?;
-    if !statx(copy, &name).context(cannot)?.mount_root {
+    if !c_path(path).and_then(|path| statx(copy, &path)).context(cannot)?.mount_root {
         return Err(Error::failed(format!("{}: it is no mount point afterwards", cannot())));
     }
     *pin = Some(tree);
     Ok(())
 }
 
+/// A directory below `root`: the links on the way were resolved before.
+fn directory(root: &OwnedFd, path: &Path, resolve: u64) -> io::Result<OwnedFd> {
+    open_in_root(root, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS | resolve)
+}
+
 fn hiding_place(root: &mut Root) -> Result<OwnedFd> {
     let top = root.top()?;
     let mut second_best = None;
     for name in HIDING_PLACES {
-        let Ok(fd) = openat2(&top, name, DIRECTORY, RESOLVED) else { continue };
+        let Ok(fd) = directory(&top, Path::new(name), 0) else { continue };
         if statx(&fd, c"").context(|| "statx")?.mount_root {
             return Ok(fd);
         }

@@ -1,6 +1,6 @@
 //! `--proc`: a procfs of the sandbox's pid namespace.
 
-use crate::detached::{INERT, PLAIN, Tree, clone_tree, new_filesystem};
+use crate::detached::{INERT, PLAIN, Parameter, Tree, clone_tree, new_filesystem};
 use crate::links::PROC_SUPER_MAGIC;
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 ///
 /// # Errors
 /// EPERM has two reasons, and a hint for each.
-pub fn new(options: &[(&CStr, Option<&CStr>)]) -> Result<Tree> {
+pub fn new(options: &[Parameter]) -> Result<Tree> {
     // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and
     // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
     let hint = "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
@@ -110,7 +110,7 @@ pub fn hides_keys() -> bool {
 /// errno, ENOENT for an entry that this kernel does not have.
 pub fn attach(tree: &Tree, proc: &OwnedFd, name: &CStr) -> io::Result<()> {
     move_mount(&tree.fd, proc, name)?;
-    match statx(proc, name)?.mount == tree.mount {
+    match statx(proc, name)?.mount == tree.stat.mount {
         true => Ok(()),
         false => Err(io::Error::other("move_mount had no effect")),
     }

@@ -1,33 +1,32 @@
 //! Where PROGRAM comes from: the new root, or a read-only copy of a file of the host.
 
 use crate::detached::{PLAIN, Tree, is_read_only};
-use crate::tree::{self, Root};
+use crate::source::Host;
+use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, openat, openat2, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 /// What the host has under PROGRAM's name, opened before any of the new root exists.
 #[derive(Debug)]
 pub struct OnHost {
-    /// The path of a stage that lies beside this tool: it goes before anything in PATH, whose first directory may be one
-    /// that the last command could write.
-    beside: Option<PathBuf>,
+    /// Where it may be. A stage that lies beside this tool can be there alone: PATH's first directory may be one that the
+    /// last command could write.
+    paths: Vec<PathBuf>,
+    beside: bool,
     file: Option<OwnedFd>,
 }
 
 /// What is executed.
 #[derive(Debug)]
 pub enum Origin {
-    /// Whatever the new root has under PROGRAM's name.
-    Inside,
-    /// This path in the new root.
-    At(PathBuf),
+    /// The first of these paths in the new root that can be run.
+    Inside(Vec<PathBuf>),
     /// A mount of that one file, read-only: /proc/PID/exe leads to this mount, and the file cannot be written
     /// through it (CVE-2019-5736 overwrote the container runtime that way).
     Host(Tree),
@@ -35,14 +34,15 @@ pub enum Origin {
 
 /// Looks for PROGRAM on the host.
 pub fn on_host(program: &Program) -> OnHost {
-    if program.is_stage() {
-        let beside = exec::beside(program.name()).ok();
-        let file = beside.as_deref().and_then(executable);
-        if file.is_some() {
-            return OnHost { beside, file };
-        }
+    if program.is_stage()
+        && let Ok(path) = exec::beside(program.name())
+        && let Some(file) = executable(&path)
+    {
+        return OnHost { paths: vec![path], beside: true, file: Some(file) };
     }
-    OnHost { beside: None, file: program.candidates().iter().find_map(|path| executable(path)) }
+    let paths = program.candidates();
+    let file = paths.iter().find_map(|path| executable(path));
+    OnHost { paths, beside: false, file }
 }
 
 fn executable(path: &Path) -> Option<OwnedFd> {
@@ -56,18 +56,17 @@ fn executable(path: &Path) -> Option<OwnedFd> {
 /// # Errors
 /// When the host's file cannot be copied.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
-    let Some(file) = host.file else { return Ok(Origin::Inside) };
-    if let Some(path) = host.beside {
-        if shows(root, &path, &file)? {
-            return Ok(Origin::At(path));
-        }
-    } else {
-        for path in program.candidates() {
-            let path = c_path(directory.join(path)).context(|| "path")?;
-            if tree::open_in_root(&*root.top()?, &path, libc::O_PATH, 0).is_ok() {
-                return Ok(Origin::Inside);
-            }
-        }
+    let Some(file) = host.file else { return Ok(Origin::Inside(host.paths)) };
+    let (top, mut inside) = (root.top()?, false);
+    for path in &host.paths {
+        inside = inside
+            || match host.beside {
+                true => shows(&top, path, &file)?,
+                false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
+            };
+    }
+    if inside {
+        return Ok(Origin::Inside(host.paths));
     }
     let cannot = || format!("cannot copy the mount of {}", program.name().display());
     let copy = Tree::copy(&file, c"", PLAIN | MOUNT_ATTR_RDONLY, false).context(cannot)?;
@@ -79,11 +78,8 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
 
 /// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that
 /// is run from there still finds its own neighbours: one sandbox inside another.
-fn shows(root: &mut Root, path: &Path, file: &OwnedFd) -> Result<bool> {
-    let Ok(inside) = tree::open_in_root(&*root.top()?, &c_path(path).context(|| "path")?, libc::O_PATH, 0)
-    else {
-        return Ok(false);
-    };
+fn shows(top: &OwnedFd, path: &Path, file: &OwnedFd) -> Result<bool> {
+    let Ok(inside) = open_in_root(top, path, 0, 0) else { return Ok(false) };
     let id = |fd: &OwnedFd| statx(fd, c"").map(|stat| stat.id).context(|| "statx");
     Ok(id(&inside)? == id(file)? && is_read_only(&inside).context(|| "fstatvfs")?)
 }
@@ -91,17 +87,12 @@ fn shows(root: &mut Root, path: &Path, file: &OwnedFd) -> Result<bool> {
 /// Becomes PROGRAM. Returns only the error.
 pub fn run(program: &Program, origin: &Origin) -> Error {
     match origin {
-        Origin::Inside => program.exec(&program.candidates()),
-        Origin::At(path) => program.exec(std::slice::from_ref(path)),
+        Origin::Inside(paths) => program.exec(paths),
         Origin::Host(file) => {
-            let error = program.exec_fd(&file.fd, &[]);
-            let failure = program.failure(&error);
-            match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOEXEC) => failure.hint(
-                    "it is not in the new root; from outside, only a static program can run, and no #! script",
-                ),
-                _ => failure,
-            }
+            let hint =
+                "it is not in the new root; from outside, only a static program can run, and no #! script";
+            let failure = program.failure(&program.exec_fd(&file.fd, &[]));
+            failure.hint_for(libc::ENOENT, hint).hint_for(libc::ENOEXEC, hint)
         }
     }
 }
@@ -113,9 +104,7 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
 /// `--chdir` does not exist.
 pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) -> Result<PathBuf> {
     let top = root.top()?;
-    let exists = |path: &Path| -> io::Result<()> {
-        tree::open_in_root(&top, &c_path(path)?, libc::O_PATH | libc::O_DIRECTORY, 0).map(drop)
-    };
+    let exists = |path: &Path| open_in_root(&top, path, libc::O_DIRECTORY, 0).map(drop);
     if let Some(directory) = chdir {
         let directory = Path::new("/").join(directory);
         exists(&directory)
@@ -128,15 +117,15 @@ pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) 
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
 }
 
-/// The names of the caller's working directory, the preferred one first. getcwd(2) fails for one that was removed.
-pub fn own_directory() -> Vec<PathBuf> {
+/// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
+pub fn own_directory(host: &Host) -> Vec<PathBuf> {
     let open = |path: &Path| c_path(path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
     let id = |path: &Path| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.id).ok();
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
         plain && id(path).is_some_and(|named| Some(named) == id(Path::new(".")))
     });
-    named.into_iter().chain(std::env::current_dir()).collect()
+    named.into_iter().chain(host.directory.clone()).collect()
 }
 
 /// Goes to `directory`, with the privileges that PROGRAM has. `required`: `--chdir` asked for it. Returns its name: the

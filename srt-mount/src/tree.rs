@@ -35,26 +35,26 @@ pub struct Dest {
     /// Its name there.
     pub name: CString,
     /// What is there. Never a symbolic link.
-    pub there: Option<(Rc<OwnedFd>, Stat)>,
+    pub there: Option<Rc<OwnedFd>>,
     /// Whether it is the new root itself.
     pub is_root: bool,
 }
 
-/// What may be made on the way to a destination.
+/// What is made where nothing is.
 #[derive(Clone, Copy, Debug)]
-pub enum Missing {
-    /// Nothing: it is an error.
-    Refuse,
-    /// Directories with this mode, where the file system was made here or `--placeholders` allows it.
-    MountPoint(u32),
-    /// Directories with this mode, anywhere: the user wants something made there.
-    Make(u32),
+pub struct Missing {
+    /// A directory or an empty file, as the type says; its permissions.
+    pub mode: u32,
+    /// The user wants it made. A mount point may only be made where the file system was made here, or `--placeholders`
+    /// allows it.
+    pub asked_for: bool,
 }
 
 /// The tree under construction.
 #[derive(Debug)]
 pub struct Root<'a> {
-    host: &'a Host<'a>,
+    /// What the sources and the plan are from.
+    pub host: &'a Host<'a>,
     /// The root of this process, on which the new one is stacked until the pivot.
     old: Rc<OwnedFd>,
     /// The new root. `None` before the first mount.
@@ -62,20 +62,18 @@ pub struct Root<'a> {
     /// How many mounts are stacked on the old root.
     stacked: usize,
     /// The file systems that this tool made: what is made there goes away with the sandbox.
-    own: BTreeSet<(u32, u32)>,
+    pub own: BTreeSet<(u32, u32)>,
     /// The roots of overlays that show links of the host which this sandbox may write.
-    overlays: Directories,
-    /// Whether `--placeholders` allows to make mount points elsewhere.
-    pub placeholders: bool,
+    pub overlays: Directories,
     /// What was made elsewhere, to be removed after a failure.
     made: Vec<(Rc<OwnedFd>, CString, bool)>,
 }
 
 impl<'a> Root<'a> {
     /// An empty root.
-    pub fn new(host: &'a Host<'a>, placeholders: bool) -> Self {
+    pub fn new(host: &'a Host<'a>) -> Self {
         let (old, own, overlays) = (Rc::clone(&host.root), BTreeSet::new(), Directories::new());
-        Self { host, old, top: None, stacked: 0, own, overlays, placeholders, made: vec![] }
+        Self { host, old, top: None, stacked: 0, own, overlays, made: vec![] }
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -85,7 +83,7 @@ impl<'a> Root<'a> {
     pub fn top(&mut self) -> Result<Rc<OwnedFd>> {
         if self.top.is_none() {
             let tree = tmpfs(0o755, None)?;
-            self.owns(&tree);
+            self.own.insert(tree.stat.device);
             self.stack(tree)?;
         }
         self.top.as_ref().map(|top| Rc::clone(&top.fd)).ok_or_else(|| Error::failed("there is no root"))
@@ -105,13 +103,13 @@ impl<'a> Root<'a> {
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
-        let (false, Some((onto, _))) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
+        let (false, Some(onto)) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
         move_mount(&tree.fd, onto, c"").map_err(|error| cannot_mount(&error))?;
         let by_name = |fd: &OwnedFd, name| statx(fd, name).map(|stat| stat.mount).context(|| "statx");
         // Above the root of a mount that is attached lies another mount.
         let is_there = match dest.name.as_c_str() {
-            name if name == c"." => by_name(&tree.fd, c"..")? != tree.mount,
-            name => by_name(&dest.parent, name)? == tree.mount,
+            name if name == c"." => by_name(&tree.fd, c"..")? != tree.stat.mount,
+            name => by_name(&dest.parent, name)? == tree.stat.mount,
         };
         if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
@@ -132,55 +130,38 @@ impl<'a> Root<'a> {
         .map_err(|error| cannot_mount(&error))
     }
 
-    /// Remembers that `tree` is of a file system made here.
-    pub fn owns(&mut self, tree: &Tree) {
-        self.own.insert(tree.device);
-    }
-
     /// Whether `device` is a file system made here.
     pub fn is_own(&self, device: (u32, u32)) -> bool {
         self.own.contains(&device)
     }
 
-    /// Remembers that `tree` is an overlay of directories of the host.
-    ///
-    /// # Errors
-    /// statx(2).
-    pub fn shows_the_host(&mut self, tree: &Tree) -> Result<()> {
-        self.overlays.insert(statx(&tree.fd, c"").context(|| "statx")?.id);
-        Ok(())
-    }
-
-    /// Resolves a destination. Its last name is no symbolic link: whoever could write there before would choose the
-    /// place for what is made or mounted through it (CVE-2026-87766).
+    /// Resolves a destination, and looks at it. Its last name is no symbolic link: whoever could write there before would
+    /// choose the place for what is made or mounted through it (CVE-2026-87766).
     ///
     /// # Errors
     /// It cannot be reached, or is a symbolic link.
-    pub fn resolve(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
-        let mut dest = self.place_of(dest, missing)?;
-        match openat2(&dest.parent, &dest.name, libc::O_PATH | libc::O_NOFOLLOW, ONE_STEP) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            fd => {
-                let fd = Rc::new(fd.map_err(|error| cannot_open(&dest.path, &error))?);
-                let stat = statx(&fd, c"").context(|| "statx")?;
-                if stat.is(libc::S_IFLNK) {
-                    let target = readlinkat(&fd, c"").map_err(|error| cannot_open(&dest.path, &error))?;
-                    return Err(link(&dest.path, &target));
-                }
-                dest.is_root =
-                    stat.mount_root && self.top.as_ref().is_some_and(|top| top.mount == stat.mount);
-                dest.there = Some((fd, stat));
-            }
+    fn resolve(&mut self, dest: &Path, parents: Option<Missing>) -> Result<(Dest, Option<Stat>)> {
+        let mut dest = self.place_of(dest, parents)?;
+        let fd = match openat2(&dest.parent, &dest.name, libc::O_PATH | libc::O_NOFOLLOW, ONE_STEP) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok((dest, None)),
+            fd => Rc::new(fd.map_err(|error| cannot_open(&dest.path, &error))?),
+        };
+        let stat = statx(&fd, c"").context(|| "statx")?;
+        if stat.is(libc::S_IFLNK) {
+            let target = readlinkat(&fd, c"").map_err(|error| cannot_open(&dest.path, &error))?;
+            return Err(link(&dest.path, &target));
         }
-        Ok(dest)
+        dest.is_root = stat.mount_root && self.top.as_ref().is_some_and(|top| top.stat.mount == stat.mount);
+        dest.there = Some(fd);
+        Ok((dest, Some(stat)))
     }
 
-    /// Where `dest` is to be made. What is there is not looked at.
+    /// Where `dest` is to be made; its parents with `parents` as their mode. What is there is not looked at.
     ///
     /// # Errors
     /// It cannot be reached, or has no name of its own.
-    pub fn place(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
-        match self.place_of(dest, missing)? {
+    pub fn place(&mut self, dest: &Path, parents: u32) -> Result<Dest> {
+        match self.place_of(dest, Some(Missing { mode: libc::S_IFDIR | parents, asked_for: true }))? {
             place if place.name.as_c_str() == c"." => {
                 Err(Error::failed(format!("{} is a directory", dest.display())))
             }
@@ -188,13 +169,14 @@ impl<'a> Root<'a> {
         }
     }
 
-    fn place_of(&mut self, dest: &Path, missing: Missing) -> Result<Dest> {
-        let names: Vec<&OsStr> = names(dest).collect();
-        let (above, name) = match names.split_last() {
-            Some((name, above)) if *name != ".." => (above, *name),
-            _ => (names.as_slice(), OsStr::new(".")),
+    fn place_of(&mut self, dest: &Path, parents: Option<Missing>) -> Result<Dest> {
+        // Without `.` and doubled slashes.
+        let dest: PathBuf = Path::new("/").join(dest).components().collect();
+        let (above, name) = match (dest.parent(), dest.file_name()) {
+            (Some(above), Some(name)) => (above, name),
+            _ => (&*dest, OsStr::new(".")),
         };
-        let (parent, above) = self.directory(above, missing)?;
+        let (parent, above) = self.directory(above, parents)?;
         let path = if name == "." { above } else { above.join(name) };
         let name = c_path(name).context(|| "path")?;
         Ok(Dest { path, parent, name, there: None, is_root: false })
@@ -205,14 +187,11 @@ impl<'a> Root<'a> {
     /// # Errors
     /// It is missing, or a symbolic link.
     pub fn find(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
-        match self.resolve(dest, Missing::Refuse) {
-            Ok(Dest { there: Some((fd, stat)), path, parent, name, is_root }) => {
-                let there = Some((Rc::clone(&fd), stat));
-                Ok((Dest { path, parent, name, there, is_root }, fd, stat))
-            }
-            Err(error) if error.errno != Some(libc::ENOENT) => Err(error),
-            _ => Err(cannot_open(&Path::new("/").join(dest), &io::Error::from_raw_os_error(libc::ENOENT))),
-        }
+        let absent = || cannot_open(&Path::new("/").join(dest), &io::Error::from_raw_os_error(libc::ENOENT));
+        let missing = |error: Error| if error.errno == Some(libc::ENOENT) { absent() } else { error };
+        let (found, stat) = self.resolve(dest, None).map_err(missing)?;
+        let (fd, stat) = found.there.clone().zip(stat).ok_or_else(absent)?;
+        Ok((found, fd, stat))
     }
 
     /// The mount point at `dest`, made if it is missing; its parents with `parents` as their mode.
@@ -225,20 +204,28 @@ impl<'a> Root<'a> {
             let (path, parent, name) = (PathBuf::from("/"), Rc::clone(&self.old), c".".to_owned());
             return Ok(Dest { path, parent, name, there: None, is_root: true });
         }
-        let mut dest = self.resolve(dest, Missing::MountPoint(parents))?;
-        let shown = dest.path.display();
-        match (directory, dest.there.as_ref().map(|(_, stat)| stat.is(libc::S_IFDIR))) {
-            (false, Some(true)) => Err(Error::failed(format!("{shown} is a directory")).path(&dest.path)),
-            (true, Some(false)) => Err(Error::failed(format!("{shown} is not a directory")).path(&dest.path)),
-            (_, Some(_)) => Ok(dest),
-            (_, None) => {
-                let mode = if directory { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o444 };
-                let fd = self.make(&dest.parent, &dest.path, mode, self.placeholders)?;
-                let stat = statx(&fd, c"").context(|| "statx")?;
-                dest.there = Some((fd, stat));
-                Ok(dest)
+        let mode = if directory { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o444 };
+        self.at(dest, Missing { mode, asked_for: false }, parents)
+    }
+
+    /// What is at `dest`, made if it is missing; its parents with `parents` as their mode.
+    ///
+    /// # Errors
+    /// As for a mount point.
+    pub fn at(&mut self, dest: &Path, what: Missing, parents: u32) -> Result<Dest> {
+        let parents = Missing { mode: libc::S_IFDIR | parents, ..what };
+        let (mut dest, stat) = self.resolve(dest, Some(parents))?;
+        let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
+        match stat {
+            Some(stat) if stat.is(libc::S_IFDIR) != directory => {
+                let not = if directory { "not " } else { "" };
+                let text = format!("{} is {not}a directory", dest.path.display());
+                return Err(Error::failed(text).path(dest.path));
             }
+            Some(_) => {}
+            None => dest.there = Some(self.make(&dest.parent, &dest.path, what)?),
         }
+        Ok(dest)
     }
 
     /// Remembers what was made, if it would stay on the host.
@@ -248,108 +235,64 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// The directory at `names`, made with its parents if missing, and its path.
-    fn directory(&mut self, names: &[&OsStr], missing: Missing) -> Result<(Rc<OwnedFd>, PathBuf)> {
-        let mut depth = names.len();
-        let mut found = loop {
-            match self.walk(&names[..depth]) {
-                Err(error) if error.errno == Some(libc::ENOENT) && depth > 0 => depth -= 1,
-                found => break found?,
+    /// The directory at `path`, made with its parents if it is missing, and its path without links and `..`.
+    fn directory(&mut self, path: &Path, missing: Option<Missing>) -> Result<(Rc<OwnedFd>, PathBuf)> {
+        match (self.walk(path), missing, path.parent()) {
+            (Err(error), Some(missing), Some(above)) if error.errno == Some(libc::ENOENT) => {
+                let (parent, above) = self.directory(above, Some(missing))?;
+                // `..` can lead back to a directory that has just been made for it: /a/../a/b.
+                let Some(name) = path.file_name() else { return self.walk(path) };
+                let path = above.join(name);
+                Ok((self.make(&parent, &path, missing)?, path))
             }
-        };
-        for end in depth + 1..=names.len() {
-            let permitted = match missing {
-                Missing::Refuse => {
-                    let path = Path::new("/").join(names.iter().collect::<PathBuf>());
-                    return Err(cannot_open(&path, &io::Error::from_raw_os_error(libc::ENOENT)));
-                }
-                Missing::MountPoint(mode) => (mode, self.placeholders),
-                Missing::Make(mode) => (mode, true),
-            };
-            // `..` can lead back to a directory that has just been made for it: /a/../a/b.
-            found = match names[end - 1] {
-                name if name == ".." => self.walk(&names[..end])?,
-                name => {
-                    let path = found.1.join(name);
-                    let mode = libc::S_IFDIR | permitted.0;
-                    (self.make(&found.0, &path, mode, permitted.1)?, path)
-                }
-            };
+            (found, ..) => found,
         }
-        Ok(found)
     }
 
-    /// The directory at `names`, and its path without links and `..`.
-    fn walk(&mut self, names: &[&OsStr]) -> Result<(Rc<OwnedFd>, PathBuf)> {
+    fn walk(&mut self, path: &Path) -> Result<(Rc<OwnedFd>, PathBuf)> {
         let top = self.top()?;
-        let path = Path::new("/").join(names.iter().collect::<PathBuf>());
-        let cannot = |error: io::Error| cannot_open(&path, &error);
-        let c_name = c_path(&path).map_err(cannot)?;
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        match open_in_root(&top, &c_name, flags, libc::RESOLVE_NO_SYMLINKS) {
+        let cannot = |error: &io::Error| cannot_open(path, error);
+        match open_in_root(&top, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS) {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
-            fd => {
-                let plain = names.iter().fold(PathBuf::from("/"), |mut path, name| {
-                    if *name == ".." {
-                        _ = path.pop()
-                    } else {
-                        path.push(name)
-                    }
-                    path
-                });
-                return Ok((Rc::new(fd.map_err(cannot)?), plain));
+            opened => {
+                let fd = Rc::new(opened.map_err(|error| cannot(&error))?);
+                let mut plain = PathBuf::from("/");
+                for name in names(path) {
+                    if name == ".." { _ = plain.pop() } else { plain.push(name) }
+                }
+                return Ok((fd, plain));
             }
         }
-        if !self.host.is_writable() {
-            return Ok((Rc::new(open_in_root(&top, &c_name, flags, 0).map_err(cannot)?), path));
+        let mut writable = self.host.writable().clone();
+        if self.host.is_writable() {
+            writable.extend(&self.overlays);
         }
-        let mut writable = self.host.writable()?.clone();
-        writable.extend(&self.overlays);
-        let walk = Walk::along(&top, &path, &writable, false).map_err(|error| match error.errno {
-            Some(errno) => cannot_open(&path, &io::Error::from_raw_os_error(errno)),
-            None => error,
-        })?;
+        let walk = Walk::along(&top, path, &writable, false, &cannot)?;
         match walk.end().stat.is(libc::S_IFDIR) {
             true => Ok((Rc::clone(&walk.end().fd), walk.path())),
-            false => Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR))),
+            false => Err(cannot(&io::Error::from_raw_os_error(libc::ENOTDIR))),
         }
     }
 
-    /// Makes a directory or an empty file, as the type in `mode` says, and opens it. On a file system of the host it would
-    /// stay there for good, so there it must be `permitted`.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn make(
-        &mut self,
-        parent: &Rc<OwnedFd>,
-        path: &Path,
-        mode: u32,
-        permitted: bool,
-    ) -> Result<Rc<OwnedFd>> {
+    /// Makes something and opens it. On a file system of the host it would stay there for good.
+    fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
         let own = self.is_own(statx(parent, c"").context(|| "statx")?.device);
-        if !own && !permitted {
+        if !own && !what.asked_for && !self.host.plan.placeholders {
             return Err(not_permitted(path, parent));
         }
         let name = c_path(path.file_name().unwrap_or_default()).context(|| "path")?;
-        let directory = mode & libc::S_IFMT == libc::S_IFDIR;
-        let made = match directory {
-            true => mkdirat(parent, &name, mode & 0o7777),
-            false => mknodat(parent, &name, mode),
-        };
-        if let Err(error) = made {
-            if let Ok(target) = readlinkat(parent, &name) {
-                return Err(link(path, &target));
-            }
+        let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
+        match make_node(parent, &name, what.mode) {
+            Ok(()) if own => {}
+            Ok(()) => self.made.push((Rc::clone(parent), name.clone(), directory)),
             // Somebody else may have made the directory meanwhile.
-            if !directory || error.raw_os_error() != Some(libc::EEXIST) {
-                return Err(cannot_make(path, &error));
-            }
-        } else if !own {
-            self.made.push((Rc::clone(parent), name.clone(), directory));
+            Err(error) if directory && error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(error) => return Err(cannot_make(parent, path, &error)),
         }
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
-        openat2(parent, &name, flags, ONE_STEP).map(Rc::new).map_err(|error| cannot_open(path, &error))
+        openat2(parent, &name, flags, ONE_STEP)
+            .map(Rc::new)
+            .map_err(|error| cannot_make(parent, path, &error))
     }
 
     /// Makes the new root the process's root, and lets go of the old one.
@@ -400,24 +343,36 @@ impl Drop for Root<'_> {
     }
 }
 
-/// openat2(2) with `RESOLVE_IN_ROOT`.
+/// openat2(2) with O_PATH and `RESOLVE_IN_ROOT`.
 ///
 /// # Errors
 /// errno.
-pub fn open_in_root(top: &OwnedFd, path: &CStr, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
+pub fn open_in_root(top: &OwnedFd, path: &Path, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
     // EAGAIN: something was renamed or mounted anywhere in the system while a `..` was resolved, and the kernel
     // cannot tell whether it still is inside (openat2(2)). A busy host needs a few attempts.
     let mut attempts = 0;
     loop {
-        match openat2(top, path, flags, IN_ROOT | resolve) {
+        match openat2(top, &path, libc::O_PATH | flags, IN_ROOT | resolve) {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < 1000 => attempts += 1,
             result => return result,
         }
     }
 }
 
+/// Makes a directory or an empty file, as the type in `mode` says.
+///
+/// # Errors
+/// errno.
+pub fn make_node(parent: &OwnedFd, name: &CStr, mode: u32) -> io::Result<()> {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => mkdirat(parent, name, mode & !libc::S_IFMT),
+        _ => mknodat(parent, name, mode),
+    }
+}
+
 /// The error for a destination that is a symbolic link.
-pub fn link(dest: &Path, target: &Path) -> Error {
+fn link(dest: &Path, target: &Path) -> Error {
     Error::failed(format!("{} is a symbolic link to {}", dest.display(), target.display()))
         .path(dest)
         .hint("name the place that it leads to, if that is what is meant")
@@ -425,7 +380,9 @@ pub fn link(dest: &Path, target: &Path) -> Error {
 
 fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
     if is_read_only(parent).unwrap_or(false) {
-        return cannot_make(dest, &io::Error::from_raw_os_error(libc::EROFS))
+        let error = io::Error::from_raw_os_error(libc::EROFS);
+        return Error::system(format!("cannot make {}", dest.display()), &error)
+            .path(dest)
             .hint("a mount point on a read-only mount must exist before");
     }
     let text = format!("{} does not exist, and would be made on the host's file system", dest.display());
@@ -435,13 +392,10 @@ fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
 }
 
 fn cannot_mount(error: &io::Error) -> Error {
-    let cannot = Error::system("cannot mount", error);
     match error.raw_os_error() {
-        Some(libc::ENOSPC) => {
-            cannot.hint("a mount namespace holds no more than the sysctl fs.mount-max mounts")
-        }
         Some(libc::EACCES) => namespace::refused("cannot mount", error),
-        _ => cannot,
+        _ => Error::system("cannot mount", error)
+            .hint_for(libc::ENOSPC, "a mount namespace holds no more than the sysctl fs.mount-max mounts"),
     }
 }
 
@@ -449,7 +403,10 @@ fn cannot_open(dest: &Path, error: &io::Error) -> Error {
     Error::system(format!("cannot open {} in the new root", dest.display()), error).path(dest)
 }
 
-/// What is said when something cannot be made.
-pub fn cannot_make(dest: &Path, error: &io::Error) -> Error {
-    Error::system(format!("cannot make {}", dest.display()), error).path(dest)
+/// Why nothing can be made at `path`: a symbolic link is there, or what the system says.
+pub fn cannot_make(parent: &OwnedFd, path: &Path, error: &io::Error) -> Error {
+    match c_path(path.file_name().unwrap_or_default()).and_then(|name| readlinkat(parent, &name)) {
+        Ok(target) => link(path, &target),
+        Err(_) => Error::system(format!("cannot make {}", path.display()), error).path(path),
+    }
 }

@@ -1,11 +1,11 @@
 //! What `--args FD` reads: the same as on the command line, whatever the bytes.
 
 use srt_common::Kind;
-use srt_mount::options::parse_with;
+use srt_mount::options::parse;
 
 pub fn check(input: &[u8]) {
     let words = ["--tmpfs", "/", "--args", "9", "--proc", "/proc"].map(Into::into);
-    match parse_with(&words, &mut |_| Ok(input.to_vec())) {
+    match parse(&words, &mut |_| Ok(input.to_vec())) {
         // What stands before and after --args stays where it is.
         Ok(plan) => {
             assert_eq!(plan.ops.first().map(|op| op.option), Some("--tmpfs"));
