@@ -239,6 +239,8 @@ fn an_endless_head_has_an_end() {
     longest.resize(HEAD_LIMIT - 4, b'x');
     longest.extend(b"\r\n\r\n");
     assert_eq!(http(&longest).verdict, Ok(Some(HEAD_LIMIT)));
+    longest.insert(HEAD_LIMIT - 4, b'x');
+    assert!(http(&longest).verdict.is_err(), "one byte more");
 }
 
 /// The answer of a SOCKS5 proxy that wants no authentication and then replies with this.

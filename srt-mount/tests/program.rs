@@ -190,6 +190,12 @@ both! {
         assert!(String::from_utf8_lossy(&ended.stderr).contains("stdin is a directory"));
         let ended = command.stdin(Stdio::null()).stdout(directory()).output().expect("run");
         assert_eq!(ended.status.code(), Some(125));
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("stdout is a directory"));
+        // Nobody can read what is said of stderr itself.
+        let ended = command.stdout(Stdio::null()).stderr(directory()).output().expect("run");
+        assert_eq!(ended.status.code(), Some(125));
+        let control = command.stderr(Stdio::piped()).output().expect("run");
+        assert_eq!(control.status.code(), Some(0), "{control:?}");
     }
 
     fn closed_standard_descriptors_do_no_harm(who) {

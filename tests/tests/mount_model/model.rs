@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -30,8 +31,26 @@ enum On {
 struct Node {
     kind: Kind,
     on: On,
-    /// Nobody may write it: an empty file that was made to mount something on.
-    fixed: bool,
+    /// Of the owner's bits the owner minds all: nobody inside has CAP_DAC_OVERRIDE.
+    mode: u32,
+}
+
+/// What the caller hands over.
+#[derive(Clone, Debug)]
+pub enum Descriptor {
+    /// Open on what has this path now; `None`: on what has none any more. Nothing can be read from it.
+    On(Option<String>),
+    /// Open on a nameless file with this content.
+    Holds(String),
+}
+
+/// One operation, taken apart.
+#[derive(Debug, Default)]
+struct Op<'a> {
+    option: &'a str,
+    operands: Vec<&'a str>,
+    dest: &'a str,
+    perms: Option<u32>,
 }
 
 /// A file, and the mount through which it is reached.
@@ -58,16 +77,18 @@ pub enum Refusal {
     Planted,
     /// A link in the place of the destination itself.
     Link,
+    /// A descriptor that is closed, was read before or cannot be, or is open on what is gone.
+    Descriptor,
     Other,
 }
 
-/// What may be made on the way to a destination.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What may be made on the way to a destination, and with which mode.
+#[derive(Clone, Copy)]
 enum Make {
     Nothing,
     /// Where the sandbox made the file system itself, or with `--placeholders`.
-    MountPoints,
-    Everything,
+    MountPoints(u32),
+    Everything(u32),
 }
 
 struct Dest {
@@ -76,6 +97,12 @@ struct Dest {
     /// `None`: the path ends in `..`, and it is that directory itself.
     name: Option<String>,
     there: Option<Place>,
+}
+
+impl Dest {
+    fn holder(&self) -> Place {
+        self.way[self.way.len() - 1]
+    }
 }
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -98,10 +125,51 @@ pub struct Model {
     placeholders: bool,
     /// Something of the host is writable by now.
     pinning: bool,
+    /// By the number that the options say. All others are closed.
+    pub descriptors: Rc<BTreeMap<String, Descriptor>>,
 }
 
 fn names(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     path.split('/').filter(|name| !name.is_empty() && *name != ".")
+}
+
+fn octal(mode: &str) -> u32 {
+    u32::from_str_radix(mode, 8).expect("octal")
+}
+
+/// The mode of missing directories above something: whom that keeps out, they keep out (srt-mount/README.md).
+fn parents(mode: u32) -> u32 {
+    let closed = [0o070, 0o007].into_iter().filter(|class| mode & class == 0);
+    closed.fold(0o755, |parents, class| parents & !class)
+}
+
+impl<'a> Op<'a> {
+    fn read(words: &'a [String]) -> Self {
+        let mut op = Self::default();
+        let mut words = words.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            match word {
+                "--perms" => op.perms = words.next().map(octal),
+                "--overlay-src" => op.operands.extend(words.next()),
+                option => {
+                    op.option = option;
+                    op.operands.extend(words.by_ref());
+                    op.dest = op.operands.pop().expect("a destination");
+                }
+            }
+        }
+        op
+    }
+
+    /// Whether it lets the sandbox write the host's files.
+    fn writes(&self) -> bool {
+        ["--bind", "--bind-try", "--dev-bind", "--bind-fd"].contains(&self.option)
+    }
+
+    /// Whether it makes a file of what a descriptor holds.
+    fn reads(&self) -> bool {
+        ["--file", "--bind-data", "--ro-bind-data"].contains(&self.option)
+    }
 }
 
 /// What a file becomes when an attack writes it.
@@ -110,7 +178,7 @@ const OWNED: &str = "OWNED\n";
 impl Model {
     /// The host: `top` and all below it. Above it there is nothing but the way.
     pub fn of_host(top: &Path) -> Self {
-        let root = Node { kind: Kind::Directory(BTreeMap::new()), on: On::Host, fixed: false };
+        let root = Node { kind: Kind::Directory(BTreeMap::new()), on: On::Host, mode: 0o755 };
         let mount = Mount { root: 0, at: None, read_only: true, mask: false };
         let mut host = Self {
             nodes: vec![Rc::new(root)],
@@ -121,10 +189,11 @@ impl Model {
             planted: BTreeSet::new(),
             placeholders: false,
             pinning: false,
+            descriptors: Rc::default(),
         };
         let mut node = 0;
         for name in names(top.to_str().expect("UTF-8")) {
-            node = host.add(node, name, Kind::Directory(BTreeMap::new()), On::Host);
+            node = host.add(node, name, Kind::Directory(BTreeMap::new()), On::Host, 0o755);
         }
         host.above = node;
         host.scan(node, top);
@@ -135,6 +204,7 @@ impl Model {
         for entry in fs::read_dir(path).expect("a directory") {
             let entry = entry.expect("an entry");
             let (path, name) = (entry.path(), entry.file_name().into_string().expect("UTF-8"));
+            let mode = entry.metadata().expect("a mode").permissions().mode() & 0o7777;
             let kind = entry.file_type().expect("a type");
             let kind = if kind.is_symlink() {
                 Kind::Link(fs::read_link(&path).expect("a link").to_str().expect("UTF-8").to_owned())
@@ -144,20 +214,20 @@ impl Model {
                 Kind::File(fs::read_to_string(&path).expect("a file"))
             };
             let is_directory = matches!(kind, Kind::Directory(_));
-            let node = self.add(node, &name, kind, On::Host);
+            let node = self.add(node, &name, kind, On::Host, mode);
             if is_directory {
                 self.scan(node, &path);
             }
         }
     }
 
-    fn node(&mut self, kind: Kind, on: On) -> usize {
-        self.nodes.push(Rc::new(Node { kind, on, fixed: false }));
+    fn node(&mut self, kind: Kind, on: On, mode: u32) -> usize {
+        self.nodes.push(Rc::new(Node { kind, on, mode }));
         self.nodes.len() - 1
     }
 
-    fn add(&mut self, parent: usize, name: &str, kind: Kind, on: On) -> usize {
-        let node = self.node(kind, on);
+    fn add(&mut self, parent: usize, name: &str, kind: Kind, on: On, mode: u32) -> usize {
+        let node = self.node(kind, on, mode);
         self.children(parent).insert(name.to_owned(), node);
         node
     }
@@ -182,17 +252,27 @@ impl Model {
         let way = self.walk(&self.mounts[..1], top.to_str().expect("UTF-8"), false, &BTreeSet::new());
         let mut left = vec![(String::new(), way.expect("top").last().expect("top").node)];
         while let Some((path, node)) = left.pop() {
+            let mode = self.nodes[node].mode;
             let what = match &self.nodes[node].kind {
-                Kind::File(text) => format!("file {text:?}"),
+                Kind::File(text) => format!("file {mode:o} {text:?}"),
                 Kind::Link(target) => format!("link to {target}"),
                 Kind::Directory(children) => {
                     left.extend(children.iter().map(|(name, child)| (format!("{path}/{name}"), *child)));
-                    "directory".to_owned()
+                    format!("directory {mode:o}")
                 }
             };
             found.insert(path, what);
         }
         found
+    }
+
+    /// Whether a file that was there at the start has another content or mode.
+    pub fn has_changed(&self, start: &Self) -> bool {
+        let mut files = start.nodes.iter().zip(&self.nodes);
+        files.any(|(was, is)| match (&was.kind, &is.kind) {
+            (Kind::File(was), Kind::File(is)) if was != is => true,
+            _ => was.mode != is.mode,
+        })
     }
 
     /// The mount on top of all that lie at this place.
@@ -254,19 +334,29 @@ impl Model {
         let mut model = Self { placeholders, ..self.clone() };
         let host = &self.mounts[..1];
         let none = BTreeSet::new();
-        let sources = |op: &[String]| -> Vec<String> {
-            match op[0].as_str() {
-                "--overlay-src" => {
-                    op.chunks_exact(2).filter(|pair| pair[0] == op[0]).map(|pair| pair[1].clone()).collect()
+        let ops: Vec<Op> = list.iter().map(|op| Op::read(op)).collect();
+        // A descriptor is read to its end: for a second file there is nothing left.
+        let mut read = BTreeSet::new();
+        if !ops.iter().filter(|op| op.reads()).all(|op| read.insert(op.operands[0])) {
+            return Err(Refusal::Descriptor);
+        }
+        // What is open is where it is now, whatever its name was when it was opened.
+        let sources = |op: &Op| -> Vec<Option<String>> {
+            match op.option {
+                "--bind-fd" | "--ro-bind-fd" => match self.descriptors.get(op.operands[0]) {
+                    Some(Descriptor::On(path)) => vec![path.clone()],
+                    _ => vec![None],
+                },
+                "--bind-data" | "--ro-bind-data" => vec![],
+                option if option.contains("bind") || option.contains("overlay") => {
+                    op.operands.iter().map(|path| Some((*path).to_owned())).collect()
                 }
-                option if option.contains("bind") => vec![op[1].clone()],
                 _ => vec![],
             }
         };
-        let writes = |op: &&Vec<String>| op[0].starts_with("--bind");
         // What the sandbox may write, and what else it shows of that.
         for written in [true, false] {
-            for source in list.iter().filter(|op| writes(op) == written).flat_map(|op| sources(op)) {
+            for source in ops.iter().filter(|op| op.writes() == written).flat_map(sources).flatten() {
                 let Ok(way) = self.walk(host, &source, true, &none) else { continue };
                 if written || way.iter().any(|place| model.planted.contains(&place.node)) {
                     model.planted.insert(way[way.len() - 1].node);
@@ -274,31 +364,32 @@ impl Model {
             }
         }
         let mut opened = vec![];
-        for op in list {
+        for op in &ops {
             let mut nodes = vec![];
             for source in sources(op) {
-                match self.walk(host, &source, true, &model.planted) {
+                match self.walk(host, &source.ok_or(Refusal::Descriptor)?, true, &model.planted) {
                     Ok(way) => nodes.push(way[way.len() - 1].node),
-                    Err(Refusal::Missing) if op[0].ends_with("-try") => {}
+                    Err(Refusal::Missing) if op.option.ends_with("-try") => {}
                     Err(refusal) => return Err(refusal),
                 }
             }
             opened.push(nodes);
         }
-        let any_writes = list.iter().any(|op| writes(&op));
-        for (op, sources) in list.iter().zip(opened) {
+        let any_writes = ops.iter().any(Op::writes);
+        for (op, sources) in ops.iter().zip(opened) {
             model.apply(op, &sources, any_writes)?;
         }
         Ok(model)
     }
 
-    fn apply(&mut self, op: &[String], sources: &[usize], any_writes: bool) -> Result<()> {
-        let dest = op[op.len() - 1].as_str();
+    fn apply(&mut self, op: &Op, sources: &[usize], any_writes: bool) -> Result<()> {
+        let dest = op.dest;
         let directory = || Kind::Directory(BTreeMap::new());
-        match op[op.len() - 2].as_str() {
+        match op.option {
             "--tmpfs" => {
-                let root = self.node(directory(), On::Own);
-                self.mount(root, dest, false)
+                let mode = op.perms.unwrap_or(0o755);
+                let root = self.node(directory(), On::Own, mode);
+                self.mount(root, dest, false, parents(mode))
             }
             "--ro-overlay" | "--tmp-overlay" => {
                 if !sources.iter().all(|layer| self.is_directory(*layer)) {
@@ -308,19 +399,18 @@ impl Model {
                 if any_writes {
                     self.planted.insert(root);
                 }
-                self.mount(root, dest, op[op.len() - 2] == "--ro-overlay")
+                self.mount(root, dest, op.option == "--ro-overlay", 0o755)
             }
             "--dir" => {
-                let dest = self.resolve(dest, Make::Everything)?;
+                let mode = op.perms.unwrap_or(0o755);
+                let dest = self.resolve(dest, Make::Everything(parents(mode)))?;
                 match (dest.there, &dest.name) {
                     (Some(there), _) if self.is_directory(there.node) => Ok(()),
-                    (None, Some(name)) => {
-                        self.make(dest.way[dest.way.len() - 1], name, directory(), true).map(drop)
-                    }
+                    (None, Some(name)) => self.make(dest.holder(), name, directory(), mode, true).map(drop),
                     _ => Err(Refusal::Other),
                 }
             }
-            "--mask" | "--mask-try" => self.mask(dest, op[0] == "--mask-try"),
+            "--mask" | "--mask-try" => self.mask(dest, op.option == "--mask-try"),
             "--remount-ro" => {
                 let dest = self.resolve(dest, Make::Nothing)?;
                 let there = dest.there.ok_or(Refusal::Missing)?;
@@ -331,21 +421,57 @@ impl Model {
                 self.protect(&dest);
                 Ok(())
             }
-            _ if op[0] == "--symlink" => {
-                let (way, name) = self.holder(dest, Make::Everything)?;
-                let (here, name) = (way[way.len() - 1], name.ok_or(Refusal::Other)?);
-                let link = Kind::Link(op[1].clone());
-                match self.child(here.node, &name)?.map(|node| &self.nodes[node].kind) {
-                    Some(Kind::Link(target)) if *target == op[1] => Ok(()),
-                    Some(_) => Err(Refusal::Other),
-                    None => self.make(here, &name, link, true).map(drop),
+            "--chmod" => {
+                let there = self.resolve(dest, Make::Nothing)?.there.ok_or(Refusal::Missing)?;
+                if self.mounts[there.mount].read_only {
+                    return Err(Refusal::Other);
                 }
+                Rc::make_mut(&mut self.nodes[there.node]).mode = octal(op.operands[0]);
+                Ok(())
+            }
+            "--symlink" => {
+                let (way, name) = self.holder(dest, Make::Everything(0o755))?;
+                let (here, name) = (way[way.len() - 1], name.ok_or(Refusal::Other)?);
+                let link = Kind::Link(op.operands[0].to_owned());
+                match self.child(here.node, &name)?.map(|node| &self.nodes[node].kind) {
+                    Some(Kind::Link(target)) if *target == op.operands[0] => Ok(()),
+                    Some(_) => Err(Refusal::Other),
+                    None => self.make(here, &name, link, 0o777, true).map(drop),
+                }
+            }
+            _ if op.reads() => {
+                let descriptors = Rc::clone(&self.descriptors);
+                let Some(Descriptor::Holds(text)) = descriptors.get(op.operands[0]) else {
+                    return Err(Refusal::Descriptor);
+                };
+                let file = Kind::File(text.clone());
+                if op.option == "--file" {
+                    return self.file(dest, file, op.perms.unwrap_or(0o666));
+                }
+                let mode = op.perms.unwrap_or(0o600);
+                let root = self.node(file, On::Own, mode);
+                self.mount(root, dest, op.option == "--ro-bind-data", parents(mode))
             }
             _ => {
                 let Some(source) = sources.first() else { return Ok(()) };
-                let writable = op[0].starts_with("--bind");
-                self.mount(*source, dest, !writable)?;
-                self.pinning |= writable;
+                self.mount(*source, dest, !op.writes(), 0o755)?;
+                self.pinning |= op.writes();
+                Ok(())
+            }
+        }
+    }
+
+    /// A file that is there keeps its mode; what it holds is replaced.
+    fn file(&mut self, dest: &str, file: Kind, mode: u32) -> Result<()> {
+        let dest = self.resolve(dest, Make::Everything(parents(mode)))?;
+        let name = dest.name.as_ref().ok_or(Refusal::Other)?;
+        match dest.there {
+            None => self.make(dest.holder(), name, file, mode, true).map(drop),
+            Some(there) if self.is_directory(there.node) || self.mounts[there.mount].read_only => {
+                Err(Refusal::Other)
+            }
+            Some(there) => {
+                Rc::make_mut(&mut self.nodes[there.node]).kind = file;
                 Ok(())
             }
         }
@@ -359,14 +485,14 @@ impl Model {
         let (dest, there) = match found {
             Err(Refusal::Missing | Refusal::NotADirectory) if optional => return Ok(()),
             Err(Refusal::Missing) if self.is_masked(path)? => return Ok(()),
-            Err(Refusal::Missing) if self.placeholders => self.mount_point(path, false)?,
+            Err(Refusal::Missing) if self.placeholders => self.mount_point(path, false, 0o755)?,
             found => found?,
         };
-        let kind = match self.is_directory(there.node) {
-            true => Kind::Directory(BTreeMap::new()),
-            false => Kind::File(String::new()),
+        let (kind, mode) = match self.is_directory(there.node) {
+            true => (Kind::Directory(BTreeMap::new()), 0o555),
+            false => (Kind::File(String::new()), 0o444),
         };
-        let root = self.node(kind, On::Own);
+        let root = self.node(kind, On::Own, mode);
         self.attach(&dest, Mount { root, at: Some(there), read_only: true, mask: true });
         Ok(())
     }
@@ -385,8 +511,9 @@ impl Model {
 
     /// Layers, the highest first, as one tree.
     fn overlay(&mut self, layers: &[usize]) -> usize {
+        let mode = self.nodes[layers[0]].mode;
         if !self.is_directory(layers[0]) {
-            return self.node(self.nodes[layers[0]].kind.clone(), On::Overlay);
+            return self.node(self.nodes[layers[0]].kind.clone(), On::Overlay, mode);
         }
         // What is no directory hides what lies below it.
         let merged: Vec<usize> =
@@ -398,11 +525,11 @@ impl Model {
             }
         }
         let children = below.into_iter().map(|(name, layers)| (name, self.overlay(&layers))).collect();
-        self.node(Kind::Directory(children), On::Overlay)
+        self.node(Kind::Directory(children), On::Overlay, mode)
     }
 
-    fn mount(&mut self, root: usize, dest: &str, read_only: bool) -> Result<()> {
-        let (dest, there) = self.mount_point(dest, self.is_directory(root))?;
+    fn mount(&mut self, root: usize, dest: &str, read_only: bool, parents: u32) -> Result<()> {
+        let (dest, there) = self.mount_point(dest, self.is_directory(root), parents)?;
         self.attach(&dest, Mount { root, at: Some(there), read_only, mask: false });
         Ok(())
     }
@@ -415,15 +542,16 @@ impl Model {
         self.mounts.push(mount);
     }
 
-    fn mount_point(&mut self, path: &str, directory: bool) -> Result<(Dest, Place)> {
-        let dest = self.resolve(path, Make::MountPoints)?;
+    fn mount_point(&mut self, path: &str, directory: bool, parents: u32) -> Result<(Dest, Place)> {
+        let dest = self.resolve(path, Make::MountPoints(parents))?;
         match (dest.there, &dest.name) {
             (Some(there), _) if self.is_directory(there.node) == directory => Ok((dest, there)),
             (None, Some(name)) => {
-                let kind =
-                    if directory { Kind::Directory(BTreeMap::new()) } else { Kind::File(String::new()) };
-                let there = self.make(dest.way[dest.way.len() - 1], name, kind, self.placeholders)?;
-                Rc::make_mut(&mut self.nodes[there.node]).fixed = !directory;
+                let (kind, mode) = match directory {
+                    true => (Kind::Directory(BTreeMap::new()), 0o755),
+                    false => (Kind::File(String::new()), 0o444),
+                };
+                let there = self.make(dest.holder(), name, kind, mode, self.placeholders)?;
                 Ok((dest, there))
             }
             _ => Err(Refusal::Other),
@@ -458,18 +586,17 @@ impl Model {
             }
         };
         for name in &above[depth..] {
-            if make == Make::Nothing {
-                return Err(Refusal::Missing);
-            }
-            let permitted = make == Make::Everything || self.placeholders;
+            let (mode, permitted) = match make {
+                Make::Nothing => return Err(Refusal::Missing),
+                Make::MountPoints(mode) => (mode, self.placeholders),
+                Make::Everything(mode) => (mode, true),
+            };
             match *name {
                 ".." => way.truncate((way.len() - 1).max(1)),
-                name => way.push(self.make(
-                    way[way.len() - 1],
-                    name,
-                    Kind::Directory(BTreeMap::new()),
-                    permitted,
-                )?),
+                name => {
+                    let directory = Kind::Directory(BTreeMap::new());
+                    way.push(self.make(way[way.len() - 1], name, directory, mode, permitted)?);
+                }
             }
         }
         match self.is_directory(way[way.len() - 1].node) {
@@ -479,13 +606,13 @@ impl Model {
     }
 
     /// Makes a file. On the host it stays, so there it must be permitted.
-    fn make(&mut self, here: Place, name: &str, kind: Kind, permitted: bool) -> Result<Place> {
+    fn make(&mut self, here: Place, name: &str, kind: Kind, mode: u32, permitted: bool) -> Result<Place> {
         let on = self.nodes[here.node].on;
         let refused = on == On::Host && !permitted || self.mounts[here.mount].read_only;
         if refused || self.child(here.node, name)?.is_some() {
             return Err(Refusal::Other);
         }
-        Ok(Place { node: self.add(here.node, name, kind, on), ..here })
+        Ok(Place { node: self.add(here.node, name, kind, on, mode), ..here })
     }
 
     /// Between a writable bind and what is mounted below it no directory can be moved.
@@ -544,19 +671,20 @@ impl Model {
         node == above || children.values().any(|child| self.is_below(node, *child))
     }
 
-    /// What is at a path: `read` and `list` say it. `None` for what this model does not know: the rest of the host.
-    pub fn look(&self, path: &str) -> Option<(&'static str, Option<String>)> {
-        let place = self.at(path);
-        if place.is_some_and(|place| place.node < self.above) {
-            return None;
+    /// What is at a path: `mode`, and `read` or `list` say it. Nothing of what this model does not know: the rest of the
+    /// host.
+    pub fn look(&self, path: &str) -> Vec<(&'static str, Option<String>)> {
+        let Some(place) = self.at(path) else { return vec![("read", None)] };
+        if place.node < self.above {
+            return vec![];
         }
-        Some(match place.map(|place| &self.nodes[place.node].kind) {
-            Some(Kind::Directory(children)) => {
-                ("list", Some(children.keys().cloned().collect::<Vec<_>>().join(" ")))
-            }
-            Some(Kind::File(text)) => ("read", Some(text.trim_end().to_owned())),
-            _ => ("read", None),
-        })
+        let node = &self.nodes[place.node];
+        let (verb, text) = match &node.kind {
+            Kind::Directory(children) => ("list", children.keys().cloned().collect::<Vec<_>>().join(" ")),
+            Kind::File(text) => ("read", text.trim_end().to_owned()),
+            Kind::Link(_) => panic!("{path}: a link is not followed"),
+        };
+        vec![("mode", Some(format!("{:o}", node.mode))), (verb, (node.mode & 0o400 != 0).then_some(text))]
     }
 
     /// Does one thing, and says whether it can be done; `None` where that is not for this model to say.
@@ -569,7 +697,7 @@ impl Model {
         let path = words[words.len() - 1];
         if words[0] == "truncate-open" {
             let Some(place) = self.at(path) else { return Some(None) };
-            let refused = read_only(self, place) || self.nodes[place.node].fixed;
+            let refused = read_only(self, place) || self.nodes[place.node].mode & 0o200 == 0;
             return Some(match &mut Rc::make_mut(&mut self.nodes[place.node]).kind {
                 Kind::File(text) if !refused => {
                     *text = OWNED.to_owned();
@@ -577,6 +705,9 @@ impl Model {
                 }
                 _ => None,
             });
+        }
+        if words[0] == "chmod-same" {
+            return Some(self.at(path).filter(|place| !read_only(self, *place)).map(drop));
         }
         let Some((here, name, there)) = self.entry(path) else { return Some(None) };
         if read_only(self, here) {
@@ -589,12 +720,12 @@ impl Model {
         };
         Some(match (words[0], there) {
             ("create" | "mkdir" | "symlink", None) => {
-                let kind = match words[0] {
-                    "create" => Kind::File(OWNED.to_owned()),
-                    "mkdir" => Kind::Directory(BTreeMap::new()),
-                    _ => Kind::Link(words[1].to_owned()),
+                let (kind, mode) = match words[0] {
+                    "create" => (Kind::File(OWNED.to_owned()), 0o644),
+                    "mkdir" => (Kind::Directory(BTreeMap::new()), 0o755),
+                    _ => (Kind::Link(words[1].to_owned()), 0o777),
                 };
-                self.add(here.node, name, kind, on);
+                self.add(here.node, name, kind, on, mode);
                 Some(())
             }
             ("unlink", Some(node)) | ("rmdir", Some(node)) if can_go(self, node, words[0] == "rmdir") => {

@@ -23,6 +23,8 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             names.collect::<io::Result<Vec<_>>>().map(|names| names.join(" "))
         }),
         ["stat", path] => std::fs::symlink_metadata(path).map(|meta| format!("{} bytes", meta.len())),
+        ["mode", path] => std::fs::metadata(path)
+            .map(|meta| format!("{:o}", std::os::unix::fs::MetadataExt::mode(&meta) & 0o7777)),
         ["write", path] => put(open(path, O_WRONLY)),
         ["open-read", path] => open(path, O_RDONLY).map(|_| "opened".into()),
         ["open-write", path] => open(path, O_WRONLY).map(|_| "opened".into()),
