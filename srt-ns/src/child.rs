@@ -1,8 +1,10 @@
 //! The one way in which srt-ns starts a process that is not srt-init's: tied to the supervisor's life, away from the
 //! caller's session and keys.
 
+use crate::options::Plan;
+use crate::signals::Inherited;
 use srt_common::fds::Kept;
-use srt_common::sys::fd::{dup2, pollfd, ppoll};
+use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
@@ -12,8 +14,21 @@ use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// One run of srt-ns: what every process that it starts is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// For errors and events.
+    pub tool: &'a Tool,
+    /// What the user asked for.
+    pub plan: &'a Plan,
+    /// The supervisor's life.
+    pub life: &'a Lifeline,
+    /// The signal state that the caller gave us.
+    pub inherited: Inherited,
+}
 
 /// The supervisor's life as its children see it.
 ///
@@ -56,6 +71,10 @@ impl Lifeline {
         }
     }
 }
+
+/// Whose end ends the sandbox, and the event of poll(2) that tells it: the parent's pidfd (POLLIN), the pipe of
+/// `--lifetime-fd` (0, since a hang-up is always told).
+pub type Life<'a> = (BorrowedFd<'a>, libc::c_short);
 
 /// The process that leads a process group, and may be reaped by another.
 #[derive(Debug)]
@@ -130,14 +149,9 @@ pub fn leave_group() -> Result<()> {
 ///
 /// # Errors
 /// What fork(2) says, with a hint.
-pub fn spawn(
-    tool: &Tool,
-    name: &str,
-    life: &Lifeline,
-    body: impl FnOnce() -> Result<Infallible>,
-) -> Result<Pid> {
-    spawn_untied(tool, name, || {
-        life.arm_pdeathsig(leave_session)?;
+pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
+    spawn_untied(run.tool, name, || {
+        run.life.arm_pdeathsig(leave_session)?;
         leave_keyring()?;
         body()
     })
@@ -240,7 +254,7 @@ pub fn undumpable() -> Result<()> {
 pub fn close_all_but(keep: &[i32]) -> Result<()> {
     Kept::default().close_others(keep)?;
     for number in (0..=2).filter(|number| !keep.contains(number)) {
-        srt_common::sys::fd::close(number).context(|| "close")?;
+        close(number).context(|| "close")?;
     }
     Ok(())
 }

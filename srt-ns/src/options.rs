@@ -233,9 +233,14 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
 }
 
 impl Plan {
+    /// What srt-relay forwards, in the order of its command line.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.publish.iter().chain(&self.relays)
+    }
+
     /// Whether there is something for srt-relay to forward.
     pub fn forwards(&self) -> bool {
-        !(self.relays.is_empty() && self.publish.is_empty())
+        self.links().next().is_some()
     }
 
     /// What cannot go together.
