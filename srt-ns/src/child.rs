@@ -162,24 +162,16 @@ pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>
 /// # Errors
 /// What fork(2) says, with a hint.
 pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
-    match fork().map_err(|error| cannot_fork(name, &error))? {
+    // fork(2), EAGAIN.
+    let limits = "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
+                  pids.max those of the cgroup (a container's --pids-limit)";
+    let forked = fork().context(|| format!("cannot fork {name}"));
+    match forked.map_err(|error| error.hint_for(libc::EAGAIN, limits))? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => match body() {
             Ok(never) => match never {},
             Err(error) => process::exit(tool.fail(&error)),
         },
-    }
-}
-
-fn cannot_fork(name: &str, error: &io::Error) -> Error {
-    let failed = Error::system(format!("cannot fork {name}"), error);
-    match error.raw_os_error() {
-        // fork(2), EAGAIN.
-        Some(libc::EAGAIN) => failed.hint(
-            "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit \
-             --nproc), pids.max those of the cgroup (a container's --pids-limit)",
-        ),
-        _ => failed,
     }
 }
 
@@ -192,20 +184,18 @@ pub fn leave_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
     let Err(error) = keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) else { return Ok(()) };
-    let failed = Error::system("cannot join a new session keyring", &error);
+    let refuses_all = || {
+        keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+            .is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    let quota = "this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it";
     match error.raw_os_error() {
         // A kernel without keys.
         Some(libc::ENOSYS) => Ok(()),
         // A seccomp filter (a container's) may refuse keyctl(2) as a whole: then the command, which inherits the
         // filter, cannot reach a key either. A refusal of the joining alone is a failure.
-        Some(libc::EPERM) => match keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) {
-            Err(probe) if probe.raw_os_error() == Some(libc::EPERM) => Ok(()),
-            _ => Err(failed),
-        },
-        Some(libc::EDQUOT) => {
-            Err(failed.hint("this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it"))
-        }
-        _ => Err(failed),
+        Some(libc::EPERM) if refuses_all() => Ok(()),
+        _ => Err(Error::system("cannot join a new session keyring", &error).hint_for(libc::EDQUOT, quota)),
     }
 }
 

@@ -4,9 +4,9 @@ use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw, Seconds};
 use srt_common::{Error, Result};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -245,29 +245,22 @@ impl Plan {
 
     /// What cannot go together.
     fn check(&self) -> Result<()> {
-        if self.share.user && !self.allow_userns {
-            return Err(Error::usage(
-                "--share user needs --allow-userns: the caller's own limit is never touched",
-            ));
-        }
-        if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
-            return Err(Error::usage("--uid and --gid need a user namespace of their own, not --share user"));
-        }
-        if self.share.user && !self.sidecars.is_empty() {
-            return Err(Error::usage(
-                "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one",
-            ));
-        }
-        if self.share.uts && self.hostname.is_some() {
-            return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
-        }
-        if self.share.net && self.forwards() {
-            return Err(Error::usage(
-                "--relay and --publish need a net namespace of their own, not --share net",
-            )
-            .hint("in the caller's network everybody could use the port; run srt-relay if that is meant"));
-        }
-        Ok(())
+        let why = if self.share.user && !self.allow_userns {
+            "--share user needs --allow-userns: the caller's own limit is never touched"
+        } else if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
+            "--uid and --gid need a user namespace of their own, not --share user"
+        } else if self.share.user && !self.sidecars.is_empty() {
+            "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one"
+        } else if self.share.uts && self.hostname.is_some() {
+            "--hostname needs a uts namespace of its own, not --share uts"
+        } else if self.share.net && self.forwards() {
+            let why = "--relay and --publish need a net namespace of their own, not --share net";
+            let hint = "in the caller's network everybody could use the port; run srt-relay if that is meant";
+            return Err(Error::usage(why).hint(hint));
+        } else {
+            return Ok(());
+        };
+        Err(Error::usage(why))
     }
 }
 
@@ -310,23 +303,26 @@ fn hostname(name: OsString) -> Result<OsString> {
 }
 
 fn relay(Raw(value): &Raw) -> Result<Link> {
-    let text = format!("--relay {}", value.display());
-    let mut parts = value.as_bytes().splitn(2, |&byte| byte == b'=');
-    link(text, parts.next(), parts.next(), "PORT=SOCKET")
+    link("--relay", value, "PORT=SOCKET", value.as_bytes().splitn(2, |&byte| byte == b'='))
 }
 
 fn publish(Raw(value): &Raw) -> Result<Link> {
-    let text = format!("--publish {}", value.display());
-    let mut parts = value.as_bytes().rsplitn(2, |&byte| byte == b'=');
-    link(text, parts.next(), parts.next(), "SOCKET=PORT")
+    link("--publish", value, "SOCKET=PORT", value.as_bytes().rsplitn(2, |&byte| byte == b'='))
 }
 
-fn link(text: String, port: Option<&[u8]>, socket: Option<&[u8]>, form: &str) -> Result<Link> {
-    let digits = port.filter(|port| port.iter().all(u8::is_ascii_digit));
+/// `parts`: the port, then the socket.
+fn link<'a>(
+    option: &str,
+    value: &OsStr,
+    form: &str,
+    mut parts: impl Iterator<Item = &'a [u8]>,
+) -> Result<Link> {
+    let text = format!("{option} {}", value.display());
+    let digits = parts.next().filter(|port| port.iter().all(u8::is_ascii_digit));
     let number = digits.and_then(|port| std::str::from_utf8(port).ok()).and_then(|port| port.parse().ok());
-    match (number, socket) {
+    match (number, parts.next()) {
         (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
-            Ok(Link { text, port, socket: PathBuf::from(OsString::from_vec(socket.to_vec())) })
+            Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })
         }
         _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
     }
@@ -342,6 +338,7 @@ fn sidecar(Raw(command): Raw) -> Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn request(words: Vec<OsString>) -> Result<Request> {
         parse("srt-ns", CommandLine::split(words))

@@ -82,11 +82,8 @@ fn pin(link: &Link) -> Result<OwnedFd> {
     let path = &link.socket;
     let about = |error: Error| error.within(&link.text).path(path);
     let pin = unix_socket::pin(path).map_err(|error| {
-        let failed = about(Error::system(format!("cannot open {}", path.display()), &error));
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => failed.hint("start the proxy that makes this socket before the sandbox"),
-            _ => failed,
-        }
+        about(Error::system(format!("cannot open {}", path.display()), &error))
+            .hint_for(libc::ENOENT, "start the proxy that makes this socket before the sandbox")
     })?;
     let is = |kind| statx(&pin, c"").is_ok_and(|stat| stat.is(kind));
     if is(libc::S_IFLNK) {
@@ -218,10 +215,9 @@ fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let listener = match TcpListener::bind((address, link.port)) {
         Err(error) if none(&error) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            return Err(Error::system(what(), &error).hint("ports below 1024 are root's: take a higher one"));
-        }
-        bound => bound.context(what)?,
+        bound => bound.context(what).map_err(|error| {
+            error.hint_for(libc::EACCES, "ports below 1024 are root's: take a higher one")
+        })?,
     };
     listen(&listener, BACKLOG).context(what)?;
     Ok(Some(listener))

@@ -3,9 +3,7 @@
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
-use srt_common::sys::tty::{
-    Termios, ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp,
-};
+use srt_common::sys::tty::{ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use srt_common::{Context, Result};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -21,7 +19,7 @@ const TIOCGEXCL: u32 = 0x8004_5440;
 #[derive(Debug)]
 struct Snapshot {
     number: RawFd,
-    modes: Termios,
+    modes: libc::termios,
     /// Of the open file description, which the caller shares: O_NONBLOCK, O_ASYNC, O_APPEND.
     flags: libc::c_int,
     file: Option<Stat>,
