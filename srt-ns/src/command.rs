@@ -9,7 +9,7 @@ use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
-use srt_common::sys::process::{self, Pid, getpid, pidfd_open, prctl};
+use srt_common::sys::process::{self, getpid, pidfd_open, prctl};
 use srt_common::sys::{c_path, file::statx};
 use srt_common::{Context, Result};
 use std::convert::Infallible;
@@ -32,8 +32,6 @@ pub struct Command<'a> {
     pub kept: Kept,
     /// The terminal whose foreground PROGRAM gets.
     pub terminals: &'a Terminals,
-    /// The supervisor's process group.
-    pub group: Pid,
 }
 
 impl Command<'_> {
@@ -52,7 +50,7 @@ impl Command<'_> {
             // pid namespace, so the caller's group must not be the command's.
             Session::Keep => {
                 leave_group()?;
-                self.terminals.take_foreground(self.group)
+                self.terminals.take_foreground()
             }
         };
         match plan.pid1 {
