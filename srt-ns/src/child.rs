@@ -119,8 +119,12 @@ impl Leader {
 
 /// Whether poll(2) has something to tell of a descriptor now.
 pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
-    let mut one = [pollfd(fd.as_raw_fd(), events)];
-    ppoll(&mut one, Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
+    gets_ready(fd, events, Duration::ZERO)
+}
+
+/// Whether it has within this time.
+pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, patience: Duration) -> bool {
+    ppoll(&mut [pollfd(fd.as_raw_fd(), events)], Some(patience)).is_ok_and(|ready| ready > 0)
 }
 
 /// Neither the caller's terminal nor the caller's process group is a child's.

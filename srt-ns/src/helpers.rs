@@ -1,7 +1,7 @@
 //! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command can
 //! neither see nor signal them; they are started before the command, and ended together.
 
-use crate::child::{self, Leader, Life, Run};
+use crate::child::{self, Leader, Life, Run, gets_ready};
 use crate::options::{Pid1, Plan, Session};
 use crate::placeholder::{self, Place};
 use crate::relay::{self, HostSide, Reports};
@@ -12,7 +12,7 @@ use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::report::Report;
-use srt_common::sys::fd::{pipe2, pollfd, ppoll, read, write};
+use srt_common::sys::fd::{pipe2, read, write};
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
 use srt_common::sys::process::{self, End, Pid, kill, pidfd_open, waitid};
@@ -61,8 +61,7 @@ impl Helper {
 
     /// Looks, for so long, whether it is ready. One that is gone instead is not: its end tells how.
     pub fn look(&mut self, patience: Duration) {
-        let mut channel = [pollfd(self.channel.as_raw_fd(), libc::POLLIN)];
-        if self.ready.is_none() && ppoll(&mut channel, Some(patience)).is_ok_and(|ready| ready == 1) {
+        if self.ready.is_none() && gets_ready(&self.channel, libc::POLLIN, patience) {
             let expected: &[u8] = match self.kind {
                 Kind::Relay => b"ready\n",
                 // The end of the pipe, which is close-on-exec: the shell runs.
@@ -89,6 +88,7 @@ pub struct Helpers {
     running: Vec<Helper>,
     /// What srt-relay reports.
     pub reports: Option<Reports>,
+    /// The sidecars' shells, for the watchdog.
     shells: Vec<Leader>,
     /// Where helpers wait for the network namespace: ours, theirs.
     network: Option<(OwnedFd, OwnedFd)>,
@@ -108,7 +108,7 @@ impl Helpers {
         Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network })
     }
 
-    /// The relay, the watchdog, or a sidecar.
+    /// The one of this kind, if there is one: the relay, or the watchdog.
     pub fn of(&self, kind: Kind) -> Option<&Helper> {
         self.running.iter().find(|helper| helper.kind == kind)
     }

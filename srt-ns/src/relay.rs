@@ -85,16 +85,15 @@ fn pin(link: &Link) -> Result<OwnedFd> {
         about(Error::system(format!("cannot open {}", path.display()), &error))
             .hint_for(libc::ENOENT, "start the proxy that makes this socket before the sandbox")
     })?;
-    let is = |kind| statx(&pin, c"").is_ok_and(|stat| stat.is(kind));
-    if is(libc::S_IFLNK) {
-        let target = readlinkat(&pin, c"").unwrap_or_default();
-        let what = format!("{} is a symbolic link to {}", path.display(), target.display());
-        return Err(about(Error::failed(what).hint("name the socket itself")));
+    match statx(&pin, c"").map(|stat| stat.file_type()) {
+        Ok(libc::S_IFSOCK) => Ok(pin),
+        Ok(libc::S_IFLNK) => {
+            let target = readlinkat(&pin, c"").unwrap_or_default();
+            let what = format!("{} is a symbolic link to {}", path.display(), target.display());
+            Err(about(Error::failed(what).hint("name the socket itself")))
+        }
+        _ => Err(about(Error::failed(format!("{} is not a Unix socket", path.display())))),
     }
-    if !is(libc::S_IFSOCK) {
-        return Err(about(Error::failed(format!("{} is not a Unix socket", path.display()))));
-    }
-    Ok(pin)
 }
 
 /// Forks the process that becomes srt-relay, which waits at `network` for the network namespace, and binds the ports inside.

@@ -7,7 +7,7 @@
 mod start;
 
 use self::start::Start;
-use crate::child::{self, Leader, Life, Run, is_ready};
+use crate::child::{self, Leader, Life, Run, gets_ready, is_ready};
 use crate::helpers::{self, Helpers, Kind};
 use crate::options::{Pid1, Session};
 use crate::signals::{self, Received};
@@ -192,13 +192,14 @@ impl Supervisor<'_> {
     /// Passes a signal on: as a terminal sends it, to the command's process group; any other to the command alone.
     fn forward(&mut self, signal: libc::c_int) {
         let asks = ASKING.contains(&signal);
-        match &self.command {
-            // Before the command runs nobody is there to obey: one that asks programs to end, ends the start.
-            _ if self.start.is_some() => {
-                if asks && sigaction(signal).is_ok_and(|is| is == Disposition::Default) {
-                    self.give_up(128 + signal as u8);
-                }
+        // Before the command runs nobody is there to obey: one that asks programs to end, ends the start.
+        if self.start.is_some() {
+            if asks && sigaction(signal).is_ok_and(|is| is == Disposition::Default) {
+                self.give_up(128 + signal as u8);
             }
+            return;
+        }
+        match &self.command {
             Some(_) if self.course.end.is_some() && self.run.plan.pid1 == Pid1::InitWaitsForAll => {
                 self.child.inspect(|&init| drop(kill(init, signal)));
             }
@@ -235,7 +236,7 @@ impl Supervisor<'_> {
         // None is made any more in a namespace whose PID 1 is dying.
         let sent = sender.and_then(|pid| {
             let pidfd = pidfd_open(pid).context(|| "pidfd_open")?;
-            let _dead = ppoll(&mut [pollfd(pidfd.as_raw_fd(), libc::POLLIN)], Some(BROADCAST));
+            let _in_time = gets_ready(&pidfd, libc::POLLIN, BROADCAST);
             waitid(Some(pid), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).context(|| "waitid")
         });
         matches!(sent, Ok(Some((_, Change::Ended(End::Exited(0))))))

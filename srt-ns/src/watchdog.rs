@@ -6,7 +6,7 @@
 //! placeholders. And under --keep-session a supervisor that has stopped with its command cannot see that its parent is
 //! dead or that somebody asks it to end: the watchdog makes it go on.
 
-use crate::child::{self, Leader, Life, Lifeline, Run};
+use crate::child::{self, Leader, Life, Lifeline, Run, gets_ready};
 use crate::helpers::{Helper, Kind};
 use crate::placeholder::{self, Place as Placeholder};
 use srt_common::sys::fd::{pollfd, ppoll};
@@ -85,7 +85,7 @@ pub fn wait(watchdog: &mut Helper) -> Result<bool> {
 /// Has it remove what it has to, and end. It does the same, in its own time, when the supervisor dies.
 pub fn release(watchdog: &Helper) {
     let _gone = shutdown(&watchdog.channel, libc::SHUT_WR);
-    let _late = ppoll(&mut [pollfd(watchdog.channel.as_raw_fd(), 0)], Some(END));
+    let _in_time = gets_ready(&watchdog.channel, 0, END);
 }
 
 /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
