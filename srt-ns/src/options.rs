@@ -20,7 +20,7 @@ struct Options {
     /// keep the caller's namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
     /// and --allow-userns)
     #[argh(option, arg_name = "NS,...")]
-    share: Option<String>,
+    share: Option<Raw>,
     /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
     #[argh(option, arg_name = "N")]
     uid: Option<u32>,
@@ -202,7 +202,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         return Ok(Request::Check { status_fd: options.status_fd });
     }
     let plan = Plan {
-        share: share(options.share.as_deref())?,
+        share: share(options.share)?,
         uid: id("--uid", options.uid)?,
         gid: id("--gid", options.gid)?,
         hostname: options.hostname.map(|Raw(name)| hostname(name)).transpose()?,
@@ -264,24 +264,17 @@ impl Plan {
     }
 }
 
-fn share(list: Option<&str>) -> Result<Share> {
+fn share(list: Option<Raw>) -> Result<Share> {
     let mut share = Share::default();
-    for name in list.into_iter().flat_map(|list| list.split(',')) {
-        let known = match name {
-            "user" => &mut share.user,
-            "net" => &mut share.net,
-            "ipc" => &mut share.ipc,
-            "uts" => &mut share.uts,
-            "cgroup" => &mut share.cgroup,
-            _ => {
-                let name = args::decode(name);
-                return Err(Error::usage(format!(
-                    "--share {}: expected a list of net, ipc, uts, cgroup, user",
-                    name.display()
-                )));
-            }
+    for name in list.iter().flat_map(|Raw(list)| list.as_bytes().split(|&byte| byte == b',')) {
+        let Share { user, net, ipc, uts, cgroup } = &mut share;
+        let known = [("user", user), ("net", net), ("ipc", ipc), ("uts", uts), ("cgroup", cgroup)];
+        let Some((_, is_shared)) = known.into_iter().find(|(known, _)| known.as_bytes() == name) else {
+            let name = OsStr::from_bytes(name).display();
+            let what = format!("--share {name}: expected a list of net, ipc, uts, cgroup, user");
+            return Err(Error::usage(what));
         };
-        *known = true;
+        *is_shared = true;
     }
     Ok(share)
 }
