@@ -133,7 +133,7 @@ impl Reports {
     }
 }
 
-/// The option that a pair of srt-relay's command line is about: see [`become_relay`]. Where there is IPv6, what leads out has
+/// The option that a pair of srt-relay's command line is about: see `become_relay`. Where there is IPv6, what leads out has
 /// a second round.
 pub fn link_of(plan: &Plan, pair: usize) -> Option<&Link> {
     plan.links().chain(&plan.relays).nth(pair)
