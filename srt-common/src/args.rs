@@ -70,7 +70,7 @@ fn encode(arg: &OsString) -> String {
 }
 
 /// The argument behind a value that argh hands out: the reverse of what [`parse`] did before.
-pub fn decode(value: &str) -> OsString {
+fn decode(value: &str) -> OsString {
     OsString::from_vec(value.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect())
 }
 
@@ -116,7 +116,7 @@ impl FromStr for Seconds {
     }
 }
 
-/// Reads `options` into an argh struct. Values come to the struct in the form that [`decode`] and [`Raw`] read.
+/// Reads `options` into an argh struct. Values come to the struct in the form that [`Raw`] reads.
 ///
 /// # Errors
 /// A usage error in one line, with what argh says.

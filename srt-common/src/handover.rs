@@ -24,7 +24,7 @@ pub fn identity((major, minor, inode): (u32, u32, u64)) -> String {
 /// # Errors
 /// EPIPE when srt-ns is dead.
 pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    sendmsg(socket, b'h', with.as_slice())
+    sendmsg(socket, b'h', with)
 }
 
 /// The answer, with the network namespace that the one who waits has to enter, if it has not yet.
@@ -32,7 +32,7 @@ pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<
 /// # Errors
 /// errno.
 pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    sendmsg(socket, b'g', network.as_slice())
+    sendmsg(socket, b'g', network)
 }
 
 /// The byte of [`join`].
@@ -43,7 +43,7 @@ pub const JOIN: u8 = b'j';
 /// # Errors
 /// errno.
 pub fn join(socket: &impl AsRawFd, network: BorrowedFd<'_>) -> io::Result<()> {
-    sendmsg(socket, JOIN, &[network])
+    sendmsg(socket, JOIN, Some(network))
 }
 
 /// recvmsg(2), for which a peer that is gone is the end, whatever it left unread (ECONNRESET, unix(7)).

@@ -16,8 +16,7 @@ pub fn missing(path: &Path) -> Option<String> {
         let file = fs::metadata(&path).is_ok_and(|meta| meta.is_file()).then(|| File::open(&path))?.ok()?;
         let mut head = [0; 4096];
         let length = file.read_at(&mut head, 0).ok()?;
-        let (kind, interpreter) = match interpreter(head.get(..length)?) {
-            Interpreter::None => return None,
+        let (kind, interpreter) = match interpreter(head.get(..length)?)? {
             Interpreter::Script(path) => ("#! interpreter", PathBuf::from(OsStr::from_bytes(path))),
             Interpreter::Shell => ("shell (it has no #! line)", PathBuf::from("/bin/sh")),
             Interpreter::Loader { offset, length } => {
@@ -38,8 +37,6 @@ pub fn missing(path: &Path) -> Option<String> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Interpreter<'a> {
-    /// A static program.
-    None,
     Script(&'a [u8]),
     /// execvp(3) gives the file to it.
     Shell,
@@ -50,19 +47,18 @@ enum Interpreter<'a> {
     },
 }
 
-/// By the first bytes of a file: those of a script (fs/binfmt_script.c) or of a program (elf(5)).
-fn interpreter(head: &[u8]) -> Interpreter<'_> {
+/// By the first bytes of a file: those of a script (fs/binfmt_script.c) or of a program (elf(5)). `None`: a static program.
+fn interpreter(head: &[u8]) -> Option<Interpreter<'_>> {
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|&byte| byte == b'\n').next().unwrap_or(line).trim_ascii_start();
         let path = line.split(|byte| b" \t\0".contains(byte)).next().unwrap_or(line);
-        return Interpreter::Script(path);
+        return Some(Interpreter::Script(path));
     }
     match head.get(..5) {
         Some(b"\x7fELF\x02") => loader(head, [(32, 8), (54, 2), (56, 2), (8, 8), (32, 8)]),
         Some(b"\x7fELF\x01") => loader(head, [(28, 4), (42, 2), (44, 2), (4, 4), (16, 4)]),
-        _ => return Interpreter::Shell,
+        _ => Some(Interpreter::Shell),
     }
-    .unwrap_or(Interpreter::None)
 }
 
 /// PT_INTERP of a little-endian ELF file. Where the fields are, and their sizes: e_phoff, e_phentsize, e_phnum; in a
@@ -100,10 +96,10 @@ mod tests {
             (b"#!/no-newline", b"/no-newline"),
             (b"#!", b""),
         ] {
-            assert_eq!(interpreter(head), Interpreter::Script(path));
+            assert_eq!(interpreter(head), Some(Interpreter::Script(path)));
         }
-        assert_eq!(interpreter(b"echo x\n"), Interpreter::Shell);
-        assert_eq!(interpreter(b""), Interpreter::Shell);
+        assert_eq!(interpreter(b"echo x\n"), Some(Interpreter::Shell));
+        assert_eq!(interpreter(b""), Some(Interpreter::Shell));
     }
 
     /// A header whose one program header is at 64.
@@ -120,8 +116,8 @@ mod tests {
     #[test]
     fn the_loader_of_either_class_is_found_and_a_static_program_has_none() {
         for class in [1, 2] {
-            assert_eq!(interpreter(&elf(class, 3)), Interpreter::Loader { offset: 0x300, length: 28 });
-            assert_eq!(interpreter(&elf(class, 1)), Interpreter::None);
+            assert_eq!(interpreter(&elf(class, 3)), Some(Interpreter::Loader { offset: 0x300, length: 28 }));
+            assert_eq!(interpreter(&elf(class, 1)), None);
         }
     }
 

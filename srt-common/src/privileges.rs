@@ -6,16 +6,10 @@ use crate::{Context, Error, Result};
 
 /// Drops every capability from every set and sets no_new_privs, then reads both back.
 ///
-/// The bounding set can be emptied only with CAP_SETPCAP. Without it the set stays as the caller had it, and
-/// can give nothing: no_new_privs keeps every later exec from granting a capability.
-///
 /// # Errors
 /// When the kernel refuses a step, or does not show its effect.
 pub fn drop_all() -> Result<()> {
-    let held = capget().context(|| "capget")?;
-    if held.effective & (1 << CAP_SETPCAP) != 0 {
-        empty_bounding_set()?;
-    }
+    empty_bounding_set(capget().context(|| "capget")?)?;
     drop_held()
 }
 
@@ -38,9 +32,15 @@ pub fn drop_held() -> Result<()> {
 
 /// Drops every capability that the kernel knows (EINVAL tells the end) from the bounding set.
 ///
+/// That takes CAP_SETPCAP. Where it is not `held` the set stays as the caller had it, and can give nothing: no_new_privs keeps
+/// every later exec from granting a capability.
+///
 /// # Errors
-/// errno; EPERM without CAP_SETPCAP.
-pub fn empty_bounding_set() -> Result<()> {
+/// errno.
+pub fn empty_bounding_set(held: Capabilities) -> Result<()> {
+    if held.effective & (1 << CAP_SETPCAP) == 0 {
+        return Ok(());
+    }
     for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => break,

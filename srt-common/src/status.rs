@@ -52,26 +52,19 @@ impl Event {
     /// `failed`, with the parts of the message as fields. What does not fit into PIPE_BUF bytes is left out: the
     /// message, which names the path too, stays.
     pub fn failed(stage: &str, code: u8, error: &Error) -> Self {
-        let mut event =
-            Self::new(stage, "failed").number("code", code).text("message", &error.shown_message());
-        if let Some(option) = error.option() {
-            event = event.text("option", option);
-        }
-        if let Some(errno) = error.errno {
-            event = event.number("errno", errno);
-        }
-        if let Some(path) = &error.path {
-            event = event.if_it_fits(|event| event.path("path", path));
-        }
-        if let Some(hint) = &error.hint {
-            event = event.if_it_fits(|event| event.text("hint", hint));
-        }
-        event
+        Self::new(stage, "failed")
+            .number("code", code)
+            .text("message", &error.shown_message())
+            .if_it_fits(error.option(), |event, option| event.text("option", option))
+            .if_it_fits(error.errno, |event, errno| event.number("errno", errno))
+            .if_it_fits(error.path.as_deref(), |event, path| event.path("path", path))
+            .if_it_fits(error.hint.as_deref(), |event, hint| event.text("hint", hint))
     }
 
-    fn if_it_fits(self, add: impl FnOnce(Self) -> Self) -> Self {
+    fn if_it_fits<T>(self, value: Option<T>, add: impl FnOnce(Self, T) -> Self) -> Self {
+        let Some(value) = value else { return self };
         let before = self.0.clone();
-        let after = add(self);
+        let after = add(self, value);
         if after.0.len() + "{}\n".len() <= libc::PIPE_BUF { after } else { Self(before) }
     }
 

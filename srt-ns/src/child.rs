@@ -1,8 +1,10 @@
 //! The one way in which srt-ns starts a process that is not srt-init's: tied to the supervisor's life, away from the
 //! caller's session and keys.
 
+use crate::options::Plan;
+use crate::signals::Inherited;
 use srt_common::fds::Kept;
-use srt_common::sys::fd::{dup2, pollfd, ppoll};
+use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
@@ -12,8 +14,21 @@ use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// One run of srt-ns: what every process that it starts is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// For errors and events.
+    pub tool: &'a Tool,
+    /// What the user asked for.
+    pub plan: &'a Plan,
+    /// The supervisor's life.
+    pub life: &'a Lifeline,
+    /// The signal state that the caller gave us.
+    pub inherited: Inherited,
+}
 
 /// The supervisor's life as its children see it.
 ///
@@ -56,6 +71,10 @@ impl Lifeline {
         }
     }
 }
+
+/// Whose end ends the sandbox, and the event of poll(2) that tells it: the parent's pidfd (POLLIN), the pipe of
+/// `--lifetime-fd` (0, since a hang-up is always told).
+pub type Life<'a> = (BorrowedFd<'a>, libc::c_short);
 
 /// The process that leads a process group, and may be reaped by another.
 #[derive(Debug)]
@@ -100,8 +119,12 @@ impl Leader {
 
 /// Whether poll(2) has something to tell of a descriptor now.
 pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
-    let mut one = [pollfd(fd.as_raw_fd(), events)];
-    ppoll(&mut one, Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
+    gets_ready(fd, events, Duration::ZERO)
+}
+
+/// Whether it has within this time.
+pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, patience: Duration) -> bool {
+    ppoll(&mut [pollfd(fd.as_raw_fd(), events)], Some(patience)).is_ok_and(|ready| ready > 0)
 }
 
 /// Neither the caller's terminal nor the caller's process group is a child's.
@@ -130,14 +153,9 @@ pub fn leave_group() -> Result<()> {
 ///
 /// # Errors
 /// What fork(2) says, with a hint.
-pub fn spawn(
-    tool: &Tool,
-    name: &str,
-    life: &Lifeline,
-    body: impl FnOnce() -> Result<Infallible>,
-) -> Result<Pid> {
-    spawn_untied(tool, name, || {
-        life.arm_pdeathsig(leave_session)?;
+pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
+    spawn_untied(run.tool, name, || {
+        run.life.arm_pdeathsig(leave_session)?;
         leave_keyring()?;
         body()
     })
@@ -148,24 +166,16 @@ pub fn spawn(
 /// # Errors
 /// What fork(2) says, with a hint.
 pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
-    match fork().map_err(|error| cannot_fork(name, &error))? {
+    // fork(2), EAGAIN.
+    let limits = "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
+                  pids.max those of the cgroup (a container's --pids-limit)";
+    let forked = fork().context(|| format!("cannot fork {name}"));
+    match forked.map_err(|error| error.hint_for(libc::EAGAIN, limits))? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => match body() {
             Ok(never) => match never {},
             Err(error) => process::exit(tool.fail(&error)),
         },
-    }
-}
-
-fn cannot_fork(name: &str, error: &io::Error) -> Error {
-    let failed = Error::system(format!("cannot fork {name}"), error);
-    match error.raw_os_error() {
-        // fork(2), EAGAIN.
-        Some(libc::EAGAIN) => failed.hint(
-            "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit \
-             --nproc), pids.max those of the cgroup (a container's --pids-limit)",
-        ),
-        _ => failed,
     }
 }
 
@@ -178,20 +188,18 @@ pub fn leave_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
     let Err(error) = keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) else { return Ok(()) };
-    let failed = Error::system("cannot join a new session keyring", &error);
+    let refuses_all = || {
+        keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+            .is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    let quota = "this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it";
     match error.raw_os_error() {
         // A kernel without keys.
         Some(libc::ENOSYS) => Ok(()),
         // A seccomp filter (a container's) may refuse keyctl(2) as a whole: then the command, which inherits the
         // filter, cannot reach a key either. A refusal of the joining alone is a failure.
-        Some(libc::EPERM) => match keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) {
-            Err(probe) if probe.raw_os_error() == Some(libc::EPERM) => Ok(()),
-            _ => Err(failed),
-        },
-        Some(libc::EDQUOT) => {
-            Err(failed.hint("this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it"))
-        }
-        _ => Err(failed),
+        Some(libc::EPERM) if refuses_all() => Ok(()),
+        _ => Err(Error::system("cannot join a new session keyring", &error).hint_for(libc::EDQUOT, quota)),
     }
 }
 
@@ -240,7 +248,7 @@ pub fn undumpable() -> Result<()> {
 pub fn close_all_but(keep: &[i32]) -> Result<()> {
     Kept::default().close_others(keep)?;
     for number in (0..=2).filter(|number| !keep.contains(number)) {
-        srt_common::sys::fd::close(number).context(|| "close")?;
+        close(number).context(|| "close")?;
     }
     Ok(())
 }

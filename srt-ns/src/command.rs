@@ -1,18 +1,16 @@
 //! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
 
-use crate::child::{self, Lifeline, leave_group, leave_session};
+use crate::child::{self, Run, leave_group, leave_session};
 use crate::namespaces::FOR_SRT_MOUNT;
-use crate::options::{Pid1, Plan, Session};
-use crate::signals::Inherited;
+use crate::options::{Pid1, Session};
 use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
-use srt_common::sys::process::{self, Pid, getpid, pidfd_open, prctl};
+use srt_common::sys::process::{self, getpid, pidfd_open, prctl};
 use srt_common::sys::{c_path, file::statx};
-use srt_common::tool::Tool;
 use srt_common::{Context, Result};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -22,10 +20,8 @@ use std::path::Path;
 /// All that the command is made of.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// For errors and events.
-    pub tool: &'a Tool,
-    /// What the user asked for.
-    pub plan: &'a Plan,
+    /// The run that it belongs to.
+    pub run: Run<'a>,
     /// PROGRAM and its arguments.
     pub program: &'a Program,
     /// PROGRAM, if it is the srt-mount beside this srt-ns.
@@ -34,14 +30,8 @@ pub struct Command<'a> {
     pub joined_paths: Vec<OsString>,
     /// The descriptors that PROGRAM gets.
     pub kept: Kept,
-    /// The signal state that PROGRAM gets.
-    pub inherited: Inherited,
     /// The terminal whose foreground PROGRAM gets.
     pub terminals: &'a Terminals,
-    /// The supervisor's process group.
-    pub group: Pid,
-    /// The supervisor's life.
-    pub life: &'a Lifeline,
 }
 
 impl Command<'_> {
@@ -52,46 +42,43 @@ impl Command<'_> {
     /// # Errors
     /// Of a step, or of the exec.
     pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
-        let detach = || match self.plan.session {
+        let Run { tool, plan, life, inherited } = self.run;
+        let detach = || match plan.session {
             // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
             Session::New => leave_session(),
             // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
             // pid namespace, so the caller's group must not be the command's.
             Session::Keep => {
                 leave_group()?;
-                self.terminals.take_foreground(self.group)
+                self.terminals.take_foreground()
             }
         };
-        match self.plan.pid1 {
+        match plan.pid1 {
             // What bounds srt-init's life bounds the command's, and its keyring is the command's.
             Pid1::Init | Pid1::InitWaitsForAll => detach()?,
             Pid1::Command => {
                 child::is_pid_1()?;
-                self.life.arm_pdeathsig(detach)?;
+                life.arm_pdeathsig(detach)?;
                 child::leave_keyring()?;
             }
         }
         // No supervisor to hear it, or no answer: the start has failed, and that was said. srt-mount as PID 1 says it itself.
-        if self.plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
+        if plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
             // With a pidfd: the number may be another's once srt-init has reaped this process.
             let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
             if handover::hello(supervisor, Some(own.as_fd())).is_err() {
                 process::exit(125);
             }
         }
-        let mut kept = self.kept;
-        match self.mount_stage {
-            Some(_) => kept = kept.and(go.as_raw_fd()),
-            None if handover::wait(go, &handover::own_namespaces()?)? => {}
-            None => process::exit(125),
-        }
-        keep_capabilities(match self.mount_stage {
-            Some(_) => &FOR_SRT_MOUNT,
-            None if self.plan.keep_admin => &[CAP_SYS_ADMIN],
-            None => &[],
-        })?;
+        let (kept, capabilities): (_, &[u32]) = match self.mount_stage {
+            Some(_) => (self.kept.and(go.as_raw_fd()), &FOR_SRT_MOUNT),
+            None if !handover::wait(go, &handover::own_namespaces()?)? => process::exit(125),
+            None if plan.keep_admin => (self.kept, &[CAP_SYS_ADMIN]),
+            None => (self.kept, &[]),
+        };
+        keep_capabilities(capabilities)?;
         kept.alone_survive_exec()?;
-        self.inherited.restore()?;
+        inherited.restore()?;
         Err(match self.mount_stage {
             Some(file) => {
                 let mut join: Vec<OsString> = vec!["--join".into(), go.as_raw_fd().to_string().into()];
@@ -99,7 +86,7 @@ impl Command<'_> {
                 self.program.failure(&self.program.exec_fd(&file, &join))
             }
             None => {
-                self.tool.tell("exec", |event| event);
+                tool.tell("exec", |event| event);
                 self.program.exec(&self.program.candidates())
             }
         })

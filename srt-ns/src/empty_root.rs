@@ -85,9 +85,6 @@ pub fn enter_detached(root: &OwnedFd) -> Result<()> {
 
 /// mount_setattr(2), move_mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.
 fn of_the_root(what: &str, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => Error::system(what, error)
-            .hint("the caller's root directory must be a mount point: not a plain chroot, not the initramfs"),
-        _ => namespaces::refused(what, error),
-    }
+    let hint = "the caller's root directory must be a mount point: not a plain chroot, not the initramfs";
+    namespaces::refused(what, error).hint_for(libc::EINVAL, hint)
 }

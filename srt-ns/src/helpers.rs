@@ -1,17 +1,18 @@
 //! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command can
 //! neither see nor signal them; they are started before the command, and ended together.
 
-use crate::child::{self, Leader, Lifeline, is_ready};
+use crate::child::{self, Leader, Life, Run, gets_ready};
 use crate::options::{Pid1, Plan, Session};
 use crate::placeholder::{self, Place};
-use crate::relay::{HostSide, Relay};
+use crate::relay::{self, HostSide, Reports};
 use crate::signals::Inherited;
-use crate::watchdog::{self, Charge, Watchdog};
+use crate::watchdog::{self, Charge};
 use srt_common::error::strerror;
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::handover;
-use srt_common::sys::fd::{pipe2, write};
+use srt_common::report::Report;
+use srt_common::sys::fd::{pipe2, read, write};
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
 use srt_common::sys::process::{self, End, Pid, kill, pidfd_open, waitid};
@@ -21,52 +22,95 @@ use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
-/// A shell command that runs where the relays run, with the host's files.
-#[derive(Debug)]
-struct Sidecar {
-    pid: Pid,
-    name: String,
-    /// Readable once the shell runs (its end, since it is close-on-exec), or could not be run. `None`: it was.
-    exec: Option<File>,
-    /// The shell runs.
-    runs: bool,
-    /// It could not be run, and has said why.
-    told: bool,
+/// What a helper is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// srt-relay.
+    Relay,
+    /// A shell command that runs where the relays run, with the host's files.
+    Sidecar,
+    /// The watchdog.
+    Watchdog,
 }
 
-/// The running helpers.
-#[derive(Debug, Default)]
+/// A running helper.
+#[derive(Debug)]
+pub struct Helper {
+    /// What it is.
+    pub kind: Kind,
+    /// Its number, and its process group's.
+    pub pid: Pid,
+    /// What messages call it.
+    pub name: String,
+    /// Readable once it is ready, or gone.
+    pub channel: OwnedFd,
+    /// Whether it is. `None`: there was nothing to read yet.
+    pub ready: Option<bool>,
+}
+
+impl Helper {
+    /// One that was just forked.
+    pub fn new(kind: Kind, pid: Pid, name: impl Into<String>, channel: OwnedFd) -> Self {
+        Self { kind, pid, name: name.into(), channel, ready: None }
+    }
+
+    /// Looks, for so long, whether it is ready. One that is gone instead is not: its end tells how.
+    pub fn look(&mut self, patience: Duration) {
+        if self.ready.is_none() && gets_ready(&self.channel, libc::POLLIN, patience) {
+            let expected: &[u8] = match self.kind {
+                Kind::Relay => b"ready\n",
+                // The end of the pipe, which is close-on-exec: the shell runs.
+                Kind::Sidecar => b"",
+                Kind::Watchdog => &[watchdog::LOCKED_DOWN],
+            };
+            let mut word = [0; 8];
+            let length = read(&self.channel, &mut word);
+            self.ready = Some(length.is_ok_and(|length| word.get(..length) == Some(expected)));
+        }
+    }
+
+    /// Whether it has said itself why it ended before the command could run. A sidecar's shell may exit as it likes.
+    pub fn has_told(&self, end: End) -> bool {
+        if self.kind == Kind::Sidecar { self.ready == Some(false) } else { end == End::Exited(125) }
+    }
+}
+
+/// The running helpers, and what they need.
+#[derive(Debug)]
 pub struct Helpers {
     host: Option<HostSide>,
     placeholders: Vec<Place>,
-    /// srt-relay.
-    pub relay: Option<Relay>,
-    sidecars: Vec<Sidecar>,
+    running: Vec<Helper>,
+    /// What srt-relay reports.
+    pub reports: Option<Reports>,
+    /// The sidecars' shells, for the watchdog.
     shells: Vec<Leader>,
-    /// The watchdog.
-    pub watchdog: Option<Watchdog>,
-    /// Where helpers wait for the network namespace: ours, theirs, and how many wait.
+    /// Where helpers wait for the network namespace: ours, theirs.
     network: Option<(OwnedFd, OwnedFd)>,
-    waiting: usize,
 }
 
 impl Helpers {
-    /// Takes the sockets on the host that srt-relay will use.
+    /// Takes the places on the host that they will use.
     ///
     /// # Errors
-    /// What socketpair(2) says.
-    pub fn new(plan: &Plan, host: Option<HostSide>) -> Result<Self> {
-        let mut helpers = Self::default();
-        helpers.host = host;
-        helpers.placeholders = placeholder::prepare(plan)?;
-        if helpers.host.is_some() || !plan.sidecars.is_empty() {
-            helpers.network = Some(socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?);
-        }
-        Ok(helpers)
+    /// A place that cannot be had, or what socketpair(2) says.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let host = HostSide::prepare(plan)?;
+        let placeholders = placeholder::prepare(plan)?;
+        let wanted = host.is_some() || !plan.sidecars.is_empty();
+        let network =
+            wanted.then(|| socketpair(libc::SOCK_SEQPACKET)).transpose().context(|| "socketpair")?;
+        Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network })
+    }
+
+    /// The one of this kind, if there is one: the relay, or the watchdog.
+    pub fn of(&self, kind: Kind) -> Option<&Helper> {
+        self.running.iter().find(|helper| helper.kind == kind)
     }
 
     /// What was opened on the host by its path, as srt-mount's `--joined-path`: it knows what the sandbox may write, and
@@ -97,48 +141,36 @@ impl Helpers {
     ///
     /// # Errors
     /// What cannot be started; what was started before ends with this value.
-    pub fn start_sidecars(
-        &mut self,
-        tool: &Tool,
-        plan: &Plan,
-        life: &Lifeline,
-        inherited: Inherited,
-    ) -> Result<()> {
-        for command in &plan.sidecars {
-            let Some((_, network)) = &self.network else { continue };
+    pub fn start_sidecars(&mut self, run: Run<'_>) -> Result<()> {
+        let Some((_, network)) = &self.network else { return Ok(()) };
+        for command in &run.plan.sidecars {
             let shell = Program::new(&["/bin/sh".into(), "-c".into(), command.clone()])?;
-            let (exec, failed) = pipe2(0).context(|| "pipe")?;
-            let pid = child::spawn(tool, "a sidecar", life, || {
-                become_shell(&shell, network, inherited).map_err(|error| {
+            let (channel, failed) = pipe2(0).context(|| "pipe")?;
+            let pid = child::spawn(run, "a sidecar", || {
+                become_shell(&shell, network, run.inherited).map_err(|error| {
                     let _gone = write(&failed, b"!");
                     error.within("--sidecar")
                 })
             })?;
             let name = format!("--sidecar {}", command.display());
-            self.sidecars.push(Sidecar { pid, name, exec: Some(exec.into()), runs: false, told: false });
+            self.running.push(Helper::new(Kind::Sidecar, pid, name, channel));
             self.shells.push(Leader { pid, pidfd: pidfd_open(pid).context(|| "pidfd_open of a sidecar")? });
-            self.waiting += 1;
         }
         Ok(())
     }
 
-    /// Starts the watchdog and srt-relay, where there is something for them to do. Before the pid namespace: helpers stay
+    /// Starts srt-relay and the watchdog, where there is something for them to do. Before the pid namespace: helpers stay
     /// in the host's.
     ///
     /// # Errors
     /// What cannot be started; what was started before ends with this value. False: the watchdog could not make a
     /// placeholder, and has said why.
-    pub fn start(
-        &mut self,
-        tool: &Tool,
-        plan: &Plan,
-        life: &Lifeline,
-        inherited: Inherited,
-        wakers: Vec<(RawFd, libc::c_short)>,
-    ) -> Result<bool> {
+    pub fn start(&mut self, run: Run<'_>, lives: &[Life<'_>]) -> Result<bool> {
+        let plan = run.plan;
         if let (Some(host), Some((_, network))) = (&self.host, &self.network) {
-            self.relay = Some(Relay::start(tool, plan, host, life, network, inherited)?);
-            self.waiting += 1;
+            let (relay, reports) = relay::start(run, host, network)?;
+            self.running.push(relay);
+            self.reports = Some(reports);
         }
         if !(plan.publish.is_empty() && plan.sidecars.is_empty() && plan.placeholders.is_empty())
             || plan.pid1 == Pid1::Command
@@ -147,13 +179,13 @@ impl Helpers {
         {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
             let placeholders = &self.placeholders;
-            let charge = Charge { published, placeholders, sidecars: &self.shells, wakers };
-            self.watchdog = Some(Watchdog::start(tool, life, &charge)?);
+            let charge = Charge { published, placeholders, sidecars: &self.shells, lives };
+            self.running.push(watchdog::start(run, &charge)?);
         }
-        match &mut self.watchdog {
-            // srt-mount must find them.
+        // srt-mount must find them.
+        match self.running.last_mut() {
             Some(watchdog) if !self.placeholders.is_empty() => {
-                let stand = watchdog.wait()?;
+                let stand = watchdog::wait(watchdog)?;
                 self.placeholders.iter_mut().for_each(Place::remember);
                 Ok(stand)
             }
@@ -167,7 +199,7 @@ impl Helpers {
     /// What sendmsg(2) says.
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
         let Some((socket, _)) = self.network.take() else { return Ok(()) };
-        for _ in 0..std::mem::take(&mut self.waiting) {
+        for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
             handover::go(&socket, network.map(AsFd::as_fd)).context(|| "sendmsg to a helper")?;
         }
         Ok(())
@@ -175,53 +207,27 @@ impl Helpers {
 
     /// What becomes readable when a helper gets ready.
     pub fn getting_ready(&self) -> impl Iterator<Item = RawFd> {
-        let relay = self.relay.iter().filter_map(|relay| relay.ready.as_ref());
-        let sidecars = self.sidecars.iter().filter_map(|sidecar| sidecar.exec.as_ref());
-        let watchdog = self.watchdog.iter().filter(|watchdog| !watchdog.locked_down);
-        let files = relay.chain(sidecars).map(AsRawFd::as_raw_fd);
-        files.chain(watchdog.map(|watchdog| watchdog.orders.as_raw_fd()))
+        self.running.iter().filter(|helper| helper.ready.is_none()).map(|helper| helper.channel.as_raw_fd())
     }
 
-    /// Looks which of them are. One that is gone instead is not: its end tells how. True: srt-relay will not be ready.
-    pub fn look(&mut self) -> bool {
-        let mut gone = false;
-        if let Some(relay) = &mut self.relay
-            && relay.ready.as_ref().is_some_and(|ready| is_ready(ready, libc::POLLIN))
-        {
-            relay.read_ready();
-            gone = !relay.accepts;
-        }
-        for sidecar in &mut self.sidecars {
-            if let Some(mut exec) = sidecar.exec.take_if(|exec| is_ready(exec, libc::POLLIN)) {
-                sidecar.runs = exec.read(&mut [0]).is_ok_and(|length| length == 0);
-                sidecar.told = !sidecar.runs;
-            }
-        }
-        if let Some(watchdog) = &mut self.watchdog
-            && !watchdog.locked_down
-            && is_ready(&watchdog.orders, libc::POLLIN)
-        {
-            watchdog.read();
-        }
-        gone
+    /// Looks which of them are.
+    pub fn look(&mut self) {
+        self.running.iter_mut().for_each(|helper| helper.look(Duration::ZERO));
     }
 
     /// Whether all that was asked for is there, before the command may run.
     ///
     /// # Errors
-    /// A helper that is dead already.
+    /// A sidecar that is dead already.
     pub fn are_ready(&self) -> Result<bool> {
-        if self.relay.as_ref().is_some_and(|relay| !relay.accepts)
-            || self.watchdog.as_ref().is_some_and(|watchdog| !watchdog.locked_down)
-            || self.sidecars.iter().any(|sidecar| !sidecar.runs)
-        {
+        if self.running.iter().any(|helper| helper.ready != Some(true)) {
             return Ok(false);
         }
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        let dead =
-            |sidecar: &&Sidecar| waitid(Some(sidecar.pid), options).map_or(true, |change| change.is_some());
-        match self.sidecars.iter().find(dead) {
-            Some(Sidecar { name, .. }) => {
+        let is_dead =
+            |sidecar: &&Helper| waitid(Some(sidecar.pid), options).map_or(true, |change| change.is_some());
+        match self.running.iter().filter(|helper| helper.kind == Kind::Sidecar).find(is_dead) {
+            Some(Helper { name, .. }) => {
                 Err(Error::failed(format!("{name}: ended before the command could start")))
             }
             None => Ok(true),
@@ -229,54 +235,37 @@ impl Helpers {
     }
 
     /// Reads what srt-relay reports and passes it on: to the status descriptor if there is one, else to the user.
-    pub fn read_reports(&mut self, tool: &Tool) {
-        let reports = self.relay.as_mut().map_or(vec![], Relay::read_reports);
-        for (name, report) in reports {
-            let (event, why) = if report.lost {
-                ("relay-lost", "its socket is gone or was made anew".to_owned())
+    pub fn read_reports(&mut self, run: Run<'_>) {
+        let Some(reports) = &mut self.reports else { return };
+        let Some(reports) = reports.read() else { return self.reports = None };
+        for Report { pair, lost, errno } in reports {
+            let Some(link) = relay::link_of(run.plan, pair) else { continue };
+            if lost {
+                tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was made anew");
             } else {
-                let error = std::io::Error::from_raw_os_error(report.errno);
-                ("connect-failed", format!("cannot connect: {}", strerror(&error)))
-            };
-            tell(tool, event, "relay", &name, &why);
-        }
-    }
-
-    /// A child was reaped while the command runs. False: it was the watchdog, without which nothing is safe.
-    pub fn ended(&mut self, pid: Pid, end: End, tool: &Tool) -> bool {
-        if let Some(relay) = self.relay.take_if(|relay| relay.pid == pid) {
-            for name in relay.names() {
-                tell(tool, "relay-lost", "relay", name, &format!("srt-relay ended: {end}"));
+                let why = strerror(&io::Error::from_raw_os_error(errno));
+                tell(run.tool, "connect-failed", "relay", &link.text, &format!("cannot connect: {why}"));
             }
         }
-        if let Some(at) = self.sidecars.iter().position(|sidecar| sidecar.pid == pid) {
-            let Sidecar { name, .. } = self.sidecars.remove(at);
-            tell(tool, "sidecar-ended", "sidecar", &name, &format!("ended before the command: {end}"));
-        }
-        self.watchdog.take_if(|watchdog| watchdog.pid == pid).is_none()
     }
 
-    /// A child was reaped before the command could run: what it was called, and whether it has said why. `None`: it is none
-    /// of ours, but one that this process had before it became srt-ns.
-    pub fn forget(&mut self, pid: Pid, end: End) -> Option<(String, bool)> {
-        let _too_late = self.look();
-        let told = end == End::Exited(125);
-        if self.relay.take_if(|relay| relay.pid == pid).is_some() {
-            return Some(("srt-relay".to_owned(), told));
-        }
-        if self.watchdog.take_if(|watchdog| watchdog.pid == pid).is_some() {
-            return Some(("the watchdog".to_owned(), told));
-        }
-        let sidecar = self.sidecars.iter().position(|sidecar| sidecar.pid == pid)?;
-        let sidecar = self.sidecars.remove(sidecar);
-        Some((format!("{}:", sidecar.name), sidecar.told))
-    }
-
-    /// What a sidecar's shell has left running goes with it. Before the shell is reaped, while its number is its own.
-    pub fn sidecar_is_dead(&self, pid: Pid) {
-        if self.sidecars.iter().any(|sidecar| sidecar.pid == pid) {
+    /// What a helper that is dead has left running goes with it: a sidecar's shell. Before it is reaped, while its number is
+    /// its own.
+    pub fn end_group(&self, pid: Pid) {
+        if self.running.iter().any(|helper| helper.pid == pid) {
             let _empty = kill(-pid, libc::SIGKILL);
         }
+    }
+
+    /// A child was reaped: which helper it was. `None`: it is none, but one that this process had before it became srt-ns.
+    pub fn forget(&mut self, pid: Pid) -> Option<Helper> {
+        let at = self.running.iter().position(|helper| helper.pid == pid)?;
+        let mut helper = self.running.remove(at);
+        helper.look(Duration::ZERO);
+        if helper.kind == Kind::Relay {
+            self.reports = None;
+        }
+        Some(helper)
     }
 
     /// Tells which placeholders others have removed while the sandbox ran.
@@ -290,26 +279,34 @@ impl Helpers {
     pub fn end(&mut self) {
         let placeholders = std::mem::take(&mut self.placeholders);
         if !placeholders.is_empty() {
-            self.watchdog.as_ref().inspect(|watchdog| watchdog.release());
+            self.of(Kind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
         }
-        let sidecars = std::mem::take(&mut self.sidecars);
-        for Sidecar { pid, .. } in &sidecars {
-            // The shell first: it may not lead its group yet, and cannot fork any more when it comes to do so.
+        let running = std::mem::take(&mut self.running);
+        for Helper { pid, .. } in &running {
+            // Itself first: it may not lead its group yet, and cannot fork any more when it comes to do so.
             let _dead = kill(*pid, libc::SIGKILL);
             let _empty = kill(-pid, libc::SIGKILL);
         }
-        let others =
-            [self.relay.take().map(|relay| relay.pid), self.watchdog.take().map(|watchdog| watchdog.pid)];
-        let others: Vec<_> = others.into_iter().flatten().collect();
-        others.iter().for_each(|&pid| drop(kill(pid, libc::SIGKILL)));
-        for pid in sidecars.iter().map(|sidecar| sidecar.pid).chain(others) {
-            while waitid(Some(pid), libc::WEXITED)
-                .is_err_and(|error| error.raw_os_error() == Some(libc::EINTR))
-            {}
+        for Helper { pid, .. } in &running {
+            while waitid(Some(*pid), libc::WEXITED).is_err_and(|error| error.kind() == ErrorKind::Interrupted)
+            {
+            }
         }
         // Only now: a watchdog that was killed has its locks until it is dead.
         placeholders.iter().for_each(Place::clean);
         self.host = None;
+    }
+}
+
+/// Tells that a helper has ended before the command. Not of the watchdog: without it nothing is safe.
+pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
+    if helper.kind == Kind::Sidecar {
+        let why = format!("ended before the command: {end}");
+        tell(run.tool, "sidecar-ended", "sidecar", &helper.name, &why);
+    } else {
+        for link in run.plan.links() {
+            tell(run.tool, "relay-lost", "relay", &link.text, &format!("srt-relay ended: {end}"));
+        }
     }
 }
 
@@ -342,9 +339,4 @@ fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Res
     privileges::drop_all()?;
     Kept::default().alone_survive_exec()?;
     Err(shell.exec(&shell.candidates()))
-}
-
-/// The error for a watchdog that is gone.
-pub fn watchdog_gone() -> Error {
-    watchdog::gone()
 }

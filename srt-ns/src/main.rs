@@ -18,15 +18,14 @@ use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Error, Result};
 use srt_ns::check;
-use srt_ns::child::Lifeline;
+use srt_ns::child::{Lifeline, Run};
 use srt_ns::helpers::Helpers;
 use srt_ns::namespaces::{self, Caller};
 use srt_ns::options::{self, Request, Session};
-use srt_ns::relay::HostSide;
 use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminals;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
@@ -49,49 +48,33 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     refuse_shared_pipes(&plan.lifetime_fds, &plan.keep_fds)?;
     let parent = tool.parent.take().filter(|_| !plan.outlive_parent);
     let parent = parent.map(Parent::watch).transpose()?.flatten();
-    let own = plan.status_fd.into_iter().chain(parent.iter().map(AsRawFd::as_raw_fd));
-    kept.close_others(&own.chain(plan.lifetime_fds.iter().copied()).collect::<Vec<_>>())?;
+    let mut lives: Vec<_> = lifetimes.into_iter().map(|pipe| (pipe, 0)).collect();
+    lives.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
+    let own = plan.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    kept.close_others(&own.collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
     let terminals = Terminals::look(plan.session == Session::Keep);
-    let life = Lifeline::new()?;
+    let run = Run { tool, plan: &plan, life: &Lifeline::new()?, inherited };
 
     // 2. The user namespace: of the sidecars first, then the command's below it.
-    let mut helpers = Helpers::new(&plan, HostSide::prepare(&plan)?)?;
+    let mut helpers = Helpers::new(&plan)?;
     let mut caller = Caller::current()?;
     if !plan.sidecars.is_empty() {
         caller = namespaces::enter_user_for_helpers(caller)?;
-        helpers.start_sidecars(tool, &plan, &life, inherited)?;
+        helpers.start_sidecars(run)?;
     }
     namespaces::enter(&plan, caller)?;
     namespaces::empty_bounding_set()?;
 
     // 3. The helpers, which stay in the host's pid namespace.
-    let lifeguards = lifetimes.iter().map(|pipe| (pipe.as_raw_fd(), 0));
-    let wakers = lifeguards.chain(parent.iter().map(|parent| (parent.as_raw_fd(), libc::POLLIN))).collect();
-    if !helpers.start(tool, &plan, &life, inherited, wakers)? {
+    if !helpers.start(run, &lives)? {
         return Ok(125);
     }
     namespaces::enter_pid_for_children(plan.share)?;
 
     // 4. PID 1 and the command, which get ready while the network namespace is made; and until everything is dead.
-    let mut supervisor = Supervisor {
-        plan: &plan,
-        tool,
-        signals,
-        parent,
-        lifetimes,
-        child: None,
-        reports: None,
-        terminals,
-        helpers,
-        start: None,
-        command: None,
-        sweep_at: None,
-        frozen: false,
-    };
-    supervisor.launch(&program, kept, inherited, &life)?;
-    supervisor.run()
+    Supervisor::launch(run, &program, kept, signals, &lives, terminals, helpers)?.serve()
 }
 
 /// A pipe that PROGRAM has an end of: by its /proc/self/fd it could become a writer, and outlive those who were meant.

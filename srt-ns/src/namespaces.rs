@@ -2,10 +2,11 @@
 //! host's until srt-mount makes its own.
 
 use crate::options::{Plan, Share};
+use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
 use srt_common::privileges;
 use srt_common::sys::mount::{sethostname, unshare};
 use srt_common::sys::privileges::{
-    CAP_DAC_OVERRIDE, CAP_SETFCAP, CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capget, capset,
+    CAP_DAC_OVERRIDE, CAP_SETFCAP, CAP_SYS_ADMIN, Capabilities, capget, capset,
 };
 use srt_common::sys::process::{getegid, geteuid};
 use srt_common::sys::socket::{ioctl_siocsifflags, socket};
@@ -75,21 +76,12 @@ pub fn enter_network(share: Share) -> Result<Option<fs::File>> {
     if share.net {
         return Ok(None);
     }
-    let open = || fs::File::open("/proc/self/ns/net").context(|| "cannot open /proc/self/ns/net");
-    let callers = open()?;
-    unshare(libc::CLONE_NEWNET)
-        .map_err(|error| refused_to(share, "cannot create a net namespace", &error))?;
-    let new = open()?;
-    let inode =
-        |file: &fs::File| file.metadata().map(|meta| meta.ino()).context(|| "fstat of a net namespace");
-    if inode(&new)? == inode(&callers)? {
-        return Err(Error::failed("cannot create a net namespace: unshare had no effect"));
-    }
-    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM);
-    socket
+    let what = "cannot create a net namespace";
+    unshare_seen(CLONE_NEWNET).map_err(|error| refused_to(share, what, &error))?;
+    socket(libc::AF_INET, libc::SOCK_DGRAM)
         .and_then(|socket| ioctl_siocsifflags(&socket, b"lo", libc::IFF_UP | libc::IFF_RUNNING))
         .map_err(|error| refused_to(share, "cannot bring up the loopback interface", &error))?;
-    Ok(Some(new))
+    fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
 }
 
 /// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
@@ -108,10 +100,8 @@ pub fn empty_bounding_set() -> Result<()> {
     let stage = FOR_SRT_MOUNT.iter().fold(0, |set, capability| set | 1 << capability);
     let inheritable = held.permitted & stage;
     capset(Capabilities { inheritable, ..held }).context(|| "capset")?;
-    if held.effective & (1 << CAP_SETPCAP) == 0 {
-        return Ok(()); // Under --share user a caller may lack it: the set stays as it gave it to us.
-    }
-    privileges::empty_bounding_set()
+    // Under --share user a caller may lack CAP_SETPCAP: the set stays as it gave it to us.
+    privileges::empty_bounding_set(held)
 }
 
 /// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).
@@ -122,30 +112,34 @@ pub fn enter_pid_for_children(share: Share) -> Result<()> {
     unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(share, "cannot create a pid namespace", &error))
 }
 
+/// Those of which /proc/self/ns shows whether they are new.
+const SHOWN: [(&str, libc::c_int); 4] =
+    [("net", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS), ("cgroup", CLONE_NEWCGROUP)];
+
 /// unshare(2), seen to have been done: an outer filter may answer for the kernel. What else is made here shows by what
 /// comes after it: the id maps, PID 1.
 fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
-    let look = || {
-        ["ipc", "uts", "cgroup"]
-            .map(|name| fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino()).ok())
-    };
-    let before = look();
+    let wanted = SHOWN.iter().filter(|(_, flag)| flags & flag != 0);
+    let before: Vec<_> = wanted.map(|&(name, _)| (name, inode(name).ok())).collect();
     unshare(flags)?;
-    let changed = before.iter().zip(look()).filter(|(before, now)| **before != *now).count();
-    match changed == flags.count_ones() as usize {
-        true => Ok(()),
-        false => Err(io::Error::other("it had no effect")),
+    for (name, before) in before {
+        if Some(inode(name)?) == before {
+            return Err(io::Error::other("unshare had no effect"));
+        }
     }
+    Ok(())
+}
+
+/// The number of one of this process's namespaces, by which it is told from others (namespaces(7)).
+fn inode(name: &str) -> io::Result<u64> {
+    fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino())
 }
 
 const OTHERS: &str = "cannot create the ipc, uts and cgroup namespaces";
 
 fn flags(share: Share) -> libc::c_int {
-    let all = [
-        (share.ipc, libc::CLONE_NEWIPC),
-        (share.uts, libc::CLONE_NEWUTS),
-        (share.cgroup, libc::CLONE_NEWCGROUP),
-    ];
+    let Share { ipc, uts, cgroup, .. } = share;
+    let all = [(ipc, CLONE_NEWIPC), (uts, CLONE_NEWUTS), (cgroup, CLONE_NEWCGROUP)];
     all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
 }
 
@@ -159,18 +153,13 @@ fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Resu
         unshare_seen(others).map_err(|error| refused(OTHERS, &error))?;
     }
     let write = |path: &str, text: &str| {
-        fs::write(path, text).map_err(|error| match error.raw_os_error() {
+        fs::write(path, text).map_err(|error| {
+            let failed = refused(&format!("cannot write {path}"), &error);
             // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the
             // new namespace would be root's.
-            Some(libc::EPERM) if caller.uid == 0 && !caller.setfcap => Error::system(
-                format!("cannot write {path}"),
-                &error,
-            )
-            .hint(
-                "uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer \
-                     srt-ns --uid and --gid, or run srt-ns as an ordinary user",
-            ),
-            _ => refused(&format!("cannot write {path}"), &error),
+            let setfcap = "uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer \
+                           srt-ns --uid and --gid, or run srt-ns as an ordinary user";
+            if caller.uid == 0 && !caller.setfcap { failed.hint_for(libc::EPERM, setfcap) } else { failed }
         })
     };
     write("/proc/self/setgroups", "deny")?;
@@ -193,28 +182,19 @@ pub(crate) fn forbid_user_namespaces() -> Result<()> {
 }
 
 fn refused_user(error: &io::Error) -> Error {
-    let what = "cannot create a user namespace";
-    match error.raw_os_error() {
-        Some(libc::ENOSPC) => Error::system(what, error).hint(format!(
-            "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns), \
-             sysctl user.max_user_namespaces shows it; or more than 32 are nested{SEE_CHECK}"
-        )),
-        Some(libc::EINVAL) => {
-            Error::system(what, error).hint(format!("the kernel was built without CONFIG_USER_NS{SEE_CHECK}"))
-        }
-        _ => refused(what, error),
-    }
+    let reached = "user.max_user_namespaces is reached or 0 (an outer srt-ns sets it to 0: give that one --allow-userns), \
+                   sysctl user.max_user_namespaces shows it; or more than 32 are nested";
+    refused("cannot create a user namespace", error)
+        .hint_for(libc::ENOSPC, format!("{reached}{SEE_CHECK}"))
+        .hint_for(libc::EINVAL, format!("the kernel was built without CONFIG_USER_NS{SEE_CHECK}"))
 }
 
 /// [`refused`] to a caller who may have kept its own user namespace, and with it no more than its own capabilities.
 fn refused_to(share: Share, what: &str, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::EPERM) if share.user => Error::system(what, error).hint(
-            "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or \
-             run srt-ns as root",
-        ),
-        _ => refused(what, error),
-    }
+    let own = "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or run \
+               srt-ns as root";
+    let failed = refused(what, error);
+    if share.user { failed.hint_for(libc::EPERM, own) } else { failed }
 }
 
 /// The end of a hint that is a guess.
@@ -254,14 +234,7 @@ pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
 
 /// The inode numbers under /proc/self/ns, which name namespaces on the host (namespaces(7)).
 pub fn inodes() -> Vec<(&'static str, u64)> {
-    let names = [
-        ("user", "user"),
-        ("pid", "pid_for_children"),
-        ("net", "net"),
-        ("ipc", "ipc"),
-        ("uts", "uts"),
-        ("cgroup", "cgroup"),
-    ];
-    let inode = |file| fs::metadata(format!("/proc/self/ns/{file}")).map(|meta| meta.ino());
-    names.iter().filter_map(|&(name, file)| Some((name, inode(file).ok()?))).collect()
+    let names = ["user", "pid_for_children", "net", "ipc", "uts", "cgroup"];
+    let named = |name: &'static str| Some((name.trim_end_matches("_for_children"), inode(name).ok()?));
+    names.into_iter().filter_map(named).collect()
 }

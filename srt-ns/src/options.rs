@@ -4,9 +4,9 @@ use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw, Seconds};
 use srt_common::{Error, Result};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ struct Options {
     /// keep the caller's namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
     /// and --allow-userns)
     #[argh(option, arg_name = "NS,...")]
-    share: Option<String>,
+    share: Option<Raw>,
     /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
     #[argh(option, arg_name = "N")]
     uid: Option<u32>,
@@ -202,7 +202,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         return Ok(Request::Check { status_fd: options.status_fd });
     }
     let plan = Plan {
-        share: share(options.share.as_deref())?,
+        share: share(options.share)?,
         uid: id("--uid", options.uid)?,
         gid: id("--gid", options.gid)?,
         hostname: options.hostname.map(|Raw(name)| hostname(name)).transpose()?,
@@ -233,57 +233,48 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
 }
 
 impl Plan {
+    /// What srt-relay forwards, in the order of its command line.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.publish.iter().chain(&self.relays)
+    }
+
     /// Whether there is something for srt-relay to forward.
     pub fn forwards(&self) -> bool {
-        !(self.relays.is_empty() && self.publish.is_empty())
+        self.links().next().is_some()
     }
 
     /// What cannot go together.
     fn check(&self) -> Result<()> {
-        if self.share.user && !self.allow_userns {
-            return Err(Error::usage(
-                "--share user needs --allow-userns: the caller's own limit is never touched",
-            ));
-        }
-        if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
-            return Err(Error::usage("--uid and --gid need a user namespace of their own, not --share user"));
-        }
-        if self.share.user && !self.sidecars.is_empty() {
-            return Err(Error::usage(
-                "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one",
-            ));
-        }
-        if self.share.uts && self.hostname.is_some() {
-            return Err(Error::usage("--hostname needs a uts namespace of its own, not --share uts"));
-        }
-        if self.share.net && self.forwards() {
-            return Err(Error::usage(
-                "--relay and --publish need a net namespace of their own, not --share net",
-            )
-            .hint("in the caller's network everybody could use the port; run srt-relay if that is meant"));
-        }
-        Ok(())
+        let why = if self.share.user && !self.allow_userns {
+            "--share user needs --allow-userns: the caller's own limit is never touched"
+        } else if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
+            "--uid and --gid need a user namespace of their own, not --share user"
+        } else if self.share.user && !self.sidecars.is_empty() {
+            "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one"
+        } else if self.share.uts && self.hostname.is_some() {
+            "--hostname needs a uts namespace of its own, not --share uts"
+        } else if self.share.net && self.forwards() {
+            let why = "--relay and --publish need a net namespace of their own, not --share net";
+            let hint = "in the caller's network everybody could use the port; run srt-relay if that is meant";
+            return Err(Error::usage(why).hint(hint));
+        } else {
+            return Ok(());
+        };
+        Err(Error::usage(why))
     }
 }
 
-fn share(list: Option<&str>) -> Result<Share> {
+fn share(list: Option<Raw>) -> Result<Share> {
     let mut share = Share::default();
-    for name in list.into_iter().flat_map(|list| list.split(',')) {
-        let known = match name {
-            "user" => &mut share.user,
-            "net" => &mut share.net,
-            "ipc" => &mut share.ipc,
-            "uts" => &mut share.uts,
-            "cgroup" => &mut share.cgroup,
-            _ => {
-                let name = args::decode(name);
-                return Err(Error::usage(format!(
-                    "--share {}: expected a list of net, ipc, uts, cgroup, user",
-                    name.display()
-                )));
-            }
+    for name in list.iter().flat_map(|Raw(list)| list.as_bytes().split(|&byte| byte == b',')) {
+        let Share { user, net, ipc, uts, cgroup } = &mut share;
+        let known = [("user", user), ("net", net), ("ipc", ipc), ("uts", uts), ("cgroup", cgroup)];
+        let Some((_, is_shared)) = known.into_iter().find(|(known, _)| known.as_bytes() == name) else {
+            let name = OsStr::from_bytes(name).display();
+            let what = format!("--share {name}: expected a list of net, ipc, uts, cgroup, user");
+            return Err(Error::usage(what));
         };
-        *known = true;
+        *is_shared = true;
     }
     Ok(share)
 }
@@ -305,21 +296,24 @@ fn hostname(name: OsString) -> Result<OsString> {
 }
 
 fn relay(Raw(value): &Raw) -> Result<Link> {
-    let text = format!("--relay {}", value.display());
-    let mut parts = value.as_bytes().splitn(2, |&byte| byte == b'=');
-    link(text, parts.next(), parts.next(), "PORT=SOCKET")
+    link("--relay", value, "PORT=SOCKET", value.as_bytes().splitn(2, |&byte| byte == b'='))
 }
 
 fn publish(Raw(value): &Raw) -> Result<Link> {
-    let text = format!("--publish {}", value.display());
-    let mut parts = value.as_bytes().rsplitn(2, |&byte| byte == b'=');
-    link(text, parts.next(), parts.next(), "SOCKET=PORT")
+    link("--publish", value, "SOCKET=PORT", value.as_bytes().rsplitn(2, |&byte| byte == b'='))
 }
 
-fn link(text: String, port: Option<&[u8]>, socket: Option<&[u8]>, form: &str) -> Result<Link> {
-    match (port.and_then(args::decimal), socket) {
+/// `parts`: the port, then the socket.
+fn link<'a>(
+    option: &str,
+    value: &OsStr,
+    form: &str,
+    mut parts: impl Iterator<Item = &'a [u8]>,
+) -> Result<Link> {
+    let text = format!("{option} {}", value.display());
+    match (parts.next().and_then(args::decimal), parts.next()) {
         (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
-            Ok(Link { text, port, socket: PathBuf::from(OsString::from_vec(socket.to_vec())) })
+            Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })
         }
         _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
     }
@@ -335,6 +329,7 @@ fn sidecar(Raw(command): Raw) -> Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn request(words: Vec<OsString>) -> Result<Request> {
         parse("srt-ns", CommandLine::split(words))

@@ -4,10 +4,10 @@
 //! before the new namespaces exist, the ports are bound before the command runs. srt-relay gets descriptors,
 //! and a root with nothing in it but the inodes that it connects to, at the paths that it uses for descriptors.
 
-use crate::child::{self, Lifeline};
+use crate::child::{self, Run};
 use crate::empty_root::EmptyRoot;
+use crate::helpers::{Helper, Kind};
 use crate::options::{Link, Plan};
-use crate::signals::Inherited;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
@@ -16,15 +16,14 @@ use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{CWD, mkdirat, mknodat, openat, readlinkat, statx};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
-use srt_common::sys::process::{self, Pid};
+use srt_common::sys::process;
 use srt_common::sys::socket::listen;
-use srt_common::tool::Tool;
 use srt_common::unix_listener::{self, Place};
 use srt_common::unix_socket;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -83,123 +82,72 @@ fn pin(link: &Link) -> Result<OwnedFd> {
     let path = &link.socket;
     let about = |error: Error| error.within(&link.text).path(path);
     let pin = unix_socket::pin(path).map_err(|error| {
-        let failed = about(Error::system(format!("cannot open {}", path.display()), &error));
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => failed.hint("start the proxy that makes this socket before the sandbox"),
-            _ => failed,
-        }
+        about(Error::system(format!("cannot open {}", path.display()), &error))
+            .hint_for(libc::ENOENT, "start the proxy that makes this socket before the sandbox")
     })?;
-    let is = |kind| statx(&pin, c"").is_ok_and(|stat| stat.is(kind));
-    if is(libc::S_IFLNK) {
-        let target = readlinkat(&pin, c"").unwrap_or_default();
-        let what = format!("{} is a symbolic link to {}", path.display(), target.display());
-        return Err(about(Error::failed(what).hint("name the socket itself")));
+    match statx(&pin, c"").map(|stat| stat.file_type()) {
+        Ok(libc::S_IFSOCK) => Ok(pin),
+        Ok(libc::S_IFLNK) => {
+            let target = readlinkat(&pin, c"").unwrap_or_default();
+            let what = format!("{} is a symbolic link to {}", path.display(), target.display());
+            Err(about(Error::failed(what).hint("name the socket itself")))
+        }
+        _ => Err(about(Error::failed(format!("{} is not a Unix socket", path.display())))),
     }
-    if !is(libc::S_IFSOCK) {
-        return Err(about(Error::failed(format!("{} is not a Unix socket", path.display()))));
-    }
-    Ok(pin)
 }
 
-/// A running srt-relay.
+/// Forks the process that becomes srt-relay, which waits at `network` for the network namespace, and binds the ports inside.
+///
+/// # Errors
+/// What the system says of the start.
+pub fn start(run: Run<'_>, host: &HostSide, network: &OwnedFd) -> Result<(Helper, Reports)> {
+    let (channel, ready) = pipe2(0).context(|| "pipe")?;
+    let (pipe, reports) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
+    let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
+    Ok((Helper::new(Kind::Relay, pid, "srt-relay", channel), Reports { pipe: pipe.into(), line: vec![] }))
+}
+
+/// What srt-relay reports, a line each.
 #[derive(Debug)]
-pub struct Relay {
-    /// Its number.
-    pub pid: Pid,
-    /// Readable once it accepts, or is gone. `None`: it was.
-    pub ready: Option<File>,
-    /// Every port accepts.
-    pub accepts: bool,
-    /// What it reports, a line each.
-    pub reports: Option<File>,
+pub struct Reports {
+    /// Where they come.
+    pub pipe: File,
+    /// The beginning of one.
     line: Vec<u8>,
-    /// The user's options: `--publish`, then `--relay`.
-    names: Vec<String>,
-    /// How many of them publish.
-    published: usize,
 }
 
-impl Relay {
-    /// Forks the process that becomes srt-relay, which waits at `network` for the network namespace, and binds the ports
-    /// inside.
-    ///
-    /// # Errors
-    /// What the system says of the start.
-    pub fn start(
-        tool: &Tool,
-        plan: &Plan,
-        host: &HostSide,
-        life: &Lifeline,
-        network: &OwnedFd,
-        inherited: Inherited,
-    ) -> Result<Self> {
-        let (ready, ready_writer) = pipe2(0).context(|| "pipe")?;
-        let (reports, reports_writer) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
-        let names = plan.publish.iter().chain(&plan.relays).map(|link| link.text.clone()).collect();
-        let pid = child::spawn(tool, "srt-relay", life, || {
-            become_relay(plan, host, network, [&ready_writer, &reports_writer], inherited)
-        })?;
-        Ok(Self {
-            pid,
-            ready: Some(ready.into()),
-            accepts: false,
-            reports: Some(reports.into()),
-            line: vec![],
-            names,
-            published: plan.publish.len(),
-        })
-    }
-
-    /// After `ready` has become readable. One that does not accept by then is gone: its end tells how.
-    pub fn read_ready(&mut self) {
-        let mut word = [0; 8];
-        let length = self.ready.take().and_then(|mut pipe| pipe.read(&mut word).ok());
-        self.accepts = word.get(..length.unwrap_or(0)).is_some_and(|word| word == b"ready\n");
-    }
-
-    /// After `reports` has become readable: what there is, a bounded piece of it. srt-relay reads bytes of untrusted peers:
-    /// nothing is taken from what it says but numbers.
-    pub fn read_reports(&mut self) -> Vec<(String, Report)> {
+impl Reports {
+    /// What there is, a bounded piece of it. `None`: the end. srt-relay reads bytes of untrusted peers: nothing is taken from
+    /// what it says but numbers.
+    pub fn read(&mut self) -> Option<Vec<Report>> {
         let mut piece = [0; 4096];
-        let length = self.reports.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut piece));
-        match length {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return vec![],
-            Ok(0) | Err(_) => self.reports = None,
+        match self.pipe.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(vec![]),
+            Ok(0) | Err(_) => return None,
             Ok(length) => self.line.extend(piece.get(..length).unwrap_or_default()),
         }
         let end = self.line.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let whole: Vec<u8> = self.line.drain(..end).collect();
         self.line.truncate(Report::LONGEST);
-        whole.split(|&byte| byte == b'\n').filter_map(|line| self.understand(line)).collect()
+        Some(whole.split(|&byte| byte == b'\n').filter_map(Report::parse).collect())
     }
+}
 
-    /// Which of the user's options a line is about, and what it says.
-    fn understand(&self, line: &[u8]) -> Option<(String, Report)> {
-        let report = Report::parse(line)?;
-        // The order of `pairs` below; where there is IPv6, what leads out has a second round.
-        let (published, relays) = self.names.split_at(self.published);
-        let name = match report.pair.checked_sub(self.published) {
-            None => published.get(report.pair),
-            Some(at) => relays.get(at % relays.len().max(1)),
-        };
-        Some((name?.clone(), report))
-    }
-
-    /// The options that it serves.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
+/// The option that a pair of srt-relay's command line is about: see `become_relay`. Where there is IPv6, what leads out has
+/// a second round.
+pub fn link_of(plan: &Plan, pair: usize) -> Option<&Link> {
+    plan.links().chain(&plan.relays).nth(pair)
 }
 
 /// Should: leave srt-relay its descriptors, stderr and an empty root.
 fn become_relay(
-    plan: &Plan,
+    run: Run<'_>,
     host: &HostSide,
     network: &OwnedFd,
     [ready, reports]: [&OwnedFd; 2],
-    inherited: Inherited,
 ) -> Result<Infallible> {
     child::silence()?;
+    let plan = run.plan;
     let own = handover::own_namespaces()?;
     let root = EmptyRoot::new()?;
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
@@ -212,28 +160,29 @@ fn become_relay(
     if !handover::wait(network, &own)? {
         process::exit(125);
     }
-    let mut words = vec!["srt-relay".to_owned()];
-    words.extend(["--ready-fd".into(), ready.as_raw_fd().to_string()]);
-    words.extend(["--report-fd".into(), reports.as_raw_fd().to_string()]);
-    let mut keep: Vec<RawFd> = vec![ready.as_raw_fd(), reports.as_raw_fd()];
+    let mut keep: Vec<RawFd> = vec![];
+    let mut number = |fd: &dyn AsRawFd| {
+        keep.push(fd.as_raw_fd());
+        fd.as_raw_fd().to_string()
+    };
+    let (ready, reports) = (number(ready).into(), number(reports).into());
+    let mut words = vec!["srt-relay".into(), "--ready-fd".into(), ready, "--report-fd".into(), reports];
+    let mut pair = |listen: String, connect: String| words.extend([listen.into(), connect.into()]);
     for (link, listener) in plan.publish.iter().zip(&host.listeners) {
         // Both families: a server may listen on one of them alone.
-        words.extend([format!("fd:{}", listener.as_raw_fd()), format!("tcp:localhost:{}", link.port)]);
-        keep.push(listener.as_raw_fd());
+        pair(format!("fd:{}", number(listener)), format!("tcp:localhost:{}", link.port));
     }
     let mut ports = vec![];
     for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
         for (link, pin) in plan.relays.iter().zip(&host.pins) {
             let Some(listener) = bind(link, loopback)? else { continue };
-            words.extend([format!("fd:{}", listener.as_raw_fd()), format!("fd:{}", pin.as_raw_fd())]);
-            keep.extend([listener.as_raw_fd(), pin.as_raw_fd()]);
+            pair(format!("fd:{}", number(&listener)), format!("fd:{}", number(pin)));
             ports.push(listener);
         }
     }
-    let words: Vec<_> = words.iter().map(std::ffi::OsString::from).collect();
     // Nothing of the caller's environment is a relay's business.
     let program = Program::new(&words)?.without_environment();
-    inherited.restore()?;
+    run.inherited.restore()?;
     privileges::drop_held()?;
     Kept::new(keep)?.alone_survive_exec()?;
     Err(program.failure(&program.exec_fd(&host.program, &[])))
@@ -265,10 +214,9 @@ fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let listener = match TcpListener::bind((address, link.port)) {
         Err(error) if none(&error) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            return Err(Error::system(what(), &error).hint("ports below 1024 are root's: take a higher one"));
-        }
-        bound => bound.context(what)?,
+        bound => bound.context(what).map_err(|error| {
+            error.hint_for(libc::EACCES, "ports below 1024 are root's: take a higher one")
+        })?,
     };
     listen(&listener, BACKLOG).context(what)?;
     Ok(Some(listener))

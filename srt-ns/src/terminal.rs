@@ -3,9 +3,7 @@
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
-use srt_common::sys::tty::{
-    Termios, ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp,
-};
+use srt_common::sys::tty::{ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use srt_common::{Context, Result};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -21,7 +19,7 @@ const TIOCGEXCL: u32 = 0x8004_5440;
 #[derive(Debug)]
 struct Snapshot {
     number: RawFd,
-    modes: Termios,
+    modes: libc::termios,
     /// Of the open file description, which the caller shares: O_NONBLOCK, O_ASYNC, O_APPEND.
     flags: libc::c_int,
     file: Option<Stat>,
@@ -35,7 +33,7 @@ pub struct Terminals {
     snapshots: Vec<Snapshot>,
     /// Under --keep-session: the controlling terminal, and the process group that had its foreground.
     controlling: Option<(OwnedFd, Pid)>,
-    /// The foreground was ours, and is the command's.
+    /// The foreground was ours, and is the command's, or will be once it starts.
     handed: bool,
 }
 
@@ -57,26 +55,20 @@ impl Terminals {
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
         };
         let controlling = keep_session.then(controlling).flatten();
-        Self { snapshots: snapshots.collect(), controlling, handed: false }
+        let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+        Self { snapshots: snapshots.collect(), controlling, handed }
     }
 
-    /// In the command, the leader of its group by now: takes the terminal's foreground, if `group`, the supervisor's, has it
-    /// to give: a background job keeps its place. Before the first instruction of PROGRAM. SIGTTOU is blocked.
+    /// In the command, the leader of its group by now: takes the terminal's foreground, if it was the supervisor's to give: a
+    /// background job keeps its place. Before the first instruction of PROGRAM. SIGTTOU is blocked.
     ///
     /// # Errors
     /// What tcsetpgrp(3) says.
-    pub fn take_foreground(&self, group: Pid) -> Result<()> {
+    pub fn take_foreground(&self) -> Result<()> {
         match &self.controlling {
-            Some((tty, foreground)) if *foreground == group => {
-                tcsetpgrp(tty, getpgrp()).context(|| "tcsetpgrp")
-            }
+            Some((tty, _)) if self.handed => tcsetpgrp(tty, getpgrp()).context(|| "tcsetpgrp"),
             _ => Ok(()),
         }
-    }
-
-    /// In the supervisor, once the command has taken the foreground.
-    pub fn note_handed(&mut self) {
-        self.handed = self.controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
     }
 
     /// In the supervisor, when the command goes on after a stop: gives the foreground to its group, if it is ours (again).

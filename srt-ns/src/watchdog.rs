@@ -6,31 +6,20 @@
 //! placeholders. And under --keep-session a supervisor that has stopped with its command cannot see that its parent is
 //! dead or that somebody asks it to end: the watchdog makes it go on.
 
-use crate::child::{self, Leader, Lifeline};
+use crate::child::{self, Leader, Life, Lifeline, Run, gets_ready};
+use crate::helpers::{Helper, Kind};
 use crate::placeholder::{self, Place as Placeholder};
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_send_signal, prctl_set_name, waitid};
+use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
-use srt_common::tool::Tool;
 use srt_common::unix_listener::Place;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
-
-/// The supervisor's end of the watchdog.
-#[derive(Debug)]
-pub struct Watchdog {
-    /// Its number.
-    pub pid: Pid,
-    /// Readable once it has locked itself down, or is gone.
-    pub orders: OwnedFd,
-    /// It has.
-    pub locked_down: bool,
-}
 
 /// What the watchdog watches and ends.
 #[derive(Debug)]
@@ -41,12 +30,12 @@ pub struct Charge<'a> {
     pub placeholders: &'a [Placeholder],
     /// Shells whose process groups are to be killed.
     pub sidecars: &'a [Leader],
-    /// What makes a stopped supervisor go on when it is readable or hung up: the parent, `--lifetime-fd`.
-    pub wakers: Vec<(RawFd, libc::c_short)>,
+    /// Whose end makes a stopped supervisor go on.
+    pub lives: &'a [Life<'a>],
 }
 
 /// To the supervisor: nothing is left in the watchdog that the command could take.
-const LOCKED_DOWN: u8 = b'l';
+pub const LOCKED_DOWN: u8 = b'l';
 
 /// The supervisor stops; it goes on; a process to kill comes with the message.
 const STOPS: u8 = b's';
@@ -57,70 +46,56 @@ const KILL: u8 = b'k';
 const START: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(2);
 
-impl Watchdog {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// What fork(2) or socketpair(2) says.
-    pub fn start(tool: &Tool, life: &Lifeline, charge: &Charge<'_>) -> Result<Self> {
-        let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
-        // Opened while it is ours to open: a process that is not dumpable is hidden under hidepid (proc(5)).
-        let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
-        let pid = child::spawn_untied(tool, "the watchdog", || guard(&reader, life, charge, &status))?;
-        Ok(Self { pid, orders, locked_down: false })
-    }
+/// Starts it. Its channel takes orders.
+///
+/// # Errors
+/// What fork(2) or socketpair(2) says.
+pub fn start(run: Run<'_>, charge: &Charge<'_>) -> Result<Helper> {
+    let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
+    // Opened while it is ours to open: a process that is not dumpable is hidden under hidepid (proc(5)).
+    let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
+    let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run.life, charge, &status))?;
+    Ok(Helper::new(Kind::Watchdog, pid, "the watchdog", orders))
+}
 
-    /// After `orders` has become readable.
-    pub fn read(&mut self) {
-        let message = recvmsg(&self.orders, libc::MSG_DONTWAIT).unwrap_or_default();
-        self.locked_down |= message.byte == Some(LOCKED_DOWN);
-    }
+/// Adds a process to those that must not outlive the supervisor.
+///
+/// # Errors
+/// When the watchdog is gone.
+pub fn condemn(watchdog: &Helper, pidfd: &OwnedFd) -> Result<()> {
+    sendmsg(&watchdog.channel, KILL, Some(pidfd.as_fd())).context(|| "the watchdog is gone")
+}
 
-    /// Adds a process to those that must not outlive the supervisor.
-    ///
-    /// # Errors
-    /// When the watchdog is gone.
-    pub fn condemn(&self, pidfd: &OwnedFd) -> Result<()> {
-        sendmsg(&self.orders, KILL, &[pidfd.as_fd()]).context(|| "the watchdog is gone")
+/// Waits until it has locked itself down, every placeholder in its place. False: it could not, and has said why.
+///
+/// # Errors
+/// It is gone, or does not answer.
+pub fn wait(watchdog: &mut Helper) -> Result<bool> {
+    watchdog.look(START);
+    if watchdog.ready == Some(true) {
+        return Ok(true);
     }
+    let _dead = kill(watchdog.pid, libc::SIGKILL);
+    match waitid(Some(watchdog.pid), libc::WEXITED | libc::WNOWAIT) {
+        Ok(Some((_, Change::Ended(End::Exited(125))))) => Ok(false),
+        _ => Err(gone()),
+    }
+}
 
-    /// Waits until it has locked itself down, every placeholder in its place. False: it could not, and has said why.
-    ///
-    /// # Errors
-    /// It is gone, or does not answer.
-    pub fn wait(&mut self) -> Result<bool> {
-        if self.poll(libc::POLLIN, START) {
-            self.read();
-        }
-        if self.locked_down {
-            return Ok(true);
-        }
-        let _dead = kill(self.pid, libc::SIGKILL);
-        match waitid(Some(self.pid), libc::WEXITED | libc::WNOWAIT) {
-            Ok(Some((_, Change::Ended(End::Exited(125))))) => Ok(false),
-            _ => Err(gone()),
-        }
-    }
+/// Has it remove what it has to, and end. It does the same, in its own time, when the supervisor dies.
+pub fn release(watchdog: &Helper) {
+    let _gone = shutdown(&watchdog.channel, libc::SHUT_WR);
+    let _in_time = gets_ready(&watchdog.channel, 0, END);
+}
 
-    /// Has it remove what it has to, and end. It does the same, in its own time, when the supervisor dies.
-    pub fn release(&self) {
-        let _gone = shutdown(&self.orders, libc::SHUT_WR);
-        self.poll(0, END);
-    }
+/// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
+pub fn supervisor_stops(watchdog: &Helper) {
+    let _gone = sendmsg(&watchdog.channel, STOPS, None);
+}
 
-    fn poll(&self, events: libc::c_short, time: Duration) -> bool {
-        ppoll(&mut [pollfd(self.orders.as_raw_fd(), events)], Some(time)).is_ok_and(|ready| ready == 1)
-    }
-
-    /// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
-    pub fn supervisor_stops(&self) {
-        let _gone = sendmsg(&self.orders, STOPS, &[]);
-    }
-
-    /// The stop is over.
-    pub fn supervisor_goes_on(&self) {
-        let _gone = sendmsg(&self.orders, GOES_ON, &[]);
-    }
+/// The stop is over.
+pub fn supervisor_goes_on(watchdog: &Helper) {
+    let _gone = sendmsg(&watchdog.channel, GOES_ON, None);
 }
 
 /// Between two looks at the signals that wait for a stopped supervisor, which no descriptor tells another process.
@@ -142,17 +117,17 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
     let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
     let descriptors = descriptors.chain(held_open);
-    let descriptors = descriptors.chain(charge.wakers.iter().map(|(fd, _)| *fd));
+    let descriptors = descriptors.chain(charge.lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
     // A supervisor that is dead already has left orders nonetheless.
-    let _dead = sendmsg(orders, LOCKED_DOWN, &[]);
+    let _dead = sendmsg(orders, LOCKED_DOWN, None);
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {
         let mut watched = vec![pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
-            watched.extend(charge.wakers.iter().map(|&(fd, events)| pollfd(fd, events)));
+            watched.extend(charge.lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
         }
         let woken = ppoll(&mut watched, stopped.then_some(STOP_LOOK));
         let told = watched.first().is_some_and(|orders| orders.revents != 0);

@@ -6,29 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-// linux/mount.h; libc has not all of them for musl.
-/// open_tree(2): a detached copy.
-pub const OPEN_TREE_CLONE: libc::c_uint = 1;
-/// move_mount(2): `from` is the mount itself.
-pub const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-/// move_mount(2): `to` is the mount point itself.
-pub const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
-/// fsconfig(2): a parameter without a value.
-pub const FSCONFIG_SET_FLAG: libc::c_uint = 0;
-/// fsconfig(2): a parameter with a string, of up to 255 bytes.
-pub const FSCONFIG_SET_STRING: libc::c_uint = 1;
-/// fsconfig(2): makes the file system.
-pub const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-/// mount_setattr(2), fsmount(2): read-only.
-pub const MOUNT_ATTR_RDONLY: u64 = 1;
-/// No setuid programs.
-pub const MOUNT_ATTR_NOSUID: u64 = 2;
-/// No device nodes.
-pub const MOUNT_ATTR_NODEV: u64 = 4;
-/// No programs.
-pub const MOUNT_ATTR_NOEXEC: u64 = 8;
-const FSOPEN_CLOEXEC: libc::c_uint = 1;
-const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+pub use libc::{
+    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE,
+};
 
 /// unshare(2). The tools have one thread each.
 pub fn unshare(flags: libc::c_int) -> io::Result<()> {
@@ -84,8 +65,8 @@ pub fn open_tree(fd: &impl AsRawFd, path: &CStr, flags: libc::c_uint) -> io::Res
 
 /// move_mount(2) of the mount `from` itself onto `path` in `to`, or onto `to` itself for an empty path.
 pub fn move_mount(from: &impl AsRawFd, to: &impl AsRawFd, path: &CStr) -> io::Result<()> {
-    let onto = if path.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
-    let (from, to, flags) = (from.as_raw_fd(), to.as_raw_fd(), MOVE_MOUNT_F_EMPTY_PATH | onto);
+    let onto = if path.is_empty() { libc::MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    let (from, to, flags) = (from.as_raw_fd(), to.as_raw_fd(), libc::MOVE_MOUNT_F_EMPTY_PATH | onto);
     // SAFETY: two C strings and integers.
     check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
         .map(drop)
@@ -94,7 +75,7 @@ pub fn move_mount(from: &impl AsRawFd, to: &impl AsRawFd, path: &CStr) -> io::Re
 /// fsopen(2).
 pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: a C string and an integer.
-    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })
 }
 
 /// fsconfig(2), without the commands that take a descriptor.
@@ -113,7 +94,7 @@ pub fn fsconfig(
 pub fn fsmount(context: &impl AsRawFd, attributes: u64) -> io::Result<OwnedFd> {
     let attributes = attributes as libc::c_uint;
     // SAFETY: integers.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes) })
 }
 
 /// pivot_root(2).

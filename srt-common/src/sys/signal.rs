@@ -6,14 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// sigset_t (sigsetops(3)).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct SignalSet(libc::sigset_t);
-
-impl std::fmt::Debug for SignalSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries((1..=64).filter(|&signal| self.has(signal))).finish()
-    }
-}
 
 impl SignalSet {
     /// No signal: for calls to fill.

@@ -122,11 +122,8 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Resu
     count(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// How many descriptors a message of [`sendmsg`] may carry.
-pub const MOST_FDS: usize = 2;
-
-/// Room for the control messages of [`recvmsg`]: SCM_RIGHTS of [`MOST_FDS`] descriptors, and SCM_CREDENTIALS (cmsg(3): each is a
-/// header and its data, both aligned to 8 bytes).
+/// Room for the control messages of [`recvmsg`]: SCM_RIGHTS, and SCM_CREDENTIALS (cmsg(3): each is a header and its data, both
+/// aligned to 8 bytes).
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
@@ -134,11 +131,11 @@ struct Control([u8; 64]);
 #[repr(C)]
 struct Rights {
     header: libc::cmsghdr,
-    fds: [RawFd; MOST_FDS],
+    fd: RawFd,
 }
 
-/// sendmsg(2) of one byte and some descriptors (unix(7), SCM_RIGHTS), without SIGPIPE.
-pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// sendmsg(2) of one byte, and a descriptor if there is one (unix(7), SCM_RIGHTS), without SIGPIPE.
+pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut byte = byte;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: all-zero bytes are a valid Rights.
@@ -146,19 +143,15 @@ pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fds: &[BorrowedFd<'_>]) -> io::R
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-    if let 1..=MOST_FDS = fds.len() {
-        let data = size_of_val(fds) as libc::c_uint;
+    if let Some(fd) = fd {
+        let data = size_of::<RawFd>() as libc::c_uint;
         (rights.header.cmsg_level, rights.header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        rights.fd = fd.as_raw_fd();
         // SAFETY: arithmetic on an integer.
         rights.header.cmsg_len = unsafe { libc::CMSG_LEN(data) } as _;
         // SAFETY: arithmetic on an integer.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
-        for (to, fd) in rights.fds.iter_mut().zip(fds) {
-            *to = fd.as_raw_fd();
-        }
         message.msg_control = (&raw mut rights).cast();
-    } else if !fds.is_empty() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     // SAFETY: a msghdr whose parts live through the call.
     count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) }).map(drop)

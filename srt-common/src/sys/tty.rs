@@ -5,29 +5,19 @@ use crate::sys::process::Pid;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// termios(3): modes, characters, speed.
-#[derive(Clone, Copy)]
-pub struct Termios(libc::termios);
-
-impl std::fmt::Debug for Termios {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Termios")
-    }
-}
-
 /// tcgetattr(3). ENOTTY for what is no terminal.
-pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<Termios> {
+pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<libc::termios> {
     // SAFETY: all-zero bytes are a valid termios.
     let mut modes: libc::termios = unsafe { std::mem::zeroed() };
     // SAFETY: a pointer to a termios.
     check(unsafe { libc::tcgetattr(tty.as_raw_fd(), &raw mut modes) })?;
-    Ok(Termios(modes))
+    Ok(modes)
 }
 
 /// tcsetattr(3). `when`: TCSANOW, TCSADRAIN or TCSAFLUSH.
-pub fn tcsetattr(tty: &impl AsRawFd, when: libc::c_int, modes: &Termios) -> io::Result<()> {
+pub fn tcsetattr(tty: &impl AsRawFd, when: libc::c_int, modes: &libc::termios) -> io::Result<()> {
     // SAFETY: a pointer to a termios.
-    check(unsafe { libc::tcsetattr(tty.as_raw_fd(), when, &raw const modes.0) }).map(drop)
+    check(unsafe { libc::tcsetattr(tty.as_raw_fd(), when, modes) }).map(drop)
 }
 
 /// tcgetpgrp(3).

@@ -1,0 +1,184 @@
+//! From the first fork to the command's first instruction: it runs once everything is there, and nothing is left to us that it
+//! could want.
+
+use super::{Course, Supervisor};
+use crate::child::{self, Leader, Life, Run, is_ready};
+use crate::command::{self, Command};
+use crate::helpers::{Helpers, Kind};
+use crate::options::Pid1;
+use crate::terminal::Terminals;
+use crate::{init, namespaces, watchdog};
+use srt_common::exec::Program;
+use srt_common::fds::{self, Kept};
+use srt_common::sys::fd::close;
+use srt_common::sys::process::pidfd_open;
+use srt_common::sys::socket::{Message, setsockopt, socketpair};
+use srt_common::{Context, Error, Result, handover, privileges};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long srt-relay may take until it accepts.
+const ACCEPT: Duration = Duration::from_secs(10);
+
+/// What is still missing before the command may run.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// Where the command says its number, and where the one child inside waits for the network namespace: srt-init, which
+    /// lets the command run then, or the command itself.
+    pub(super) socket: OwnedFd,
+    /// The command becomes srt-mount.
+    mount_stage: bool,
+    /// srt-mount has looked at the ways to the sockets of relays, if there are both: no message before that says that
+    /// everything is there, upon which the caller may remove the sockets' paths.
+    pub(super) sockets_seen: bool,
+    /// The network namespace, unless it is shared or handed over.
+    network: Option<File>,
+    /// Nothing else is missing, and nothing is left to us that the command could want.
+    locked_down: bool,
+    /// The command has entered the network namespace, where somebody is told its number; else it does so last.
+    pub(super) joined: bool,
+    /// When srt-relay must accept.
+    deadline: Instant,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Forks srt-init and the command, or the command as PID 1.
+    ///
+    /// # Errors
+    /// What the system says of the start. Nothing inside runs then.
+    pub fn launch(
+        run: Run<'a>,
+        program: &Program,
+        kept: Kept,
+        signals: OwnedFd,
+        lives: &'a [Life<'a>],
+        terminals: Terminals,
+        helpers: Helpers,
+    ) -> Result<Self> {
+        let (socket, theirs) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
+        // unix(7): the command's message tells its number here, which it does not know itself.
+        setsockopt(&socket, libc::SOL_SOCKET, libc::SO_PASSCRED, &1).context(|| "SO_PASSCRED")?;
+        let Run { tool, plan, .. } = run;
+        let mount_stage = command::mount_stage(program);
+        let start = Start {
+            socket,
+            mount_stage: mount_stage.is_some(),
+            // As PID 1 srt-mount says hello after its look.
+            sockets_seen: mount_stage.is_none() || plan.pid1 == Pid1::Command || !plan.forwards(),
+            network: None,
+            locked_down: false,
+            joined: plan.share.net || tool.status.is_none(),
+            deadline: Instant::now() + ACCEPT,
+        };
+        let joined_paths = helpers.joined_paths(plan)?;
+        let command = Command { run, program, mount_stage, joined_paths, kept, terminals: &terminals };
+        let (child, reports) = if plan.pid1 == Pid1::Command {
+            let number = start.socket.as_raw_fd();
+            let pid = child::spawn_untied(tool, "the command", || {
+                close(number).context(|| "close")?;
+                command.run(&theirs, &theirs)
+            })?;
+            if let Some(watchdog) = helpers.of(Kind::Watchdog) {
+                watchdog::condemn(watchdog, &pidfd_open(pid).context(|| "pidfd_open of the command")?)?;
+            }
+            (pid, None)
+        } else {
+            let (pid, reports) = init::start(command, &start.socket, theirs)?;
+            // srt-init forks the command before this process is busy with the network namespace: a scheduler that keeps a
+            // new process where its parent runs leaves both behind this one otherwise, while another processor is idle.
+            std::thread::yield_now();
+            (pid, Some(reports))
+        };
+        let (child, start) = (Some(child), Some(start));
+        let course = Course::default();
+        Ok(Self { run, signals, lives, terminals, helpers, child, reports, start, command: None, course })
+    }
+
+    /// Makes the network namespace, while those that have been forked get ready.
+    pub(super) fn make_network(&mut self) -> Result<()> {
+        let network = namespaces::enter_network(self.run.plan.share)?;
+        self.helpers.announce(network.as_ref())?;
+        if let Some(start) = &mut self.start {
+            start.network = network;
+        }
+        Ok(())
+    }
+
+    /// The start: goes on where something was missing and is there now.
+    pub(super) fn step(&mut self) -> Result<()> {
+        let Some(start) = &mut self.start else { return Ok(()) };
+        if is_ready(&start.socket, libc::POLLIN) {
+            let socket = &start.socket;
+            match handover::receive(socket, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
+                // It has failed and said why: its end follows, which srt-init is there to tell.
+                Message { byte: None, .. } => {
+                    self.start = None;
+                    return Ok(());
+                }
+                Message { .. } if self.command.is_some() => start.joined = true,
+                Message { pid, mut fds, .. } => {
+                    let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
+                    let pidfd = match (self.run.plan.pid1, fds.pop()) {
+                        // Nobody but this process reaps it. What has come may be the root that srt-init would get.
+                        (Pid1::Command, _) => pidfd_open(pid).context(|| "pidfd_open of the command")?,
+                        (_, pidfd) => pidfd.ok_or_else(|| Error::failed("no pidfd came from the command"))?,
+                    };
+                    self.command = Some(Leader { pid, pidfd });
+                }
+            }
+        }
+        self.helpers.look();
+        let accepts = self.helpers.of(Kind::Relay).and_then(|relay| relay.ready);
+        if accepts == Some(false) {
+            // srt-relay has closed the pipe: its end, which is to come, says more.
+            start.deadline = start.deadline.min(Instant::now() + Duration::from_millis(500));
+        }
+        let seen = start.sockets_seen;
+        if self.relay_deadline().is_some_and(|at| at <= Instant::now()) {
+            return Err(Error::failed(match accepts {
+                None => format!("srt-relay does not accept after {} seconds", ACCEPT.as_secs()),
+                Some(_) => "srt-relay ended before the command could start".to_owned(),
+            }));
+        }
+        if self.command.is_some() && seen && self.helpers.are_ready()? {
+            self.let_the_command_run()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing is left to us that the command could want; then it may go.
+    fn let_the_command_run(&mut self) -> Result<()> {
+        let Some(start) = &mut self.start else { return Ok(()) };
+        if !start.locked_down {
+            // In this order: what the capabilities have refused so far, being not dumpable refuses from here on.
+            child::undumpable()?;
+            privileges::drop_held()?;
+            fds::never_wait();
+            start.locked_down = true;
+            if let Some(network) = start.network.take_if(|_| !start.joined) {
+                // Should they be gone, their end tells it.
+                let _gone = handover::join(&start.socket, network.as_fd());
+            }
+        }
+        let Some(start) = self.start.take_if(|start| start.joined) else { return Ok(()) };
+        let pid = self.command.as_ref().map_or(0, |command| command.pid);
+        let tool = self.run.tool;
+        tool.tell("started", |event| event.number("pid", pid).numbers("namespaces", namespaces::inodes()));
+        if start.mount_stage {
+            // It becomes srt-mount without waiting for this.
+            tool.tell("exec", |event| event);
+        }
+        // Should they be gone, their end tells it.
+        let _gone = handover::go(&start.socket, start.network.as_ref().map(AsFd::as_fd));
+        Ok(())
+    }
+
+    /// When a srt-relay that does not accept yet must.
+    pub(super) fn relay_deadline(&self) -> Option<Instant> {
+        let start = self.start.as_ref()?;
+        let waits = self.helpers.of(Kind::Relay).is_some_and(|relay| relay.ready != Some(true));
+        waits.then_some(start.deadline)
+    }
+}
