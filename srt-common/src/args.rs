@@ -70,7 +70,7 @@ fn encode(arg: &OsString) -> String {
 }
 
 /// The argument behind a value that argh hands out: the reverse of what [`parse`] did before.
-fn decode(value: &str) -> OsString {
+pub fn decode(value: &str) -> OsString {
     OsString::from_vec(value.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect())
 }
 

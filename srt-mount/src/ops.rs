@@ -221,7 +221,8 @@ impl<'a> Build<'a> {
     }
 
     fn remount_read_only(&mut self, dest: &Path) -> Result<()> {
-        let (dest, fd, _) = self.root.find(dest)?;
+        let (dest, fd, stat) = self.root.find(dest)?;
+        self.root.keep_removable(stat.mount).context(|| "cannot copy what it is on")?;
         // nodev too, as bubblewrap has it: to open a device for writing is to write.
         set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {
             match error.raw_os_error() {

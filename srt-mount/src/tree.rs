@@ -4,7 +4,7 @@
 //! cannot lead out of the new root, and it does not matter who changes the tree meanwhile (an earlier command may
 //! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
 
-use crate::detached::{Tree, is_read_only, tmpfs};
+use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
 use crate::links::{Directories, Walk, names};
 use crate::namespace;
 use crate::source::Host;
@@ -233,6 +233,20 @@ impl<'a> Root<'a> {
         if !statx(&dest.parent, c"").is_ok_and(|stat| self.is_own(stat.device)) {
             self.made.push((Rc::clone(&dest.parent), dest.name.clone(), false));
         }
+    }
+
+    /// What was made on this mount, which becomes read-only, can be removed after a failure: through a copy that does not.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn keep_removable(&mut self, mount: u64) -> io::Result<()> {
+        for (parent, ..) in &mut self.made {
+            if statx(&**parent, c"")?.mount == mount {
+                // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
+                *parent = Rc::new(clone_tree(&**parent, c"", true)?);
+            }
+        }
+        Ok(())
     }
 
     /// The directory at `path`, made with its parents if it is missing, and its path without links and `..`.

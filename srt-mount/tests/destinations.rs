@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{sh, sh_on, words};
+use common::{mount, sh, sh_on, words};
 use srt_tests::{both, run};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -104,6 +104,26 @@ both! {
             let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), last[0], last[1]];
             sh_on(who, "--bind", &options, "true").code(125).one_clear_error("srt-mount");
             assert!(fs::read_dir(scratch.path()).expect("read").next().is_none(), "{last:?}");
+        }
+    }
+
+    fn after_a_failure_nothing_is_left_on_what_has_become_read_only(who) {
+        let scratch = who.scratch();
+        let at = |name: &str| format!("{}/{name}", scratch.text());
+        scratch.dir("w/there");
+        let (w, deep, file, there) = (at("w"), at("w/new/deep"), at("w/f"), at("w/there"));
+        // A mount below, which no copy of the one above may leave out.
+        let below = ["--ro-bind", "/etc", &there];
+        let (directory, mount_point) = (["--dir", &deep], ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file]);
+        let late = &["--mask", "/proc/no/such"][..];
+        // Without privileges a mount point stays.
+        for (program, made, last, code) in [("true", &mount_point[..], late, 125), ("/no/such", &directory, &[], 127)] {
+            for order in [[&below[..], made], [made, &below]] {
+                let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
+                run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");
+                let left: Vec<_> = fs::read_dir(&w).expect("read").map(|entry| entry.expect("an entry").file_name()).collect();
+                assert_eq!(left, ["there"], "{program}");
+            }
         }
     }
 
