@@ -252,20 +252,16 @@ fn outer_filter() -> Answer {
     })
 }
 
-/// A profile that gives this very file user namespaces with their capabilities (apparmor.d(5)), as shell lines. `None`
+/// The package's profile, which gives user namespaces with their capabilities (apparmor.d(5)), for this very file. `None`
 /// for a path that cannot be written in one.
 fn profile() -> Option<String> {
     let path = std::env::current_exe().ok()?.into_os_string().into_string().ok()?;
     let path = Some(path).filter(|path| !path.contains(char::is_control))?;
     let escape = |c: char| if "\\\"*?[]{}^@".contains(c) { format!("\\{c}") } else { c.to_string() };
     let quoted: String = path.chars().map(escape).collect();
+    let profile = include_str!("../debian/apparmor").replace("/usr/bin/srt-ns", &format!("\"{quoted}\""));
     Some(format!(
         "as root, or sysctl kernel.apparmor_restrict_unprivileged_userns=0:\n\
-         cat >/etc/apparmor.d/srt-ns <<'END'\n\
-         abi <abi/4.0>,\n\
-         include <tunables/global>\n\
-         profile srt-ns \"{quoted}\" flags=(unconfined) {{\n  userns,\n}}\n\
-         END\n\
-         apparmor_parser -r /etc/apparmor.d/srt-ns"
+         cat >/etc/apparmor.d/srt-ns <<'END'\n{profile}END\napparmor_parser -r /etc/apparmor.d/srt-ns"
     ))
 }
