@@ -19,6 +19,15 @@ fn with_fd(who: Who, content: &[u8], options: &str, script: &str) -> Ran {
 }
 
 both! {
+    fn a_fifo_in_the_place_of_a_file_holds_nobody_up(who) {
+        let scratch = who.scratch();
+        run(who.command("mkfifo").arg(scratch.join("fifo"))).ok();
+        let options = format!("--bind {0} {0} --file 7 {0}/fifo", scratch.text());
+        // run() waits for some seconds only. An open for writing waits for a reader otherwise (fifo(7)).
+        let ran = with_fd(who, b"text", &options, "echo ran");
+        ran.code(125).one_clear_error("srt-mount").complains("fifo: No such device or address").says("");
+    }
+
     fn a_directory_has_the_mode_asked_for_and_so_have_its_parents(who) {
         sh(who, &words("--dir /a --perms 700 --dir /b/c --perms 0 --dir /d/e --perms 1777 --dir /f/g --perms 750 --tmpfs /h/i"),
             "stat -c '%a %n' /a /b /b/c /d /d/e /f /f/g /h /h/i").ok()
