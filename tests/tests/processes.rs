@@ -59,7 +59,7 @@ both! {
 
     fn pid_1_is_not_starved_of_a_processor(who) {
         // A PID 1 that gets no turn could not end the sandbox, even when it is killed.
-        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 5 --pid 1", "renice 5 --pgrp 1"];
+        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 19 --pid 1", "renice 19 --pgrp 1"];
         let work = who.scratch();
         for command in starve {
             let sandbox = Sandbox::new(who, work.path());
@@ -67,7 +67,7 @@ both! {
             assert!(ran.code != Some(0) && ran.err.contains("Operation not permitted"), "{command}: {ran:#?}");
             run(&mut sandbox.seccomp(&["--allow", "pid1"]).command(&["sh", "-c", command])).ok();
         }
-        let own = "chrt --batch --pid 0 $$ && taskset --pid 1 $$ && renice 5 --pid $$ && nice chrt --idle 0 true";
+        let own = "chrt --batch --pid 0 $$ && taskset --pid 1 $$ && renice 19 --pid $$ && nice chrt --idle 0 true";
         run(&mut Sandbox::new(who, work.path()).command(&["sh", "-c", own])).ok();
     }
 
