@@ -114,15 +114,18 @@ impl<'a> Root<'a> {
         if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
 
-    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
+    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain. Not where it
+    /// would cover what the sandbox may write: [`Host::writable`] has yet to find that.
     ///
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
-        match openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
-            Ok(dev) => move_mount(&tree.fd, &dev, c""),
+        let dev = openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0);
+        let free = |dev: &OwnedFd| statx(dev, c"").is_ok_and(|stat| !self.host.writes_below(stat.id));
+        match dev.ok().filter(free) {
+            Some(dev) => move_mount(&tree.fd, &dev, c""),
             // Then on the old root itself, which costs a umount of its own.
-            Err(_) => {
+            None => {
                 self.stacked += 1;
                 move_mount(&tree.fd, &self.old, c"")
             }
