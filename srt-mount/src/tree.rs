@@ -13,6 +13,7 @@ use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, st
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -243,10 +244,17 @@ impl<'a> Root<'a> {
     /// # Errors
     /// errno.
     pub fn keep_removable(&mut self, mount: u64) -> io::Result<()> {
+        // One copy of a directory, however much was made in it: each has all mounts that are below.
+        let mut copies = BTreeMap::new();
         for (parent, ..) in &mut self.made {
-            if statx(&**parent, c"")?.mount == mount {
-                // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
-                *parent = Rc::new(clone_tree(&**parent, c"", true)?);
+            let stat = statx(&**parent, c"")?;
+            if stat.mount == mount {
+                let copy = match copies.entry(stat.id) {
+                    Entry::Occupied(copy) => copy.into_mut(),
+                    // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
+                    Entry::Vacant(free) => free.insert(Rc::new(clone_tree(&**parent, c"", true)?)),
+                };
+                *parent = Rc::clone(copy);
             }
         }
         Ok(())
