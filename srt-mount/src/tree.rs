@@ -13,6 +13,7 @@ use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, st
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -114,15 +115,18 @@ impl<'a> Root<'a> {
         if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
 
-    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain.
+    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain. Not where it
+    /// would cover what the sandbox may write: [`Host::writable`] has yet to find that.
     ///
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
-        match openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0) {
-            Ok(dev) => move_mount(&tree.fd, &dev, c""),
+        let dev = openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0);
+        let free = |dev: &OwnedFd| statx(dev, c"").is_ok_and(|stat| !self.host.writes_below(stat.id));
+        match dev.ok().filter(free) {
+            Some(dev) => move_mount(&tree.fd, &dev, c""),
             // Then on the old root itself, which costs a umount of its own.
-            Err(_) => {
+            None => {
                 self.stacked += 1;
                 move_mount(&tree.fd, &self.old, c"")
             }
@@ -240,10 +244,17 @@ impl<'a> Root<'a> {
     /// # Errors
     /// errno.
     pub fn keep_removable(&mut self, mount: u64) -> io::Result<()> {
+        // One copy of a directory, however much was made in it: each has all mounts that are below.
+        let mut copies = BTreeMap::new();
         for (parent, ..) in &mut self.made {
-            if statx(&**parent, c"")?.mount == mount {
-                // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
-                *parent = Rc::new(clone_tree(&**parent, c"", true)?);
+            let stat = statx(&**parent, c"")?;
+            if stat.mount == mount {
+                let copy = match copies.entry(stat.id) {
+                    Entry::Occupied(copy) => copy.into_mut(),
+                    // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
+                    Entry::Vacant(free) => free.insert(Rc::new(clone_tree(&**parent, c"", true)?)),
+                };
+                *parent = Rc::clone(copy);
             }
         }
         Ok(())

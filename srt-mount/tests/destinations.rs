@@ -127,6 +127,28 @@ both! {
         }
     }
 
+    fn what_was_made_in_one_directory_takes_one_copy_of_it(who) {
+        if !srt_tests::has("strace") {
+            srt_tests::skip!("no strace");
+        }
+        // Each has all mounts below: a copy for every mount point would be their square.
+        let copies = |count: usize| {
+            let scratch = who.scratch();
+            let directories: Vec<_> = (0..count).map(|n| format!("{}/{n}", scratch.text())).collect();
+            let mut options = vec!["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders"];
+            options.extend(directories.iter().flat_map(|path| ["--dir", path]));
+            options.extend(["--remount-ro", scratch.text(), "--", "true"]);
+            let mut strace = who.command("strace");
+            strace.args(["--follow-forks", "--quiet=all", "--trace=open_tree", "--signal=none", "srt-ns", "--", "srt-mount"]);
+            let ran = run(strace.args(&options));
+            ran.ok();
+            ran.err.matches("AT_RECURSIVE").count()
+        };
+        let few = copies(2);
+        assert!(few > 0);
+        assert_eq!(copies(20), few);
+    }
+
     fn on_a_read_only_mount_a_mount_point_must_exist(who) {
         sh_on(who, "--ro-bind", &["--tmpfs", "/no-such-directory"], "true").code(125).one_clear_error("srt-mount")
             .complains("Read-only file system");

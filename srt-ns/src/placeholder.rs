@@ -17,7 +17,7 @@
 
 use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
-use srt_common::args::Raw;
+use srt_common::args::{Raw, decimal};
 use srt_common::sys::file::{
     CWD, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, openat, renameat2, statx, umask,
     unlinkat,
@@ -319,7 +319,7 @@ impl Place {
 /// The names that make() gives, and no others with that beginning.
 fn is_private(name: &str) -> bool {
     let numbers = name.strip_prefix(PRIVATE).and_then(|token| token.split_once('-'));
-    numbers.is_some_and(|(pid, now)| pid.parse::<u32>().is_ok() && now.parse::<u64>().is_ok())
+    numbers.is_some_and(|(pid, now)| [pid, now].iter().all(|text| decimal::<u64>(text.as_bytes()).is_some()))
 }
 
 /// The name of the mark that the directory has for an inode.
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn only_a_name_that_is_made_here_is_swept_away() {
         assert!(is_private(".srt-placeholder-17-0"));
-        for own in ["", "mine", "17", "17-", "-0", "17-0-1", "17-0.bak"] {
+        for own in ["", "mine", "17", "17-", "-0", "17-0-1", "17-0.bak", "+17-0", "17-+0"] {
             assert!(!is_private(&format!("{PRIVATE}{own}")), "{own}");
         }
     }

@@ -141,6 +141,35 @@ both! {
         assert!(!place.path("work/inside/new").exists());
     }
 
+    fn what_lies_below_dev_may_be_written_like_any_other_place(who) {
+        // With a mask or data of its own srt-mount needs a place on the host, and none is less in the way than /dev.
+        let scratch = who.scratch_in("/dev/shm");
+        scratch.dir("work/real");
+        scratch.file("work/real/file", "real");
+        symlink("real", scratch.join("work/link")).expect("symlink");
+        for (mounts, link) in [
+            ("--bind @/work /mnt --mask /mnt/link/file", "/mnt/link"),
+            ("--bind @/work /mnt --ro-bind-data 9 /mnt/link/file", "/mnt/link"),
+            ("--bind @/work /mnt --overlay-src /etc --tmp-overlay /mnt/link", "/mnt/link"),
+            ("--dev-bind /dev /dev --mask @/work/link/file", "@/work/link"),
+            ("--tmpfs /mnt --bind @/work /mnt/w --symlink w/link /mnt/l --mask /mnt/l/file", "/mnt/w/link"),
+        ] {
+            let words = |text: &str| text.replace('@', scratch.text());
+            let mut command = who.command("srt-ns");
+            command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/"]);
+            command.args(words(mounts).split(' ')).args(["--", "sh", "-c", "echo it ran"]);
+            let data = fs::File::open("/etc/hostname").expect("a file");
+            pass_fd(&mut command, data.as_raw_fd(), 9);
+            run(&mut command).code(125).one_clear_error("srt-mount").complains(&words(link));
+        }
+        // The control: what nobody inside can have left is followed, and masked.
+        let (work, real) = (scratch.join("work"), scratch.join("work/real"));
+        let script = "test ! -s /mnt/link/file && test -s /media/file && echo well";
+        let mut command = who.command("srt-ns");
+        command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind"]).arg(work).args(["/mnt", "--bind"]).arg(real);
+        run(command.args(["/media", "--mask", "/mnt/link/file", "--", "sh", "-c", script])).ok().says("well");
+    }
+
     fn a_relay_does_not_lead_through_a_link_in_its_sockets_place(who) {
         let place = Place::new(who);
         let _secret = Greeter::start(&place.path("secret/run/s.sock"), "secret");
