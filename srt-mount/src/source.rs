@@ -107,13 +107,6 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// Whether the way to something that this sandbox may write leads through this directory.
-    pub fn writes_below(&self, directory: (u32, u32, u64)) -> bool {
-        let this = Directories::from([directory]);
-        let mut paths = self.plan.ops.iter().flat_map(|op| op.action.sources(true));
-        paths.any(|path| self.walk(&path, &Directories::new()).is_ok_and(|walk| walk.is_in(&this)))
-    }
-
     /// The directory at `path`.
     ///
     /// # Errors

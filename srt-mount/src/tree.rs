@@ -93,8 +93,7 @@ impl<'a> Root<'a> {
     /// Mounts `tree` as the new root. A lookup on the host that starts at `/` does not meet it, one that comes to `/` by
     /// `..` does: from here on no path of the host is resolved but by [`Walk`] and `/proc/self/fd/N`.
     fn stack(&mut self, tree: Tree) -> Result<()> {
-        move_mount(&tree.fd, &self.old, c"").map_err(|error| cannot_mount(&error))?;
-        self.stacked += 1;
+        self.mount_outside(&tree)?;
         self.top = Some(tree);
         Ok(())
     }
@@ -115,23 +114,15 @@ impl<'a> Root<'a> {
         if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
 
-    /// Mounts `tree` on a directory of the old root, where it goes away with that: copies of its parts remain. Not where it
-    /// would cover what the sandbox may write: [`Host::writable`] has yet to find that.
+    /// Mounts `tree` on the old root, with which it goes away: copies of its parts remain. On no directory of the host's: it
+    /// would cover what the sandbox may write, and [`Host::writable`] has yet to find that.
     ///
     /// # Errors
     /// What move_mount(2) says.
     pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
-        let dev = openat2(&self.old, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0);
-        let free = |dev: &OwnedFd| statx(dev, c"").is_ok_and(|stat| !self.host.writes_below(stat.id));
-        match dev.ok().filter(free) {
-            Some(dev) => move_mount(&tree.fd, &dev, c""),
-            // Then on the old root itself, which costs a umount of its own.
-            None => {
-                self.stacked += 1;
-                move_mount(&tree.fd, &self.old, c"")
-            }
-        }
-        .map_err(|error| cannot_mount(&error))
+        move_mount(&tree.fd, &self.old, c"").map_err(|error| cannot_mount(&error))?;
+        self.stacked += 1;
+        Ok(())
     }
 
     /// Whether `device` is a file system made here.
