@@ -69,7 +69,7 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
                     _ => None,
                 };
                 let tree = overlay::new(&layers, on_host.as_ref().or(scratch.as_ref()))?;
-                build.root.overlays.insert(tree.stat.id);
+                build.root.writable.insert(tree.stat.id);
                 match on_host {
                     Some(_) => build.bind(&tree, dest, true),
                     None => build.own(&tree, dest, 0o755),
@@ -193,6 +193,7 @@ impl<'a> Build<'a> {
             move_mount(&self.empty(true)?.fd, &onto, c"").context(|| "cannot hide message queues")?;
         }
         if writable {
+            self.root.writable.insert(tree.stat.id);
             self.pins.host_is_writable();
         }
         Ok(())

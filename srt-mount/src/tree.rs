@@ -64,8 +64,9 @@ pub struct Root<'a> {
     stacked: usize,
     /// The file systems that this tool made: what is made there goes away with the sandbox.
     pub own: BTreeSet<(u32, u32)>,
-    /// The roots of overlays that show links of the host which this sandbox may write.
-    pub overlays: Directories,
+    /// The roots of what shows links of the host that this sandbox may write: of writable binds, whatever their paths lead
+    /// to by now, and of overlays.
+    pub writable: Directories,
     /// What was made elsewhere, to be removed after a failure.
     made: Vec<(Rc<OwnedFd>, CString, bool)>,
 }
@@ -73,8 +74,8 @@ pub struct Root<'a> {
 impl<'a> Root<'a> {
     /// An empty root.
     pub fn new(host: &'a Host<'a>) -> Self {
-        let (old, own, overlays) = (Rc::clone(&host.root), BTreeSet::new(), Directories::new());
-        Self { host, old, top: None, stacked: 0, own, overlays, made: vec![] }
+        let (old, own, writable) = (Rc::clone(&host.root), BTreeSet::new(), Directories::new());
+        Self { host, old, top: None, stacked: 0, own, writable, made: vec![] }
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -281,7 +282,7 @@ impl<'a> Root<'a> {
         }
         let mut writable = self.host.writable().clone();
         if self.host.is_writable() {
-            writable.extend(&self.overlays);
+            writable.extend(&self.writable);
         }
         let walk = Walk::along(&top, path, &writable, false, &cannot)?;
         match walk.end().stat.is(libc::S_IFDIR) {

@@ -4,11 +4,13 @@
 
 use srt_tests::attacks::Sandbox;
 use srt_tests::host::Greeter;
-use srt_tests::{Ran, Scratch, Who, both, pass_fd, run};
+use srt_tests::{Ran, Scratch, Who, both, pass_fd, run, wait_until};
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::thread;
 
 /// What the two runs share: `work` is writable inside, `secret` is not granted at all.
 struct Place {
@@ -142,7 +144,7 @@ both! {
     }
 
     fn what_lies_below_dev_may_be_written_like_any_other_place(who) {
-        // With a mask or data of its own srt-mount needs a place on the host, and none is less in the way than /dev.
+        // With a mask or data srt-mount mounts a tmpfs of its own, which must not be in the way.
         let scratch = who.scratch_in("/dev/shm");
         scratch.dir("work/real");
         scratch.file("work/real/file", "real");
@@ -168,6 +170,31 @@ both! {
         let mut command = who.command("srt-ns");
         command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind"]).arg(work).args(["/mnt", "--bind"]).arg(real);
         run(command.args(["/media", "--mask", "/mnt/link/file", "--", "sh", "-c", script])).ok().says("well");
+    }
+
+    fn a_writable_source_that_is_exchanged_during_the_start_is_as_writable(who) {
+        let scratch = who.scratch();
+        scratch.file("work/sub/real/file", "real");
+        scratch.dir("work/other");
+        symlink("real", scratch.join("work/sub/link")).expect("symlink");
+        let (reader, mut writer) = std::io::pipe().expect("pipe");
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--bind"]).arg(scratch.join("work/sub"));
+        command.args(["/mnt", "--tmpfs", "/media", "--file", "9", "/media/data", "--mask", "/mnt/link/file", "--", "true"]);
+        pass_fd(&mut command, reader.as_raw_fd(), 9);
+        let started = thread::spawn(move || (run(&mut command), drop(reader)).0);
+        // Once it reads, it has opened all that comes from the host.
+        writer.write_all(b"x").expect("write");
+        wait_until("srt-mount to read", || {
+            let mut unread: libc::c_int = 0;
+            // SAFETY: an open descriptor, and room for an int (ioctl_tty(2)).
+            assert_eq!(unsafe { libc::ioctl(writer.as_raw_fd(), libc::FIONREAD, &raw mut unread) }, 0);
+            unread == 0
+        });
+        fs::rename(scratch.join("work/sub"), scratch.join("work/was")).expect("rename");
+        fs::rename(scratch.join("work/other"), scratch.join("work/sub")).expect("rename");
+        drop(writer);
+        started.join().expect("it ran").code(125).one_clear_error("srt-mount").complains("/mnt/link");
     }
 
     fn a_relay_does_not_lead_through_a_link_in_its_sockets_place(who) {
