@@ -9,6 +9,7 @@ use srt_common::sys::file::{CWD, openat, openat2, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -54,10 +55,20 @@ fn executable(path: &Path) -> Option<OwnedFd> {
 /// Decides, before the host's root goes away, where PROGRAM comes from.
 ///
 /// # Errors
-/// When the host's file cannot be copied.
+/// When the host's file cannot be copied; when PROGRAM is nowhere, if there is something to remove on the host: without the
+/// privileges that goes only in part.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
-    let Some(file) = host.file else { return Ok(Origin::Inside(host.paths)) };
     let (top, mut inside) = (root.top()?, false);
+    let Some(file) = host.file else {
+        let is_missing = |path: &PathBuf| {
+            let found = open_in_root(&top, path, 0, 0);
+            path.is_absolute() && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if root.would_leave_something() && host.paths.iter().all(is_missing) {
+            return Err(program.failure_with(&io::Error::from_raw_os_error(libc::ENOENT), || None));
+        }
+        return Ok(Origin::Inside(host.paths));
+    };
     for path in &host.paths {
         inside = inside
             || match host.beside {

@@ -231,6 +231,11 @@ impl<'a> Root<'a> {
         }
     }
 
+    /// Whether something was made on the host, which a failure must remove.
+    pub fn would_leave_something(&self) -> bool {
+        !self.made.is_empty()
+    }
+
     /// What was made on this mount, which becomes read-only, can be removed after a failure: through a copy that does not.
     ///
     /// # Errors

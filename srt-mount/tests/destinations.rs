@@ -114,11 +114,10 @@ both! {
         let (w, deep, file, there) = (at("w"), at("w/new/deep"), at("w/f"), at("w/there"));
         // A mount below, which no copy of the one above may leave out.
         let below = ["--ro-bind", "/etc", &there];
-        let (directory, mount_point) = (["--dir", &deep], ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file]);
+        let made = ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file];
         let late = &["--mask", "/proc/no/such"][..];
-        // Without privileges a mount point stays.
-        for (program, made, last, code) in [("true", &mount_point[..], late, 125), ("/no/such", &directory, &[], 127)] {
-            for order in [[&below[..], made], [made, &below]] {
+        for (program, last, code) in [("true", late, 125), ("/no/such", &[], 127), ("no-such-program", &[], 127)] {
+            for order in [[&below[..], &made], [&made, &below]] {
                 let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
                 run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");
                 let left: Vec<_> = fs::read_dir(&w).expect("read").map(|entry| entry.expect("an entry").file_name()).collect();
