@@ -59,10 +59,10 @@ fn executable(path: &Path) -> Option<OwnedFd> {
 /// privileges that goes only in part.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
     let (top, mut inside) = (root.top()?, false);
+    let shown = |path: &PathBuf| open_in_root(&top, &directory.join(path), 0, 0);
     let Some(file) = host.file else {
         let is_missing = |path: &PathBuf| {
-            let found = open_in_root(&top, path, 0, 0);
-            path.is_absolute() && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            path.is_absolute() && shown(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
         if root.would_leave_something() && host.paths.iter().all(is_missing) {
             return Err(program.failure_with(&io::Error::from_raw_os_error(libc::ENOENT), || None));
@@ -73,7 +73,7 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
         inside = inside
             || match host.beside {
                 true => shows(&top, path, &file)?,
-                false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
+                false => shown(path).is_ok(),
             };
     }
     if inside {

@@ -91,8 +91,7 @@ impl<'a> Root<'a> {
         self.top.as_ref().map(|top| Rc::clone(&top.fd)).ok_or_else(|| Error::failed("there is no root"))
     }
 
-    /// Mounts `tree` as the new root. A lookup on the host that starts at `/` does not meet it, one that comes to `/` by
-    /// `..` does: from here on no path of the host is resolved but by [`Walk`] and `/proc/self/fd/N`.
+    /// Mounts `tree` as the new root.
     fn stack(&mut self, tree: Tree) -> Result<()> {
         self.mount_outside(&tree)?;
         self.top = Some(tree);
@@ -117,6 +116,9 @@ impl<'a> Root<'a> {
 
     /// Mounts `tree` on the old root, with which it goes away: copies of its parts remain. On no directory of the host's: it
     /// would cover what the sandbox may write, and [`Host::writable`] has yet to find that.
+    ///
+    /// A lookup on the host that starts at `/` does not meet it, one that comes to `/` by `..` does: from here on no path of
+    /// the host is resolved but by [`Walk`] and `/proc/self/fd/N`.
     ///
     /// # Errors
     /// What move_mount(2) says.
