@@ -59,6 +59,13 @@ pub fn page(name: &str) -> Page {
     pages().into_iter().find(|page| page.name == name).unwrap_or_else(|| panic!("there is no {name}"))
 }
 
+/// README's recipe for an agent on a project. Of the page as it was built: a machine that tests/kernels boots has no pages.
+pub fn agent_recipe() -> String {
+    let page = Page { name: "README.md".to_owned(), text: include_str!("../../README.md").to_owned() };
+    let recipe = page.blocks().into_iter().find(|block| block.text.contains("$PWD/.env"));
+    recipe.expect("the recipe").text
+}
+
 impl Page {
     /// The blocks that a shell understands. Anything but those, `output` and `text` is an error: it would not be run.
     pub fn blocks(&self) -> Vec<Block> {

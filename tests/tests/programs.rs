@@ -3,7 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
-use srt_tests::pages::Page;
+use srt_tests::pages::agent_recipe;
 use srt_tests::{Scratch, Who, both, has, landlock_abi, linux_at_least, path_with_tools, run, skip};
 use std::fs::{self, File};
 use std::io::Write;
@@ -39,12 +39,9 @@ impl Place {
     /// The same in the recipe's sandbox, with more words for srt-mount and srt-seccomp, as a shell reads them. Where
     /// Landlock is too old for `--landlock`, without it.
     fn inside(&self, mount: &str, seccomp: &str, program: &str) -> Command {
-        // A machine that tests/kernels boots has no pages.
-        let page = Page { name: "README.md".to_owned(), text: include_str!("../../README.md").to_owned() };
-        let blocks = page.blocks();
-        let recipe = blocks.iter().find(|block| block.text.contains("$PWD/.env")).expect("the recipe");
+        let recipe = agent_recipe();
         let stage = " -- \\\n  srt-seccomp --landlock -- \\\n";
-        let (sandbox, _) = recipe.text.split_once(stage).expect("the last stage");
+        let (sandbox, _) = recipe.split_once(stage).expect("the last stage");
         let landlock = if landlock_abi() >= 5 { "--landlock" } else { "" };
         let script = format!("{sandbox} {mount} -- srt-seccomp {landlock} {seccomp} -- \"$@\"");
         let mut command = self.command("sh");

@@ -4,7 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
-use srt_tests::pages::{Block, blocks, page, workspace};
+use srt_tests::pages::{Block, agent_recipe, blocks, page, workspace};
 use srt_tests::processes::Family;
 use srt_tests::servers::passwd_files;
 use srt_tests::talk::Talk;
@@ -346,8 +346,7 @@ both! {
             skip!("{why}");
         }
         let _family = Family::new();
-        let recipe = page("README.md").blocks().into_iter().find(|block| block.text.contains("$PWD/.env"));
-        let recipe = recipe.expect("the recipe").text;
+        let recipe = agent_recipe();
         let place = Place::new(who);
         let (sandbox, _) = recipe.split_once("  sh -c '").expect("the agent's command");
         let attempt = |command: &str| {
