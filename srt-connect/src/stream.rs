@@ -185,15 +185,17 @@ impl Flow {
 
     fn splice(&mut self) -> Result<bool, Failure> {
         match if_ready(splice(&self.from, &self.to, SPLICE, libc::SPLICE_F_NONBLOCK)) {
-            Ok(Some(count)) => Ok(count == 0),
+            Ok(Some(1..)) => Ok(false),
             // The input was ready, so the output is not. After a success `waits` stays: it is the slower side.
             Ok(None) if self.waits == Side::Input => {
                 self.waits = Side::Output;
                 Ok(false)
             }
-            // The output was ready, so the input is not, or is at a TCP urgent mark, which splice(2) never passes,
-            // though poll(2) reports what is behind it. read(2) passes it; a peer could have us spin for ever.
-            Ok(None) if self.from_type == libc::S_IFSOCK => self.read().map_err(Failure::Input),
+            // The output was ready, so the input is at its end, or not ready, or at a TCP urgent mark, which splice(2)
+            // never passes: it says 0 once the peer has closed, else EAGAIN, while poll(2) reports what is behind the
+            // mark (tcp_splice_read() in net/ipv4/tcp.c). read(2) passes it.
+            Ok(_) if self.from_type == libc::S_IFSOCK => self.read().map_err(Failure::Input),
+            Ok(Some(_)) => Ok(true),
             Ok(None) => {
                 self.waits = Side::Input;
                 Ok(false)

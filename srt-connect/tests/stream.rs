@@ -247,6 +247,31 @@ both! {
         ended_well(&mut child);
     }
 
+    /// Behind an urgent mark and before the end: splice(2) says 0 at the mark once the peer has closed.
+    fn what_follows_urgent_data_at_the_end_is_not_lost(who) {
+        let (closed, has_closed) = channel();
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            // More than the pipe that nobody reads takes.
+            call.say(&[b'x'; 100_000]);
+            // SAFETY: one byte of a static string.
+            let sent = unsafe { libc::send(call.stream.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+            assert_eq!(sent, 1);
+            call.say(b"after");
+            call.stream.shutdown(Shutdown::Write).expect("shutdown");
+            closed.send(()).expect("send");
+            let mut rest = vec![];
+            call.stream.read_to_end(&mut rest).expect("read");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        has_closed.recv_timeout(DEADLINE).expect("the peer has closed");
+        let mut out = String::new();
+        child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
+        assert_eq!(out.trim_start_matches('x').replace('!', ""), "after");
+        drop(child.stdin.take());
+        ended_well(&mut child);
+    }
+
     fn an_idle_tunnel_uses_no_cpu(who) {
         let (tell, told) = channel();
         let proxy = Scripted::start(move |mut call| {
