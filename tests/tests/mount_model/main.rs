@@ -4,9 +4,9 @@
 //!
 //! What a descriptor is open on may have another name by then, and its own name may lead to something else.
 //!
-//! Not among these operations: --proc, --proc-pids, --sys, --dev, --mqueue (their files are the kernel's: tests/proc.rs,
-//! values.rs, srt-mount/tests/filesystems.rs), --overlay (what overlayfs leaves in the two directories on the host is its
-//! own affair: views.rs there), --size (no name or right depends on it), --args (the same words from elsewhere).
+//! Of --proc, --proc-pids, --sys, --mqueue it knows the places; their files are the kernel's (tests/proc.rs, values.rs,
+//! srt-mount/tests/filesystems.rs). Not among these operations: --overlay (what overlayfs leaves in the two directories
+//! on the host is its own affair: views.rs there).
 //!
 //! The promises are a small model (model.rs). A list grows by an operation at a time, most of them good ones, and
 //! then an attacker inside looks at paths, writes, renames and removes; the model says of each whether it can be done.
@@ -91,6 +91,8 @@ const HOLDS: [&str; 2] = ["held\n", "more that is held\n"];
 const HELD: usize = 520;
 /// One that the caller has open and srt-ns has closed, and one that was never open.
 const CLOSED: [usize; 2] = [540, 541];
+/// Where some of the words come from, perhaps.
+const ARGS: usize = 530;
 /// What changes places with what, after that. The last two: a directory moves away, a file is replaced.
 const MOVES: [[&str; 2]; 6] = [
     ["w/a", "o/b"],
@@ -208,7 +210,8 @@ fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Ve
     let opened = number(random, OPEN, OPENED.len());
     // One that an earlier operation has read, perhaps.
     let numbers = || list.iter().filter_map(|op| op[op.len() - 2].parse().ok());
-    let read = numbers().find(|number| *number >= HELD).filter(|_| random.one_in(2));
+    let read =
+        numbers().find(|number| (HELD..HELD + HOLDS.len()).contains(number)).filter(|_| random.one_in(2));
     let held = read.unwrap_or_else(|| number(random, HELD, HOLDS.len())).to_string();
     // A random place seldom is of the same type.
     let is_file = OPENED.get(opened - OPEN).is_some_and(|name| name.ends_with('f'));
@@ -219,7 +222,7 @@ fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Ve
     // None that keeps its owner out of a directory.
     let mode = random.one_of(&["755", "750", "711", "700"]);
     let file_mode = random.one_of(&["644", "640", "600", "444", "400", "200", "0", "1777"]);
-    let words: Vec<&str> = match random.below(40) {
+    let words: Vec<&str> = match random.below(44) {
         0..=2 => vec!["--bind", &source, &dest],
         // As most people do it.
         3..=4 => vec!["--bind", &dest, &dest],
@@ -243,9 +246,11 @@ fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Ve
             let words = ["--perms", file_mode, option, &held, file];
             words[if random.one_in(2) { 0 } else { 2 }..].to_vec()
         }
+        38..=39 => vec![random.one_of(&["--dev", "--proc", "--proc-pids", "--sys", "--mqueue"]), fitting],
+        40..=41 => vec!["--size", "1000000", "--tmpfs", &dest],
         kind => {
             let [low, high] = random.one_of(&LAYERS).map(at);
-            let option = if kind == 38 { "--ro-overlay" } else { "--tmp-overlay" };
+            let option = if kind == 42 { "--ro-overlay" } else { "--tmp-overlay" };
             let words = ["--overlay-src", &low, "--overlay-src", &high, option, &dest];
             return words.map(str::to_owned).to_vec();
         }
@@ -275,6 +280,7 @@ fn list(random: &mut Random, scratch: &Scratch, host: &Model) -> (Vec<Vec<String
         match host.built(&list, placeholders) {
             // A user may grant what lies behind a link, if that is no link of an earlier run.
             Ok(model) if model.grants(&canary) => drop(list.pop()),
+            Err(Refusal::Kernel) => drop(list.pop()),
             Ok(_) if list.len() < length => {}
             Ok(_) if wanted.is_none() => break,
             // What --file and --chmod have done to the host's own files before, no failure takes back.
@@ -356,14 +362,24 @@ fn round(random: &mut Random, who: Who) -> (bool, [usize; 2]) {
     let attacks = attacks(random, &scratch, &list, &mut inside);
 
     let mut command = who.command("srt-ns");
-    // The network namespace takes longer than all others, and has no files.
-    command.args(["--share", "net"]);
+    if !list.iter().any(|op| op[0] == "--sys") {
+        // The network namespace takes longer than all others, and has no files but these.
+        command.args(["--share", "net"]);
+    }
     for (number, file) in &files {
         command.args(["--keep-fd", &number.to_string()]);
         pass_fd(&mut command, file.as_raw_fd(), *number as i32);
     }
     pass_fd(&mut command, files[&OPEN].as_raw_fd(), CLOSED[0] as i32);
-    command.args(["--", "srt-mount", "--ro-bind", "/", "/"]).args(list.iter().flatten());
+    let (told, read) =
+        list.split_at(if random.one_in(4) { random.below(list.len() + 1) } else { list.len() });
+    let mut args = tempfile::tempfile().expect("a file");
+    let words: String = read.iter().flatten().map(|word| format!("{word}\0")).collect();
+    args.write_all(words.as_bytes()).and_then(|()| args.rewind()).expect("write");
+    pass_fd(&mut command, args.as_raw_fd(), ARGS as i32);
+    let args = ARGS.to_string();
+    command.args(["--keep-fd", &args, "--", "srt-mount", "--ro-bind", "/", "/"]).args(told.iter().flatten());
+    command.args(["--args", &args]);
     command.args(placeholders.then_some("--placeholders")).arg("--").arg(tool("attack")).arg("all");
     let ran = run(command.args(attacks.iter().map(|(words, _)| words)));
     let shown: Vec<String> = list.iter().map(|op| op.join(" ").replace(scratch.text(), "")).collect();

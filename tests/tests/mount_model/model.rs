@@ -25,6 +25,8 @@ enum On {
     /// A file system that goes away with the sandbox.
     Own,
     Overlay,
+    /// procfs, sysfs, mqueue: what is there, and whether it can be changed, the kernel says.
+    Kernel,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,8 @@ pub enum Refusal {
     Link,
     /// A descriptor that is closed, was read before or cannot be, or is open on what is gone.
     Descriptor,
+    /// Something would have to be made in a file system of the kernel's: not for this model to say.
+    Kernel,
     Other,
 }
 
@@ -150,6 +154,8 @@ impl<'a> Op<'a> {
         while let Some(word) = words.next() {
             match word {
                 "--perms" => op.perms = words.next().map(octal),
+                // No name and no right depends on it.
+                "--size" => drop(words.next()),
                 "--overlay-src" => op.operands.extend(words.next()),
                 option => {
                     op.option = option;
@@ -171,6 +177,12 @@ impl<'a> Op<'a> {
         ["--file", "--bind-data", "--ro-bind-data"].contains(&self.option)
     }
 }
+
+/// What `--dev` makes.
+const DEVICES: [&str; 14] = [
+    "core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+    "urandom", "zero",
+];
 
 /// What a file becomes when an attack writes it.
 const OWNED: &str = "OWNED\n";
@@ -391,6 +403,17 @@ impl Model {
                 let root = self.node(directory(), On::Own, mode);
                 self.mount(root, dest, false, parents(mode))
             }
+            "--dev" => {
+                let root = self.node(directory(), On::Own, 0o755);
+                for name in DEVICES {
+                    self.add(root, name, Kind::File(String::new()), On::Kernel, 0o666);
+                }
+                self.mount(root, dest, false, 0o755)
+            }
+            "--proc" | "--proc-pids" | "--sys" | "--mqueue" => {
+                let root = self.node(directory(), On::Kernel, 0o555);
+                self.mount(root, dest, false, 0o755)
+            }
             "--ro-overlay" | "--tmp-overlay" => {
                 if !sources.iter().all(|layer| self.is_directory(*layer)) {
                     return Err(Refusal::Other);
@@ -423,6 +446,9 @@ impl Model {
             }
             "--chmod" => {
                 let there = self.resolve(dest, Make::Nothing)?.there.ok_or(Refusal::Missing)?;
+                if self.nodes[there.node].on == On::Kernel {
+                    return Err(Refusal::Kernel);
+                }
                 if self.mounts[there.mount].read_only {
                     return Err(Refusal::Other);
                 }
@@ -608,6 +634,9 @@ impl Model {
     /// Makes a file. On the host it stays, so there it must be permitted.
     fn make(&mut self, here: Place, name: &str, kind: Kind, mode: u32, permitted: bool) -> Result<Place> {
         let on = self.nodes[here.node].on;
+        if on == On::Kernel {
+            return Err(Refusal::Kernel);
+        }
         let refused = on == On::Host && !permitted || self.mounts[here.mount].read_only;
         if refused || self.child(here.node, name)?.is_some() {
             return Err(Refusal::Other);
@@ -672,10 +701,10 @@ impl Model {
     }
 
     /// What is at a path: `mode`, and `read` or `list` say it. Nothing of what this model does not know: the rest of the
-    /// host.
+    /// host, and what is the kernel's.
     pub fn look(&self, path: &str) -> Vec<(&'static str, Option<String>)> {
         let Some(place) = self.at(path) else { return vec![("read", None)] };
-        if place.node < self.above {
+        if place.node < self.above || self.nodes[place.node].on == On::Kernel {
             return vec![];
         }
         let node = &self.nodes[place.node];
@@ -707,13 +736,18 @@ impl Model {
             });
         }
         if words[0] == "chmod-same" {
-            return Some(self.at(path).filter(|place| !read_only(self, *place)).map(drop));
+            let place = self.at(path).filter(|place| !read_only(self, *place));
+            let known = place.is_none_or(|place| self.nodes[place.node].on != On::Kernel);
+            return known.then(|| place.map(drop));
         }
         let Some((here, name, there)) = self.entry(path) else { return Some(None) };
         if read_only(self, here) {
             return Some(None);
         }
         let on = self.nodes[here.node].on;
+        if on == On::Kernel {
+            return None;
+        }
         let can_go = |model: &Self, node: usize, directory: bool| {
             let empty = !matches!(&model.nodes[node].kind, Kind::Directory(children) if !children.is_empty());
             model.is_directory(node) == directory && empty && !model.is_busy(node)
