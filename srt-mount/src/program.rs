@@ -47,25 +47,34 @@ pub fn on_host(program: &Program) -> OnHost {
 }
 
 fn executable(path: &Path) -> Option<OwnedFd> {
-    let file = openat2(&CWD, &c_path(path).ok()?, libc::O_PATH, 0).ok()?;
-    let stat = statx(&file, c"").ok()?;
-    (stat.is(libc::S_IFREG) && stat.mode & 0o111 != 0).then_some(file)
+    openat2(&CWD, &c_path(path).ok()?, libc::O_PATH, 0).ok().filter(can_run)
+}
+
+/// Whether anybody could execute it (execve(2), EACCES).
+fn can_run(file: &OwnedFd) -> bool {
+    statx(file, c"").is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o111 != 0)
 }
 
 /// Decides, before the host's root goes away, where PROGRAM comes from.
 ///
 /// # Errors
-/// When the host's file cannot be copied; when PROGRAM is nowhere, if there is something to remove on the host: without the
-/// privileges that goes only in part.
+/// When the host's file cannot be copied; when PROGRAM is nowhere or no program, if there is something to remove on the host:
+/// without the privileges that goes only in part.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
     let (top, mut inside) = (root.top()?, false);
     let shown = |path: &PathBuf| open_in_root(&top, &directory.join(path), 0, 0);
     let Some(file) = host.file else {
-        let is_missing = |path: &PathBuf| {
-            path.is_absolute() && shown(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        let refusal = |path: &PathBuf| match shown(path) {
+            _ if !path.is_absolute() => None,
+            Ok(file) => (!can_run(&file)).then_some(libc::EACCES),
+            Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
         };
-        if root.would_leave_something() && host.paths.iter().all(is_missing) {
-            return Err(program.failure_with(&io::Error::from_raw_os_error(libc::ENOENT), || None));
+        let refusals: Option<Vec<_>> = host.paths.iter().map(refusal).collect();
+        // Of several, EACCES is the one to be told (execvp(3)).
+        if let Some(errno) = refusals.and_then(|errnos| errnos.into_iter().max())
+            && root.would_leave_something()
+        {
+            return Err(program.failure_with(&io::Error::from_raw_os_error(errno), || None));
         }
         return Ok(Origin::Inside(host.paths));
     };

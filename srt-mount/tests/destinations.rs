@@ -116,7 +116,7 @@ both! {
         let below = ["--ro-bind", "/etc", &there];
         let made = ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file];
         let late = &["--mask", "/proc/no/such"][..];
-        for (program, last, code) in [("true", late, 125), ("/no/such", &[], 127), ("no-such-program", &[], 127)] {
+        for (program, last, code) in [("true", late, 125), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126)] {
             for order in [[&below[..], &made], [&made, &below]] {
                 let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
                 run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");
