@@ -112,9 +112,11 @@ both! {
         let mut command = who.command("srt-ns");
         // The shell tells the number of what it leaves: it has the caller's stderr.
         let sidecar = "sleep 1000 & echo $! >&2; exec sleep 1001";
-        command.args(["--sidecar", sidecar, "--", "sh", "-c", "read -r _"]);
+        command.args(["--sidecar", sidecar, "--", "sh", "-c", "echo up; read -r _"]);
         let mut talk = Talk::over_pipes(&mut command);
-        let left: i32 = talk.line().parse().expect("a pid");
+        // Whoever is first.
+        let told = [talk.line(), talk.line()];
+        let left: i32 = told.iter().find(|line| *line != "up").expect("a number").parse().expect("a pid");
         let is_there = || Process::find(left).is_some_and(|process| process.name == "sleep" && process.is_alive());
         wait_until("both sleeps", || is_there() && Process::find(child_named(talk.pid(), "sleep")).is_some());
         kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
