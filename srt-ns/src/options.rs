@@ -3,6 +3,7 @@
 use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw, Seconds};
+use srt_common::tcp_address::parse_port;
 use srt_common::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -311,8 +312,8 @@ fn link<'a>(
     mut parts: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Link> {
     let text = format!("{option} {}", value.display());
-    match (parts.next().and_then(args::decimal), parts.next()) {
-        (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
+    match (parts.next().map(parse_port), parts.next()) {
+        (Some(Ok(port)), Some(socket)) if !socket.is_empty() => {
             Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })
         }
         _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
@@ -398,6 +399,8 @@ mod tests {
             &["--relay", "0=/s"],
             &["--relay", "65536=/s"],
             &["--relay", "+80=/s"],
+            &["--relay", "080=/s"],
+            &["--publish", "/s=080"],
             &["--relay", "80="],
             &["--relay", "80"],
             &["--publish", "/s="],
