@@ -6,7 +6,7 @@
 //! The network namespace takes the kernel longer than all others together, so srt-mount builds its tree while srt-ns
 //! makes it. The end of a socket means that the start has failed, and that srt-ns has said why.
 
-use crate::sys::file::{CWD, openat, statx};
+use crate::sys::file::{CWD, FileId, openat, statx};
 use crate::sys::mount::setns;
 use crate::sys::socket::{Message, recvmsg, sendmsg};
 use crate::{Context, Error, Result};
@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// A file's identity ([`crate::sys::file::Stat::id`]) as a word of `--joined-path`.
-pub fn identity((major, minor, inode): (u32, u32, u64)) -> String {
+pub fn identity(((major, minor), inode): FileId) -> String {
     format!("{major}:{minor}:{inode}")
 }
 

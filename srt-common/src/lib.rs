@@ -1,6 +1,6 @@
 //! What at least two of the srt tools share, and that carries no policy: how an error looks, exit status, the
-//! split at `--`, descriptors, exec, the dropping of privileges. Mounts, namespaces, BPF and proxies stay in
-//! their tool.
+//! split at `--`, descriptors, exec, the dropping of privileges, the making of a file system. Mounts, namespaces, BPF and
+//! proxies stay in their tool.
 
 #![deny(unsafe_code)]
 
@@ -8,6 +8,7 @@ pub mod args;
 pub mod error;
 pub mod exec;
 pub mod fds;
+pub mod filesystem;
 pub mod handover;
 mod interpreter;
 pub mod mountinfo;

@@ -2,7 +2,7 @@
 //! removed at the end if it still is the same.
 
 use crate::sys::c_path;
-use crate::sys::file::{CWD, Stat, openat, renameat2, statx, umask, unlinkat};
+use crate::sys::file::{CWD, FileId, Stat, openat, renameat2, statx, umask, unlinkat};
 use crate::sys::process::getpid;
 use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
 use crate::{Context, Error, Result, unix_socket};
@@ -19,9 +19,6 @@ pub struct Place {
     name: CString,
     id: FileId,
 }
-
-/// [`Stat::id`]
-pub type FileId = (u32, u32, u64);
 
 /// A listening socket and the identity of the file that is its name.
 type Bound = (OwnedFd, FileId);

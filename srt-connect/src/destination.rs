@@ -47,14 +47,13 @@ impl Destination {
     /// # Errors
     /// A usage error that says what is wrong with which of them.
     pub fn parse(host: &OsStr, port: &OsStr) -> Result<Self> {
-        let refuse = |what: &str, word: &OsStr, why: String| {
+        let refuse = |what: &str, word: &OsStr, why: &str| {
             let word: String = word.to_string_lossy().chars().take(80).collect();
             Error::usage(format!("{what} {word:?}: {why}"))
         };
         Ok(Self {
-            host: parse_host(host.as_bytes()).map_err(|why| refuse("HOST", host, why))?,
-            port: parse_port(&port.to_string_lossy())
-                .map_err(|_| refuse("PORT", port, "expected a decimal number from 1 to 65535".to_owned()))?,
+            host: parse_host(host.as_bytes()).map_err(|why| refuse("HOST", host, &why))?,
+            port: parse_port(port.as_bytes()).map_err(|why| refuse("PORT", port, why))?,
         })
     }
 }

@@ -1,13 +1,11 @@
 //! Detached mounts: new file systems and copies of what is mounted, made and restricted before they are attached.
 
-use srt_common::sys::fd::read;
 use srt_common::sys::file::{Stat, fstatvfs, statx};
 use srt_common::sys::mount::{
-    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, fsconfig, fsmount, fsopen,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE,
     mount_setattr, move_mount, open_tree,
 };
-use srt_common::{Context, Error, Result};
+use srt_common::{Context, Result, filesystem};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -100,35 +98,17 @@ pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
     Ok(fstatvfs(fd)? & libc::ST_RDONLY != 0)
 }
 
-/// A parameter of fsconfig(2). Without a value it is a flag.
-pub type Parameter<'a> = (&'a CStr, Option<&'a CStr>);
-
-/// A new file system (fsopen(2), fsconfig(2), fsmount(2)).
+/// A new file system.
 ///
 /// # Errors
-/// What the system says, and the file system itself where it does.
-pub fn new_filesystem(name: &str, kind: &CStr, options: &[Parameter], attributes: u64) -> Result<Tree> {
-    let what = || format!("cannot make {name}");
-    let context = fsopen(kind).context(what)?;
-    let explain = |error: io::Error| {
-        let mut failed = Error::system(what(), &error);
-        // The first message in the context's log, without its severity.
-        let mut buffer = [0u8; 512];
-        if let Some(text) = read(&context, &mut buffer).ok().and_then(|length| buffer.get(2..length)) {
-            let text = String::from_utf8_lossy(text);
-            // Nobody else knows the names that this process has for the layers.
-            let known =
-                text.split_whitespace().map(|word| if word.contains("/proc/self/fd/") { "it" } else { word });
-            failed.message.push_str(&format!(": {}", known.collect::<Vec<_>>().join(" ")));
-        }
-        failed
-    };
-    for &(key, value) in options {
-        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
-        fsconfig(&context, command, Some(key), value).map_err(explain)?;
-    }
-    fsconfig(&context, FSCONFIG_CMD_CREATE, None, None).map_err(explain)?;
-    fsmount(&context, attributes).and_then(Tree::new).context(what)
+/// As [`filesystem::new`]; statx(2).
+pub fn new_filesystem(
+    name: &str,
+    kind: &CStr,
+    options: &[impl AsRef<[u8]>],
+    attributes: u64,
+) -> Result<Tree> {
+    Tree::new(filesystem::new(name, kind, options, attributes)?).context(|| "statx")
 }
 
 /// A new tmpfs.
@@ -136,9 +116,7 @@ pub fn new_filesystem(name: &str, kind: &CStr, options: &[Parameter], attributes
 /// # Errors
 /// As [`new_filesystem`].
 pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<Tree> {
-    let text = |number: String| CString::new(number).map_err(|error| Error::failed(error.to_string()));
-    let (mode, size) = (text(format!("{mode:o}"))?, size.map(|size| text(size.to_string())).transpose()?);
-    let mut options = vec![(c"mode", Some(mode.as_c_str()))];
-    options.extend(size.as_ref().map(|size| (c"size", Some(size.as_c_str()))));
+    let mut options = vec![format!("mode={mode:o}")];
+    options.extend(size.map(|size| format!("size={size}")));
     new_filesystem("a tmpfs", c"tmpfs", &options, PLAIN)
 }

@@ -35,7 +35,7 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     mkdirat(dev, c"shm", 0o755).context(|| "cannot make shm")?;
     mkdirat(dev, c"pts", 0o755).context(|| "cannot make pts")?;
     // Every mount of devpts is a new instance (Documentation/filesystems/devpts.rst).
-    let options = [(c"ptmxmode", Some(c"0666")), (c"mode", Some(c"620"))];
+    let options = ["ptmxmode=0666", "mode=620"];
     let pts = new_filesystem("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
 }

@@ -2,7 +2,7 @@
 //! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
 
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
 use srt_common::sys::process::geteuid;
 use srt_common::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,14 +12,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-/// linux/magic.h.
-pub const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-
 /// path_resolution(7): MAXSYMLINKS.
 const MOST_LINKS: usize = 40;
 
 /// Directories by device and inode.
-pub type Directories = BTreeSet<(u32, u32, u64)>;
+pub type Directories = BTreeSet<FileId>;
 
 /// One directory on the way.
 #[derive(Debug)]
@@ -74,7 +71,7 @@ impl Walk {
             if walk.may_be_written(writable) {
                 return Err(planted(path, &walk.path().join(&next.name), &target));
             }
-            let on_procfs = fstatfs(&next.fd).map_err(cannot)? == PROC_SUPER_MAGIC;
+            let on_procfs = fstatfs(&next.fd).map_err(cannot)? == libc::PROC_SUPER_MAGIC;
             if on_procfs
                 && let Err(error) = openat2(&here, &c_name, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS)
                 && error.raw_os_error() == Some(libc::ELOOP)

@@ -63,13 +63,13 @@ pub fn look() -> Result<Vec<PathBuf>> {
     if !queues.is_empty() {
         // A new mount is of the same file system where the ipc namespace is the same. Without rights over that no ipc
         // namespace was made, and the queues are the command's anyway.
-        let own = match new_filesystem("an mqueue file system", c"mqueue", &[], INERT) {
+        let own = match new_filesystem("an mqueue file system", c"mqueue", &[""; 0], INERT) {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };
         let open = |path: &PathBuf| openat(&CWD, &c_path(path)?, libc::O_PATH, 0);
-        let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device);
-        queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device));
+        let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
+        queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device()));
     }
     Ok(queues)
 }

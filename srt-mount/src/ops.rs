@@ -99,12 +99,10 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
             Box::new(|build, dest| build.own(&tmpfs(*mode, *size)?, dest, parents(*mode)))
         }
         Action::Proc => Box::new(|build, dest| build.proc(dest)),
-        Action::ProcPids => {
-            Box::new(|build, dest| build.own(&proc::new(&[(c"subset", Some(c"pid"))])?, dest, 0o755))
-        }
+        Action::ProcPids => Box::new(|build, dest| build.own(&proc::new(&["subset=pid"])?, dest, 0o755)),
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
-            build.own(&new_filesystem("an mqueue file system", c"mqueue", &[], attributes)?, dest, 0o755)
+            build.own(&new_filesystem("an mqueue file system", c"mqueue", &[""; 0], attributes)?, dest, 0o755)
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
         Action::Dir { mode } => Box::new(move |build, dest| {
@@ -180,7 +178,7 @@ impl<'a> Build<'a> {
 
     /// Mounts a new file system.
     fn own(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {
-        self.root.own.insert(tree.stat.device);
+        self.root.own.insert(tree.stat.device());
         self.mount(tree, dest, parents)
     }
 

@@ -1,20 +1,18 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst).
 
-use crate::detached::{PLAIN, Parameter, Tree, new_filesystem, tmpfs};
+use crate::detached::{PLAIN, Tree, new_filesystem, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::{Context, Error, Result};
-use std::ffi::CString;
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 /// Names of one byte, without those that mean something in a list of layers: with the colons between them as many as
 /// fit into the 255 bytes that fsconfig(2) takes.
 const MOST_NAMES: usize = 128;
-
-/// linux/magic.h.
-const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
 /// A new overlay of `layers`, bottom to top, with `upper` and work directory if it is to be writable.
 ///
@@ -24,25 +22,23 @@ const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 /// # Errors
 /// What the kernel says.
 pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<Tree> {
-    let lower: Vec<CString> = layers.iter().rev().map(link).collect::<Result<_>>()?;
-    let directories = upper.map(|[upper, work]| Ok([link(upper)?, link(work)?])).transpose()?;
+    let lower: Vec<String> = layers.iter().rev().map(link).collect();
     // In a user namespace only user.* extended attributes can hold what overlayfs notes (Linux 5.11).
-    let mut others = vec![(c"userxattr", None)];
-    if let Some([upper, work]) = &directories {
-        others.extend([(c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str()))]);
+    let mut others = vec![b"userxattr".to_vec()];
+    if let Some([upper, work]) = upper {
+        others.extend([format!("upperdir={}", link(upper)).into(), format!("workdir={}", link(work)).into()]);
     }
     let attributes = if upper.is_some() { PLAIN } else { PLAIN | MOUNT_ATTR_RDONLY };
-    let create = |lower: &[Parameter]| {
-        new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes)
-    };
+    let create =
+        |lower: &[Vec<u8>]| new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes);
     // lowerdir+ takes one layer at a time, from Linux 6.8 on. Before, it is an unknown option.
-    let one_by_one: Vec<_> = lower.iter().map(|layer| (c"lowerdir+", Some(layer.as_c_str()))).collect();
+    let one_by_one: Vec<_> = lower.iter().map(|layer| format!("lowerdir+={layer}").into_bytes()).collect();
     let tree = match create(&one_by_one) {
-        Err(error) if error.errno == Some(libc::EINVAL) => create(&[(c"lowerdir", Some(&list(&lower)?))]),
+        Err(error) if error.errno == Some(libc::EINVAL) => create(&[list(&lower)?]),
         tree => tree,
     };
     tree.map_err(|error| {
-        let on_overlay = upper.is_some_and(|[upper, _]| fstatfs(upper).is_ok_and(|kind| kind == OVERLAYFS_SUPER_MAGIC));
+        let on_overlay = upper.is_some_and(|[upper, _]| fstatfs(upper).is_ok_and(|kind| kind == libc::OVERLAYFS_SUPER_MAGIC));
         let hint = if on_overlay {
             "RWSRC cannot lie on an overlay (a container's root): --tmp-overlay, or a directory on another file system"
         } else {
@@ -54,12 +50,12 @@ pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<T
     })
 }
 
-fn link(fd: &Rc<OwnedFd>) -> Result<CString> {
-    c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")
+fn link(fd: &Rc<OwnedFd>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// The layers in one string, as links with short names in a directory that becomes the working directory.
-fn list(lower: &[CString]) -> Result<CString> {
+/// The layers in one option, as links with short names in a directory that becomes the working directory.
+fn list(lower: &[String]) -> Result<Vec<u8>> {
     let names: Vec<u8> = (b'!'..=u8::MAX).filter(|byte| !b",./:\\".contains(byte)).take(MOST_NAMES).collect();
     if lower.len() > names.len() {
         let text = format!("more than {MOST_NAMES} --overlay-src need Linux 6.8 or newer");
@@ -67,10 +63,11 @@ fn list(lower: &[CString]) -> Result<CString> {
     }
     let directory = tmpfs(0o700, None)?;
     for (layer, name) in lower.iter().zip(&names) {
-        let made = CString::new(vec![*name]).map_err(std::io::Error::from);
-        made.and_then(|name| symlinkat(layer, &directory.fd, &name)).context(|| "cannot name a layer")?;
+        let name = c_path(OsStr::from_bytes(&[*name]));
+        let made = name.and_then(|name| symlinkat(&c_path(layer)?, &directory.fd, &name));
+        made.context(|| "cannot name a layer")?;
     }
     fchdir(&directory.fd).context(|| "cannot enter the directory of layers")?;
     let names: Vec<&[u8]> = names.chunks(1).take(lower.len()).collect();
-    CString::new(names.join(&b':')).map_err(|_| Error::failed("NUL byte"))
+    Ok([&b"lowerdir="[..], &names.join(&b':')].concat())
 }

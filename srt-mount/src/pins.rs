@@ -71,7 +71,7 @@ impl Pins {
             let fd = directory(&*root.top()?, path, 0).context(cannot)?;
             let stat = statx(&fd, c"").context(cannot)?;
             if stat.mount_root || path == Path::new("/") {
-                let pinnable = !root.is_own(stat.device) && !is_read_only(&fd).context(cannot)?;
+                let pinnable = !root.is_own(stat.device()) && !is_read_only(&fd).context(cannot)?;
                 mount = pinnable.then(|| (path.to_owned(), Rc::new(fd)));
             } else if let Some((top, fd)) = &mount {
                 let pinned = self.mounts.entry(stat.mount);

@@ -1,7 +1,6 @@
 //! `--proc`: a procfs of the sandbox's pid namespace.
 
-use crate::detached::{INERT, PLAIN, Parameter, Tree, clone_tree, new_filesystem};
-use crate::links::PROC_SUPER_MAGIC;
+use crate::detached::{INERT, PLAIN, Tree, clone_tree, new_filesystem};
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
@@ -16,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 ///
 /// # Errors
 /// EPERM has two reasons, and a hint for each.
-pub fn new(options: &[Parameter]) -> Result<Tree> {
+pub fn new(options: &[&str]) -> Result<Tree> {
     // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and
     // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
     let hint = "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
@@ -51,7 +50,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     }
     // The modes are the same in every procfs, and the kernel has made the host's inodes before.
     let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
-    let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == PROC_SUPER_MAGIC));
+    let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == libc::PROC_SUPER_MAGIC));
     let cannot = || "cannot list the procfs";
     fchdir(proc).context(cannot)?;
     for entry in std::fs::read_dir(".").context(cannot)? {

@@ -5,7 +5,6 @@ use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Result};
-use std::io;
 use std::os::fd::OwnedFd;
 
 /// A new sysfs, detached. It shows the network namespace of whoever makes it.
@@ -17,29 +16,22 @@ pub fn new() -> Result<Tree> {
     // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
     let hint = "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
                 container, not masked; or show the host's: --ro-bind /sys /sys";
-    new_filesystem("a sysfs", c"sysfs", &[], INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
+    new_filesystem("a sysfs", c"sysfs", &[""; 0], INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'
 /// names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
-pub type Cgroups = Vec<(String, Tree)>;
-
+///
 /// # Errors
 /// What cannot be made, with a hint.
-pub fn cgroups() -> Result<Cgroups> {
+pub fn cgroups() -> Result<Vec<(String, Tree)>> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
     hierarchies(&text).into_iter().map(hierarchy).collect()
 }
 
 /// `name=systemd` has no controllers, the empty one is that of version 2.
 fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
-    let option = |word: &str| {
-        let (key, value) = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
-        Ok((c_path(key)?, value.map(c_path).transpose()?))
-    };
-    let words = controllers.split(',').filter(|word| !word.is_empty());
-    let options = words.map(option).collect::<io::Result<Vec<_>>>().context(|| "path")?;
-    let options: Vec<_> = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref())).collect();
+    let options: Vec<&str> = controllers.split(',').filter(|word| !word.is_empty()).collect();
     let (what, kind) = match controllers {
         "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
         _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),

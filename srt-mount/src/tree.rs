@@ -85,7 +85,7 @@ impl<'a> Root<'a> {
     pub fn top(&mut self) -> Result<Rc<OwnedFd>> {
         if self.top.is_none() {
             let tree = tmpfs(0o755, None)?;
-            self.own.insert(tree.stat.device);
+            self.own.insert(tree.stat.device());
             self.stack(tree)?;
         }
         self.top.as_ref().map(|top| Rc::clone(&top.fd)).ok_or_else(|| Error::failed("there is no root"))
@@ -228,7 +228,7 @@ impl<'a> Root<'a> {
 
     /// Remembers what was made, if it would stay on the host.
     pub fn remember(&mut self, dest: &Dest) {
-        if !statx(&dest.parent, c"").is_ok_and(|stat| self.is_own(stat.device)) {
+        if !statx(&dest.parent, c"").is_ok_and(|stat| self.is_own(stat.device())) {
             self.made.push((Rc::clone(&dest.parent), dest.name.clone(), false));
         }
     }
@@ -300,7 +300,7 @@ impl<'a> Root<'a> {
 
     /// Makes something and opens it. On a file system of the host it would stay there for good.
     fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
-        let own = self.is_own(statx(parent, c"").context(|| "statx")?.device);
+        let own = self.is_own(statx(parent, c"").context(|| "statx")?.device());
         if !own && !what.asked_for && !self.host.plan.placeholders {
             return Err(not_permitted(path, parent));
         }

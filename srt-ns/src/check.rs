@@ -1,7 +1,7 @@
 //! `--check`: what the five tools need, each tried in a child that leaves nothing behind, and what to do where it fails.
 
 use crate::child;
-use crate::empty_root::{EmptyRoot, new_filesystem};
+use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use crate::options::Share;
 use srt_common::sys::fd::{close_range, pipe2};
@@ -11,8 +11,7 @@ use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{Tool, require_kernel};
-use srt_common::{Context, Error, Result, fds};
-use std::ffi::CStr;
+use srt_common::{Context, Error, Result, fds, filesystem, privileges};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,21 +19,22 @@ use std::os::fd::{AsRawFd, RawFd};
 /// The result (ok, limited, no), the cause and the remedy.
 type Told = [String; 3];
 
-/// What a row answers: `Err` is `no`.
+/// What a step answers: `Err` is `no`.
 type Answer = Result<Told>;
 
-/// A kind of namespace: its flag, and its name.
-type Kind = (libc::c_int, &'static str);
+/// What is tried, in a process of its own.
+type Step = fn() -> Answer;
 
-/// Its name, the namespaces in which it is tried, the trial, and what still works without it.
-type Row = (&'static str, &'static [Kind], fn() -> Answer, &'static str);
+/// Its name, the steps, of which the last one tells the result, and what still works without it.
+type Row = (&'static str, &'static [Step], &'static str);
 
-const USER: Kind = (libc::CLONE_NEWUSER, "user");
-const PID: Kind = (libc::CLONE_NEWPID, "pid");
-const IPC: Kind = (libc::CLONE_NEWIPC, "ipc");
-const UTS: Kind = (libc::CLONE_NEWUTS, "uts");
-const CGROUP: Kind = (libc::CLONE_NEWCGROUP, "cgroup");
-const MOUNT: Kind = (libc::CLONE_NEWNS, "mount");
+const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
+const USER: Step = || namespaces::enter_user_for_helpers(Caller::current()?).map(ok);
+const PID: Step = || enter(libc::CLONE_NEWPID, "pid");
+const IPC: Step = || enter(libc::CLONE_NEWIPC, "ipc");
+const UTS: Step = || enter(libc::CLONE_NEWUTS, "uts");
+const CGROUP: Step = || enter(libc::CLONE_NEWCGROUP, "cgroup");
+const MOUNT: Step = || enter(libc::CLONE_NEWNS, "mount");
 
 const ALL_BUT_NS: &str = "srt-mount, srt-seccomp, srt-relay, srt-connect";
 const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay and srt-connect; for root, srt-ns --share user \
@@ -42,32 +42,34 @@ const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay an
 const HOSTS_PROC: &str = "srt-mount --ro-bind /proc /proc, which shows the processes outside";
 const BY_PATH: &str = "srt-seccomp --read and --write";
 
-const SUBSET: &[(&CStr, Option<&CStr>)] = &[(c"subset", Some(c"pid"))];
-
 /// The first of the rows: what the chain srt-ns, srt-mount, srt-seccomp needs.
 const NEEDED: usize = 15;
 
 const ROWS: [Row; 20] = [
-    ("kernel", &[], kernel, "nothing"),
-    ("close_range", &[], descriptors, "nothing"),
-    ("pidfds", &[], pidfds, ALL_BUT_NS),
-    ("seccomp", &[], seccomp, "srt-ns and srt-mount, without srt-seccomp"),
-    ("session keyring", &[], || child::leave_keyring().map(ok), ALL_BUT_NS),
-    ("user namespace", &[USER], capability, NO_USER),
-    ("max_user_namespaces", &[USER], || forbid_user_namespaces().map(ok), "srt-ns --allow-userns"),
-    ("pid namespace", &[USER, PID], || child::is_pid_1().map(ok), "srt-seccomp, srt-relay and srt-connect"),
-    ("net namespace", &[USER], || enter_network(Share::default()).map(ok), "srt-ns --share net"),
-    ("ipc namespace", &[USER], || enter(&IPC).map(ok), "srt-ns --share ipc"),
-    ("uts namespace", &[USER], || enter(&UTS).map(ok), "srt-ns --share uts"),
-    ("cgroup namespace", &[USER], || enter(&CGROUP).map(ok), "srt-ns --share cgroup"),
-    ("mount namespace", &[USER], || enter(&MOUNT).map(ok), BY_PATH),
-    ("mount API", &[USER], mount_api, BY_PATH),
-    ("procfs", &[USER, MOUNT, PID], || procfs(&[]), HOSTS_PROC),
-    ("procfs subset=pid", &[USER, MOUNT, PID], || procfs(SUBSET), "srt-mount without --proc-pids"),
-    ("overlay", &[USER], overlay, "srt-mount without overlays"),
-    ("Landlock", &[], landlock, "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix"),
-    ("user xattrs", &[], xattrs, "all but srt-ns --placeholder in such a directory"),
-    ("no outer filter", &[], outer_filter, "what the other rows say"),
+    ("kernel", &[kernel], "nothing"),
+    ("close_range", &[descriptors], "nothing"),
+    ("pidfds", &[pidfds], ALL_BUT_NS),
+    ("seccomp", &[NO_PRIVILEGES, seccomp], "srt-ns and srt-mount, without srt-seccomp"),
+    ("session keyring", &[|| child::leave_keyring().map(ok)], ALL_BUT_NS),
+    ("user namespace", &[USER, capability], NO_USER),
+    ("max_user_namespaces", &[USER, || forbid_user_namespaces().map(ok)], "srt-ns --allow-userns"),
+    ("pid namespace", &[USER, PID, || child::is_pid_1().map(ok)], "srt-seccomp, srt-relay and srt-connect"),
+    ("net namespace", &[USER, || enter_network(Share::default()).map(ok)], "srt-ns --share net"),
+    ("ipc namespace", &[USER, IPC], "srt-ns --share ipc"),
+    ("uts namespace", &[USER, UTS], "srt-ns --share uts"),
+    ("cgroup namespace", &[USER, CGROUP], "srt-ns --share cgroup"),
+    ("mount namespace", &[USER, MOUNT], BY_PATH),
+    ("mount API", &[USER, mount_api], BY_PATH),
+    ("procfs", &[USER, MOUNT, PID, || procfs(&[])], HOSTS_PROC),
+    ("procfs subset=pid", &[USER, MOUNT, PID, || procfs(&["subset=pid"])], "srt-mount without --proc-pids"),
+    ("overlay", &[USER, overlay], "srt-mount without overlays"),
+    (
+        "Landlock",
+        &[NO_PRIVILEGES, landlock],
+        "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix",
+    ),
+    ("user xattrs", &[xattrs], "all but srt-ns --placeholder in such a directory"),
+    ("no outer filter", &[outer_filter], "what the other rows say"),
 ];
 
 /// Tries every row, and prints a line each.
@@ -77,15 +79,10 @@ const ROWS: [Row; 20] = [
 pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     tool.take_status(status_fd)?;
     let (mut missing, mut told) = (vec![], vec![]);
-    for (at, (name, kinds, probe, without)) in ROWS.iter().enumerate() {
-        let tried = in_child(tool, name, || {
-            kinds.iter().try_for_each(enter)?;
-            // The first process of a new pid namespace.
-            in_child(tool, "PID 1", probe)
-        });
-        let [result, cause, remedy] = tried.unwrap_or_else(no);
+    for (at, (name, steps, without)) in ROWS.into_iter().enumerate() {
+        let [result, cause, remedy] = in_children(tool, name, steps, Told::default()).unwrap_or_else(no);
         if result == "no" && at < NEEDED {
-            missing.push(*name);
+            missing.push(name);
         }
         let remedy = if remedy == namespaces::APPARMOR { profile().unwrap_or(remedy) } else { remedy };
         let mut text = format!("{name:<20} {result:<8} {cause}").trim_end().to_owned();
@@ -101,17 +98,20 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
         });
         told.push(remedy);
     }
-    match missing.as_slice() {
-        [] => Ok(0),
-        rows => Err(Error::failed(format!("the tools cannot do all on this host: {}", rows.join(", ")))),
+    if missing.is_empty() {
+        return Ok(0);
     }
+    Err(Error::failed(format!("the tools cannot do all on this host: {}", missing.join(", "))))
 }
 
-/// What a probe says in a child, through a pipe. A filter may kill instead of refusing.
-fn in_child(tool: &Tool, name: &str, probe: impl FnOnce() -> Answer) -> Answer {
+/// What the last of the steps says, each in a child of the process that has done those before: in a new pid namespace
+/// that is the first one. The answer comes through a pipe. A filter may kill instead of refusing.
+fn in_children(tool: &Tool, name: &str, steps: &[Step], told: Told) -> Answer {
+    let [step, later @ ..] = steps else { return Ok(told) };
     let (answers, answer) = pipe2(0).context(|| "pipe")?;
     let pid = child::spawn_untied(tool, name, || {
-        let _gone = fds::write_all(answer.as_raw_fd(), probe().unwrap_or_else(no).join("\0").as_bytes());
+        let told = step().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
+        let _gone = fds::write_all(answer.as_raw_fd(), told.join("\0").as_bytes());
         process::exit(0)
     })?;
     drop(answer);
@@ -126,11 +126,8 @@ fn in_child(tool: &Tool, name: &str, probe: impl FnOnce() -> Answer) -> Answer {
     })
 }
 
-fn enter(&(flag, name): &Kind) -> Result<()> {
-    match flag {
-        libc::CLONE_NEWUSER => namespaces::enter_user_for_helpers(Caller::current()?).map(drop),
-        _ => unshare(flag).map_err(|error| refused(&format!("cannot create a {name} namespace"), &error)),
-    }
+fn enter(flag: libc::c_int, name: &str) -> Answer {
+    unshare(flag).map_err(|error| refused(&format!("cannot create a {name} namespace"), &error)).map(ok)
 }
 
 fn no(error: Error) -> Told {
@@ -161,7 +158,6 @@ fn pidfds() -> Answer {
 }
 
 fn seccomp() -> Answer {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     let code = (libc::BPF_RET | libc::BPF_K) as u16;
     let all = [libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
     let in_front = "a seccomp filter in front refuses further ones: see the container's profile";
@@ -185,32 +181,27 @@ fn mount_api() -> Answer {
     root.enter().map(ok)
 }
 
-fn procfs(options: &[(&CStr, Option<&CStr>)]) -> Answer {
+fn procfs(options: &[&str]) -> Answer {
     // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
     let hint = "nothing may be mounted over parts of /proc, as a container's masks are (docker run --security-opt \
                 systempaths=unconfined); srt-mount --proc-pids may work there (Linux 7.2)";
-    let made = new_filesystem(c"proc", options, 0).context(|| "cannot make a procfs");
+    let made = filesystem::new("a procfs", c"proc", options, 0);
     made.map_err(|error| error.hint_for(libc::EPERM, hint)).map(ok)
 }
 
 fn overlay() -> Answer {
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    let host = openat(&CWD, c"/", libc::O_PATH, 0).and_then(|root| fstatfs(&root)).context(|| "/")?;
+    let root = openat(&CWD, c"/", libc::O_PATH, 0).and_then(|root| fstatfs(&root)).context(|| "/")?;
     let tmpfs = EmptyRoot::new()?;
     fchdir(tmpfs.directory()).context(|| "fchdir")?;
-    let layers = [c"lowerdir", c"upperdir", c"workdir"];
+    let layers = [c"lower", c"upper", c"work"];
     layers.iter().try_for_each(|name| mkdirat(&CWD, name, 0o700)).context(|| "mkdir")?;
-    let [lower, upper, work] = layers.map(|name| (name, Some(name)));
+    let options = ["lowerdir=lower", "upperdir=upper", "workdir=work", "userxattr"];
     let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
-    let made = new_filesystem(c"overlay", &[lower, upper, work, (c"userxattr", None)], 0);
-    made.context(|| "cannot make an overlay").map_err(|error| error.hint_for(libc::ENODEV, hint))?;
+    filesystem::new("an overlay", c"overlay", &options, 0)
+        .map_err(|error| error.hint_for(libc::ENODEV, hint))?;
     let on_overlay = "the root is an overlay, on which no overlay's RWSRC can lie";
-    Ok(match host {
-        OVERLAYFS_SUPER_MAGIC => {
-            told("limited", on_overlay, "--tmp-overlay, or RWSRC and WORKDIR on another file system")
-        }
-        _ => ok(()),
-    })
+    let elsewhere = "--tmp-overlay, or RWSRC and WORKDIR on another file system";
+    Ok(if root == libc::OVERLAYFS_SUPER_MAGIC { told("limited", on_overlay, elsewhere) } else { ok(()) })
 }
 
 fn landlock() -> Answer {
@@ -220,7 +211,6 @@ fn landlock() -> Answer {
         // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
         let all = RulesetAttr { handled_access_fs: 1, ..RulesetAttr::default() };
         let ruleset = landlock::landlock_create_ruleset(&all).context(what)?;
-        prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
         landlock::landlock_restrict_self(&ruleset).context(|| "landlock_restrict_self").map(|()| abi)
     };
     let off = "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";

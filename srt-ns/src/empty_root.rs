@@ -3,12 +3,10 @@
 use crate::namespaces;
 use srt_common::sys::file::CWD;
 use srt_common::sys::mount::{
-    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, chroot, fchdir, fsconfig, fsmount, fsopen,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, chroot, fchdir,
     mount_setattr, move_mount, pivot_root, umount2, unshare,
 };
-use srt_common::{Context, Error, Result};
-use std::ffi::CStr;
+use srt_common::{Context, Error, Result, filesystem};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -30,7 +28,7 @@ impl EmptyRoot {
         mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
             .map_err(|error| of_the_root("cannot make the mounts private", &error))?;
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let tmpfs = new_filesystem(c"tmpfs", &[], attributes).context(|| "cannot create a tmpfs")?;
+        let tmpfs = filesystem::new("a tmpfs", c"tmpfs", &[""; 0], attributes)?;
         move_mount(&tmpfs, &CWD, c"/").map_err(|error| of_the_root("cannot attach a tmpfs", &error))?;
         Ok(Self(tmpfs))
     }
@@ -53,24 +51,6 @@ impl EmptyRoot {
         pivot_root(c".", c".").map_err(|error| of_the_root("pivot_root", &error))?;
         umount2(c".", libc::MNT_DETACH).map_err(|error| of_the_root("cannot detach the old root", &error))
     }
-}
-
-/// A new file system, detached. An option without a value is a flag.
-///
-/// # Errors
-/// errno.
-pub fn new_filesystem(
-    kind: &CStr,
-    options: &[(&CStr, Option<&CStr>)],
-    attributes: u64,
-) -> io::Result<OwnedFd> {
-    let context = fsopen(kind)?;
-    for &(key, value) in options {
-        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
-        fsconfig(&context, command, Some(key), value)?;
-    }
-    fsconfig(&context, FSCONFIG_CMD_CREATE, None, None)?;
-    fsmount(&context, attributes)
 }
 
 /// Makes an empty directory that is attached nowhere the root. `..` stays in it, since its mount has no parent, and

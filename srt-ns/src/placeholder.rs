@@ -19,8 +19,8 @@ use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
 use srt_common::args::{Raw, decimal};
 use srt_common::sys::file::{
-    CWD, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, openat, renameat2, statx, umask,
-    unlinkat,
+    CWD, FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, openat, renameat2, statx,
+    umask, unlinkat,
 };
 use srt_common::sys::{c_path, process::getpid};
 use srt_common::{Context, Error, Result};
@@ -71,10 +71,10 @@ pub struct Place {
     pub wanted: Placeholder,
     /// The directory.
     pub parent: OwnedFd,
-    /// Its device and inode.
-    pub parent_id: (u32, u32, u64),
+    /// Which one it is.
+    pub parent_id: FileId,
     /// The placeholder that stands there, for the supervisor. `None`: nothing yet, or what the user has there.
-    inode: Option<(u32, u32, u64)>,
+    inode: Option<FileId>,
 }
 
 /// What is found at a place.
@@ -94,8 +94,6 @@ const PRIVATE: &str = ".srt-placeholder-";
 const TRIES: u32 = 150;
 /// Of these, how many leave alone what somebody has locked exclusively.
 const PATIENCE: u32 = 100;
-/// What the kernel says of one's own step when somebody else was faster, or has swept the entry away.
-const FASTER: [i32; 3] = [libc::ENOENT, libc::EEXIST, libc::EAGAIN];
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often the end tries: a process that was killed may not be dead yet.
 const LAST_TRIES: u32 = 3;
@@ -137,8 +135,7 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
 pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
         for _ in 0..LAST_TRIES {
-            if lock(&file, libc::LOCK_EX) {
-                place.remove(&place.wanted.name, &file);
+            if place.sweep(&place.wanted.name, &file) {
                 break;
             }
             thread::sleep(PAUSE);
@@ -181,19 +178,23 @@ impl Place {
     /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks. That what lies
     /// under a private name is a leftover the name says, which only those can give who could remove it.
     pub fn clean(&self) {
-        let own = match self.look() {
-            Ok(There::Placeholder(file, _)) => Some((self.wanted.name.clone(), file)),
-            _ => None,
-        };
+        if let Ok(There::Placeholder(file, _)) = self.look() {
+            self.sweep(&self.wanted.name, &file);
+        }
         let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let names = names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path);
-        let private = names.flat_map(|name| self.open_entry(&name).map(|file| (name, file)));
-        for (name, file) in own.into_iter().chain(private) {
-            if lock(&file, libc::LOCK_EX) {
-                self.remove(&name, &file);
-            }
+        for name in names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path) {
+            let _gone = self.open_entry(&name).map(|file| self.sweep(&name, &file));
         }
+    }
+
+    /// Removes what nobody uses. False: somebody has it locked.
+    fn sweep(&self, name: &CStr, file: &OwnedFd) -> bool {
+        let is_unused = lock(file, libc::LOCK_EX);
+        if is_unused {
+            self.remove(name, file);
+        }
+        is_unused
     }
 
     /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
@@ -205,7 +206,7 @@ impl Place {
                 There::Own => return Ok(None),
                 There::Nothing => match self.make() {
                     // Somebody else was faster, or has swept it away.
-                    Err(error) if FASTER.map(Some).contains(&error.errno) => {}
+                    Err(Error { errno: Some(libc::ENOENT | libc::EEXIST | libc::EAGAIN), .. }) => {}
                     made => return made.map(Some),
                 },
                 There::Placeholder(file, _) if !lock(&file, libc::LOCK_SH) => match attempt {
@@ -258,7 +259,7 @@ impl Place {
     /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
     fn make(&self) -> Result<OwnedFd> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let token = format!("{}-{}{:09}", getpid(), now.as_secs(), now.subsec_nanos());
+        let token = format!("{}-{}", getpid(), now.as_nanos());
         let what = || "cannot make it";
         let private = c_path(format!("{PRIVATE}{token}")).context(what)?;
         let made = if self.wanted.directory {
@@ -273,8 +274,7 @@ impl Place {
             let renamed = renameat2(&self.parent, &private, &self.wanted.name, libc::RENAME_NOREPLACE);
             renamed.context(|| "cannot name it")
         };
-        let named = name().inspect_err(|_| self.remove(&private, &file));
-        named.map(|()| file)
+        name().inspect_err(|_| self.remove(&private, &file)).map(|()| file)
     }
 
     fn mark(&self, file: &OwnedFd, token: &str) -> Result<()> {
@@ -292,9 +292,8 @@ impl Place {
     /// Removes an entry if it still is this inode and empty. If it is not empty any more, it is the user's from now on.
     fn remove(&self, name: &CStr, file: &OwnedFd) {
         let Ok(stat) = statx(file, c"") else { return };
-        let (is_empty, flags) =
-            if stat.is(libc::S_IFDIR) { (true, libc::AT_REMOVEDIR) } else { (stat.size == 0, 0) };
-        if is_empty && self.has(name, stat.id) {
+        let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
+        if (stat.is(libc::S_IFDIR) || stat.size == 0) && self.has(name, stat.id) {
             match unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
                 Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
                 // It cannot be removed now, and still is a placeholder.
@@ -305,7 +304,7 @@ impl Place {
         let _none = fremovexattr(&self.parent, &mark_of(&stat));
     }
 
-    fn has(&self, name: &CStr, inode: (u32, u32, u64)) -> bool {
+    fn has(&self, name: &CStr, inode: FileId) -> bool {
         statx(&self.parent, name).is_ok_and(|there| there.id == inode)
     }
 
@@ -319,13 +318,12 @@ impl Place {
 /// The names that make() gives, and no others with that beginning.
 fn is_private(name: &str) -> bool {
     let numbers = name.strip_prefix(PRIVATE).and_then(|token| token.split_once('-'));
-    numbers.is_some_and(|(pid, now)| [pid, now].iter().all(|text| decimal::<u64>(text.as_bytes()).is_some()))
+    numbers.is_some_and(|(pid, now)| [pid, now].iter().all(|text| decimal::<u128>(text.as_bytes()).is_some()))
 }
 
 /// The name of the mark that the directory has for an inode.
 fn mark_of(stat: &Stat) -> CString {
-    let (_, _, inode) = stat.id;
-    CString::new(format!("user.srt-placeholder.{inode}")).unwrap_or_default()
+    CString::new(format!("user.srt-placeholder.{}", stat.id.1)).unwrap_or_default()
 }
 
 /// False: somebody has it locked.

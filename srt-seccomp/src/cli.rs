@@ -89,7 +89,7 @@ struct Options {
 }
 
 fn port(text: &str) -> std::result::Result<u16, String> {
-    tcp_address::parse_port(text).map_err(str::to_owned)
+    tcp_address::parse_port(text.as_bytes()).map_err(str::to_owned)
 }
 
 /// The text of `--help`.

@@ -133,25 +133,23 @@ impl Wanted {
 
     /// What a path that the user names leads to, and its path without links.
     fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
-        let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
+        let open = |path: &Path, how| {
+            c_path(path).and_then(|path| file::openat2(&file::CWD, &path, libc::O_PATH, how)).context(CANNOT)
+        };
         // Only to have the kernel tell what is missing or leads in circles.
-        open(path, 0).context(CANNOT)?;
+        open(path, 0)?;
         let real = self.without_links(std::env::current_dir().context(|| "getcwd")?, path)?;
         // Whoever has put a link there since then gains nothing.
-        let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
-        Ok((real, opened))
+        open(&real, libc::RESOLVE_NO_SYMLINKS).map(|opened| (real, opened))
     }
 
     /// `path`, seen from `real`, without the symbolic links on its way. None of them may stand where PROGRAM may write: it
     /// could lead anywhere (the kind of CVE-2024-42472).
     fn without_links(&self, mut real: PathBuf, path: &Path) -> Result<PathBuf> {
         for part in path.components() {
-            if part == Component::ParentDir {
-                real.pop();
-                continue;
-            }
             let link = real.join(part);
             match fs::read_link(&link) {
+                _ if part == Component::ParentDir => drop(real.pop()),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => real = link,
                 Ok(target) if self.may_change(&real) => {
                     let error = format!("{} is a symbolic link that PROGRAM may replace", link.display());
@@ -200,17 +198,16 @@ impl Ruleset {
         let what = || "--landlock: cannot read /proc/self/mountinfo";
         let text = fs::read("/proc/self/mountinfo").context(what)?;
         let mut mounts = mounts::parse(&text).ok_or_else(|| Error::failed(what()))?;
+        mounts.sort_by(|one, other| one.point.cmp(&other.point));
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
-        mounts.retain(|mount| mount.writable);
-        mounts.sort_by(|one, other| one.point.cmp(&other.point));
-        let mut above: Option<&Mount> = None;
-        for mount in &mounts {
-            if above.is_none_or(|above| !mount.point.starts_with(&above.point))
-                && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)?
+        let mut above: Option<&Path> = None;
+        for Mount { id, point, .. } in mounts.iter().filter(|mount| mount.writable) {
+            if !above.is_some_and(|above| point.starts_with(above))
+                && self.add(point, WRITE, |stat| stat.mount == *id)?
             {
-                above = Some(mount);
+                above = Some(point);
             }
         }
         Ok(())

@@ -111,6 +111,9 @@ pub fn umask(mask: libc::mode_t) -> libc::mode_t {
     unsafe { libc::umask(mask) }
 }
 
+/// The device, which is the file system's identity, and the inode.
+pub type FileId = ((u32, u32), u64);
+
 /// What the tools ask of statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -122,10 +125,8 @@ pub struct Stat {
     pub gid: u32,
     /// Bytes.
     pub size: u64,
-    /// Device and inode: the file's identity.
-    pub id: (u32, u32, u64),
-    /// The device alone: the file system's identity.
-    pub device: (u32, u32),
+    /// The file's identity.
+    pub id: FileId,
     /// The mount through which it was reached.
     pub mount: u64,
     /// Whether it is the root of that mount.
@@ -133,6 +134,11 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// The file system's identity.
+    pub fn device(&self) -> (u32, u32) {
+        self.id.0
+    }
+
     /// An `S_IF*` constant.
     pub fn file_type(&self) -> libc::mode_t {
         self.mode & libc::S_IFMT
@@ -159,8 +165,7 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
         uid: stat.stx_uid,
         gid: stat.stx_gid,
         size: stat.stx_size,
-        id: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
-        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        id: ((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
         mount: stat.stx_mnt_id,
         mount_root: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
     })
@@ -185,12 +190,12 @@ pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<libc::c_ulong> {
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).
-pub fn fstatfs(file: &impl AsRawFd) -> io::Result<u64> {
+pub fn fstatfs(file: &impl AsRawFd) -> io::Result<libc::c_long> {
     // SAFETY: all-zero bytes are a valid statfs.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: a statfs to fill, alive through the call.
     check(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) })?;
-    Ok(stat.f_type as u64)
+    Ok(stat.f_type as libc::c_long)
 }
 
 /// fgetxattr(2): the value, at most 64 bytes of it. ENODATA: there is none.
