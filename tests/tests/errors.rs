@@ -630,7 +630,7 @@ mod srt_connect {
                 (&["--proxy", "http://127.0.0.1:1", "a"], "PORT"),
                 (&["--proxy", "http://127.0.0.1:1", "a", "0"], "0"),
                 (&["--proxy", "http://127.0.0.1:1", "", "1"], "HOST"),
-                (&["--timeout", "+5", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout +5: expected a number"),
+                (&["--timeout", "+5", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout +5: expected seconds"),
                 (&["--auth-fd", "+0", "--proxy", "http://127.0.0.1:1", "a", "1"], "--auth-fd +0: expected a number"),
                 (&["--timeout", "99999999999", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout"),
             ] {
@@ -639,8 +639,8 @@ mod srt_connect {
             let through = |proxy: &str| [&["--proxy", proxy][..], &to].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
             for (proxy, complaint) in [
                 ("http+unix:none", "No such file or directory"),
-                ("http+unix:file", "Connection refused"),
-                ("socks5h+unix:directory", "Connection refused"),
+                ("http+unix:file", "not a socket"),
+                ("socks5h+unix:directory", "not a socket"),
                 ("http://127.0.0.1:1", "Connection refused"),
             ] {
                 place.refuses("srt-connect", &through(proxy), 1, complaint);
