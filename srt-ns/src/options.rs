@@ -3,7 +3,7 @@
 use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw, Seconds};
-use srt_common::{Error, Result};
+use srt_common::{Error, Result, tcp_address};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -32,10 +32,10 @@ struct Options {
     hostname: Option<Raw>,
     /// let PROGRAM create user namespaces
     #[argh(switch)]
-    allow_userns: bool,
+    allow_userns: u8,
     /// give PROGRAM CAP_SYS_ADMIN over its user namespace; srt-mount in srt-ns's own directory gets it in any case
     #[argh(switch)]
-    keep_admin: bool,
+    keep_admin: u8,
     /// relay 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
     #[argh(option, arg_name = "PORT=SOCKET")]
     relay: Vec<Raw>,
@@ -47,16 +47,16 @@ struct Options {
     sidecar: Vec<Raw>,
     /// stay in the caller's session: terminal and job control
     #[argh(switch)]
-    keep_session: bool,
+    keep_session: u8,
     /// keep running when the parent process dies
     #[argh(switch)]
-    outlive_parent: bool,
+    outlive_parent: u8,
     /// run PROGRAM itself as PID 1, without srt-init
     #[argh(switch, long = "as-pid-1")]
-    as_pid_1: bool,
+    as_pid_1: u8,
     /// wait for every process inside, not for PROGRAM alone
     #[argh(switch)]
-    wait_all: bool,
+    wait_all: u8,
     /// seconds from SIGTERM to SIGKILL, fractions allowed (default 10; 0: never)
     #[argh(option, arg_name = "SECONDS")]
     kill_after: Option<Seconds>,
@@ -68,7 +68,7 @@ struct Options {
     placeholder: Vec<Raw>,
     /// try what the tools need on this host, say what is missing and the remedy; runs no PROGRAM
     #[argh(switch)]
-    check: bool,
+    check: u8,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
     status_fd: Option<RawFd>,
@@ -194,7 +194,16 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         return Err(args::missing_separator(tool));
     }
     let options: Options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
-    if options.check {
+    args::at_most_once(&[
+        ("--allow-userns", options.allow_userns),
+        ("--keep-admin", options.keep_admin),
+        ("--keep-session", options.keep_session),
+        ("--outlive-parent", options.outlive_parent),
+        ("--as-pid-1", options.as_pid_1),
+        ("--wait-all", options.wait_all),
+        ("--check", options.check),
+    ])?;
+    if options.check != 0 {
         let words = if options.status_fd.is_some() { 3 } else { 1 };
         if line.program.is_some() || line.options.len() != words {
             return Err(Error::usage("--check goes with --status-fd alone: it runs no PROGRAM"));
@@ -206,14 +215,14 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         uid: id("--uid", options.uid)?,
         gid: id("--gid", options.gid)?,
         hostname: options.hostname.map(|Raw(name)| hostname(name)).transpose()?,
-        allow_userns: options.allow_userns,
-        keep_admin: options.keep_admin,
+        allow_userns: options.allow_userns != 0,
+        keep_admin: options.keep_admin != 0,
         relays: options.relay.iter().map(relay).collect::<Result<_>>()?,
         publish: options.publish.iter().map(publish).collect::<Result<_>>()?,
         sidecars: options.sidecar.into_iter().map(sidecar).collect::<Result<_>>()?,
-        session: if options.keep_session { Session::Keep } else { Session::New },
-        outlive_parent: options.outlive_parent,
-        pid1: match (options.as_pid_1, options.wait_all) {
+        session: if options.keep_session != 0 { Session::Keep } else { Session::New },
+        outlive_parent: options.outlive_parent != 0,
+        pid1: match (options.as_pid_1 != 0, options.wait_all != 0) {
             (false, false) => Pid1::Init,
             (false, true) => Pid1::InitWaitsForAll,
             (true, false) => Pid1::Command,
@@ -311,8 +320,9 @@ fn link<'a>(
     mut parts: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Link> {
     let text = format!("{option} {}", value.display());
-    match (parts.next().and_then(args::decimal), parts.next()) {
-        (Some(port), Some(socket)) if port != 0 && !socket.is_empty() => {
+    let port = parts.next().and_then(|port| std::str::from_utf8(port).ok());
+    match (port.and_then(|port| tcp_address::parse_port(port).ok()), parts.next()) {
+        (Some(port), Some(socket)) if !socket.is_empty() => {
             Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })
         }
         _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),

@@ -47,7 +47,7 @@ struct Words {
     idle_timeout: Seconds,
     /// go on when the process that started it ends
     #[argh(switch)]
-    outlive_parent: bool,
+    outlive_parent: u8,
     /// print the version
     #[argh(switch)]
     #[allow(dead_code)] // Asked for before argh reads anything; here for --help.
@@ -103,6 +103,7 @@ impl Options {
     /// A usage error that names the option or address and what was expected.
     pub fn parse(words: &[OsString]) -> Result<Self> {
         let line: Words = args::parse("srt-relay", words)?;
+        args::at_most_once(&[("--outlive-parent", line.outlive_parent)])?;
         let addresses =
             line.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
         let (pairs, rest) = addresses.as_chunks::<2>();
@@ -124,7 +125,7 @@ impl Options {
             status_fd: line.status_fd,
             report_fd: line.report_fd,
             lifetime_fds: line.lifetime_fd,
-            outlive_parent: line.outlive_parent,
+            outlive_parent: line.outlive_parent != 0,
             limits: Limits { connections, connect: line.connect_timeout.0, idle: line.idle_timeout.0 },
         };
         options.each_descriptor_has_one_use()?;

@@ -108,9 +108,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let mut rules = rules::select(&options.allow, &options.deny)?;
     let Options { read, write, unix, connect_tcp, .. } = options;
     let landlock = Wanted { mounts: options.landlock != 0, read, write, unix, connect_tcp };
-    if options.landlock > 1 {
-        return Err(Error::usage("--landlock: expected once"));
-    }
+    args::at_most_once(&[("--landlock", options.landlock)])?;
     if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
             "--landlock gives the rights that the mounts give: leave out --read and --write",
