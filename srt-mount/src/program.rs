@@ -158,8 +158,12 @@ pub fn enter_directory(directory: PathBuf, required: bool) -> Result<PathBuf> {
 
 /// One line where the command starts in another directory than its caller's.
 pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], directory: &Path) {
-    if let Some(first) = own.first().filter(|_| !own.iter().any(|own| own == directory)) {
-        let (own, directory) = (first.display(), directory.display());
-        tool.warn(&Error::failed(format!("{own} is not in the new root: PROGRAM starts in {directory}")));
+    if own.iter().any(|own| own == directory) {
+        return;
     }
+    let why = match own.first() {
+        Some(own) => format!("{} is not in the new root", own.display()),
+        None => "the working directory is not there any more".to_owned(),
+    };
+    tool.warn(&Error::failed(format!("{why}: PROGRAM starts in {}", directory.display())));
 }

@@ -273,9 +273,10 @@ fn path_of(fd: RawFd) -> io::Result<PathBuf> {
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::system(format!("cannot open {}", path.display()), error)
-        .path(path)
-        .hint_for(libc::EMFILE, "every source takes a descriptor: raise the hard limit (ulimit -Hn)")
+    Error::system(format!("cannot open {}", path.display()), error).path(path).hint_for(
+        libc::EMFILE,
+        "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)",
+    )
 }
 
 /// Every source is a descriptor until it is mounted. The caller's limit comes back, for the exec to restore.
