@@ -154,7 +154,8 @@ pub fn help<T: FromArgs>(tool: &str) -> String {
 fn complaint(output: &str) -> Error {
     let text = decode(output).to_string_lossy().into_owned();
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some(word) = words.strip_prefix("Unrecognized argument: ") {
+    if let Some(word) = words.strip_prefix("Unrecognized argument:").map(str::trim_start) {
+        let word = if word.is_empty() { "an empty word" } else { word };
         let what = if word.starts_with('-') { ": unknown option" } else { UNEXPECTED };
         return Error { hint: form_of(OsStr::new(word)), ..Error::usage(format!("{word}{what}")) };
     }
@@ -300,6 +301,7 @@ mod tests {
         assert_eq!(of(&["--number"]).message, "--number: expected a value");
         assert_eq!(of(&["--number", "1", "--number", "2"]).message, "--number 2: given twice");
         assert_eq!(of(&["x"]).message, "x: unexpected argument");
+        assert_eq!(of(&[""]).message, "an empty word: unexpected argument");
         assert_eq!(of(&["-h"]).hint.as_deref(), Some("long options only: see --help"));
     }
 }
