@@ -154,7 +154,10 @@ impl<'a> Host<'a> {
         }
         let path = path_of(fd).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
         let found = c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0));
-        let found = found.map_err(|error| cannot_open(&path, &error))?;
+        let found = found.map_err(|error| {
+            let hint = "what has no path in this mount namespace cannot be mounted: a pipe, a socket, a file that was removed";
+            cannot_open(&path, &error).hint_for(libc::ENOENT, hint)
+        })?;
         if statx(&found, c"").context(|| "statx")?.id != wanted.id {
             let text = format!("{} is not the file that descriptor {fd} is open on", path.display());
             return Err(Error::failed(text).path(path));
