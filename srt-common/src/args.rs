@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use argh::FromArgs;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
@@ -34,8 +35,9 @@ impl CommandLine {
 
     /// An error about the options, with a hint if they may be none: `--` is missing, or missing in front of a stage.
     pub fn explain(&self, tool: &str, error: Error) -> Error {
-        let missing =
-            self.program.is_none() || self.options.iter().any(|word| word.as_bytes().starts_with(b"srt-"));
+        let is_program = error.message.ends_with(UNEXPECTED);
+        let stage = |word: &OsString| word.as_bytes().starts_with(b"srt-");
+        let missing = self.program.is_none() || is_program || self.options.iter().any(stage);
         if missing && error.hint.is_none() { error.hint(form(tool)) } else { error }
     }
 
@@ -56,6 +58,9 @@ impl CommandLine {
 pub fn missing_separator(tool: &str) -> Error {
     Error::usage("missing -- before PROGRAM").hint(form(tool))
 }
+
+/// Where PROGRAM stands before `--`, a word that is no option.
+const UNEXPECTED: &str = ": unexpected argument";
 
 fn form(tool: &str) -> String {
     format!("write {tool} [options] -- PROGRAM [args...]; what follows -- goes through untouched")
@@ -123,11 +128,26 @@ impl FromStr for Seconds {
 pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<T> {
     let words: Vec<String> = options.iter().map(encode).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    T::from_args(&[tool], &words).map_err(|exit| match exit.status {
-        Ok(()) => Error::usage("--help: expected it first, or without -- PROGRAM"),
-        Err(()) => complaint(&exit.output),
-    })
+    let parse = |words: &[&str]| {
+        T::from_args(&[tool], words).map_err(|exit| match exit.status {
+            Ok(()) => Error::usage("--help: expected it first, or without -- PROGRAM"),
+            Err(()) => complaint(&exit.output),
+        })
+    };
+    let parsed = parse(&words)?;
+    // argh refuses an option that is given twice, but no switch.
+    let is_switch = |word: &str| parse(&[word]).err().is_none_or(|error| !error.message.ends_with(NO_VALUE));
+    let mut seen = BTreeSet::new();
+    let again: BTreeSet<_> =
+        words.iter().filter(|word| word.starts_with("--") && !seen.insert(**word)).collect();
+    match again.into_iter().find(|word| is_switch(word)) {
+        Some(switch) => Err(Error::usage(format!("{switch}: given twice"))),
+        None => Ok(parsed),
+    }
 }
+
+/// An option's last word is the option itself.
+const NO_VALUE: &str = ": expected a value";
 
 /// The text of `--help` of an argh struct.
 pub fn help<T: FromArgs>(tool: &str) -> String {
@@ -139,16 +159,29 @@ pub fn help<T: FromArgs>(tool: &str) -> String {
 fn complaint(output: &str) -> Error {
     let text = decode(output).to_string_lossy().into_owned();
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some(word) = words.strip_prefix("Unrecognized argument: ") {
-        let error = Error::usage(format!("{word}: unknown option"));
-        return Error { hint: form_of(OsStr::new(word)), ..error };
+    if let Some(word) = words.strip_prefix("Unrecognized argument:").map(str::trim_start) {
+        let word = if word.is_empty() { "an empty word" } else { word };
+        let what = if word.starts_with('-') { ": unknown option" } else { UNEXPECTED };
+        return Error { hint: form_of(OsStr::new(word)), ..Error::usage(format!("{word}{what}")) };
+    }
+    if let Some(option) = words.strip_prefix("No value provided for option '") {
+        return Error::usage(format!("{}{NO_VALUE}", option.trim_end_matches(['.', '\''])));
+    }
+    if words.starts_with("Required ") {
+        let [positional, options] = ["Required positional arguments", "Required options"];
+        let names = words.replace(positional, "").replace(options, "").replace("not provided:", "");
+        return Error::usage(format!("expected {}", names.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
     if let Some((option, rest)) =
         words.strip_prefix("Error parsing option '").and_then(|rest| rest.split_once("' with value '"))
         && let Some((value, why)) = rest.rsplit_once("': ")
     {
         let number = ["digit", "integer", "number too", "float"].iter().any(|word| why.contains(word));
-        let why = if number { "expected a number" } else { why };
+        let why = match why {
+            "duplicate values provided" => "given twice",
+            _ if number => "expected a number",
+            why => why,
+        };
         return Error::usage(format!("{option} {value}: {why}"));
     }
     let mut chars = words.chars();
@@ -270,6 +303,10 @@ mod tests {
         assert_eq!(of(&["--number", "70000"]).message, "--number 70000: expected a number");
         assert_eq!(of(&["--number=7"]).message, "--number=7: unknown option");
         assert_eq!(of(&["--number=7"]).hint.as_deref(), Some("write --number 7: two words, without ="));
+        assert_eq!(of(&["--number"]).message, "--number: expected a value");
+        assert_eq!(of(&["--number", "1", "--number", "2"]).message, "--number 2: given twice");
+        assert_eq!(of(&["x"]).message, "x: unexpected argument");
+        assert_eq!(of(&[""]).message, "an empty word: unexpected argument");
         assert_eq!(of(&["-h"]).hint.as_deref(), Some("long options only: see --help"));
     }
 }

@@ -56,6 +56,8 @@ impl Error {
                 "the kernel does not know a system call that Linux 5.12 has: is it older or built without it, or does \
                  a seccomp filter (a container's profile) hide it?",
             ),
+            Some(libc::EMFILE) => failed.hint("RLIMIT_NOFILE allows no more descriptors: raise it (ulimit -n)"),
+            Some(libc::ENFILE) => failed.hint("the sysctl fs.file-max allows no more open files on this host"),
             _ => failed,
         }
     }

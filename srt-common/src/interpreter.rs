@@ -12,6 +12,10 @@ pub fn missing(path: &Path) -> Option<String> {
     let mut path = path.to_path_buf();
     // fs/exec.c exec_binprm() goes no deeper.
     for _ in 0..5 {
+        if let Some(target) = missing_target(&path) {
+            let (path, target) = (path.display(), target.display());
+            return Some(format!("{path} is a symbolic link to {target}, which is not there"));
+        }
         // What is no file could have no end.
         let file = fs::metadata(&path).is_ok_and(|meta| meta.is_file()).then(|| File::open(&path))?.ok()?;
         let mut head = [0; 4096];
@@ -33,6 +37,22 @@ pub fn missing(path: &Path) -> Option<String> {
         path = interpreter;
     }
     None
+}
+
+/// What is missing at the end of the symbolic links that begin at `path`, as the last of them says.
+fn missing_target(path: &Path) -> Option<PathBuf> {
+    let mut path = path.to_path_buf();
+    let mut links = 0;
+    while let Ok(target) = fs::read_link(&path) {
+        path = path.with_file_name(target);
+        links += 1;
+        // path_resolution(7): MAXSYMLINKS.
+        if links > 40 {
+            return None;
+        }
+    }
+    let is_missing = fs::symlink_metadata(&path).is_err_and(|error| error.kind() == NotFound);
+    (is_missing && links > 0).then_some(path)
 }
 
 #[derive(Debug, PartialEq, Eq)]

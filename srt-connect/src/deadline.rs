@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 /// One moment for the whole way to the tunnel, so that no number of small steps stretches it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    seconds: u32,
+    limit: Duration,
     end: Option<Instant>,
 }
 
 impl Deadline {
-    /// So many seconds from now; 0 is never.
-    pub fn after(seconds: u32) -> Self {
-        let limit = Duration::from_secs(seconds.into());
-        Self { seconds, end: (seconds > 0).then(|| Instant::now() + limit) }
+    /// So much time from now; `None` is never.
+    pub fn after(limit: Option<Duration>) -> Self {
+        Self { limit: limit.unwrap_or_default(), end: limit.map(|limit| Instant::now() + limit) }
     }
 
     /// The same, or so much time from now if that is sooner.
@@ -38,7 +37,12 @@ impl Deadline {
 
     /// The error of one who waited in vain.
     pub fn missed(self) -> Error {
-        Error::failed(format!("not done within {} s", self.seconds)).hint("--timeout S sets another limit")
+        let fraction = match self.limit.subsec_millis() {
+            0 => String::new(),
+            millis => format!(".{millis:03}"),
+        };
+        Error::failed(format!("not done within {}{fraction} s", self.limit.as_secs()))
+            .hint("--timeout S sets another limit")
     }
 
     /// Waits until poll(2) reports `events` on `fd`, or an error or hangup there.

@@ -5,7 +5,7 @@ use crate::handshake::{Handshake, Step};
 use crate::proxy::Address;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{fcntl_setfl, read};
-use srt_common::sys::file::{CWD, openat};
+use srt_common::sys::file::{CWD, openat, statx};
 use srt_common::sys::socket::{self, SocketAddress, send, setsockopt, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::ffi::OsStr;
@@ -55,10 +55,10 @@ pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Dead
 fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
     // Held until the connection stands: what a path through it leads to.
     let mut long = None;
-    let address = match address {
+    let to = match address {
         Address::Tcp(address) => SocketAddress::tcp(*address),
         Address::Unix(path) => match SocketAddress::unix(path) {
-            Some(address) => address,
+            Some(short) => short,
             None => {
                 let path = c_path(OsStr::from_bytes(path)).context(|| "cannot connect")?;
                 let pin = openat(&CWD, &path, libc::O_PATH, 0).context(|| "cannot connect")?;
@@ -66,7 +66,7 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
             }
         },
     };
-    let socket = socket(address.family(), libc::SOCK_STREAM).context(|| "socket")?;
+    let socket = socket(to.family(), libc::SOCK_STREAM).context(|| "socket")?;
     if let Some(limit) = deadline.left()? {
         // socket(7): connect(2) heeds the send timeout, for every family. A zero would be no limit.
         let limit =
@@ -74,16 +74,24 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
         setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
     }
     loop {
-        match socket::connect(&socket, &address) {
+        match socket::connect(&socket, &to) {
             // signal(7): stopping and continuing the process interrupts it. Called again, it goes on waiting.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // SO_SNDTIMEO has run out: what TCP says, and a Unix socket.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)) => {
                 return Err(deadline.missed());
             }
+            // Of what is no socket connect(2) says that nobody listens, or nobody may write.
+            Err(_) if names_no_socket(address) => return Err(Error::failed("cannot connect: not a socket")),
             result => return result.context(|| "cannot connect").map(|()| socket),
         }
     }
+}
+
+fn names_no_socket(address: &Address) -> bool {
+    let Address::Unix(path) = address else { return false };
+    let opened = c_path(OsStr::from_bytes(path)).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
+    opened.and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
 }
 
 /// For a connected socket: it does not block from here on.

@@ -33,6 +33,8 @@ pub trait Handshake {
 /// Foreign bytes for a message, `most` of them: printable ASCII alone, nothing that a terminal would obey or show in
 /// another order.
 pub fn readable(bytes: &[u8], most: usize) -> String {
-    let shown = bytes.iter().filter(|byte| !byte.is_ascii_control()).take(most);
-    shown.map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()
+    // A tab stands between words.
+    let shown = bytes.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte });
+    let shown = shown.filter(|byte| !byte.is_ascii_control()).take(most);
+    shown.map(|byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()
 }

@@ -14,6 +14,9 @@ pub const BODY_LIMIT: usize = 1024;
 /// What an answer begins with, and a digit.
 const VERSION: &[u8] = b"HTTP/1.";
 
+/// What a body of chunks ends with, if it has no trailer fields.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// One CONNECT.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -33,9 +36,12 @@ struct Refusal {
     status_line: String,
     /// Proxy-Authenticate: the schemes that it offers.
     schemes: Vec<String>,
-    /// X-Proxy-Error.
-    header: String,
-    plain_text: bool,
+    /// What header fields say of it.
+    reasons: Vec<String>,
+    /// Whether the body is text for people. `None`: it has no type.
+    text: Option<bool>,
+    /// It comes in chunks (RFC 9112, 7.1).
+    chunked: bool,
     /// How much of the body is awaited.
     length: usize,
     /// `None`: the head is under way.
@@ -101,13 +107,20 @@ impl Refusal {
         let (name, value) = field.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         match name.to_ascii_lowercase().as_slice() {
-            b"x-proxy-error" => self.header = readable(value, 100),
-            b"content-type" => self.plain_text = value.to_ascii_lowercase().starts_with(b"text/plain"),
+            // Of many proxies, of Squid, and of RFC 9209.
+            b"x-proxy-error" | b"x-squid-error" | b"proxy-status" if self.reasons.len() < 3 => {
+                self.reasons.push(readable(value, 100));
+            }
+            b"content-type" => {
+                let kind = value.to_ascii_lowercase();
+                let known: [&[u8]; 3] = [b"text/plain", b"application/json", b"application/problem+json"];
+                self.text = Some(known.iter().any(|known| kind.starts_with(known)));
+            }
             b"content-length" => {
                 let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                self.length = length.unwrap_or(BODY_LIMIT).min(BODY_LIMIT);
+                self.length = length.filter(|_| !self.chunked).unwrap_or(BODY_LIMIT).min(BODY_LIMIT);
             }
-            b"transfer-encoding" => self.length = 0,
+            b"transfer-encoding" => (self.chunked, self.length) = (true, BODY_LIMIT),
             b"proxy-authenticate" if self.schemes.len() < 5 => self.schemes.extend(schemes(value)),
             _ => {}
         }
@@ -115,15 +128,24 @@ impl Refusal {
 
     /// No more is of interest.
     fn is_complete(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.len() >= self.length || !self.plain_text)
+        let ended = |body: &[u8]| body.len() >= self.length || self.chunked && body.ends_with(LAST_CHUNK);
+        self.body.as_ref().is_some_and(|body| ended(body) || self.text == Some(false))
+    }
+
+    /// The first line of the body, if that is text.
+    fn first_line(&self) -> Option<String> {
+        let body = self.body.as_deref().filter(|_| self.text != Some(false))?;
+        let body = if self.chunked { without_chunks(body) } else { body.to_vec() };
+        let lines = body.split(|&byte| byte == b'\n').map(|line| readable(line, 100));
+        let first = lines.into_iter().find(|line| !line.trim().is_empty());
+        // What does not say what it is may be HTML.
+        first.filter(|line| self.text.is_some() || !line.trim().starts_with('<'))
     }
 
     fn error(&self, code: u16, authorized: bool) -> Error {
-        let body = self.body.iter().flat_map(|body| body.split(|&byte| byte == b'\n'));
-        let body =
-            body.map(|line| readable(line, 100)).find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let parts = [&self.status_line, &self.header, &body].map(|part| part.trim());
-        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let parts = [&self.status_line].into_iter().chain(&self.reasons).cloned().chain(self.first_line());
+        let parts: Vec<_> =
+            parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
         let offer = readable(self.schemes.join(", ").as_bytes(), 60);
         let basic = self.schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
         let offers = if offer.is_empty() { String::new() } else { format!("; it offers {offer}") };
@@ -185,6 +207,21 @@ impl Handshake for Exchange {
 fn not_http(line: &[u8]) -> Error {
     Error::failed(format!("the answer is not HTTP/1: {:?}", readable(line, 200)))
         .hint("a SOCKS5 proxy is socks5h://IP:PORT")
+}
+
+/// What chunks hold (RFC 9112, 7.1); where one is wrong or cut short, what came before.
+fn without_chunks(mut chunks: &[u8]) -> Vec<u8> {
+    let mut data = vec![];
+    while let Some(end) = chunks.iter().position(|&byte| byte == b'\n') {
+        let (line, rest) = chunks.split_at(end + 1);
+        let digits = line.split(|byte| !byte.is_ascii_hexdigit()).next().unwrap_or_default();
+        let size = std::str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+        let Some(size @ 1..) = size else { break };
+        let (chunk, rest) = rest.split_at(size.min(rest.len()));
+        data.extend(chunk);
+        chunks = rest.strip_prefix(b"\r\n").or(rest.strip_prefix(b"\n")).unwrap_or_default();
+    }
+    data
 }
 
 /// The authentication schemes of a list of challenges (RFC 9110, 11.6.1): the first word of each part that has no `=`

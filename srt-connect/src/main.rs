@@ -23,7 +23,7 @@ srt_common::main!(
 fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = options::parse(&line.options)?;
     tool::require_kernel()?;
-    let deadline = Deadline::after(options.timeout);
+    let deadline = Deadline::after(options.timeout.0);
 
     // 1. Everything that the caller wrote is found good before the proxy sees so much as a connection: a line break
     //    in HOST would be a second request, in the caller's name, to whatever the proxy can reach.

@@ -2,10 +2,11 @@
 
 use argh::FromArgs;
 use srt_common::Result;
-use srt_common::args::{self, Raw};
+use srt_common::args::{self, Raw, Seconds};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 /// The tool's name.
 pub const NAME: &str = "srt-connect";
@@ -32,8 +33,8 @@ pub struct Options {
     #[argh(option, arg_name = "PROXY")]
     pub proxy: Raw,
     /// seconds until the proxy must have made the connection (30; 0: no limit)
-    #[argh(option, arg_name = "S", default = "30")]
-    pub timeout: u32,
+    #[argh(option, arg_name = "S", default = "Seconds(Some(Duration::from_secs(30)))")]
+    pub timeout: Seconds,
     /// descriptor to read USER:PASSWORD from, to its end
     #[argh(option, arg_name = "N")]
     pub auth_fd: Option<RawFd>,

@@ -182,9 +182,11 @@ fn the_proxys_reason_is_told_and_is_short() {
     );
     // No text, no reason.
     for (kind, body) in [
-        ("Content-Type: text/html", "<h1>"),
-        ("Content-Type: text/plain\r\nTransfer-Encoding: chunked", "5\r\nabcde"),
-        ("A: b", "text"),
+        ("Content-Type: text/html", "text"),
+        ("A: b", "\n <!DOCTYPE html>\ntext"),
+        ("Content-Type: text/plain\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ("Content-Type: text/plain\r\nTransfer-Encoding: chunked", "text\r\n"),
+        ("Content-Type: text/plain\r\nTransfer-Encoding: chunked", "ffffffffffffffffff\r\ntext"),
     ] {
         let answer = format!("HTTP/1.1 403 No\r\n{kind}\r\n\r\n{body}");
         refused(answer.as_bytes(), "refused: HTTP/1.1 403 No");
@@ -194,6 +196,36 @@ fn the_proxys_reason_is_told_and_is_short() {
     // What would be a reason is not one in an answer that opens the tunnel.
     let ok = b"HTTP/1.1 200 OK\r\nX-Proxy-Error: none\r\nContent-Type: text/plain\r\n\r\nhello";
     assert_eq!(http(ok).verdict, Ok(Some(ok.len() - 5)));
+}
+
+#[test]
+fn the_reason_is_told_in_whatever_form_a_proxy_gives_it() {
+    const CHUNKED: &str = "Content-Type: text/plain; charset=utf-8\r\nTransfer-Encoding: chunked";
+    for (fields, body) in [
+        (CHUNKED, "9\r\nnot on th\r\n6;a=b\r\ne list\r\n0\r\n\r\n"),
+        (CHUNKED, "F\nnot on the list\n0\n\n"),
+        // Cut short, and with a length that does not count then (RFC 9112, 6.3).
+        (CHUNKED, "ff\r\nnot on the list"),
+        (
+            &format!("Content-Length: 3\r\n{CHUNKED}\r\nContent-Length: 3"),
+            "f\r\nnot on the list\r\n0\r\n\r\n",
+        ),
+        ("A: b", "not on the list"),
+        ("Content-Type: Application/JSON", "not on the list"),
+        ("content-type: application/problem+json; charset=utf-8", "\n\nnot on the list\n"),
+        ("Content-Type: text/plain", "not\ton the list"),
+        ("Content-Length: 0\r\nX-Squid-Error: not on the list", ""),
+        ("Content-Length: 0\r\nproxy-status:not on the list", ""),
+    ] {
+        let answer = format!("HTTP/1.1 403 No\r\n{fields}\r\n\r\n{body}");
+        refused(answer.as_bytes(), "refused: HTTP/1.1 403 No: not on the list");
+    }
+    let two = "HTTP/1.1 403 No\r\nProxy-Status: a; error=b\r\nX-Proxy-Error: c\r\nContent-Length: 0\r\n\r\n";
+    refused(two.as_bytes(), "refused: HTTP/1.1 403 No: a; error=b: c");
+    // Neither more fields nor more text make it longer.
+    let many =
+        [b"HTTP/1.1 403 No\r\n", &b"X-Proxy-Error: x\r\n".repeat(1000)[..], b"\r\n", &[b'y'; 2000]].concat();
+    assert!(http(&many).verdict.expect_err("refused").len() < 300);
 }
 
 #[test]

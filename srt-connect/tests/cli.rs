@@ -29,13 +29,15 @@ both! {
             (vec![], "--proxy"),
             (vec!["example.org", "22"], "--proxy"),
             (vec!["--proxy"], "--proxy"),
-            (vec!["--proxy", "http://127.0.0.1:1"], "HOST"),
-            ([&good[..], &["example.org"]].concat(), "PORT"),
-            ([&good[..], &["example.org", "22", "23"]].concat(), "23"),
+            (vec!["--proxy"], "--proxy: expected a value"),
+            (vec![], "expected HOST PORT --proxy"),
+            (vec!["--proxy", "http://127.0.0.1:1"], "expected HOST PORT"),
+            ([&good[..], &["example.org"]].concat(), "expected PORT"),
+            ([&good[..], &["example.org", "22", "23"]].concat(), "23: unexpected argument"),
             ([&good[..], &good[..], &["example.org", "22"]].concat(), "--proxy"),
             ([&good[..], &["--nope", "example.org", "22"]].concat(), "--nope"),
             ([&good[..], &["--timeout", "x", "example.org", "22"]].concat(), "--timeout"),
-            ([&good[..], &["--timeout", "-1", "example.org", "22"]].concat(), "--timeout"),
+            ([&good[..], &["--timeout", "-1", "example.org", "22"]].concat(), "--timeout -1: expected seconds, like 5 or 0.5"),
             ([&good[..], &["--auth-fd", "x", "example.org", "22"]].concat(), "--auth-fd"),
             ([&good[..], &["--auth-fd", "99", "example.org", "22"]].concat(), "--auth-fd 99: expected an open descriptor"),
             ([&good[..], &["--auth-fd", "0", "example.org", "22"]].concat(), "--auth-fd 0: expected an open descriptor from 3 up"),
@@ -149,12 +151,14 @@ both! {
     fn a_descriptor_whose_writer_never_ends_is_left_at_the_time_limit(who) {
         let proxy = Scripted::start(|_| {});
         let (reader, _writer) = std::io::pipe().expect("pipe");
-        let mut command = connect(who, &proxy.url("http"));
-        pass_fd(&mut command, reader.as_raw_fd(), 9);
-        run(command.args(["--auth-fd", "9", "--timeout", "1", "a", "1"]))
-            .code(1)
-            .complains("--auth-fd 9: not done within 1 s")
-            .one_clear_error("srt-connect");
+        for (limit, shown) in [("1", "1 s"), ("0.25", "0.250 s")] {
+            let mut command = connect(who, &proxy.url("http"));
+            pass_fd(&mut command, reader.as_raw_fd(), 9);
+            run(command.args(["--auth-fd", "9", "--timeout", limit, "a", "1"]))
+                .code(1)
+                .complains(&format!("--auth-fd 9: not done within {shown}"))
+                .one_clear_error("srt-connect");
+        }
         assert_eq!(proxy.connections(), 0);
     }
 

@@ -254,7 +254,8 @@ both! {
         drop(UnixListener::bind(scratch.join("dead")).expect("bind"));
         for (path, why) in [
             (scratch.join("nothing"), "No such file or directory"),
-            (file, "Connection refused"),
+            (file, "not a socket"),
+            (scratch.path().to_path_buf(), "not a socket"),
             (scratch.join("dead"), if who == Who::Root { "Connection refused" } else { "Permission denied" }),
         ] {
             let url = format!("socks5h+unix:{}", path.display());

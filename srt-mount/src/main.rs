@@ -58,8 +58,8 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let root = &mut build.root;
 
     // 5. Into it; the old root goes. What srt-ns makes at the same time must be there before PROGRAM runs.
-    let directory = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
-    let origin = program::choose(&program, on_host, root, &directory)?;
+    let chosen = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
+    let origin = program::choose(&program, on_host, root, &chosen)?;
     root.enter()?;
     if !go_on(join)? {
         return Ok(125);
@@ -68,9 +68,9 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
 
     // 6. No capabilities, no_new_privs. Only then the working directory: PROGRAM's own permissions count there.
     privileges::drop_all()?;
-    let directory = program::enter_directory(directory, plan.chdir.is_some())?;
+    let directory = program::enter_directory(&chosen, plan.chdir.is_some())?;
     if plan.chdir.is_none() {
-        program::tell_of_fallback(tool, &own_directory, &directory);
+        program::tell_of_fallback(tool, &own_directory, &chosen, &directory);
     }
     program.set_env("PWD", directory.as_os_str())?;
 

@@ -232,6 +232,9 @@ impl Parser {
                 self.layers.push(layer.into());
                 return Ok(());
             }
+            ("--placeholders", _) if plan.placeholders => {
+                return Err(Error::usage(format!("{option}: given twice")));
+            }
             ("--placeholders", _) => plan.placeholders = true,
             ("--chdir", [directory]) => once(option, &mut plan.chdir, directory.into())?,
             ("--status-fd", [fd]) => once(option, &mut plan.status_fd, descriptor(fd)?)?,

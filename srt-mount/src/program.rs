@@ -148,27 +148,34 @@ pub fn own_directory(host: &Host) -> Vec<PathBuf> {
     named.into_iter().chain(host.directory.clone()).collect()
 }
 
-/// Goes to `directory`, with the privileges that PROGRAM has. `required`: `--chdir` asked for it. Returns its name: the
-/// one by which it was chosen, or where else it has come to.
+/// Goes to `chosen`, with the privileges that PROGRAM has; to `$HOME` or `/` where that is refused, unless `required`: then
+/// `--chdir` asked for it. Returns the name of where it has come to.
 ///
 /// # Errors
 /// It cannot be entered.
-pub fn enter_directory(directory: PathBuf, required: bool) -> Result<PathBuf> {
-    let entered = std::env::set_current_dir(&directory);
+pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
+    let entered = std::env::set_current_dir(chosen);
     if required {
-        entered.context(|| format!("--chdir {}: cannot enter it", directory.display()))?;
-    } else if entered.is_ok() {
-        return Ok(directory);
-    } else {
-        std::env::set_current_dir("/").context(|| "cannot enter /")?;
+        entered.context(|| format!("--chdir {}: cannot enter it", chosen.display()))?;
+        return std::env::current_dir().context(|| "getcwd");
     }
-    std::env::current_dir().context(|| "getcwd")
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let fallback = || home.filter(|home| std::env::set_current_dir(home).is_ok());
+    match entered.is_ok().then(|| chosen.to_owned()).or_else(fallback) {
+        Some(directory) => Ok(directory),
+        None => std::env::set_current_dir("/").context(|| "cannot enter /").map(|()| PathBuf::from("/")),
+    }
 }
 
 /// One line where the command starts in another directory than its caller's.
-pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], directory: &Path) {
-    if let Some(first) = own.first().filter(|_| !own.iter().any(|own| own == directory)) {
-        let (own, directory) = (first.display(), directory.display());
-        tool.warn(&Error::failed(format!("{own} is not in the new root: PROGRAM starts in {directory}")));
+pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], chosen: &Path, directory: &Path) {
+    if own.iter().any(|own| own == directory) {
+        return;
     }
+    let why = match own.first() {
+        Some(_) if own.iter().any(|own| own == chosen) => format!("{} cannot be entered", chosen.display()),
+        Some(own) => format!("{} is not in the new root", own.display()),
+        None => "the working directory is not there any more".to_owned(),
+    };
+    tool.warn(&Error::failed(format!("{why}: PROGRAM starts in {}", directory.display())));
 }

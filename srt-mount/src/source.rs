@@ -154,7 +154,10 @@ impl<'a> Host<'a> {
         }
         let path = path_of(fd).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
         let found = c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0));
-        let found = found.map_err(|error| cannot_open(&path, &error))?;
+        let found = found.map_err(|error| {
+            let hint = "what has no path in this mount namespace cannot be mounted: a pipe, a socket, a file that was removed";
+            cannot_open(&path, &error).hint_for(libc::ENOENT, hint)
+        })?;
         if statx(&found, c"").context(|| "statx")?.id != wanted.id {
             let text = format!("{} is not the file that descriptor {fd} is open on", path.display());
             return Err(Error::failed(text).path(path));
@@ -273,9 +276,10 @@ fn path_of(fd: RawFd) -> io::Result<PathBuf> {
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::system(format!("cannot open {}", path.display()), error)
-        .path(path)
-        .hint_for(libc::EMFILE, "every source takes a descriptor: raise the hard limit (ulimit -Hn)")
+    Error::system(format!("cannot open {}", path.display()), error).path(path).hint_for(
+        libc::EMFILE,
+        "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)",
+    )
 }
 
 /// Every source is a descriptor until it is mounted. The caller's limit comes back, for the exec to restore.

@@ -137,6 +137,19 @@ both! {
         run(&mut command).code(125).one_clear_error("srt-mount").complains("--bind-fd 7 /w");
     }
 
+    fn a_descriptor_without_a_path_is_told_so(who) {
+        let scratch = who.scratch();
+        let removed = File::open(scratch.file("removed", "")).expect("open");
+        fs::remove_file(scratch.join("removed")).expect("rm");
+        let (reader, _writer) = std::io::pipe().expect("pipe");
+        for fd in [removed.as_raw_fd(), reader.as_raw_fd()] {
+            let mut command = who.command("srt-ns");
+            command.args(words("--keep-fd 7 -- srt-mount --ro-bind / / --tmpfs /tmp --ro-bind-fd 7 /tmp/x -- true"));
+            pass_fd(&mut command, fd, 7);
+            run(&mut command).code(125).hints("srt-mount", "--ro-bind-fd 7 /tmp/x: cannot open", "a file that was removed");
+        }
+    }
+
     fn a_thousand_binds_are_no_problem(who) {
         let options = (0..1000).flat_map(|n| ["--ro-bind".to_owned(), "/etc".to_owned(), format!("/m/{n}/etc")]);
         let options: Vec<String> = options.collect();

@@ -162,5 +162,15 @@ both! {
             .complains("cannot open /etc/passwd: Not a directory");
         sh(who, &["--overlay-src", "/etc", "--overlay", up, "/dev/shm", "/o"], "true").code(125).one_clear_error("srt-mount");
         sh(who, &["--overlay-src", "/", "--overlay", up, work, "/o"], "true").code(125).one_clear_error("srt-mount");
+        let below = scratch.dir("up/work");
+        let below = below.to_str().expect("text");
+        for (options, hint) in [
+            (&["--overlay-src", up, "--overlay", up, work, "/o"][..], "may be another of them, or lie in one"),
+            (&["--overlay-src", up, "--overlay-src", up, "--ro-overlay", "/o"], "may be another of them, or lie in one"),
+            (&["--overlay-src", "/etc", "--overlay", up, below, "/o"], "neither below the other"),
+            (&["--overlay-src", "/proc/self", "--tmp-overlay", "/o"], "on a procfs"),
+        ] {
+            sh(who, options, "true").code(125).hints("srt-mount", "cannot make an overlay", hint);
+        }
     }
 }

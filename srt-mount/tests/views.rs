@@ -175,6 +175,20 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         let ran = start(&["--bind", &name, &name], "/etc");
         let real = format!("{}/real/proj", scratch.text());
         assert_eq!(ran.ok().says("/\n/").err, format!("srt-mount: {real} is not in the new root: PROGRAM starts in /\n"));
+        // One that PROGRAM may not enter, as root's when it stands in a user's private directory.
+        for (home, directory) in [("/etc", "/etc"), ("/etc/passwd", "/"), ("", "/"), ("etc", "/")] {
+            let mut command = mount(who, common::SYSTEM.iter().chain(&["--perms", "0", "--dir", real.as_str()]));
+            command.args(["--", "/bin/pwd"]).current_dir(&real).env("PWD", &real).env("HOME", home);
+            let line = format!("srt-mount: {real} cannot be entered: PROGRAM starts in {directory}\n");
+            assert_eq!(run(&mut command).ok().says(directory).err, line);
+        }
+        // One that was removed has no name.
+        scratch.dir("gone");
+        let mut command = who.command("sh");
+        command.args(["-c", &format!("cd {0}/gone && rmdir {0}/gone && exec \"$@\"", scratch.text()), "sh", "unshare", "-Ur"]);
+        command.arg(srt_tests::tool("srt-mount")).args(common::SYSTEM).args(["--", "/bin/pwd"]);
+        let line = "srt-mount: the working directory is not there any more: PROGRAM starts in /\n";
+        assert_eq!(run(&mut command).ok().says("/").err, line);
         // By a name with a link in it, where that leads there inside, too.
         let ran = start(&["--ro-bind", scratch.text(), scratch.text()], &name);
         assert_eq!((ran.ok().says(&format!("{name}\n{real}")).err.as_str(), ran.code), ("", Some(0)));

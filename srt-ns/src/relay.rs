@@ -54,7 +54,7 @@ impl HostSide {
         let program =
             c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0)).map_err(|error| {
                 Error::system(format!("cannot open {}", path.display()), &error)
-                    .hint("--relay and --publish need srt-relay beside srt-ns")
+                    .hint_for(libc::ENOENT, "--relay and --publish need srt-relay beside srt-ns")
             })?;
         let pins = plan.relays.iter().map(pin).collect::<Result<_>>()?;
         let mut host = Self { pins, listeners: vec![], published: vec![], program };

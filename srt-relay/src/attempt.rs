@@ -25,6 +25,8 @@ pub struct Attempt {
     pub target: Rc<Target>,
     /// Which of the target's addresses is tried.
     pub address: usize,
+    /// It has accepted, and has reset the connection since.
+    pub reset: bool,
 }
 
 impl Attempt {
@@ -52,11 +54,16 @@ impl Attempt {
         }
     }
 
-    fn step(&self) -> io::Result<()> {
+    fn step(&mut self) -> io::Result<()> {
         match self.target.addresses.get(self.address) {
             Some(address) if !self.in_progress => connect(&self.socket, address),
             _ => match getsockopt(&self.socket, libc::SO_ERROR)? {
                 0 => Ok(()),
+                // Only a connection that stood ends so: tcp_reset() in net/ipv4/tcp_input.c. What came before can be read.
+                code @ (libc::ECONNRESET | libc::EPIPE) => {
+                    self.reset = code == libc::ECONNRESET;
+                    Ok(())
+                }
                 code => Err(io::Error::from_raw_os_error(code)),
             },
         }

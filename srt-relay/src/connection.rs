@@ -80,7 +80,7 @@ pub struct Peer {
     writable: bool,
     /// Reported as hung up or in error.
     gone: bool,
-    /// A write has met its reset.
+    /// A write has met its reset, or who connected to it.
     reset: bool,
     /// Its bytes are in pages that splice(2) can move: a TCP socket's.
     splices: bool,
@@ -273,6 +273,12 @@ impl Connection {
         if let Some(end) = self.ends.get_mut(end) {
             end.note(events);
         }
+    }
+
+    /// Takes note of a reset that the kernel has told already, and will not tell again.
+    pub fn target_has_reset(&mut self, reset: bool) {
+        let [_, target] = &mut self.ends;
+        target.reset = reset;
     }
 
     /// Moves what can be moved, a bounded amount.

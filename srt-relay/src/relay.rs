@@ -167,6 +167,7 @@ impl<'a> Relay<'a> {
                     in_progress: false,
                     target: Rc::clone(&listener.target),
                     address: 0,
+                    reset: false,
                 };
                 let number = self.next_number;
                 self.next_number += 1;
@@ -258,7 +259,7 @@ impl<'a> Relay<'a> {
 
     fn establish(&mut self, number: u64, events: u32) {
         let Some(Client::Connecting(attempt)) = self.clients.remove(&number) else { return };
-        let Attempt { client, socket, in_progress, .. } = attempt;
+        let Attempt { client, socket, in_progress, reset, .. } = attempt;
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         listener.lost = false;
         let family = listener.target.family();
@@ -273,6 +274,7 @@ impl<'a> Relay<'a> {
         };
         let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, CLIENT_SOCKET, number));
         let mut connection = Connection::new((client, listener.family), (socket, family), self.now);
+        connection.target_has_reset(reset);
         connection.note(1, events);
         if watched.is_err() {
             connection.reset();

@@ -28,7 +28,10 @@ impl Target {
             Endpoint::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
             Endpoint::Unix(path) => {
                 let pin = unix_socket::pin(path).context(|| &name).map_err(|error| {
-                    error.hint("start the program that makes the socket first, and wait for it")
+                    error.hint_for(
+                        libc::ENOENT,
+                        "start the program that makes the socket first, and wait for it",
+                    )
                 })?;
                 (vec![unix_socket::address(&pin).map_err(|error| error.within(&name))?], Some(pin))
             }

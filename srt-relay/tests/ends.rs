@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use srt_tests::{Scratch, Who, both, wait_until};
+use srt_tests::{Scratch, Who, both, has, skip, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -206,6 +206,31 @@ both! {
             relay.stderr() == line.repeat(2)
         });
         assert_eq!(relay.terminate().code(), Some(0));
+    }
+
+    fn a_target_that_accepts_and_resets_at_once_was_connected_to(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let port = free_port();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let to = server.local_addr().expect("address").port();
+        // Between its connect(2) and its next look there is time for all that the server does.
+        let mut command = who.command("strace");
+        command.args(["-qq", "-o", "/dev/null", "-e", "trace=epoll_pwait", "-e", "inject=epoll_pwait:delay_enter=200000"]);
+        command.arg(srt_tests::tool("srt-relay")).args(["--ready-fd", "1"]);
+        command.args([format!("tcp:127.0.0.1:{port}"), format!("tcp:localhost:{to}")]);
+        let relay = Relay::spawn(command, &[]);
+        for answer in [&b""[..], b"answer"] {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let (mut other, _) = server.accept().expect("accept");
+            other.write_all(answer).expect("write");
+            reset(other);
+            let mut told = vec![];
+            let error = client.read_to_end(&mut told).expect_err("a broken stream must not look complete");
+            assert_eq!((error.kind(), told.as_slice()), (ErrorKind::ConnectionReset, answer));
+        }
+        assert_eq!(relay.stderr(), "");
     }
 
     fn a_reset_by_one_side_is_a_reset_for_the_other(who) {

@@ -57,7 +57,7 @@ struct Options {
     load_fd: Vec<RawFd>,
     /// give PROGRAM only the rights to files that its mounts give, so that a read-only mount also stops FIFOs (Landlock)
     #[argh(switch)]
-    landlock: u8,
+    landlock: bool,
     /// let PROGRAM read and execute what is below PATH, and open nothing that no --read or --write names (repeatable)
     #[argh(option, arg_name = "PATH")]
     read: Vec<Raw>,
@@ -72,10 +72,10 @@ struct Options {
     connect_tcp: Vec<u16>,
     /// write the rules' filter to stdout as raw BPF, for --load or bwrap --seccomp, and run nothing
     #[argh(switch)]
-    export: u8,
+    export: bool,
     /// print the rules, their defaults and their system calls
     #[argh(switch)]
-    list: u8,
+    list: bool,
     /// leave descriptor N open for PROGRAM (repeatable)
     #[argh(option, arg_name = "N")]
     keep_fd: Vec<RawFd>,
@@ -107,10 +107,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
     let Options { read, write, unix, connect_tcp, .. } = options;
-    let landlock = Wanted { mounts: options.landlock != 0, read, write, unix, connect_tcp };
-    if options.landlock > 1 {
-        return Err(Error::usage("--landlock: expected once"));
-    }
+    let landlock = Wanted { mounts: options.landlock, read, write, unix, connect_tcp };
     if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
             "--landlock gives the rights that the mounts give: leave out --read and --write",
@@ -125,14 +122,14 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
         rules.push(&rules::NET_BUT_TCP);
     }
     let (alone, request) = match (options.list, options.export) {
-        (0, 0) => {
+        (false, false) => {
             let (loads, keep_fds) = (loads(&line.options), options.keep_fd);
             let program = line.program(tool.name)?;
             return Ok(Request::Run(Plan { rules, landlock, loads, keep_fds, program }));
         }
-        (1, 0) => ("--list", Request::List),
-        (0, 1) => ("--export", Request::Export(rules)),
-        _ => return Err(Error::usage("--list, --export: expected one of them, once")),
+        (true, false) => ("--list", Request::List),
+        (false, true) => ("--export", Request::Export(rules)),
+        _ => return Err(Error::usage("--list, --export: expected one of them")),
     };
     if line.program.is_some() {
         return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));

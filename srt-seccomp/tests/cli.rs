@@ -88,9 +88,9 @@ both! {
             (&["--list", "--", "true"], "--list runs no program"),
             (&["--export", "--load", "f"], "--export cannot be combined with --load or --load-fd"),
             (&["--export", "--load-fd", "0"], "--export cannot be combined with --load or --load-fd"),
-            (&["--list", "--export"], "--list, --export: expected one of them, once"),
+            (&["--list", "--export"], "--list, --export: expected one of them"),
             (&["--export", "--allow", "nope"], "there is no rule"),
-            (&["--export", "--export"], "--list, --export: expected one of them, once"),
+            (&["--export", "--export"], "--export: given twice"),
         ] {
             srt(who, args).code(125).one_clear_error("srt-seccomp").complains(words).says("");
         }
@@ -151,6 +151,18 @@ for family in (socket.AF_UNIX, socket.AF_VSOCK):
             let mut command = who.command("srt-seccomp");
             run(command.args(["--", name]).env("PATH", format!("{}:/usr/bin:/bin", lab.text()))).code(127).hints("srt-seccomp", name, cause);
         }
+        // Links as of update-alternatives(1), whose last one leads nowhere; and one in place of an interpreter.
+        std::os::unix::fs::symlink("/no/such/program", lab.join("alternative")).expect("symlink");
+        std::os::unix::fs::symlink("../".to_owned() + lab.path().file_name().and_then(OsStr::to_str).expect("UTF-8") + "/alternative", lab.join("a-link")).expect("symlink");
+        let by_link = lab.script("by-link", format!("#!{}\n", lab.join("a-link").display()));
+        for (name, cause) in [("a-link", "a-link is a symbolic link to /no/such/program, which is not there"), ("by-link", "by-link is there, but its #! interpreter")] {
+            let path = by_link.with_file_name(name);
+            srt(who, &["--", path.to_str().expect("UTF-8")]).code(127).hints("srt-seccomp", "No such file or directory", cause);
+            let mut command = who.command("srt-seccomp");
+            run(command.args(["--", name]).env("PATH", format!("/usr/bin:{}", lab.text()))).code(127).hints("srt-seccomp", name, cause);
+        }
+        std::os::unix::fs::symlink("circle", lab.join("circle")).expect("symlink");
+        srt(who, &["--", lab.join("circle").to_str().expect("UTF-8")]).code(126).one_clear_error("srt-seccomp");
         let ran = srt(who, &["--", "/no/such/program"]);
         ran.code(127).one_clear_error("srt-seccomp");
         assert_eq!(ran.err.lines().count(), 1, "nothing to add: {ran:#?}");

@@ -426,7 +426,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--connect-tcp", "080"], "--connect-tcp 080: expected a port from 1 to 65535"),
             (&["--connect-tcp", "http"], "--connect-tcp http: expected a port from 1 to 65535"),
             (&["--landlock", "--write", "/"], "--landlock gives the rights that the mounts give"),
-            (&["--landlock", "--landlock"], "--landlock: expected once"),
+            (&["--landlock", "--landlock"], "--landlock: given twice"),
         ] {
             let ran = run(&mut shell(who, work.path(), words, "echo ran"));
             ran.code(125).one_clear_error("srt-seccomp").says("");

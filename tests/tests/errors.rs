@@ -161,6 +161,15 @@ mod srt_ns {
         (&["--share", "uts", "--hostname", "x"], "--hostname needs a uts namespace"),
         (&["--share", "net", "--relay", "1=s"], "--relay and --publish need a net namespace"),
         (&["--share", "net", "--publish", "s=1"], "--relay and --publish need a net namespace"),
+        (&["--keep-session", "--keep-session"], "--keep-session: given twice"),
+        (&["--allow-userns", "--uid", "0", "--allow-userns"], "--allow-userns: given twice"),
+        (&["--keep-admin", "--keep-admin"], "--keep-admin: given twice"),
+        (&["--outlive-parent", "--outlive-parent"], "--outlive-parent: given twice"),
+        (&["--as-pid-1", "--as-pid-1"], "--as-pid-1: given twice"),
+        (&["--wait-all", "--wait-all"], "--wait-all: given twice"),
+        (&["--uid", "0", "--uid", "0"], "--uid 0: given twice"),
+        (&["--uid"], "--uid: expected a value"),
+        (&["--hostname", "x", "env"], "env: unexpected argument"),
         (&["--uid", "-1"], "--uid"),
         (&["--uid", "4294967295"], "--uid 4294967295"),
         (&["--uid", "4294967296"], "--uid"),
@@ -181,6 +190,8 @@ mod srt_ns {
         (&["--relay", "0=socket"], "--relay 0=socket: expected PORT=SOCKET, with a port from 1 to 65535"),
         (&["--relay", "65536=socket"], "from 1 to 65535"),
         (&["--relay", "-1=socket"], "from 1 to 65535"),
+        (&["--relay", "080=socket"], "from 1 to 65535"),
+        (&["--publish", "x=080"], "from 1 to 65535"),
         (&["--relay", "+80=socket"], "from 1 to 65535"),
         (&["--relay", "080=socket"], "from 1 to 65535"),
         (&["--relay", "0x50=socket"], "from 1 to 65535"),
@@ -310,6 +321,7 @@ mod srt_mount {
         (&["--overlay", "/a", "/b", "/x"], "--overlay: expected at least 1"),
         (&["--overlay-src", "/usr", "--ro-overlay", "/x"], "--ro-overlay: expected at least 2"),
         (&["--chdir", "/", "--chdir", "/"], "--chdir: given twice"),
+        (&["--placeholders", "--placeholders"], "--placeholders: given twice"),
         (&["--status-fd", "0", "--status-fd", "0"], "--status-fd: given twice"),
         // Sources.
         (&["--bind", "none", "/x"], "--bind none /x: cannot open none: No such file or directory"),
@@ -633,7 +645,7 @@ mod srt_connect {
                 (&["--proxy", "http://127.0.0.1:1", "a"], "PORT"),
                 (&["--proxy", "http://127.0.0.1:1", "a", "0"], "0"),
                 (&["--proxy", "http://127.0.0.1:1", "", "1"], "HOST"),
-                (&["--timeout", "+5", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout +5: expected a number"),
+                (&["--timeout", "+5", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout +5: expected seconds"),
                 (&["--auth-fd", "+0", "--proxy", "http://127.0.0.1:1", "a", "1"], "--auth-fd +0: expected a number"),
                 (&["--timeout", "99999999999", "--proxy", "http://127.0.0.1:1", "a", "1"], "--timeout"),
             ] {
@@ -642,8 +654,8 @@ mod srt_connect {
             let through = |proxy: &str| [&["--proxy", proxy][..], &to].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
             for (proxy, complaint) in [
                 ("http+unix:none", "No such file or directory"),
-                ("http+unix:file", "Connection refused"),
-                ("socks5h+unix:directory", "Connection refused"),
+                ("http+unix:file", "not a socket"),
+                ("socks5h+unix:directory", "not a socket"),
                 ("http://127.0.0.1:1", "Connection refused"),
             ] {
                 place.refuses("srt-connect", &through(proxy), 1, complaint);

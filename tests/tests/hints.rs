@@ -293,6 +293,11 @@ mod all_tools {
                 failed(&run(who.command(name).args(stages)), name, "srt-seccomp", &form);
                 failed(&run(who.command(name).args(["--keep-fd", "0", "echo", "it ran"])), name, "", &form);
             }
+            // A later one is not the tool's.
+            for name in ["srt-ns", "srt-seccomp"] {
+                let form = format!("write {name} [options] -- PROGRAM");
+                failed(&run(who.command(name).args(["echo", "--", "it ran"])), name, "echo: unexpected argument", &form);
+            }
         }
     }
 
@@ -465,6 +470,29 @@ mod mounts {
             };
             failed(&under("64:64"), "srt-mount", "cannot open /usr: Too many open files", "ulimit -Hn");
             under("64:4096").ok().says("it ran");
+        }
+
+        fn whatever_meets_the_limit_of_descriptors_names_it(who) {
+            let scratch = who.scratch();
+            let (_listener, path) = socket(&scratch);
+            let (relay, publish) = (format!("80={path}"), format!("{}/published=80", scratch.text()));
+            let placeholder = format!("{}/placeholder", scratch.text());
+            let mut refused = 0;
+            for limit in 3..40 {
+                let mut command = who.command("prlimit");
+                command.arg(format!("--nofile={limit}")).arg(tool("srt-ns"));
+                command.args(["--relay", &relay, "--publish", &publish, "--placeholder", &placeholder, "--"]);
+                let ran = run(command.args(["srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--", "true"]));
+                if ran.code == Some(0) {
+                    continue;
+                }
+                refused += 1;
+                ran.code(125);
+                let lines: Vec<_> = ran.err.lines().collect();
+                assert!(lines.iter().any(|line| line.contains(": hint: ") && line.contains("ulimit -")), "{limit}: {ran:#?}");
+                assert!(!ran.err.contains(" fd:") && !ran.err.contains("beside srt-ns"), "{limit}: {ran:#?}");
+            }
+            assert!((8..30).contains(&refused), "{refused}");
         }
 
         fn a_mount_point_that_would_stay_on_the_host_is_refused(who) {
