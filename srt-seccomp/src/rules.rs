@@ -244,6 +244,10 @@ pub const NET_BUT_TCP: Rule = off(
     ],
 );
 
+/// The same where no socket but TCP's is left: no listen(2), which gives a port to a socket that has none
+/// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), and Landlock is asked at bind(2) alone.
+pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
+
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 
 use srt_seccomp::filter::build;
 use srt_seccomp::load::{parse, to_bytes};
-use srt_seccomp::rules::{NET_BUT_TCP, RULES, Rule, select};
+use srt_seccomp::rules::{NET_BUT_TCP, NO_LISTEN, RULES, Rule, select};
 use srt_seccomp::syscalls::*;
 use srt_tests::bpf::{ALLOW, Data, KILL, interpret};
 
@@ -58,7 +58,7 @@ fn the_numbers_of_this_machine_are_those_of_libc() {
             $(assert_eq!(i64::from(number($name, NATIVE)), libc::$name, stringify!($name));)*
         };
     }
-    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
+    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
     #[cfg(target_arch = "x86_64")]
     as_in_libc!(SYS_chmod SYS_mknod SYS_open SYS_creat);
 }
@@ -268,6 +268,17 @@ fn of_the_internet_s_sockets_tcp_s_alone_are_left_where_landlock_knows_the_ports
                     assert_eq!(eval(syscall, args), if bit == 29 { EOPNOTSUPP } else { ALLOW }, "{bit}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn listen_is_refused_by_a_rule_of_its_own() {
+    for (arch, nr) in ARCHES.into_iter().zip([50, 201]) {
+        for args in [[0; 6], [3, 128, 0, 0, 0, 0], [u64::MAX; 6]] {
+            assert_eq!(eval(&[&NO_LISTEN], arch, nr, args), EPERM);
+            assert_eq!(eval(&[&NET_BUT_TCP], arch, nr, args), ALLOW);
+            assert_eq!(eval(&[&NET_BUT_TCP, &NO_LISTEN], arch, nr, args), EPERM);
         }
     }
 }
