@@ -56,7 +56,10 @@ const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
 /// linux/socket.h; libc has them not for every target.
 const AF_RDS: c_int = 21;
+const AF_ISDN: c_int = 34;
 const AF_QIPCRTR: c_int = 42;
+/// The one bit in which the two differ.
+const QIPCRTR_BIT: c_int = AF_ISDN ^ AF_QIPCRTR;
 /// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
 const SOCK_TYPE_MASK: c_int = 0xf;
 /// Without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
@@ -65,6 +68,8 @@ const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACK
 const INET_BIT: c_int = AF_INET ^ AF_INET6;
 const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
+/// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
+const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
 /// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
 const TMPFILE: c_int = 0o20_000_000;
 const SETUID: c_int = libc::S_ISUID as c_int;
@@ -139,13 +144,13 @@ pub const RULES: &[Rule] = &[
     ),
     // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests. AF_QIPCRTR: the way to
     // a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c). So are the addresses
-    // of AF_RDS (net/rds/bind.c).
+    // of AF_RDS (net/rds/bind.c), and the lines of AF_ISDN (drivers/isdn/mISDN/socket.c).
     on(
         "vsock",
         &[
             when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM),
-            when(SYS_socket, "AF_QIPCRTR", &[equal(0, AF_QIPCRTR)], EPERM),
             when(SYS_socket, "AF_RDS", &[equal(0, AF_RDS)], EPERM),
+            when(SYS_socket, "AF_QIPCRTR or AF_ISDN", &[masked(0, !QIPCRTR_BIT, AF_ISDN)], EPERM),
         ],
     ),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
@@ -158,8 +163,18 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
         ],
     ),
-    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them.
-    on("keyring", all!(EPERM: SYS_add_key SYS_request_key SYS_keyctl)),
+    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of an
+    // encrypted file system (Documentation/filesystems/fscrypt.rst) are in one of its own: whoever opens a directory may
+    // take away those that its uid has added, and with them the files of everybody.
+    on(
+        "keyring",
+        &[
+            always(SYS_add_key, EPERM),
+            always(SYS_request_key, EPERM),
+            always(SYS_keyctl, EPERM),
+            when(SYS_ioctl, "FS_IOC_REMOVE_ENCRYPTION_KEY", &[equal(1, REMOVE_KEY)], EPERM),
+        ],
+    ),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
     // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's reaches the caller, too.
     on(

@@ -128,6 +128,7 @@ const REFUSED: &[Refused] = &[
     ("vsock", 41, 198, [40, 1, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [42, 2, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [21, 5, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [34, 2, 0, 0, 0, 0], EPERM),
     ("io-uring", 425, 425, [8, 0, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 426, 426, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 427, 427, [3, 1, 0, 0, 0, 0], ENOSYS),
@@ -142,6 +143,7 @@ const REFUSED: &[Refused] = &[
     ("keyring", 248, 217, [0; 6], EPERM),
     ("keyring", 249, 218, [0; 6], EPERM),
     ("keyring", 250, 219, [0; 6], EPERM),
+    ("keyring", 16, 29, [0, 0xc040_6618, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [2, 1, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [10, 2, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [17, 3, 0, 0, 0, 0], EPERM),
@@ -308,15 +310,21 @@ fn modes_without_setuid_and_setgid_are_left_alone() {
 }
 
 #[test]
-fn of_all_socket_families_unix_vsock_qipcrtr_and_rds_alone_are_refused() {
+fn of_all_socket_families_unix_vsock_qipcrtr_rds_and_isdn_alone_are_refused() {
     for arch in ARCHES {
         for domain in (0..256).chain([0x7fff_ffff, 0xffff_ffff]) {
             for garbage in GARBAGE {
                 let args = [domain | garbage, u64::MAX, u64::MAX, 0, 0, 0];
                 let got = |rules: &[&Rule]| eval(rules, arch, number(SYS_socket, arch), args);
-                assert_eq!(got(&default()), if [1, 21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(
+                    got(&default()),
+                    if [1, 21, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                );
                 assert_eq!(got(&only("unix")), if domain == 1 { EPERM } else { ALLOW });
-                assert_eq!(got(&only("vsock")), if [21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(
+                    got(&only("vsock")),
+                    if [21, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                );
             }
         }
     }
@@ -342,12 +350,13 @@ fn of_all_unix_pairs_stream_and_seqpacket_alone_are_allowed() {
 }
 
 #[test]
-fn of_all_ioctls_the_two_that_inject_are_refused() {
+fn of_all_ioctls_the_two_that_inject_and_the_one_that_takes_a_key_away_are_refused() {
+    const KEYS: [u64; 4] = [0xc040_6618, 0xc050_6617, 0xc040_6619, 0x6618];
     for arch in ARCHES {
-        for request in (0x5400..0x5500).chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff]) {
+        for request in (0x5400..0x5500).chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff]).chain(KEYS) {
             for garbage in GARBAGE {
                 let args = [0, request | garbage, 0x5412, 0x5412, 0, 0];
-                let refused = [0x5412, 0x541c].contains(&request);
+                let refused = [0x5412, 0x541c].contains(&request) || request == KEYS[0];
                 let got = eval(&default(), arch, number(SYS_ioctl, arch), args);
                 assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
             }
