@@ -66,7 +66,21 @@ fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
         // -1 is no call of any ABI but what a tracer writes to have a call skipped (seccomp(2)).
         put(&mut segments, u32::MAX, allow());
     }
-    Ok(segments)
+    joined(segments)
+}
+
+/// A call that may be allowed, and the numbers behind it that are, become one segment: those go to the end of its body.
+fn joined(segments: Vec<Segment>) -> Result<Vec<Segment>> {
+    let mut joined: Vec<Segment> = vec![];
+    for (first, body) in segments {
+        match (joined.last_mut(), body.as_slice()) {
+            (Some((_, before)), [allow]) if before.last() == Some(allow) => {
+                before.insert(0, jump(JGE, first, before.len() - 1)?);
+            }
+            _ => joined.push((first, body)),
+        }
+    }
+    Ok(joined)
 }
 
 /// Appends a segment; one that starts at the same number is replaced, one with the same body goes on.

@@ -2,8 +2,8 @@
 
 use crate::syscalls::*;
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK, CLONE_NEWUSER, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
-    SOCK_SEQPACKET, SOCK_STREAM, c_int,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK, CLONE_NEWUSER, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN,
+    O_CREAT, SOCK_SEQPACKET, SOCK_STREAM, c_int,
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
@@ -70,6 +70,8 @@ const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
+/// The one bit in which F_SETLEASE (1024) and F_SETDELEG (1040, linux/fcntl.h) differ.
+const DELEG_BIT: c_int = 16;
 /// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
 const TMPFILE: c_int = 0o20_000_000;
 const SETUID: c_int = libc::S_ISUID as c_int;
@@ -187,6 +189,10 @@ pub const RULES: &[Rule] = &[
             when(SYS_setpriority, "PID 1 or its group", &[masked(0, !1, 0), equal(1, 1)], EPERM),
         ],
     ),
+    // fcntl(2), "Leases": whoever opens such a file, or runs it, waits for up to 45 seconds (/proc/sys/fs/lease-break-time).
+    // Its owner needs no more than to read it, so no read-only mount helps: the stages of the next sandbox may be such files.
+    // F_SETDELEG (Linux 6.19): the same of a directory, for whoever makes or removes something in it.
+    on("lease", &[when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM)]),
     // socket(2): every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own,
     // and netlink(7), which programs ask for this machine's addresses.
     off(

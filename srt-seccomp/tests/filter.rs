@@ -58,7 +58,7 @@ fn the_numbers_of_this_machine_are_those_of_libc() {
             $(assert_eq!(i64::from(number($name, NATIVE)), libc::$name, stringify!($name));)*
         };
     }
-    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
+    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_fcntl SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
     #[cfg(target_arch = "x86_64")]
     as_in_libc!(SYS_chmod SYS_mknod SYS_open SYS_creat);
 }
@@ -144,6 +144,8 @@ const REFUSED: &[Refused] = &[
     ("keyring", 249, 218, [0; 6], EPERM),
     ("keyring", 250, 219, [0; 6], EPERM),
     ("keyring", 16, 29, [0, 0xc040_6618, 0, 0, 0, 0], EPERM),
+    ("lease", 72, 25, [3, 1024, 0, 0, 0, 0], EPERM),
+    ("lease", 72, 25, [3, 1040, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [2, 1, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [10, 2, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [17, 3, 0, 0, 0, 0], EPERM),
@@ -365,6 +367,19 @@ fn of_all_ioctls_the_two_that_inject_and_the_one_that_takes_a_key_away_are_refus
 }
 
 #[test]
+fn of_all_commands_of_fcntl_leases_and_delegations_alone_are_refused() {
+    for arch in ARCHES {
+        for command in (0..64).chain(1024..1100).chain([0xffff_ffff]) {
+            for garbage in GARBAGE {
+                let args = [1024, command | garbage, 1024, 0, 0, 0];
+                let expected = if [1024, 1040].contains(&command) { EPERM } else { ALLOW };
+                assert_eq!(eval(&default(), arch, number(SYS_fcntl, arch), args), expected, "{command}");
+            }
+        }
+    }
+}
+
+#[test]
 fn clone_and_unshare_without_a_user_namespace_are_allowed() {
     for arch in ARCHES {
         for bit in (0..32).filter(|&bit| bit != 28) {
@@ -437,10 +452,13 @@ fn lists_of_rules_accumulate_and_contradictions_and_unknown_names_are_errors() {
         select(&words(allow), &words(deny))
             .map(|rules| rules.iter().map(|rule| rule.name).collect::<Vec<_>>())
     };
-    assert_eq!(names(&[], &[]).expect("ok"), ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1"]);
+    assert_eq!(
+        names(&[], &[]).expect("ok"),
+        ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1", "lease"]
+    );
     assert_eq!(
         names(&["unix,vsock", "keyring"], &["userns", "mount,bpf"]).expect("ok"),
-        ["io-uring", "tty-inject", "pid1", "userns", "mount", "bpf"]
+        ["io-uring", "tty-inject", "pid1", "lease", "userns", "mount", "bpf"]
     );
     assert_eq!(
         names(&["ptrace", "ptrace"], &["unix,unix"]),
