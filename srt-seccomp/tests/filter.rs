@@ -129,6 +129,7 @@ const REFUSED: &[Refused] = &[
     ("vsock", 41, 198, [42, 2, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [21, 5, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [34, 2, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [32, 1, 0, 0, 0, 0], EPERM),
     ("io-uring", 425, 425, [8, 0, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 426, 426, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 427, 427, [3, 1, 0, 0, 0, 0], ENOSYS),
@@ -146,6 +147,10 @@ const REFUSED: &[Refused] = &[
     ("keyring", 16, 29, [0, 0xc040_6618, 0, 0, 0, 0], EPERM),
     ("lease", 72, 25, [3, 1024, 0, 0, 0, 0], EPERM),
     ("lease", 72, 25, [3, 1040, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_9401, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_9417, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_940f, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_943f, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [2, 1, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [10, 2, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [17, 3, 0, 0, 0, 0], EPERM),
@@ -312,7 +317,7 @@ fn modes_without_setuid_and_setgid_are_left_alone() {
 }
 
 #[test]
-fn of_all_socket_families_unix_vsock_qipcrtr_rds_and_isdn_alone_are_refused() {
+fn of_all_socket_families_unix_vsock_iucv_qipcrtr_rds_and_isdn_alone_are_refused() {
     for arch in ARCHES {
         for domain in (0..256).chain([0x7fff_ffff, 0xffff_ffff]) {
             for garbage in GARBAGE {
@@ -320,12 +325,12 @@ fn of_all_socket_families_unix_vsock_qipcrtr_rds_and_isdn_alone_are_refused() {
                 let got = |rules: &[&Rule]| eval(rules, arch, number(SYS_socket, arch), args);
                 assert_eq!(
                     got(&default()),
-                    if [1, 21, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                    if [1, 21, 32, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
                 );
                 assert_eq!(got(&only("unix")), if domain == 1 { EPERM } else { ALLOW });
                 assert_eq!(
                     got(&only("vsock")),
-                    if [21, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                    if [21, 32, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
                 );
             }
         }
@@ -352,13 +357,19 @@ fn of_all_unix_pairs_stream_and_seqpacket_alone_are_allowed() {
 }
 
 #[test]
-fn of_all_ioctls_the_two_that_inject_and_the_one_that_takes_a_key_away_are_refused() {
+fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_are_refused() {
     const KEYS: [u64; 4] = [0xc040_6618, 0xc050_6617, 0xc040_6619, 0x6618];
     for arch in ARCHES {
-        for request in (0x5400..0x5500).chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff]).chain(KEYS) {
+        for request in (0x5400..0x5500)
+            .chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff])
+            .chain(KEYS)
+            .chain(0x5000_9400..0x5000_9500)
+        {
             for garbage in GARBAGE {
                 let args = [0, request | garbage, 0x5412, 0x5412, 0, 0];
-                let refused = [0x5412, 0x541c].contains(&request) || request == KEYS[0];
+                let refused = [0x5412, 0x541c].contains(&request)
+                    || request == KEYS[0]
+                    || request & !0xfe == 0x5000_9401;
                 let got = eval(&default(), arch, number(SYS_ioctl, arch), args);
                 assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
             }
@@ -454,11 +465,11 @@ fn lists_of_rules_accumulate_and_contradictions_and_unknown_names_are_errors() {
     };
     assert_eq!(
         names(&[], &[]).expect("ok"),
-        ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1", "lease"]
+        ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1", "lease", "snapshot"]
     );
     assert_eq!(
         names(&["unix,vsock", "keyring"], &["userns", "mount,bpf"]).expect("ok"),
-        ["io-uring", "tty-inject", "pid1", "lease", "userns", "mount", "bpf"]
+        ["io-uring", "tty-inject", "pid1", "lease", "snapshot", "userns", "mount", "bpf"]
     );
     assert_eq!(
         names(&["ptrace", "ptrace"], &["unix,unix"]),

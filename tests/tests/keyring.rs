@@ -1,10 +1,10 @@
 //! The kernel's keyrings: what the caller keeps there stays the caller's.
 
 use srt_tests::attacks::{INSIDE, Sandbox};
+use srt_tests::host::LoopMount;
 use srt_tests::{Scratch, Who, both, run, tool};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Runs attacks behind a program that has put a key into a new session keyring.
 fn with_key(who: Who, sandbox: Option<&Sandbox>, attacks: &[&str]) -> String {
@@ -20,42 +20,22 @@ fn with_key(who: Who, sandbox: Option<&Sandbox>, attacks: &[&str]) -> String {
     run(command.arg("each").args(attacks)).ok().out.clone()
 }
 
-/// An ext4 that takes encrypted directories, mounted at a directory until it is dropped.
-struct Encrypted(PathBuf);
-
-impl Encrypted {
-    /// `None`: not on this machine.
-    fn new(who: Who, scratch: &Scratch) -> Option<Self> {
-        let (image, at) = (scratch.join("image"), scratch.dir("mounted"));
-        std::fs::File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("an image");
-        run(Command::new("mkfs.ext4").args(["-q", "-O", "encrypt"]).arg(&image)).ok();
-        let mounted = run(Command::new("mount").args(["-o", "loop"]).args([&image, &at]));
-        let mounted = (mounted.code == Some(0)).then(|| Self(at))?;
-        let directory = mounted.directory();
-        std::fs::create_dir(&directory).expect("a directory");
-        std::os::unix::fs::chown(&directory, Some(who.uid()), Some(who.uid())).expect("chown");
-        let encrypts = run(who.command(tool("attack")).arg("encrypt").arg(&directory));
-        (encrypts.code == Some(0)).then_some(mounted)
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.0.join("private")
-    }
-}
-
-impl Drop for Encrypted {
-    fn drop(&mut self) {
-        let _busy = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+/// An encrypted directory of this user's. `None`: not on this machine.
+fn encrypted(who: Who, scratch: &Scratch) -> Option<(LoopMount, PathBuf)> {
+    let mounted = LoopMount::new(scratch, 16, &["mkfs.ext4", "-q", "-O", "encrypt"], "loop")?;
+    let directory = mounted.path().join("private");
+    std::fs::create_dir(&directory).expect("a directory");
+    std::os::unix::fs::chown(&directory, Some(who.uid()), Some(who.uid())).expect("chown");
+    let encrypts = run(who.command(tool("attack")).arg("encrypt").arg(&directory));
+    (encrypts.code == Some(0)).then_some((mounted, directory))
 }
 
 both! {
     fn the_keys_of_an_encrypted_file_system_cannot_be_taken_away(who) {
         let scratch = who.scratch_in("/var/tmp");
-        let Some(encrypted) = Encrypted::new(who, &scratch) else {
+        let Some((_mounted, directory)) = encrypted(who, &scratch) else {
             srt_tests::skip!("no encrypted file system can be mounted here");
         };
-        let directory = encrypted.directory();
         let file = directory.join("file");
         run(who.command("sh").args(["-c", "echo secret >\"$1\"", "sh"]).arg(&file)).ok();
         let read = || run(who.command("cat").arg(&file)).code == Some(0);
