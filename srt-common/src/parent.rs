@@ -36,18 +36,28 @@ impl Parent {
     }
 }
 
+/// linux/magic.h: where pipe(2) makes its pipes, which have no name.
+const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
+
 /// The descriptor that `--lifetime-fd` names: the reading end of a pipe, which poll(2) reports as hung up when its last
 /// writer is gone. Kept from the next program. The caller closes its copy of the writing end in all other children.
+///
+/// Not a FIFO that has a name: whoever may open that becomes a writer (fifo(7)), the command included.
 ///
 /// # Errors
 /// A usage error for what is no such end.
 pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let wrong = |what: &str| Error::usage(format!("--lifetime-fd {number}: {what}"));
     let pipe = fd::borrowed(number).map_err(|_| wrong("not an open descriptor"))?;
-    let is_pipe = file::statx(&pipe, c"").is_ok_and(|stat| stat.is(libc::S_IFIFO));
+    let stat = file::statx(&pipe, c"").map_err(|error| Error::system("statx", &error))?;
+    let is_pipe = stat.is(libc::S_IFIFO);
     let reads = fd::fcntl_getfl(&pipe).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
     if number < 3 || !is_pipe || !reads {
         return Err(wrong("expected the reading end of a pipe, from 3 up"));
+    }
+    if stat.links > 0 && !file::fstatfs(&pipe).is_ok_and(|kind| kind == PIPEFS_MAGIC) {
+        return Err(wrong("a FIFO with a name, by which others could become writers")
+            .hint("remove the name once both ends are open, or use pipe(2)"));
     }
     fd::fcntl_setfd(&pipe, libc::FD_CLOEXEC).map_err(|error| Error::system("fcntl", &error))?;
     Ok(pipe)

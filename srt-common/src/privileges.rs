@@ -18,12 +18,21 @@ pub fn drop_all() -> Result<()> {
 /// # Errors
 /// When the kernel refuses a step, or does not show its effect.
 pub fn drop_held() -> Result<()> {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+    no_new_privs()?;
     // The ambient set is always a subset of the permitted one: it goes with it.
     capset(Capabilities::default()).context(|| "capset")?;
     if capget().context(|| "capget")? != Capabilities::default() {
         return Err(Error::failed("capabilities are left after capset"));
     }
+    Ok(())
+}
+
+/// No later exec gains anything, by uid 0 neither.
+///
+/// # Errors
+/// When the kernel refuses it, or does not show its effect.
+pub fn no_new_privs() -> Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     if prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? != 1 {
         return Err(Error::failed("no_new_privs did not stay set"));
     }
@@ -32,8 +41,8 @@ pub fn drop_held() -> Result<()> {
 
 /// Drops every capability that the kernel knows (EINVAL tells the end) from the bounding set.
 ///
-/// That takes CAP_SETPCAP. Where it is not `held` the set stays as the caller had it, and can give nothing: no_new_privs keeps
-/// every later exec from granting a capability.
+/// That takes CAP_SETPCAP. Where it is not `held` the set stays as the caller had it, and can give nothing once there is
+/// [`no_new_privs`].
 ///
 /// # Errors
 /// errno.

@@ -7,7 +7,7 @@ use srt_common::args::Raw;
 use srt_common::privileges;
 use srt_common::sys::mount::{sethostname, unshare};
 use srt_common::sys::privileges::{
-    CAP_DAC_OVERRIDE, CAP_SETFCAP, CAP_SYS_ADMIN, Capabilities, capget, capset,
+    CAP_DAC_OVERRIDE, CAP_SETFCAP, CAP_SETPCAP, CAP_SYS_ADMIN, Capabilities, capget, capset,
 };
 use srt_common::sys::process::{getegid, geteuid};
 use srt_common::sys::socket::{ioctl_siocsifflags, socket};
@@ -106,8 +106,9 @@ pub fn empty_bounding_set() -> Result<()> {
     let stage = FOR_SRT_MOUNT.iter().fold(0, |set, capability| set | 1 << capability);
     let inheritable = held.permitted & stage;
     capset(Capabilities { inheritable, ..held }).context(|| "capset")?;
-    // Under --share user a caller may lack CAP_SETPCAP: the set stays as it gave it to us.
-    privileges::empty_bounding_set(held)
+    privileges::empty_bounding_set(held)?;
+    // Under --share user a caller may lack CAP_SETPCAP: the set stays, of which uid 0 would gain all by an exec.
+    if held.effective & (1 << CAP_SETPCAP) == 0 { privileges::no_new_privs() } else { Ok(()) }
 }
 
 /// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).

@@ -15,6 +15,10 @@ const TIOCGETD: u32 = 0x5424;
 /// `_IOR('T', 0x40, int)`
 const TIOCGEXCL: u32 = 0x8004_5440;
 
+/// ioctl_console(2): what a virtual console's keyboard sends, and whether it shows text; KDGKBMODE and KDSKBMODE, KDGETMODE
+/// and KDSETMODE. Who has the console as its terminal may leave it deaf and dark.
+const CONSOLE: [(u32, u32); 2] = [(0x4b44, 0x4b45), (0x4b3b, 0x4b3a)];
+
 /// A terminal that the command gets as 0, 1 or 2, as it was before.
 #[derive(Debug)]
 struct Snapshot {
@@ -25,6 +29,7 @@ struct Snapshot {
     file: Option<Stat>,
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
+    console: [Option<libc::c_int>; 2],
 }
 
 /// Every terminal that is to be left as it was found.
@@ -45,7 +50,8 @@ impl Terminals {
             let flags = fcntl_getfl(&number).ok()?;
             let get = |request| ioctl_get(&number, request).ok();
             let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
-            Some(Snapshot { number, modes, flags, file: statx(&number, c"").ok(), exclusive, discipline })
+            let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
+            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console })
         });
         let controlling = || {
             // One that is in exclusive use (TIOCEXCL) cannot be opened again.
@@ -117,7 +123,10 @@ impl Snapshot {
             let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
         }
         if let Some(exclusive) = self.exclusive {
-            let _gone = ioctl(number, if exclusive == 0 { TIOCNXCL } else { TIOCEXCL });
+            let _gone = ioctl(number, if exclusive == 0 { TIOCNXCL } else { TIOCEXCL }, 0);
+        }
+        for ((_, set), mode) in CONSOLE.iter().zip(self.console) {
+            let _gone = mode.map(|mode| ioctl(number, *set, mode));
         }
         if let (Some(before), Ok(now)) = (self.file, statx(number, c""))
             && before.mode != now.mode

@@ -120,6 +120,9 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if !landlock.connect_tcp.is_empty() {
         rules.retain(|rule| rule.name != "net");
         rules.push(&rules::NET_BUT_TCP);
+        if rules.iter().any(|rule| rule.name == "unix") {
+            rules.push(&rules::NO_LISTEN);
+        }
     }
     let (alone, request) = match (options.list, options.export) {
         (false, false) => {

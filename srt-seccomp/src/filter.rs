@@ -18,7 +18,9 @@
 
 use crate::rules::{Clause, Rule, Test};
 use crate::syscalls::Arch;
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompRule, sock_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
+};
 use srt_common::{Error, Result};
 
 /// `__X32_SYSCALL_BIT` of asm/unistd.h. From here on, x86_64 numbers mean the x32 ABI: the same calls once more.
@@ -64,7 +66,21 @@ fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
         // -1 is no call of any ABI but what a tracer writes to have a call skipped (seccomp(2)).
         put(&mut segments, u32::MAX, allow());
     }
-    Ok(segments)
+    joined(segments)
+}
+
+/// A call that may be allowed, and the numbers behind it that are, become one segment: those go to the end of its body.
+fn joined(segments: Vec<Segment>) -> Result<Vec<Segment>> {
+    let mut joined: Vec<Segment> = vec![];
+    for (first, body) in segments {
+        match (joined.last_mut(), body.as_slice()) {
+            (Some((_, before)), [allow]) if before.last() == Some(allow) => {
+                before.insert(0, jump(JGE, first, before.len() - 1)?);
+            }
+            _ => joined.push((first, body)),
+        }
+    }
+    Ok(joined)
 }
 
 /// Appends a segment; one that starts at the same number is replaced, one with the same body goes on.
@@ -91,6 +107,7 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
 /// The clauses of one system call. The first that matches decides.
 fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
     let mut program = vec![];
+    let mut held = None;
     for clause in clauses {
         if clause.tests.is_empty() {
             program.push(ret(&clause.action));
@@ -100,7 +117,10 @@ fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
         let rule = BpfProgram::from(SeccompRule::new(conditions).map_err(broken)?);
         // A rule begins with two jumps: to the instruction behind them, and, for a rule too long for one jump, out
         // of it. It ends where the next instruction is what to do on a match, and a mismatch skips that one.
-        program.extend(rule.into_iter().skip(2));
+        // What it loads first the accumulator may hold: a mismatch changes it only where there is a mask.
+        let load = rule.get(2).cloned();
+        program.extend(rule.into_iter().skip(if load == held { 3 } else { 2 }));
+        held = load.filter(|_| matches!(clause.tests, [Test { operator: SeccompCmpOp::Eq, .. }]));
         program.push(ret(&clause.action));
     }
     program.push(ret(&SeccompAction::Allow));

@@ -2,7 +2,7 @@
 
 use crate::syscalls::*;
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK, CLONE_NEWUSER, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWUSER, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
     SOCK_SEQPACKET, SOCK_STREAM, c_int,
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
@@ -56,7 +56,10 @@ const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
 /// linux/socket.h; libc has them not for every target.
 const AF_RDS: c_int = 21;
+const AF_IUCV: c_int = 32;
 const AF_QIPCRTR: c_int = 42;
+/// The two bits in which AF_IUCV, AF_ISDN (34), AF_VSOCK (40) and AF_QIPCRTR differ from each other.
+const BEYOND: c_int = AF_IUCV ^ AF_QIPCRTR;
 /// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
 const SOCK_TYPE_MASK: c_int = 0xf;
 /// Without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
@@ -65,6 +68,12 @@ const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACK
 const INET_BIT: c_int = AF_INET ^ AF_INET6;
 const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
+/// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
+const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
+/// BTRFS_IOC_SNAP_CREATE of linux/btrfs.h.
+const SNAP_CREATE: c_int = 0x5000_9401;
+/// The one bit in which F_SETLEASE (1024) and F_SETDELEG (1040, linux/fcntl.h) differ.
+const DELEG_BIT: c_int = 16;
 /// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
 const TMPFILE: c_int = 0o20_000_000;
 const SETUID: c_int = libc::S_ISUID as c_int;
@@ -137,15 +146,14 @@ pub const RULES: &[Rule] = &[
             when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
         ],
     ),
-    // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests. AF_QIPCRTR: the way to
-    // a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c). So are the addresses
-    // of AF_RDS (net/rds/bind.c).
+    // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests, as AF_IUCV is. AF_QIPCRTR:
+    // the way to a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c). So are
+    // the addresses of AF_RDS (net/rds/bind.c), and the lines of AF_ISDN (drivers/isdn/mISDN/socket.c).
     on(
         "vsock",
         &[
-            when(SYS_socket, "AF_VSOCK", &[equal(0, AF_VSOCK)], EPERM),
-            when(SYS_socket, "AF_QIPCRTR", &[equal(0, AF_QIPCRTR)], EPERM),
             when(SYS_socket, "AF_RDS", &[equal(0, AF_RDS)], EPERM),
+            when(SYS_socket, "AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV", &[masked(0, !BEYOND, AF_IUCV)], EPERM),
         ],
     ),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
@@ -158,8 +166,18 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
         ],
     ),
-    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them.
-    on("keyring", all!(EPERM: SYS_add_key SYS_request_key SYS_keyctl)),
+    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of an
+    // encrypted file system (Documentation/filesystems/fscrypt.rst) are in one of its own: whoever opens a directory may
+    // take away those that its uid has added, and with them the files of everybody.
+    on(
+        "keyring",
+        &[
+            always(SYS_add_key, EPERM),
+            always(SYS_request_key, EPERM),
+            always(SYS_keyctl, EPERM),
+            when(SYS_ioctl, "FS_IOC_REMOVE_ENCRYPTION_KEY", &[equal(1, REMOVE_KEY)], EPERM),
+        ],
+    ),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
     // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's reaches the caller, too.
     on(
@@ -172,6 +190,14 @@ pub const RULES: &[Rule] = &[
             when(SYS_setpriority, "PID 1 or its group", &[masked(0, !1, 0), equal(1, 1)], EPERM),
         ],
     ),
+    // fcntl(2), "Leases": whoever opens such a file, or runs it, waits for up to 45 seconds (/proc/sys/fs/lease-break-time).
+    // Its owner needs no more than to read it, so no read-only mount helps: the stages of the next sandbox may be such files.
+    // F_SETDELEG (Linux 6.19): the same of a directory, for whoever makes or removes something in it.
+    on("lease", &[when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM)]),
+    // linux/btrfs.h: a snapshot of a subvolume of one's own takes no more than to open it (of any file in it, before Linux 6.8),
+    // and has what masks hide; to delete one takes no notice of what is mounted below (user_subvol_rm_allowed of btrfs(5)).
+    // With an odd number the ioctls of this kind are these four, and two for CAP_SYS_ADMIN.
+    on("snapshot", &[when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM)]),
     // socket(2): every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own,
     // and netlink(7), which programs ask for this machine's addresses.
     off(
@@ -243,6 +269,10 @@ pub const NET_BUT_TCP: Rule = off(
         when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
     ],
 );
+
+/// The same where no socket but TCP's is left: no listen(2), which gives a port to a socket that has none
+/// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), and Landlock is asked at bind(2) alone.
+pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
 
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
 ///

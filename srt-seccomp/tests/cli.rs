@@ -20,11 +20,13 @@ fn with_status(who: Who, args: &[&str]) -> Ran {
 const LIST: &str = "
 RULE         DEFAULT  SYSTEM CALLS
 unix         on       socket(AF_UNIX), socketpair(AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET)
-vsock        on       socket(AF_VSOCK), socket(AF_QIPCRTR), socket(AF_RDS)
+vsock        on       socket(AF_RDS), socket(AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV)
 io-uring     on       io_uring_setup, io_uring_enter, io_uring_register
 tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX)
-keyring      on       add_key, request_key, keyctl
+keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY)
 pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1 or its group)
+lease        on       fcntl(F_SETLEASE or F_SETDELEG)
+snapshot     on       ioctl(BTRFS_IOC_SNAP_*)
 net          off      socket(all but AF_UNIX, AF_NETLINK)
 setid        off      chmod(S_ISUID or S_ISGID), fchmod(S_ISUID or S_ISGID), fchmodat(S_ISUID or S_ISGID), fchmodat2(S_ISUID or S_ISGID), mknod(S_ISUID or S_ISGID), mknodat(S_ISUID or S_ISGID), creat(S_ISUID or S_ISGID), open(O_CREAT, S_ISUID), open(O_CREAT, S_ISGID), open(O_TMPFILE, S_ISUID), open(O_TMPFILE, S_ISGID), openat(O_CREAT, S_ISUID), openat(O_CREAT, S_ISGID), openat(O_TMPFILE, S_ISUID), openat(O_TMPFILE, S_ISGID), openat2
 userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns

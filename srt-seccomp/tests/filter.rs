@@ -4,7 +4,7 @@
 
 use srt_seccomp::filter::build;
 use srt_seccomp::load::{parse, to_bytes};
-use srt_seccomp::rules::{NET_BUT_TCP, RULES, Rule, select};
+use srt_seccomp::rules::{NET_BUT_TCP, NO_LISTEN, RULES, Rule, select};
 use srt_seccomp::syscalls::*;
 use srt_tests::bpf::{ALLOW, Data, KILL, interpret};
 
@@ -58,7 +58,7 @@ fn the_numbers_of_this_machine_are_those_of_libc() {
             $(assert_eq!(i64::from(number($name, NATIVE)), libc::$name, stringify!($name));)*
         };
     }
-    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
+    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_fcntl SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
     #[cfg(target_arch = "x86_64")]
     as_in_libc!(SYS_chmod SYS_mknod SYS_open SYS_creat);
 }
@@ -128,6 +128,8 @@ const REFUSED: &[Refused] = &[
     ("vsock", 41, 198, [40, 1, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [42, 2, 0, 0, 0, 0], EPERM),
     ("vsock", 41, 198, [21, 5, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [34, 2, 0, 0, 0, 0], EPERM),
+    ("vsock", 41, 198, [32, 1, 0, 0, 0, 0], EPERM),
     ("io-uring", 425, 425, [8, 0, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 426, 426, [3, 1, 0, 0, 0, 0], ENOSYS),
     ("io-uring", 427, 427, [3, 1, 0, 0, 0, 0], ENOSYS),
@@ -142,6 +144,13 @@ const REFUSED: &[Refused] = &[
     ("keyring", 248, 217, [0; 6], EPERM),
     ("keyring", 249, 218, [0; 6], EPERM),
     ("keyring", 250, 219, [0; 6], EPERM),
+    ("keyring", 16, 29, [0, 0xc040_6618, 0, 0, 0, 0], EPERM),
+    ("lease", 72, 25, [3, 1024, 0, 0, 0, 0], EPERM),
+    ("lease", 72, 25, [3, 1040, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_9401, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_9417, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_940f, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x5000_943f, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [2, 1, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [10, 2, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [17, 3, 0, 0, 0, 0], EPERM),
@@ -273,6 +282,17 @@ fn of_the_internet_s_sockets_tcp_s_alone_are_left_where_landlock_knows_the_ports
 }
 
 #[test]
+fn listen_is_refused_by_a_rule_of_its_own() {
+    for (arch, nr) in ARCHES.into_iter().zip([50, 201]) {
+        for args in [[0; 6], [3, 128, 0, 0, 0, 0], [u64::MAX; 6]] {
+            assert_eq!(eval(&[&NO_LISTEN], arch, nr, args), EPERM);
+            assert_eq!(eval(&[&NET_BUT_TCP], arch, nr, args), ALLOW);
+            assert_eq!(eval(&[&NET_BUT_TCP, &NO_LISTEN], arch, nr, args), EPERM);
+        }
+    }
+}
+
+#[test]
 fn modes_without_setuid_and_setgid_are_left_alone() {
     for arch in ARCHES {
         for (syscall, at) in [
@@ -297,15 +317,21 @@ fn modes_without_setuid_and_setgid_are_left_alone() {
 }
 
 #[test]
-fn of_all_socket_families_unix_vsock_qipcrtr_and_rds_alone_are_refused() {
+fn of_all_socket_families_unix_vsock_iucv_qipcrtr_rds_and_isdn_alone_are_refused() {
     for arch in ARCHES {
         for domain in (0..256).chain([0x7fff_ffff, 0xffff_ffff]) {
             for garbage in GARBAGE {
                 let args = [domain | garbage, u64::MAX, u64::MAX, 0, 0, 0];
                 let got = |rules: &[&Rule]| eval(rules, arch, number(SYS_socket, arch), args);
-                assert_eq!(got(&default()), if [1, 21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(
+                    got(&default()),
+                    if [1, 21, 32, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                );
                 assert_eq!(got(&only("unix")), if domain == 1 { EPERM } else { ALLOW });
-                assert_eq!(got(&only("vsock")), if [21, 40, 42].contains(&domain) { EPERM } else { ALLOW });
+                assert_eq!(
+                    got(&only("vsock")),
+                    if [21, 32, 34, 40, 42].contains(&domain) { EPERM } else { ALLOW }
+                );
             }
         }
     }
@@ -331,14 +357,34 @@ fn of_all_unix_pairs_stream_and_seqpacket_alone_are_allowed() {
 }
 
 #[test]
-fn of_all_ioctls_the_two_that_inject_are_refused() {
+fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_are_refused() {
+    const KEYS: [u64; 4] = [0xc040_6618, 0xc050_6617, 0xc040_6619, 0x6618];
     for arch in ARCHES {
-        for request in (0x5400..0x5500).chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff]) {
+        for request in (0x5400..0x5500)
+            .chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff])
+            .chain(KEYS)
+            .chain(0x5000_9400..0x5000_9500)
+        {
             for garbage in GARBAGE {
                 let args = [0, request | garbage, 0x5412, 0x5412, 0, 0];
-                let refused = [0x5412, 0x541c].contains(&request);
+                let refused = [0x5412, 0x541c].contains(&request)
+                    || request == KEYS[0]
+                    || request & !0xfe == 0x5000_9401;
                 let got = eval(&default(), arch, number(SYS_ioctl, arch), args);
                 assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_all_commands_of_fcntl_leases_and_delegations_alone_are_refused() {
+    for arch in ARCHES {
+        for command in (0..64).chain(1024..1100).chain([0xffff_ffff]) {
+            for garbage in GARBAGE {
+                let args = [1024, command | garbage, 1024, 0, 0, 0];
+                let expected = if [1024, 1040].contains(&command) { EPERM } else { ALLOW };
+                assert_eq!(eval(&default(), arch, number(SYS_fcntl, arch), args), expected, "{command}");
             }
         }
     }
@@ -417,10 +463,13 @@ fn lists_of_rules_accumulate_and_contradictions_and_unknown_names_are_errors() {
         select(&words(allow), &words(deny))
             .map(|rules| rules.iter().map(|rule| rule.name).collect::<Vec<_>>())
     };
-    assert_eq!(names(&[], &[]).expect("ok"), ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1"]);
+    assert_eq!(
+        names(&[], &[]).expect("ok"),
+        ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1", "lease", "snapshot"]
+    );
     assert_eq!(
         names(&["unix,vsock", "keyring"], &["userns", "mount,bpf"]).expect("ok"),
-        ["io-uring", "tty-inject", "pid1", "userns", "mount", "bpf"]
+        ["io-uring", "tty-inject", "pid1", "lease", "snapshot", "userns", "mount", "bpf"]
     );
     assert_eq!(
         names(&["ptrace", "ptrace"], &["unix,unix"]),

@@ -364,6 +364,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&*refused, libc::EACCES),
             (&*fast_open, libc::EOPNOTSUPP),
             ("socket.socket().bind((\"127.0.0.1\", 0))", libc::EACCES),
+            // The kernel gives it a port, of every address.
+            ("socket.socket().listen()", libc::EPERM),
             ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_UNIX)", libc::EPERM),
@@ -372,7 +374,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let under = |options: &[&str], errnos: &[i32]| {
             answers_each(&run(&mut shell(who, work.path(), options, &python_each(&attacks))), &attacks, errnos);
         };
-        under(&["--allow", "unix"], &[0; 7]);
+        under(&["--allow", "unix"], &[0; 8]);
         under(&options, &errnos);
         under(&[&options[..], &["--read", "/"]].concat(), &errnos);
         // Two ports are two ports, and a rename is nobody's business here.

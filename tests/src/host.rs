@@ -118,3 +118,29 @@ pub fn chain_out<O: AsRef<str>>(who: Who, options: &[O], work: &Path) -> Command
     command.arg("--bind").arg(work).arg(work).arg("--chdir").arg(work).args(["--", "srt-seccomp", "--"]);
     command
 }
+
+/// A file system of its own in a file, mounted until it is dropped.
+#[derive(Debug)]
+pub struct LoopMount(PathBuf);
+
+impl LoopMount {
+    /// Makes it with `mkfs` and mounts it with `options`. `None`: not on this machine.
+    pub fn new(scratch: &Scratch, megabytes: u64, mkfs: &[&str], options: &str) -> Option<Self> {
+        let (image, at) = (scratch.join("image"), scratch.dir("mounted"));
+        File::create(&image).and_then(|file| file.set_len(megabytes << 20)).expect("an image");
+        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image)).ok();
+        let mounted = run(Command::new("mount").args(["-o", options]).args([&image, &at]));
+        (mounted.code == Some(0)).then_some(Self(at))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        let _busy = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}

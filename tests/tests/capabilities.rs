@@ -43,6 +43,23 @@ both! {
         behind(who, &["unshare", "-Ur"], &["effective-capabilities"]).all_got_through();
     }
 
+    fn a_bounding_set_that_cannot_be_emptied_gives_the_command_nothing(who) {
+        // As in a container whose root has all but CAP_SETPCAP, and keeps its user namespace.
+        let unshare: &[&str] = if who == Who::Root { &[] } else { &["unshare", "-Ur"] };
+        let without = ["setpriv", "--bounding-set", "-setpcap"];
+        let caller = [unshare, &without].concat();
+        behind(who, &caller, &["effective-capabilities"]).all_got_through();
+        let ns = tool("srt-ns");
+        let ns = [ns.to_str().expect("UTF-8"), "--share", "user", "--allow-userns"];
+        let sandbox = |more: &[&str]| behind(who, &[&caller[..], &ns, more, &["--"]].concat(), &["effective-capabilities"]);
+        sandbox(&[]).all_were_refused();
+        sandbox(&["--as-pid-1"]).all_were_refused();
+        assert!(sandbox(&["--keep-admin"]).said().contains("0000000000200000"));
+        // srt-mount still gets what it needs.
+        let mount = [&ns[..], &["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--"]].concat();
+        behind(who, &[&caller[..], &mount].concat(), &["effective-capabilities"]).all_were_refused();
+    }
+
     fn nothing_that_asks_for_a_capability_works(who) {
         let work = who.scratch();
         Sandbox::new(who, work.path()).each(&PRIVILEGED).all_were_refused();

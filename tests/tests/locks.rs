@@ -1,9 +1,11 @@
 //! No lock that another user, or a sandbox, can hold stands in a tool's way: `srt-relay unix:` and `--publish` make their
 //! sockets while somebody has the directory locked, and still replace a dead socket one at a time.
 
+use srt_tests::attacks::Sandbox;
 use srt_tests::host::chain_out;
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, run, wait};
+use srt_tests::{Scratch, Who, both, run, tool, wait};
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -109,6 +111,35 @@ fn dead(who: Who, socket: &Path) {
 }
 
 both! {
+    fn a_lease_of_a_sandbox_keeps_nobody_waiting(who) {
+        let scratch = who.scratch_in("/var/tmp");
+        let program = scratch.join("program");
+        srt_tests::copy_program(tool("attack"), &program);
+        chown(&program, Some(who.uid()), Some(who.uid())).expect("chown");
+        // Whoever opens it would wait, but for O_NONBLOCK.
+        let open = || std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&program);
+        let take = format!("import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open('{}', os.O_RDONLY)
+try: fcntl.fcntl(file, 1024, fcntl.F_WRLCK); print('leased', flush=True)
+except OSError as error: print('refused', error.errno, flush=True)
+sys.stdin.read()", program.display());
+        let sandbox = |options: &[&str]| {
+            let words = ["/usr/bin/python3", "-I", "-S", "-c", &take];
+            Talk::over_pipes(&mut Sandbox::bare(who).seccomp(options).command(&words))
+        };
+        let mut control = sandbox(&["--allow", "lease"]);
+        control.expect("leased");
+        assert!(open().is_err_and(|error| error.raw_os_error() == Some(libc::EWOULDBLOCK)));
+        control.signal(libc::SIGTERM);
+        control.status();
+        let mut refused = sandbox(&[]);
+        refused.expect("refused 1");
+        open().expect("nobody has a lease");
+        refused.signal(libc::SIGTERM);
+        refused.status();
+    }
+
     fn a_locked_directory_keeps_nobody_from_a_new_socket(who) {
         let scratch = who.scratch();
         let directory = scratch.dir("run");

@@ -10,6 +10,7 @@ use srt_tests::{Who, both, pass_fd, run, tool, wait, wait_until};
 use std::fs::File;
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -261,6 +262,33 @@ both! {
         assert!(!socket.exists());
     }
 
+    fn a_fifo_without_a_name_bounds_a_life_and_has_no_other_writer(who) {
+        let family = Family::new();
+        let scratch = who.scratch();
+        let fifo = scratch.join("fifo");
+        run(who.command("mkfifo").arg(&fifo)).ok();
+        let path = fifo.display();
+        // The attack: the command opens the FIFO for writing, and stays.
+        let attack = format!("exec 5>{path} && echo a writer");
+        let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+        let inside = |options: &[&str], command: &str| {
+            let mut sandbox = who.command("srt-ns");
+            sandbox.args(options).args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
+            sandbox.args(["--", "srt-seccomp", "--", "sh", "-c", command]);
+            sandbox
+        };
+        run(&mut inside(&[], &attack)).ok().says("a writer");
+        let writer = File::options().write(true).open(&fifo).expect("open");
+        std::fs::remove_file(&fifo).expect("remove");
+        let mut command = inside(&["--lifetime-fd", "208"], &format!("(exec 5<>{path}) 2>&- || echo none; exec sleep 1000"));
+        pass_fd(&mut command, reader.as_raw_fd(), 208);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("none");
+        drop(writer);
+        talk.status();
+        family.ends();
+    }
+
     fn a_lifetime_fd_that_is_no_pipes_reader_is_an_error(who) {
         let _family = Family::new();
         a_living_writer_is_harmless(who);
@@ -278,6 +306,18 @@ both! {
                 ran.says("").complains("--lifetime-fd");
                 assert!([Some(125), Some(2), Some(1)].contains(&ran.code), "{what}: {ran:#?}");
             }
+        }
+        // By its name the command could become a writer, and nobody's end would end the sandbox.
+        let fifo = scratch.join("fifo");
+        run(who.command("mkfifo").arg(&fifo)).ok();
+        let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+        let named = open();
+        for words in [&["srt-ns", "--lifetime-fd", "208", "--", "echo", "it ran"][..],
+                      &["srt-relay", "--lifetime-fd", "208", "unix:/tmp/none/s.sock", "tcp:127.0.0.1:9"]] {
+            let mut command = who.command(words[0]);
+            pass_fd(&mut command, named.as_raw_fd(), 208);
+            let ran = run(command.args(&words[1..]));
+            ran.says("").hints(words[0], "--lifetime-fd 208: a FIFO with a name", "remove the name once both ends are open");
         }
         for wrong in ["", "-1", "x", "4294967296"] {
             run(who.command("srt-ns").args(["--lifetime-fd", wrong, "--", "echo", "it ran"])).code(125).says("").complains("--lifetime-fd");

@@ -2,9 +2,11 @@
 //! removed or replaced, whoever tries.
 
 use srt_tests::attacks::{Sandbox, where_one_may_mount};
+use srt_tests::host::LoopMount;
 use srt_tests::{Scratch, Who, both, run};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
+use std::path::Path;
 
 /// A work directory with a file to protect four levels down, and others beside it.
 fn lay_out(who: Who) -> Scratch {
@@ -56,6 +58,35 @@ fn detached(work: &str) -> Vec<String> {
 }
 
 both! {
+    fn no_snapshot_shows_what_a_mask_hides_and_no_subvolume_is_deleted_under_a_read_only_bind(who) {
+        let scratch = who.scratch_in("/var/tmp");
+        let mkfs = ["mkfs.btrfs", "--quiet"];
+        let Some(mounted) = LoopMount::new(&scratch, 120, &mkfs, "loop,user_subvol_rm_allowed") else {
+            srt_tests::skip!("no btrfs can be mounted here");
+        };
+        chown(mounted.path(), Some(who.uid()), Some(who.uid())).expect("chown");
+        let home = mounted.path().join("home");
+        let script = "btrfs subvolume create \"$1\" && mkdir -p \"$1/ssh\" \"$1/work\" && echo secret >\"$1/ssh/id\" &&
+            btrfs subvolume create \"$1/work/repo\" && mkdir \"$1/work/repo/git\"";
+        run(who.command("sh").args(["-c", script, "sh"]).arg(&home)).ok();
+        let at = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
+        let (work, git, ssh) = (at("work"), at("work/repo/git"), at("ssh"));
+        let sandbox = Sandbox::new(who, Path::new(&work)).mounts(&["--ro-bind", &git, &git, "--mask", &ssh]);
+        let attacks = [
+            format!("snapshot {} {work} one", home.display()),
+            format!("snapshot-v2 {} {work} two", home.display()),
+            format!("delete-subvolume {work} repo"),
+            format!("delete-subvolume-v2 {work} repo"),
+        ];
+        sandbox.each(&attacks).all_were_refused_with(libc::EPERM);
+        assert!(Path::new(&git).exists());
+        // The control: the one shows what the mask hides, the other takes away what the bind protects.
+        let unprotected = sandbox.seccomp(&["--allow", "snapshot"]);
+        let reads = ["one", "two"].map(|name| format!("read {work}/{name}/ssh/id"));
+        unprotected.each(&[&attacks[..2], &reads, &attacks[3..]].concat()).all_got_through();
+        assert!(!Path::new(&git).exists());
+    }
+
     fn no_directory_above_a_mask_or_a_read_only_bind_can_be_renamed_or_removed(who) {
         for protect in ["--mask", "--ro-bind"] {
             let scratch = lay_out(who);

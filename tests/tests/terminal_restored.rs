@@ -5,6 +5,9 @@ use srt_tests::attacks::{INSIDE, Sandbox};
 use srt_tests::processes::{self, child_named};
 use srt_tests::talk::{State, Talk, Terminal};
 use srt_tests::{Who, both, run, tool, wait, wait_until};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -39,6 +42,37 @@ fn states(terminals: &[Terminal; 3]) -> Vec<State> {
     terminals.iter().map(Terminal::state).collect()
 }
 
+/// A virtual console that nobody uses. The end of a session hangs up whoever has it open.
+fn console(who: Who) -> std::io::Result<File> {
+    let path = if who == Who::Root { "/dev/tty62" } else { "/dev/tty63" };
+    File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)
+}
+
+/// What its keyboard sends, and whether it shows text: KDGKBMODE and KDGETMODE.
+fn console_modes(who: Who) -> [libc::c_int; 2] {
+    let console = console(who).expect("a console");
+    [0x4b44, 0x4b3b].map(|request| {
+        let mut mode = -1;
+        // SAFETY: both fill one integer.
+        unsafe { libc::ioctl(console.as_raw_fd(), request, &raw mut mode) };
+        mode
+    })
+}
+
+/// Runs a command in a session of its own on it.
+fn on_console(who: Who, command: &mut Command) {
+    let stdio = || Stdio::from(console(who).expect("a console"));
+    command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+    // SAFETY: both calls are async-signal-safe, and act on the child alone.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
+        });
+    }
+    wait(&mut command.spawn().expect("spawn"), "the command on a console");
+}
+
 #[test]
 fn without_a_sandbox_a_command_leaves_its_terminal_as_it_likes() {
     for who in [Who::Root, Who::User] {
@@ -60,6 +94,26 @@ fn without_a_sandbox_a_command_leaves_its_terminal_as_it_likes() {
 }
 
 both! {
+    fn a_virtual_console_hears_and_shows_what_it_did(who) {
+        if console(who).is_err() {
+            srt_tests::skip!("there are no virtual consoles");
+        }
+        let before = console_modes(who);
+        for (number, (thing, set)) in [("keyboard", 0x4b45), ("graphics", 0x4b3a)].into_iter().enumerate() {
+            for options in [&["--keep-session"][..], &["--keep-session", "--as-pid-1"]] {
+                let sandbox = Sandbox::bare(who).ns(options);
+                on_console(who, &mut sandbox.command(&[INSIDE, "spoil", "0", thing]));
+                assert_eq!(console_modes(who), before, "{thing} {options:?}");
+            }
+            // The control, undone at once.
+            on_console(who, who.command(tool("attack")).args(["spoil", "0", thing]));
+            assert_ne!(console_modes(who)[number], before[number], "{thing}");
+            // SAFETY: it takes an integer.
+            unsafe { libc::ioctl(console(who).expect("a console").as_raw_fd(), set, before[number]) };
+        }
+        assert_eq!(console_modes(who), before);
+    }
+
     fn each_terminal_on_0_1_and_2_is_as_it_was_after_each_change(who) {
         for options in SESSIONS {
             let mut wrong = vec![];

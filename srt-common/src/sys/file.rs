@@ -123,6 +123,8 @@ pub struct Stat {
     pub uid: u32,
     /// The group, as this user namespace shows it.
     pub gid: u32,
+    /// How many names it has.
+    pub links: u32,
     /// Bytes.
     pub size: u64,
     /// The file's identity.
@@ -164,6 +166,7 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
         mode: stat.stx_mode.into(),
         uid: stat.stx_uid,
         gid: stat.stx_gid,
+        links: stat.stx_nlink,
         size: stat.stx_size,
         id: ((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
         mount: stat.stx_mnt_id,

@@ -38,13 +38,13 @@ pub fn tcflow(tty: &impl AsRawFd, action: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::tcflow(tty.as_raw_fd(), action) }).map(drop)
 }
 
-/// ioctl(2) of a terminal without an argument: TIOCEXCL, TIOCNXCL.
-pub fn ioctl(tty: &impl AsRawFd, request: u32) -> io::Result<()> {
-    // SAFETY: requests that take no argument come here.
-    check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, 0) }).map(drop)
+/// ioctl(2) of a terminal that takes an integer itself, or nothing: KDSETMODE, TIOCEXCL.
+pub fn ioctl(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: requests that take no pointer come here.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, libc::c_long::from(value)) }).map(drop)
 }
 
-/// ioctl(2) of a terminal that fills an integer: TIOCGEXCL, TIOCGETD.
+/// ioctl(2) of a terminal that fills an integer: TIOCGEXCL, TIOCGETD, KDGETMODE.
 pub fn ioctl_get(tty: &impl AsRawFd, request: u32) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     // SAFETY: requests that write one integer come here.

@@ -22,6 +22,15 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             let names = all.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
             names.collect::<io::Result<Vec<_>>>().map(|names| names.join(" "))
         }),
+        // Of a btrfs, NAME in a directory: a snapshot of what lies at PATH, by either call; and a subvolume less.
+        ["snapshot", path, directory, name] => snapshot(path, directory, 0x5000_9401, 8, name),
+        ["snapshot-v2", path, directory, name] => snapshot(path, directory, 0x5000_9417, 56, name),
+        ["delete-subvolume", directory, name] => open(directory, O_RDONLY)
+            .and_then(|from| subvolume(&from, 0x5000_940f, 0, 8, name))
+            .map(done("deleted")),
+        ["delete-subvolume-v2", directory, name] => open(directory, O_RDONLY)
+            .and_then(|from| subvolume(&from, 0x5000_943f, 0, 56, name))
+            .map(done("deleted")),
         ["stat", path] => std::fs::symlink_metadata(path).map(|meta| format!("{} bytes", meta.len())),
         ["mode", path] => std::fs::metadata(path)
             .map(|meta| format!("{:o}", std::os::unix::fs::MetadataExt::mode(&meta) & 0o7777)),
@@ -196,3 +205,16 @@ fn egid() -> u32 {
 }
 
 const _: () = assert!(mem::size_of::<Handle>() == 136);
+
+fn snapshot(path: &str, directory: &str, request: u64, at: usize, name: &str) -> Outcome {
+    let (source, into) = (open(path, O_RDONLY)?, open(directory, O_RDONLY)?);
+    subvolume(&into, request, source.as_raw_fd().into(), at, name).map(|_| "made".into())
+}
+
+/// struct btrfs_ioctl_vol_args of linux/btrfs.h, or btrfs_ioctl_vol_args_v2: 4096 bytes, a descriptor first, a name at `at`.
+fn subvolume(directory: &OwnedFd, request: u64, fd: i64, at: usize, name: &str) -> io::Result<i64> {
+    let mut args = [0_u8; 4096];
+    args[..8].copy_from_slice(&fd.to_ne_bytes());
+    args[at..at + name.len()].copy_from_slice(name.as_bytes());
+    sys!(libc::SYS_ioctl, directory.as_raw_fd(), request, args.as_mut_ptr())
+}

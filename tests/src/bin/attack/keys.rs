@@ -1,7 +1,8 @@
 //! The kernel's keyrings.
 
-use crate::sys::{c, sys};
+use crate::sys::{c, open, sys};
 use crate::{Outcome, number};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -35,8 +36,44 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
                 "added".into()
             })
         }
+        // Not an attack: adds a key to a file system, and encrypts an empty directory with it.
+        ["encrypt", directory] => encrypt(directory),
+        // Takes the key of an encrypted directory away.
+        ["lock", directory] => lock(directory),
         _ => return None,
     })
+}
+
+// linux/fscrypt.h. The key's specifier: what kind of name, 4 bytes of nothing, and the name.
+const ADD_ENCRYPTION_KEY: u64 = 0xc050_6617;
+const REMOVE_ENCRYPTION_KEY: u64 = 0xc040_6618;
+const SET_ENCRYPTION_POLICY: u64 = 0x800c_6613;
+const GET_ENCRYPTION_POLICY_EX: u64 = 0xc009_6616;
+const IDENTIFIER: u8 = 2;
+
+fn encrypt(directory: &str) -> Outcome {
+    let fd = open(directory, libc::O_RDONLY)?;
+    // struct fscrypt_add_key_arg, and a key of 64 bytes.
+    let mut key = [0_u8; 80 + 64];
+    (key[0], key[40]) = (IDENTIFIER, 64);
+    key[80..].fill(7);
+    sys!(libc::SYS_ioctl, fd.as_raw_fd(), ADD_ENCRYPTION_KEY, key.as_mut_ptr())?;
+    // struct fscrypt_policy_v2: AES-256-XTS, AES-256-CTS, padding 32.
+    let policy = [&[2, 1, 4, 3, 0, 0, 0, 0][..], &key[8..24]].concat();
+    sys!(libc::SYS_ioctl, fd.as_raw_fd(), SET_ENCRYPTION_POLICY, policy.as_ptr()).map(|_| "encrypted".into())
+}
+
+fn lock(directory: &str) -> Outcome {
+    let fd = open(directory, libc::O_RDONLY)?;
+    // struct fscrypt_get_policy_ex_arg: the room for the policy, and the policy.
+    let mut policy = [0_u8; 32];
+    policy[0] = 24;
+    sys!(libc::SYS_ioctl, fd.as_raw_fd(), GET_ENCRYPTION_POLICY_EX, policy.as_mut_ptr())?;
+    // struct fscrypt_remove_key_arg.
+    let mut key = [0_u8; 64];
+    key[0] = IDENTIFIER;
+    key[8..24].copy_from_slice(&policy[16..]);
+    sys!(libc::SYS_ioctl, fd.as_raw_fd(), REMOVE_ENCRYPTION_KEY, key.as_mut_ptr()).map(|_| "locked".into())
 }
 
 fn with_key(command: &[&str]) -> Outcome {

@@ -69,6 +69,9 @@ fn spoil(fd: i32, what: &str) -> io::Result<()> {
             modes.c_cflag = libc::CS8 | libc::CREAD;
             sys!(libc::SYS_ioctl, fd, libc::TCSETS, &raw const modes)
         }
+        // KDSKBMODE, K_OFF; KDSETMODE, KD_GRAPHICS.
+        "keyboard" => sys!(libc::SYS_ioctl, fd, 0x4b45, 4),
+        "graphics" => sys!(libc::SYS_ioctl, fd, 0x4b3a, 1),
         _ => panic!("{what}: no such thing of a terminal"),
     }
     .map(drop)
