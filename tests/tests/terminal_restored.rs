@@ -4,7 +4,7 @@
 use srt_tests::attacks::{INSIDE, Sandbox};
 use srt_tests::processes::{self, child_named};
 use srt_tests::talk::{State, Talk, Terminal};
-use srt_tests::{Who, both, run, tool, wait, wait_until};
+use srt_tests::{Who, both, has, run, skip, tool, wait, wait_until};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -149,6 +149,21 @@ both! {
             wait(&mut child, "the end of the sandbox");
             assert_eq!(states(&terminals), before, "{options:?}");
         }
+    }
+
+    fn what_a_sidecar_changes_until_it_is_dead_is_as_it_was(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // It has the caller's stderr, and goes on while everybody else is dead.
+        let terminals = three(who);
+        let before = states(&terminals);
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--signal=none", "--output=/dev/null", "--trace=kill", "-e", "inject=kill:delay_enter=200000"]);
+        command.arg(tool("srt-ns")).args(["--sidecar", "while :; do stty -echo <&2; chmod 600 /proc/self/fd/2; done"]);
+        let mut child = on_three(command.args(["--", "true"]), &terminals, Some(0));
+        wait(&mut child, "the end of the sandbox");
+        assert_eq!(states(&terminals), before);
     }
 
     fn the_foreground_is_the_callers_again_when_a_background_job_had_it(who) {
