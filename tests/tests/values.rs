@@ -109,10 +109,15 @@ both! {
     fn every_mount_has_its_flags(who) {
         let work = who.scratch();
         work.dir("plain");
-        let plain = work.join("plain").display().to_string();
+        work.dir("masked");
+        work.dir("sys");
+        work.file("masked-file", "");
+        let [plain, masked, masked_file, sys] =
+            ["plain", "masked", "masked-file", "sys"].map(|name| work.join(name).display().to_string());
         let mut command = who.command("srt-ns");
         command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--mqueue", "/mnt"]);
-        command.args(["--bind", work.text(), work.text(), "--tmpfs", &plain, "--remount-ro", &plain, "--", "cat", "/proc/self/mountinfo"]);
+        command.args(["--bind", work.text(), work.text(), "--tmpfs", &plain, "--remount-ro", &plain, "--sys", &sys]);
+        command.args(["--mask", &masked, "--mask", &masked_file, "--", "cat", "/proc/self/mountinfo"]);
         let ran = run(&mut command);
         let flags = |point: &str| {
             let line = ran.ok().out.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
@@ -130,6 +135,10 @@ both! {
             ("/mnt", "rw,nosuid,nodev,noexec"),
             (work.text(), "rw,nosuid,nodev"),
             (&plain, "ro,nosuid,nodev"),
+            (&masked, "ro,nosuid,nodev,noexec"),
+            (&masked_file, "ro,nosuid,nodev,noexec"),
+            (&sys, "ro,nosuid,nodev,noexec"),
+            (&format!("{sys}/fs/cgroup"), "ro,nosuid,nodev,noexec"),
         ] {
             assert_eq!(flags(point), expected, "{point}");
         }
