@@ -343,6 +343,20 @@ both! {
         assert!(scratch.join("three").exists(), "an inherited socket's name is not the relay's");
     }
 
+    fn a_listener_that_its_owner_has_shut_down_is_the_end(who) {
+        for how in [libc::SHUT_RD, libc::SHUT_RDWR] {
+            let scratch = who.scratch();
+            let (tcp_listener, unix_listener) =
+                (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"), UnixListener::bind(scratch.join("s")).expect("bind"));
+            for fd in [tcp_listener.as_raw_fd(), unix_listener.as_raw_fd()] {
+                let mut relay = Relay::start_with(who, &[OsString::from("fd:15"), tcp(free_port())], &[(fd, 15)]);
+                srt_common::sys::socket::shutdown(&fd, how).expect("shutdown");
+                assert_eq!(relay.wait().code(), Some(1));
+                wait_until("the reason", || relay.stderr().contains("cannot accept on fd:15: "));
+            }
+        }
+    }
+
     fn descriptors_that_are_something_else_are_refused(who) {
         let scratch = who.scratch();
         let path = scratch.join("target");
@@ -353,9 +367,15 @@ both! {
         let file = fs::File::open("/etc/passwd").expect("open");
         let file_path = open_path(Path::new("/etc/passwd")).expect("O_PATH");
         let unix_connected = UnixStream::connect(&path).expect("connect");
+        let packets = srt_common::sys::socket::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET).expect("socket");
+        let address = scratch.join("packets").into_os_string().into_vec();
+        let address = srt_common::sys::socket::SocketAddress::unix(&address).expect("an address");
+        srt_common::sys::socket::bind(&packets, &address).expect("bind");
+        srt_common::sys::socket::listen(&packets, 1).expect("listen");
         for (args, fd, complaint) in [
             ([OsString::from("fd:9"), tcp(1)], file.as_raw_fd(), "not a socket"),
             ([OsString::from("fd:9"), tcp(1)], connected.as_raw_fd(), "not a listening stream socket"),
+            ([OsString::from("fd:9"), tcp(1)], packets.as_raw_fd(), "not a listening stream socket"),
             ([tcp(free_port()), OsString::from("fd:9")], file.as_raw_fd(), "not opened with O_PATH"),
             ([tcp(free_port()), OsString::from("fd:9")], file_path.as_raw_fd(), "not a socket"),
             ([tcp(free_port()), OsString::from("fd:9")], unix_connected.as_raw_fd(), "not opened with O_PATH"),

@@ -39,7 +39,10 @@ fn stop_of(talk: &Talk, scratch: &Scratch, name: &str) -> i32 {
     let log = scratch.join("log");
     wait_until("the stop", || fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP")));
     let mut all = Process::find(talk.pid()).into_iter().chain(descendants(talk.pid()));
-    all.find(|process| process.name == name).expect("the tool").pid
+    let tree = srt_tests::processes::tree(talk.pid() as u32);
+    all.find(|process| process.name == name)
+        .unwrap_or_else(|| panic!("no {name}: {tree} {:?}", fs::read_to_string(&log)))
+        .pid
 }
 
 fn said_by(socket: &Path) -> String {
@@ -145,8 +148,8 @@ both! {
             skip!("no strace");
         }
         let _family = Family::new();
-        // Behind the look that finds that its shell runs, and before the one that finds that all is there.
-        let mut command = delayed(who, "read:delay_exit=150000");
+        // Behind the look that finds nobody dead, and before the one that finds that its shell has started.
+        let mut command = delayed(who, "waitid:delay_exit=1000000:when=1");
         command.arg(tool("srt-ns")).args(["--sidecar", "exit 3", "--", "echo", "it ran"]);
         let (code, said) = Talk::over_pipes(&mut command).end();
         assert!(code == 125 && said.contains("ended before the command could start") && !said.contains("it ran"), "{code} {said}");
@@ -176,8 +179,8 @@ both! {
         }
         let _family = Family::new();
         let scratch = who.scratch();
-        // The first signal is forwarded, the next ones would kill: they wait for the command's own end.
-        let mut command = delayed(who, "pidfd_send_signal:delay_enter=600000:when=2+");
+        // The first signal is forwarded, the next one would kill: it waits for the command's own end.
+        let mut command = delayed(who, "pidfd_send_signal:delay_enter=600000:when=2");
         command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
         command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
         let events = Events::of(&mut command, &scratch);
@@ -202,7 +205,7 @@ both! {
                 let mut command = who.command("strace");
                 command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", "")).arg(format!("--trace={call}"));
                 command.args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]).arg(tool("srt-ns"));
-                command.args(["--keep-session", "--", "srt-mount", "--ro-bind", "/", "/", "--bind"]).args([&work, &work]);
+                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--bind"]).args([&work, &work]);
                 command.arg("--placeholders").args(&option).arg(&made).args(["--", "grep", "-c", target.to_str().expect("UTF-8"), "/proc/self/mountinfo"]);
                 let talk = Talk::over_pipes(&mut command);
                 let pid = stop_of(&talk, &scratch, "srt-mount");
@@ -211,9 +214,7 @@ both! {
                     let _directory = fs::remove_dir(&made);
                     std::os::unix::fs::symlink(&target, &made).expect("symlink");
                 }
-                // srt-ns may stop with its command.
                 kill(pid, libc::SIGCONT);
-                talk.signal(libc::SIGCONT);
                 let (code, said) = talk.end();
                 match swap {
                     false => assert_eq!((code, said.as_str()), (1, "0\n"), "{call}"),
