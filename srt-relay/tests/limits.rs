@@ -138,6 +138,25 @@ both! {
         wait_until("everybody has left", || present.load(Ordering::SeqCst) == 0);
     }
 
+    fn descriptors_that_come_from_elsewhere_are_used_soon(who) {
+        let scratch = who.scratch();
+        let present = greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 128, &[], &scratch.join("s"));
+        // Of the same user, who may change it below the hard limit.
+        let set_limit = |soft: &str| {
+            let pid = relay.pid().to_string();
+            srt_tests::run(who.command("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")])).ok();
+        };
+        set_limit("64");
+        let most = (64 - relay.descriptors()) / 2;
+        let mut clients: Vec<_> = (0..most + 1).map(|_| connect(port)).collect();
+        wait_until("as many as there is room for", || present.load(Ordering::SeqCst) >= most - 1);
+        hears_nothing(clients.last_mut().expect("one"));
+        // Nobody of its own has left.
+        set_limit("128");
+        clients.iter_mut().for_each(hears_hello);
+    }
+
     fn bulk_transfers_work_without_a_descriptor_for_a_pipe(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
