@@ -37,7 +37,8 @@ impl Parent {
 }
 
 /// The descriptor that `--lifetime-fd` names: the reading end of a pipe, which poll(2) reports as hung up when its last
-/// writer is gone. Kept from the next program. The caller closes its copy of the writing end in all other children.
+/// writer is gone. The next program does not get it ([`crate::fds::Kept`]). The caller closes its copy of the writing end
+/// in all other children.
 ///
 /// # Errors
 /// A usage error for what is no such end.
@@ -49,6 +50,5 @@ pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     if number < 3 || !is_pipe || !reads {
         return Err(wrong("expected the reading end of a pipe, from 3 up"));
     }
-    fd::fcntl_setfd(&pipe, libc::FD_CLOEXEC).map_err(|error| Error::system("fcntl", &error))?;
     Ok(pipe)
 }
