@@ -40,7 +40,8 @@ fn limited(who: Who, descriptors: u32, options: &[&str], target: &Path) -> (Rela
     let port = free_port();
     let mut command = who.command("prlimit");
     command
-        .args([&format!("--nofile={descriptors}:{descriptors}"), "srt-relay", "--ready-fd", "1"])
+        // It raises the soft limit itself.
+        .args([&format!("--nofile=16:{descriptors}"), "srt-relay", "--ready-fd", "1"])
         .args(options);
     command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", target.display())]);
     (Relay::spawn(command, &[]), port)

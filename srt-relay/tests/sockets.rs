@@ -310,6 +310,12 @@ both! {
         assert_eq!(ask_tcp(port), "four");
     }
 
+    fn all_addresses_of_one_family_are_not_the_others(who) {
+        let port = free_port();
+        let args = [format!("tcp:[::]:{port}"), "tcp:127.0.0.1:9".into(), format!("tcp:0.0.0.0:{port}"), "tcp:127.0.0.1:9".into()];
+        assert_eq!(Relay::start(who, &args).terminate().code(), Some(0));
+    }
+
     fn a_taken_port_is_an_error_that_names_it(who) {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = taken.local_addr().expect("address").port();
@@ -335,6 +341,10 @@ both! {
             assert_eq!(ask_tcp(listener.local_addr().expect("address").port()), "hello");
         }
         assert_eq!(ask_unix(&scratch.join("three")), "hello");
+        // Another process may have taken a connection before accept4(2) comes to it.
+        for (listener, _) in &fds[..3] {
+            assert_ne!(srt_common::sys::fd::fcntl_getfl(listener).expect("F_GETFL") & libc::O_NONBLOCK, 0);
+        }
         // Swapping the path redirects nothing.
         fs::rename(&path, scratch.join("away")).expect("rename");
         unix_server(who, &path, "evil");

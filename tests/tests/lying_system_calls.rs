@@ -67,6 +67,8 @@ fn traced(who: Who, scratch: &Scratch, calls: &str, inject: Option<&str>) -> Ran
         "--ro-bind",
         "/",
         "/",
+        "--tmpfs",
+        "/var/log/..",
         "--dev",
         "/dev",
         "--proc",
@@ -74,16 +76,7 @@ fn traced(who: Who, scratch: &Scratch, calls: &str, inject: Option<&str>) -> Ran
     ]);
     command.args(["--bind", &work, &work, "--mask", &format!("{work}/one/two/secret"), "--ro-bind", "/etc"]);
     command.arg(format!("{work}/three/four"));
-    command.args([
-        "--overlay-src",
-        &lower,
-        "--overlay-src",
-        &other,
-        "--ro-overlay",
-        "/mnt",
-        "--tmpfs",
-        "/var/log/..",
-    ]);
+    command.args(["--overlay-src", &lower, "--overlay-src", &other, "--ro-overlay", "/mnt"]);
     run(command
         .args(["--", "srt-seccomp", "--", "sh", "-c", &format!("{LOCKED}{PROBE}")])
         .arg(scratch.path())

@@ -395,6 +395,20 @@ for value in own: os.setxattr(path, 'user.srt-placeholder', value.encode())";
         }
     }
 
+    fn whatever_lies_under_a_private_name_does_no_harm(who) {
+        let (scratch, path, text) = place(who);
+        let directory = path.parent().expect("a directory");
+        // A FIFO, which nobody writes, and a link to what is marked elsewhere.
+        run(who.command("mkfifo").arg(directory.join(".srt-placeholder-1-2"))).ok();
+        let marked = scratch.file("marked", "");
+        let mark = "import os, sys; os.setxattr(sys.argv[1], 'user.srt-placeholder', b'1-1')";
+        run(who.command("python3").args(["-c", mark]).arg(&marked)).ok();
+        symlink(&marked, directory.join(".srt-placeholder-3-4")).expect("symlink");
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        assert_eq!(marks(&marked), "user.srt-placeholder");
+        assert!(directory.join(".srt-placeholder-3-4").is_symlink() && !directory.join(".srt-placeholder-1-2").exists());
+    }
+
     fn what_cannot_be_removed_now_is_removed_by_the_next_run(who) {
         let (_scratch, path, text) = place(who);
         let directory = path.parent().expect("a directory");

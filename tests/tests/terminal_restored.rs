@@ -193,6 +193,26 @@ both! {
         }
     }
 
+    fn a_background_job_leaves_the_foreground_and_its_modes_to_the_shell(who) {
+        let (attack, scratch) = (tool("attack"), who.scratch());
+        let fifo = scratch.join("fifo");
+        run(who.command("mkfifo").arg(&fifo)).ok();
+        // The shell changes the modes while the job runs; the job takes the foreground, and nobody is in it any more.
+        let script = format!(
+            "set -m; srt-ns --keep-session -- sh -c 'echo up; cat {fifo}; {attack} leave-foreground 0; exit 4' & \
+             read -r _; stty -icanon; echo >{fifo}; wait $!; echo back $?; read -r _; stty -a | grep -o -e -icanon",
+            fifo = fifo.display(), attack = attack.display()
+        );
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+        talk.expect("up");
+        talk.send("\n");
+        talk.expect("back 4");
+        assert_eq!(talk.foreground(), talk.pid());
+        talk.send("\n");
+        talk.expect("-icanon");
+        assert_eq!(talk.end().0, 0);
+    }
+
     fn the_foreground_is_the_callers_again_when_the_supervisor_is_told_to_end(who) {
         let attack = tool("attack");
         let script = format!(
