@@ -108,7 +108,7 @@ impl Refusal {
                 self.length = length.unwrap_or(BODY_LIMIT).min(BODY_LIMIT);
             }
             b"transfer-encoding" => self.length = 0,
-            b"proxy-authenticate" if self.schemes.len() < 5 => self.schemes.extend(schemes(value)),
+            b"proxy-authenticate" => self.schemes.extend(schemes(value)),
             _ => {}
         }
     }

@@ -97,6 +97,18 @@ both! {
         drop(relay);
     }
 
+    fn a_socket_on_which_it_cannot_listen_is_removed_again(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--output=/dev/null", "--trace=listen", "-e", "inject=listen:error=ENOBUFS"]);
+        command.arg(srt_tests::tool("srt-relay")).arg(unix(&scratch.join("s"))).arg(tcp(9));
+        run(&mut command).code(1).one_clear_error("srt-relay").complains("No buffer space available");
+        assert_eq!(fs::read_dir(scratch.path()).expect("list").count(), 0);
+    }
+
     fn a_dead_socket_is_replaced(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
@@ -394,6 +406,26 @@ both! {
             srt_tests::pass_fd(&mut command, fd, 9);
             run(command.args(args)).code(1).one_clear_error("srt-relay").complains("fd:9").complains(complaint);
         }
+    }
+
+    fn a_proc_that_leads_to_another_file_is_an_error(who) {
+        let scratch = who.scratch();
+        for name in ["granted", "other"] {
+            unix_server(who, &scratch.join(name), "hello");
+        }
+        let pinned = open_path(&scratch.join("granted")).expect("O_PATH");
+        let leads_to = |name: &str| {
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd".into(), "1".into(), tcp(free_port()), OsString::from("fd:9")]);
+            let to = scratch.join(name);
+            let mounts = format!("mount -t tmpfs tmpfs /proc; mkdir -p /proc/self/fd; ln -s {} /proc/self/fd/9", to.display());
+            srt_tests::refusals::with_mounts(&mounts, &command)
+        };
+        let relay = Relay::spawn(leads_to("granted"), &[(pinned.as_raw_fd(), 9)]);
+        assert_eq!(relay.terminate().code(), Some(0));
+        let mut command = leads_to("other");
+        srt_tests::pass_fd(&mut command, pinned.as_raw_fd(), 9);
+        run(&mut command).code(1).one_clear_error("srt-relay").complains("/proc/self/fd/9 is another file");
     }
 
     fn a_target_that_is_not_there_is_an_error_with_a_hint(who) {

@@ -214,6 +214,18 @@ both! {
         wait_until("both", || connections(pid) == [TUNED, TUNED]);
     }
 
+    fn a_connection_to_a_proxy_has_keepalive_and_no_delay(who) {
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let url = format!("http://127.0.0.1:{}", proxy.local_addr().expect("address").port());
+        let mut command = who.command("srt-connect");
+        let mut talk = Talk::over_pipes(command.args(["--proxy", &url, "example.org", "22"]));
+        let (mut tunnel, _) = proxy.accept().expect("accept");
+        std::io::Write::write_all(&mut tunnel, b"HTTP/1.1 200 OK\r\n\r\nready").expect("write");
+        talk.expect("ready");
+        let tuned: Vec<_> = connections(talk.pid()).into_iter().map(|all| (all[0], all[4])).collect();
+        assert_eq!(tuned, [(Some(1), Some(1))]);
+    }
+
     fn the_limit_of_descriptors_comes_back_where_it_was_raised(who) {
         // A hundred sources are as many descriptors: for them the soft limit is raised.
         let scratch = who.scratch();
