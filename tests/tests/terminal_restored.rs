@@ -166,6 +166,20 @@ both! {
         assert_eq!(states(&terminals), before);
     }
 
+    fn a_terminal_that_it_writes_to_does_not_become_the_supervisors(who) {
+        // The leader of a session without a terminal gets the first that it opens.
+        let terminals = three(who);
+        let mut command = who.command("srt-ns");
+        let mut child = on_three(command.args(["--status-fd", "2", "--", "sleep", "1000"]), &terminals, None);
+        let pid = child.id().try_into().expect("a pid");
+        child_named(pid, "sleep");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let terminal = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(4));
+        assert_eq!(terminal, Some("0"), "{stat}");
+        processes::kill(pid, libc::SIGKILL);
+        wait(&mut child, "its end");
+    }
+
     fn the_foreground_is_the_callers_again_when_a_background_job_had_it(who) {
         let attack = tool("attack");
         for options in ["--keep-session", "--keep-session --as-pid-1"] {
