@@ -305,14 +305,10 @@ fn mounts_that_stay_shared_though_they_were_made_private_let_nothing_run() {
         [(None, (Some(0), "ran\n")), (Some("inject=mount_setattr:retval=0:when=1"), (Some(125), ""))]
     {
         let mut command = Who::Root.command("unshare");
-        command.args([
-            "--mount",
-            "--propagation=shared",
-            "--",
-            "strace",
-            "--quiet=all",
-            "--output=/dev/null",
-        ]);
+        // The root is none of them: pivot_root(2) would refuse it.
+        let script = "mount -t tmpfs tmpfs /mnt && mount --make-shared /mnt && exec \"$@\"";
+        command.args(["--mount", "--propagation=private", "--", "sh", "-c", script, "sh"]);
+        command.args(["strace", "--quiet=all", "--output=/dev/null"]);
         command
             .arg("--trace=mount_setattr")
             .args(lie.iter().flat_map(|lie| ["-e", lie]))
