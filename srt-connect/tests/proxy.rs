@@ -19,6 +19,15 @@ fn opening(text: &str) -> srt_common::Result<String> {
 }
 
 #[test]
+fn a_proxy_has_half_a_minute_unless_it_is_told() {
+    let timeout = |more: &[&str]| {
+        let words = ["--proxy", "http://127.0.0.1:1"].iter().chain(more).chain(&["a", "1"]);
+        srt_connect::options::parse(&words.map(Into::into).collect::<Vec<_>>()).expect("options").timeout
+    };
+    assert_eq!((timeout(&[]), timeout(&["--timeout", "0"]), timeout(&["--timeout", "7"])), (30, 0, 7));
+}
+
+#[test]
 fn the_four_forms_are_understood() {
     let proxy = parse(b"http://127.0.0.1:3128").expect("good");
     assert_eq!(proxy.protocol, Protocol::Http);

@@ -32,7 +32,7 @@ fn with(who: Who, scratch: &Scratch, options: &str, script: &str) -> Ran {
     run(&mut command)
 }
 
-const THROUGH: [&str; 18] = [
+const THROUGH: [&str; 19] = [
     "--bind DIR/W DIR/W --bind DIR/W/p/sub /mnt",
     "--bind DIR/W/p/sub /mnt --bind DIR/W DIR/W",
     "--bind DIR/W DIR/W --bind DIR/W/twice/sub /mnt",
@@ -51,6 +51,7 @@ const THROUGH: [&str; 18] = [
     "--bind DIR/W /opt --tmpfs /opt/vendor/p/sub",
     "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub",
     "--overlay-src /usr/share --overlay DIR/W DIR/aside /opt --tmpfs /opt/vendor/p/sub",
+    "--bind DIR/W /opt --overlay-src /usr/share --overlay-src DIR/W --ro-overlay /mnt --tmpfs /mnt/vendor/p/sub",
 ];
 
 both! {
