@@ -40,7 +40,8 @@ impl Parent {
 const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
 
 /// The descriptor that `--lifetime-fd` names: the reading end of a pipe, which poll(2) reports as hung up when its last
-/// writer is gone. Kept from the next program. The caller closes its copy of the writing end in all other children.
+/// writer is gone. The next program does not get it ([`crate::fds::Kept`]). The caller closes its copy of the writing end
+/// in all other children.
 ///
 /// Not a FIFO that has a name: whoever may open that becomes a writer (fifo(7)), the command included.
 ///
@@ -59,6 +60,5 @@ pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
         return Err(wrong("a FIFO with a name, by which others could become writers")
             .hint("remove the name once both ends are open, or use pipe(2)"));
     }
-    fd::fcntl_setfd(&pipe, libc::FD_CLOEXEC).map_err(|error| Error::system("fcntl", &error))?;
     Ok(pipe)
 }

@@ -121,7 +121,7 @@ impl Refusal {
                 self.length = length.filter(|_| !self.chunked).unwrap_or(BODY_LIMIT).min(BODY_LIMIT);
             }
             b"transfer-encoding" => (self.chunked, self.length) = (true, BODY_LIMIT),
-            b"proxy-authenticate" if self.schemes.len() < 5 => self.schemes.extend(schemes(value)),
+            b"proxy-authenticate" => self.schemes.extend(schemes(value)),
             _ => {}
         }
     }

@@ -347,11 +347,12 @@ fn a_socks_proxy_that_wants_other_authentication_is_a_refusal() {
         let verdict = told(SOCKS_LOGIN, "a", &[5, method]).verdict.expect_err("refused");
         assert_eq!(verdict, "refused: this proxy does not take a user name and password");
     }
-    assert!(
-        told(SOCKS, "a", &[5, 7])
-            .verdict
-            .is_err_and(|message| message.contains("method 7, which was not offered"))
-    );
+    for method in 3..0xff {
+        let not_offered = format!("the proxy chose authentication method {method}, which was not offered");
+        for way in [SOCKS, SOCKS_LOGIN] {
+            assert_eq!(told(way, "a", &[5, method]).verdict, Err(not_offered.clone()));
+        }
+    }
     let verdict = told(SOCKS_LOGIN, "a", &[5, 2, 1, 1]).verdict;
     assert_eq!(verdict, Err("refused: wrong user name or password".into()));
 }

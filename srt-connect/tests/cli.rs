@@ -41,6 +41,8 @@ both! {
             ([&good[..], &["--auth-fd", "x", "example.org", "22"]].concat(), "--auth-fd"),
             ([&good[..], &["--auth-fd", "99", "example.org", "22"]].concat(), "--auth-fd 99: expected an open descriptor"),
             ([&good[..], &["--auth-fd", "0", "example.org", "22"]].concat(), "--auth-fd 0: expected an open descriptor from 3 up"),
+            ([&good[..], &["--auth-fd", "1", "example.org", "22"]].concat(), "--auth-fd 1: expected an open descriptor from 3 up"),
+            ([&good[..], &["--auth-fd", "2", "example.org", "22"]].concat(), "--auth-fd 2: expected an open descriptor from 3 up"),
             ([&good[..], &["--auth-fd", "-1", "example.org", "22"]].concat(), "--auth-fd -1"),
             (vec!["--proxy=http://127.0.0.1:1", "example.org", "22"], "--proxy="),
             (vec!["--proxy", "socks5://127.0.0.1:1", "example.org", "22"], "socks5h"),
@@ -116,7 +118,7 @@ both! {
 
     fn bad_credentials_end_before_the_proxy_is_called(who) {
         let proxy = Scripted::start(|_| {});
-        let long = [&b"user:"[..], &[b'x'; 8192]].concat();
+        let long = [&b"user:"[..], &[b'x'; 8188]].concat();
         for (scheme, content, code) in [
             ("http", &b""[..], 1),
             ("http", b"\n", 1),

@@ -7,6 +7,7 @@ use srt_connect::handshake::Handshake;
 use srt_connect::proxy::{Address, Protocol, Proxy};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 fn parse(text: &[u8]) -> srt_common::Result<Proxy> {
     Proxy::parse(OsStr::from_bytes(text))
@@ -16,6 +17,18 @@ fn opening(text: &str) -> srt_common::Result<String> {
     let target = Destination::parse(OsStr::new("example.org"), OsStr::new("22"))?;
     let handshake: Box<dyn Handshake> = parse(text.as_bytes())?.handshake(&target)?;
     Ok(String::from_utf8_lossy(&handshake.opening()).into_owned())
+}
+
+#[test]
+fn a_proxy_has_half_a_minute_unless_it_is_told() {
+    let timeout = |more: &[&str]| {
+        let words = ["--proxy", "http://127.0.0.1:1"].iter().chain(more).chain(&["a", "1"]);
+        srt_connect::options::parse(&words.map(Into::into).collect::<Vec<_>>()).expect("options").timeout.0
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(timeout(&[]), seconds(30));
+    assert_eq!(timeout(&["--timeout", "0"]), None);
+    assert_eq!(timeout(&["--timeout", "7"]), seconds(7));
 }
 
 #[test]

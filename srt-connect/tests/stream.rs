@@ -365,7 +365,7 @@ both! {
             call.say(b"hello");
             // The peer does not care for the end that it reads.
             call.stream.read_to_end(&mut vec![]).expect("read");
-            std::thread::sleep(DEADLINE);
+            std::thread::sleep(10 * DEADLINE);
         });
         let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
         child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
@@ -390,6 +390,28 @@ both! {
         child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
         assert_eq!(out, "bye");
         wait(&mut child, "srt-connect, with stdin still open");
+    }
+
+    fn what_a_peer_that_listens_no_more_has_not_taken_is_an_error(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("proxy");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.read_exact(&mut [0; 40]).expect("read");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
+            // Some of stdin has come, and more is at hand than a socket holds. What is unread would be a reset.
+            stream.read_exact(&mut [0; 100]).expect("read");
+            stream.shutdown(Shutdown::Read).expect("shutdown");
+            stream.read_to_end(&mut vec![]).expect("read");
+            stream.write_all(b"bye").expect("write");
+        });
+        let url = format!("http+unix:{}", path.display());
+        // Of a file there is always something at hand.
+        let input = std::fs::File::open(scratch.file("input", vec![b'x'; 4 << 20])).expect("open");
+        let ran = run(connect(who, &url).args(["example.org", "22"]).stdin(input));
+        ran.code(1).says("bye").one_clear_error("srt-connect").complains("the peer closed before all of stdin was sent: Broken pipe");
     }
 
     fn a_reset_is_an_error(who) {

@@ -87,7 +87,10 @@ fn hostile_hosts() -> Vec<Vec<u8>> {
     all.push(vec![b'a'; 64]);
     all.push(vec![b'a'; 300]);
     all.push(["a.".repeat(126).as_bytes(), b"ab"].concat()); // 254
-    all.extend([&b"192.0.2.1."[..], b"192.0.2.01", b"1.2.3.4.5", b"256.0.0.1", b"a.0x"].map(<[u8]>::to_vec));
+    all.extend(
+        [&b"192.0.2.1."[..], b"192.0.2.01", b"1.2.3.4.5", b"256.0.0.1", b"a.0x", b"a.0X7f", b"0X7F000001"]
+            .map(<[u8]>::to_vec),
+    );
     all
 }
 
@@ -102,6 +105,14 @@ fn a_hostile_host_is_a_usage_error_that_quotes_it_harmlessly() {
             "{lines}"
         );
         assert!(!lines.trim_end().contains(char::is_control), "{lines:?}");
+    }
+}
+
+#[test]
+fn of_all_bytes_a_name_has_letters_digits_and_three_others() {
+    for byte in 0..=u8::MAX {
+        let taken = byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        assert_eq!(parse(&[b'a', byte, b'b'], b"1").is_ok(), taken, "{byte:#04x}");
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Action, Op};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{fcntl_setfd, inherited};
+use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, openat, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
@@ -96,7 +96,6 @@ pub struct Join {
 pub fn say_hello(number: RawFd) -> Result<Join> {
     let what = || format!("--join {number}");
     let socket = inherited(number).context(what)?;
-    fcntl_setfd(&socket, libc::FD_CLOEXEC).context(what)?;
     let root = tmpfs(0o555, None)?;
     set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
     match handover::hello(&socket, Some(root.fd.as_fd())) {

@@ -15,6 +15,7 @@ fn planted(who: Who) -> Scratch {
     scratch.dir("W/vendor");
     scratch.dir("W/real/sub");
     scratch.dir("W/work");
+    scratch.dir("aside");
     scratch.file("SECRET/sub/secret", "secret");
     symlink("../SECRET", scratch.join("W/p")).expect("symlink");
     symlink(scratch.join("SECRET"), scratch.join("W/vendor/p")).expect("symlink");
@@ -31,7 +32,7 @@ fn with(who: Who, scratch: &Scratch, options: &str, script: &str) -> Ran {
     run(&mut command)
 }
 
-const THROUGH: [&str; 17] = [
+const THROUGH: [&str; 19] = [
     "--bind DIR/W DIR/W --bind DIR/W/p/sub /mnt",
     "--bind DIR/W/p/sub /mnt --bind DIR/W DIR/W",
     "--bind DIR/W DIR/W --bind DIR/W/twice/sub /mnt",
@@ -49,6 +50,8 @@ const THROUGH: [&str; 17] = [
     "--bind DIR/W /opt --tmpfs DIR/W/p/sub",
     "--bind DIR/W /opt --tmpfs /opt/vendor/p/sub",
     "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub",
+    "--overlay-src /usr/share --overlay DIR/W DIR/aside /opt --tmpfs /opt/vendor/p/sub",
+    "--bind DIR/W /opt --overlay-src /usr/share --overlay-src DIR/W --ro-overlay /mnt --tmpfs /mnt/vendor/p/sub",
 ];
 
 both! {
@@ -63,6 +66,15 @@ both! {
             let options = options.replace("--bind", "--ro-bind").replace("--dev-bind", "--ro-bind").replace("--ro-ro", "--ro");
             with(who, &scratch, &options.replace("--dev-ro", "--ro"), "true").ok();
         }
+    }
+
+    fn forty_links_are_followed_and_no_more(who) {
+        let scratch = who.scratch();
+        scratch.file("end/file", "end");
+        symlink("end", scratch.join("1")).expect("symlink");
+        (2..=41).for_each(|number| symlink((number - 1).to_string(), scratch.join(number.to_string())).expect("symlink"));
+        with(who, &scratch, "--ro-bind DIR/40 /mnt", "cat /mnt/file").ok().says("end");
+        with(who, &scratch, "--ro-bind DIR/41 /mnt", "true").code(125).one_clear_error("srt-mount").complains("Too many levels of symbolic links");
     }
 
     fn nor_through_one_that_it_may_not_write_now_but_could_again(who) {

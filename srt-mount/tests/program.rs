@@ -86,6 +86,13 @@ both! {
         command.args(["--", "sh", "-c", "echo $PWD; /bin/pwd"]).current_dir(scratch.join("d")).env("PWD", "/lie");
         let here = format!("{0}/d\n{0}/d", scratch.text());
         run(&mut command).ok().says(&here);
+        // In the new root `..` may lead elsewhere; and the name must be that directory's.
+        scratch.dir("e");
+        for lie in ["d/../d", "e", "../d"] {
+            let mut command = mount(who, SYSTEM.into_iter().chain(["--ro-bind", scratch.text(), scratch.text()]));
+            command.args(["--", "printenv", "PWD"]).current_dir(scratch.join("d")).env("PWD", scratch.join(lie));
+            run(&mut command).ok().says(&format!("{}/d", scratch.text()));
+        }
     }
 
     fn the_working_directory_falls_back_to_home_and_to_the_root(who) {
@@ -128,6 +135,11 @@ both! {
         run(command.arg("--").arg(&program)).ok().says("safe");
         let intact = fs::metadata(&program).expect("there");
         assert!(intact.len() > 1000 && intact.permissions().mode() & 0o777 != 0o777);
+        // One of the same name that cannot be executed is passed over.
+        scratch.file("first/program", "");
+        let mut command = mount(who, ["--ro-bind", program.to_str().expect("text"), "/other", "--proc", "/proc"]);
+        let path = format!("{0}/first:{0}:{1}", scratch.text(), srt_tests::path_with_tools().display());
+        run(command.args(["--", "program"]).env("PATH", path)).ok().says("safe");
         // Control: the same through a writable bind, which the user has granted.
         let copy = scratch.join("copy");
         srt_tests::copy_program(&program, &copy);
@@ -157,6 +169,10 @@ both! {
         run(mount(who, SYSTEM).args(["--", "/etc/passwd"])).code(126).one_clear_error("srt-mount").complains("Permission denied");
         run(mount(who, SYSTEM).args(["--", "/etc"])).code(126).one_clear_error("srt-mount");
         run(mount(who, SYSTEM).args(["--", ""])).code(127).one_clear_error("srt-mount");
+        // On the host, and what runs it is below a file.
+        let scratch = who.scratch();
+        let script = scratch.script("script", "#!/etc/passwd/sh\n");
+        run(mount(who, ["--ro-bind", "/etc", "/etc"]).arg("--").arg(script)).code(127).one_clear_error("srt-mount");
         // On the host, and no static program: the hint says so.
         run(mount(who, ["--dir", "/x"]).args(["--", "/bin/sh"])).code(127).one_clear_error("srt-mount").complains("static");
     }

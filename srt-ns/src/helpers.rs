@@ -263,9 +263,6 @@ impl Helpers {
         let at = self.running.iter().position(|helper| helper.pid == pid)?;
         let mut helper = self.running.remove(at);
         helper.look(Duration::ZERO);
-        if helper.kind == Kind::Relay {
-            self.reports = None;
-        }
         Some(helper)
     }
 

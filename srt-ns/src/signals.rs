@@ -70,12 +70,11 @@ pub fn next(fd: &impl AsRawFd) -> Result<Option<Received>> {
 /// errno.
 pub fn stop() -> io::Result<bool> {
     let tstp = SignalSet::of([libc::SIGTSTP]);
-    let previous = signal(libc::SIGTSTP, Disposition::Default)?;
+    signal(libc::SIGTSTP, Disposition::Default)?;
     kill(getpid(), libc::SIGTSTP)?;
     // The pending signal stops us inside this call.
     sigprocmask(libc::SIG_UNBLOCK, &tstp)?;
     sigprocmask(libc::SIG_BLOCK, &tstp)?;
-    signal(libc::SIGTSTP, previous)?;
     // What made us go on is pending, since it is blocked.
     Ok(sigpending()?.has(libc::SIGCONT))
 }

@@ -334,7 +334,7 @@ impl Supervisor<'_> {
         } else if helper.kind == Kind::Watchdog {
             self.run.tool.warn(&watchdog::gone());
             self.kill_all();
-        } else {
+        } else if self.course.failed.is_none() {
             helpers::tell_end(self.run, &helper, end);
         }
     }

@@ -311,3 +311,19 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_connections_there_are_they_hold_64_mib_and_each_16_kib() {
+        let mut stock = Stock::new(Pipes::new(1));
+        for (connections, share) in
+            [(0, COPY), (1, COPY), (256, COPY), (512, 128 << 10), (4096, 16 << 10), (100_000, 16 << 10)]
+        {
+            stock.divide(connections);
+            assert_eq!(stock.share, share, "{connections}");
+        }
+    }
+}

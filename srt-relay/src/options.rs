@@ -184,6 +184,8 @@ mod tests {
     fn times_are_seconds_and_zero_is_never() {
         let options = options(&["--connect-timeout", "0", "--idle-timeout", "0.25", "fd:3", "fd:4"]);
         assert_eq!((options.limits.connect, options.limits.idle), (None, Some(Duration::from_millis(250))));
+        let usual = self::options(&["fd:3", "fd:4"]).limits;
+        assert_eq!((usual.connect, usual.idle), (Some(Duration::from_secs(10)), None));
         for bad in ["-1", "1e3", "inf", "nan", "", ".", "1s", "99999999999"] {
             assert!(parse(&["--idle-timeout", bad, "fd:3", "fd:4"]).is_err(), "{bad}");
         }

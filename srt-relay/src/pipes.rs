@@ -100,3 +100,30 @@ impl Pipes {
         self.idle.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn nobody_gets_a_pipe_with_anothers_bytes_in_it() {
+        let mut pipes = Pipes::new(1);
+        let (mut from, source) = UnixStream::pair().expect("a pair");
+        let (mut to, sink) = UnixStream::pair().expect("a pair");
+        let mut pipe = pipes.take().expect("a pipe");
+        from.write_all(b"secret").expect("write");
+        assert_eq!(pipe.fill(&source).expect("splice"), 6);
+        assert!(pipes.take().is_none(), "there may be one");
+        pipes.give(pipe);
+        let mut pipe = pipes.take().expect("another");
+        from.write_all(b"other").expect("write");
+        assert_eq!(pipe.fill(&source).expect("splice"), 5);
+        while pipe.drain(&sink).expect("splice") > 0 {}
+        drop(sink);
+        let mut said = String::new();
+        to.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "other");
+    }
+}

@@ -115,7 +115,7 @@ impl<'a> Relay<'a> {
                 let number = event.u64 & ((1 << NUMBER_BITS) - 1);
                 match event.u64 >> NUMBER_BITS {
                     LIFE => return Ok(()),
-                    LISTENER => self.accept(number as usize)?,
+                    LISTENER => self.accept(number as usize, event.events)?,
                     end => self.ready(number, end as usize, event.events),
                 }
             }
@@ -151,7 +151,7 @@ impl<'a> Relay<'a> {
         self.clients.len() < self.limits.connections
     }
 
-    fn accept(&mut self, index: usize) -> Result<()> {
+    fn accept(&mut self, index: usize, events: u32) -> Result<()> {
         let Some(listener) = self.listeners.get_mut(index).filter(|_| self.paused.is_none()) else {
             return Ok(());
         };
@@ -183,8 +183,8 @@ impl<'a> Relay<'a> {
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
                 libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
-                // Nothing that accepts any more: its owner has shut it down.
-                libc::EINVAL | libc::EBADF | libc::ENOTSOCK => {
+                // Nothing that accepts any more: its owner has shut it down. accept4(2) says EAGAIN of a Unix socket then.
+                errno if errno == libc::EINVAL || events & libc::EPOLLRDHUP as u32 != 0 => {
                     Err(Error::system(format!("cannot accept on {}", listener.name), &error))
                 }
                 // The client or its network has gone again, or a firewall refuses (accept(2), Error handling).
@@ -206,8 +206,8 @@ impl<'a> Relay<'a> {
     fn resume(&mut self) -> Result<()> {
         self.paused = None;
         for (index, listener) in self.listeners.iter().enumerate() {
-            watch(&self.epoll, &listener.socket, libc::EPOLLIN, LISTENER, index as u64)
-                .context(|| "epoll_ctl")?;
+            let events = libc::EPOLLIN | libc::EPOLLRDHUP;
+            watch(&self.epoll, &listener.socket, events, LISTENER, index as u64).context(|| "epoll_ctl")?;
         }
         Ok(())
     }

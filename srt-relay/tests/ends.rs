@@ -300,6 +300,27 @@ both! {
         served.relay.settles_at(before);
     }
 
+    fn a_server_that_reads_no_more_is_told_to_its_client_and_goes_on_sending(who) {
+        let scratch = who.scratch();
+        let (near, far) = (scratch.join("near"), scratch.join("far"));
+        let listener = unix_server(&far, who);
+        let _relay = Relay::start(who, &[format!("unix:{}", near.display()), format!("unix:{}", far.display())]);
+        let mut client = UnixStream::connect(&near).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        server.shutdown(std::net::Shutdown::Read).expect("shutdown");
+        client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+        client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+        let error = loop {
+            if let Err(error) = client.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        server.write_all(b"late").expect("write");
+        drop(server);
+        assert_eq!(read_all(&mut client), b"late");
+    }
+
     fn a_client_that_is_gone_after_its_half_close_frees_the_connection(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");

@@ -107,6 +107,12 @@ both! {
             let ran = srt_tests::run(command.args(["tcp:127.0.0.1:1", "tcp:127.0.0.1:1", "--lifetime-fd", "7"]));
             ran.code(2).one_clear_error("srt-relay").complains("--lifetime-fd 7").complains(words);
         }
+        // One of the three is not a caller's to give.
+        let (reader, _writer) = pipe();
+        let mut command = who.command("srt-relay");
+        srt_tests::pass_fd(&mut command, reader.as_raw_fd(), 0);
+        let ran = srt_tests::run(command.args(["tcp:127.0.0.1:1", "tcp:127.0.0.1:1", "--lifetime-fd", "0"]));
+        ran.code(2).one_clear_error("srt-relay").complains("--lifetime-fd 0: expected the reading end of a pipe, from 3 up");
     }
 
     fn the_end_of_the_thread_that_started_it_is_not_its_parents(who) {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use srt_tests::{DEADLINE, Who, both, wait_until};
+use srt_tests::{DEADLINE, Who, at_once, both, wait_until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -40,7 +40,8 @@ fn limited(who: Who, descriptors: u32, options: &[&str], target: &Path) -> (Rela
     let port = free_port();
     let mut command = who.command("prlimit");
     command
-        .args([&format!("--nofile={descriptors}:{descriptors}"), "srt-relay", "--ready-fd", "1"])
+        // It raises the soft limit itself.
+        .args([&format!("--nofile=16:{descriptors}"), "srt-relay", "--ready-fd", "1"])
         .args(options);
     command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", target.display())]);
     (Relay::spawn(command, &[]), port)
@@ -115,12 +116,15 @@ both! {
     }
 
     fn out_of_descriptors_it_goes_on_and_accepts_again(who) {
-        let scratch = who.scratch();
-        let present = greeter(who, &scratch.join("s"));
-        let (relay, port) = limited(who, 64, &[], &scratch.join("s"));
-        let before = relay.descriptors();
-        excess_waits(&relay, port, &present, (64 - before) / 2);
-        relay.settles_at(before);
+        // A connection takes two: one of the numbers leaves one too few for the second.
+        at_once(2, [64, 65], |all| {
+            let scratch = who.scratch();
+            let present = greeter(who, &scratch.join("s"));
+            let (relay, port) = limited(who, all, &[], &scratch.join("s"));
+            let before = relay.descriptors();
+            excess_waits(&relay, port, &present, (all as usize - before) / 2);
+            relay.settles_at(before);
+        });
     }
 
     fn descriptors_that_another_connection_frees_are_used_at_once(who) {
@@ -133,6 +137,25 @@ both! {
             .collect();
         all.into_iter().for_each(|one| one.join().expect("visits"));
         wait_until("everybody has left", || present.load(Ordering::SeqCst) == 0);
+    }
+
+    fn descriptors_that_come_from_elsewhere_are_used_soon(who) {
+        let scratch = who.scratch();
+        let present = greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 128, &[], &scratch.join("s"));
+        // Of the same user, who may change it below the hard limit.
+        let set_limit = |soft: &str| {
+            let pid = relay.pid().to_string();
+            srt_tests::run(who.command("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")])).ok();
+        };
+        set_limit("64");
+        let most = (64 - relay.descriptors()) / 2;
+        let mut clients: Vec<_> = (0..most + 1).map(|_| connect(port)).collect();
+        wait_until("as many as there is room for", || present.load(Ordering::SeqCst) >= most - 1);
+        hears_nothing(clients.last_mut().expect("one"));
+        // Nobody of its own has left.
+        set_limit("128");
+        clients.iter_mut().for_each(hears_hello);
     }
 
     fn bulk_transfers_work_without_a_descriptor_for_a_pipe(who) {

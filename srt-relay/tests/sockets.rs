@@ -97,6 +97,18 @@ both! {
         drop(relay);
     }
 
+    fn a_socket_on_which_it_cannot_listen_is_removed_again(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--output=/dev/null", "--trace=listen", "-e", "inject=listen:error=ENOBUFS"]);
+        command.arg(srt_tests::tool("srt-relay")).arg(unix(&scratch.join("s"))).arg(tcp(9));
+        run(&mut command).code(1).one_clear_error("srt-relay").complains("No buffer space available");
+        assert_eq!(fs::read_dir(scratch.path()).expect("list").count(), 0);
+    }
+
     fn a_dead_socket_is_replaced(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
@@ -310,6 +322,12 @@ both! {
         assert_eq!(ask_tcp(port), "four");
     }
 
+    fn all_addresses_of_one_family_are_not_the_others(who) {
+        let port = free_port();
+        let args = [format!("tcp:[::]:{port}"), "tcp:127.0.0.1:9".into(), format!("tcp:0.0.0.0:{port}"), "tcp:127.0.0.1:9".into()];
+        assert_eq!(Relay::start(who, &args).terminate().code(), Some(0));
+    }
+
     fn a_taken_port_is_an_error_that_names_it(who) {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = taken.local_addr().expect("address").port();
@@ -335,12 +353,30 @@ both! {
             assert_eq!(ask_tcp(listener.local_addr().expect("address").port()), "hello");
         }
         assert_eq!(ask_unix(&scratch.join("three")), "hello");
+        // Another process may have taken a connection before accept4(2) comes to it.
+        for (listener, _) in &fds[..3] {
+            assert_ne!(srt_common::sys::fd::fcntl_getfl(listener).expect("F_GETFL") & libc::O_NONBLOCK, 0);
+        }
         // Swapping the path redirects nothing.
         fs::rename(&path, scratch.join("away")).expect("rename");
         unix_server(who, &path, "evil");
         assert_eq!(ask_tcp(one.local_addr().expect("address").port()), "hello");
         assert_eq!(relay.terminate().code(), Some(0));
         assert!(scratch.join("three").exists(), "an inherited socket's name is not the relay's");
+    }
+
+    fn a_listener_that_its_owner_has_shut_down_is_the_end(who) {
+        for how in [libc::SHUT_RD, libc::SHUT_RDWR] {
+            let scratch = who.scratch();
+            let (tcp_listener, unix_listener) =
+                (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"), UnixListener::bind(scratch.join("s")).expect("bind"));
+            for fd in [tcp_listener.as_raw_fd(), unix_listener.as_raw_fd()] {
+                let mut relay = Relay::start_with(who, &[OsString::from("fd:15"), tcp(free_port())], &[(fd, 15)]);
+                srt_common::sys::socket::shutdown(&fd, how).expect("shutdown");
+                assert_eq!(relay.wait().code(), Some(1));
+                wait_until("the reason", || relay.stderr().contains("cannot accept on fd:15: "));
+            }
+        }
     }
 
     fn descriptors_that_are_something_else_are_refused(who) {
@@ -353,9 +389,15 @@ both! {
         let file = fs::File::open("/etc/passwd").expect("open");
         let file_path = open_path(Path::new("/etc/passwd")).expect("O_PATH");
         let unix_connected = UnixStream::connect(&path).expect("connect");
+        let packets = srt_common::sys::socket::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET).expect("socket");
+        let address = scratch.join("packets").into_os_string().into_vec();
+        let address = srt_common::sys::socket::SocketAddress::unix(&address).expect("an address");
+        srt_common::sys::socket::bind(&packets, &address).expect("bind");
+        srt_common::sys::socket::listen(&packets, 1).expect("listen");
         for (args, fd, complaint) in [
             ([OsString::from("fd:9"), tcp(1)], file.as_raw_fd(), "not a socket"),
             ([OsString::from("fd:9"), tcp(1)], connected.as_raw_fd(), "not a listening stream socket"),
+            ([OsString::from("fd:9"), tcp(1)], packets.as_raw_fd(), "not a listening stream socket"),
             ([tcp(free_port()), OsString::from("fd:9")], file.as_raw_fd(), "not opened with O_PATH"),
             ([tcp(free_port()), OsString::from("fd:9")], file_path.as_raw_fd(), "not a socket"),
             ([tcp(free_port()), OsString::from("fd:9")], unix_connected.as_raw_fd(), "not opened with O_PATH"),
@@ -364,6 +406,26 @@ both! {
             srt_tests::pass_fd(&mut command, fd, 9);
             run(command.args(args)).code(1).one_clear_error("srt-relay").complains("fd:9").complains(complaint);
         }
+    }
+
+    fn a_proc_that_leads_to_another_file_is_an_error(who) {
+        let scratch = who.scratch();
+        for name in ["granted", "other"] {
+            unix_server(who, &scratch.join(name), "hello");
+        }
+        let pinned = open_path(&scratch.join("granted")).expect("O_PATH");
+        let leads_to = |name: &str| {
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd".into(), "1".into(), tcp(free_port()), OsString::from("fd:9")]);
+            let to = scratch.join(name);
+            let mounts = format!("mount -t tmpfs tmpfs /proc; mkdir -p /proc/self/fd; ln -s {} /proc/self/fd/9", to.display());
+            srt_tests::refusals::with_mounts(&mounts, &command)
+        };
+        let relay = Relay::spawn(leads_to("granted"), &[(pinned.as_raw_fd(), 9)]);
+        assert_eq!(relay.terminate().code(), Some(0));
+        let mut command = leads_to("other");
+        srt_tests::pass_fd(&mut command, pinned.as_raw_fd(), 9);
+        run(&mut command).code(1).one_clear_error("srt-relay").complains("/proc/self/fd/9 is another file");
     }
 
     fn a_target_that_is_not_there_is_an_error_with_a_hint(who) {

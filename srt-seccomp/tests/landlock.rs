@@ -118,6 +118,45 @@ both! {
         run(command.stdin(both)).ok().says("one");
     }
 
+    fn a_descriptor_gives_what_it_is_open_for_and_a_directory_nothing(who) {
+        need!(5);
+        let (work, outside) = (project(who), project(who));
+        outside.file("secret", "secret");
+        let log = outside.file("log", "log");
+        let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", work.text()];
+        for (options, errno) in [(vec!["--keep-fd", "8", "--keep-fd", "9"], 0), ([&["--keep-fd", "8", "--keep-fd", "9"], &by_path[..]].concat(), libc::EACCES)] {
+            let attacks = ["os.open(\"/proc/self/fd/8\", os.O_RDONLY)", "os.open(\"/proc/self/fd/8\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=9)"];
+            let attacks = attacks.map(str::to_owned);
+            let mut command = shell(who, work.path(), &options, &python_each(&attacks));
+            let (writer, directory) = (OpenOptions::new().write(true).open(&log).expect("open"), File::open(outside.path()).expect("open"));
+            pass_fd(&mut command, writer.as_raw_fd(), 8);
+            pass_fd(&mut command, directory.as_raw_fd(), 9);
+            answers_each(&run(&mut command), &attacks, &[errno, 0, errno]);
+        }
+    }
+
+    fn what_stands_in_a_usual_devices_place_gives_nothing(who) {
+        need!(5);
+        let (work, outside) = (project(who), project(who));
+        let node = outside.file("node", "");
+        outside.file("null/secret", "secret");
+        let node = node.display();
+        let mounts = format!(
+            "mount --bind /dev/full {node}; mount -t tmpfs tmpfs /dev; ln -s {node} /dev/zero; echo secret >/dev/full
+             mkdir /dev/null; echo secret >/dev/null/secret; chmod 644 /dev/full"
+        );
+        // A link, a directory and a file; and the device itself, where one may write.
+        let attacks = [
+            format!("os.open(\"{node}\", os.O_WRONLY)"),
+            "os.open(\"/dev/null/secret\", os.O_RDONLY)".into(),
+            "os.open(\"/dev/full\", os.O_RDONLY)".into(),
+        ];
+        for (options, errno) in [(&[][..], 0), (&["--read", "/usr", "--read", "/etc", "--read", "/lib", "--read", "/lib64", "--write", work.text()], libc::EACCES)] {
+            let mut command = with_mounts(&mounts, &shell(who, work.path(), options, &python_each(&attacks)));
+            answers_each(&run(&mut command), &attacks, &[errno; 3]);
+        }
+    }
+
     fn the_project_and_dev_null_are_written_and_the_rest_is_read(who) {
         need!(5);
         let work = project(who);
@@ -346,6 +385,13 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--read", "/", "--write", "/dev/ptmx"], 0),
         ] {
             answers(&run(&mut shell(who, work.path(), options, &ioctl)), expected);
+        }
+        // The same of a device that is elsewhere.
+        let pts = work.dir("pts");
+        let ioctl = ioctl.replace("/dev/ptmx", &format!("{}/ptmx", pts.display()));
+        for (options, expected) in [(&[][..], 0), (&["--read", "/", "--write", work.text()], libc::EACCES)] {
+            let mounts = format!("mount -t devpts -o ptmxmode=0666 devpts {}", pts.display());
+            answers(&run(&mut with_mounts(&mounts, &shell(who, work.path(), options, &ioctl))), expected);
         }
     }
 

@@ -156,6 +156,16 @@ fn root_holds(pid: i32) -> Vec<String> {
         .collect()
 }
 
+/// The `ST_*` flags of the mount that a path leads to (statvfs(3)).
+fn mount_flags(path: &str) -> libc::c_ulong {
+    let path = std::ffi::CString::new(path).expect("no NUL");
+    // SAFETY: all-zero bytes are a valid statvfs.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a C string, and a statvfs to fill.
+    assert_eq!(unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) }, 0, "{path:?}");
+    stat.f_flag
+}
+
 /// What one process holds against its row, a line for each that differs.
 fn compare(who: Who, scratch: &Scratch, pid: i32, row: &Row, secret: &str, options: &[&str]) -> Vec<String> {
     let mut wrong = vec![];
@@ -178,6 +188,10 @@ fn compare(who: Who, scratch: &Scratch, pid: i32, row: &Row, secret: &str, optio
     // The two signals of the C library's own are left out.
     let mask = |name: &str| u64::from_str_radix(&status(name), 16).expect("a mask") & !(0b11 << 31);
     expect("blocks signals", (mask("SigBlk") != 0).to_string(), &row.blocks.to_string());
+    if row.name == "srt-relay" {
+        // What it takes itself, of what srt-ns has blocked for its own sake no more: HUP, INT, TERM.
+        expect("SigBlk", format!("{:x}", mask("SigBlk")), "4003");
+    }
     if !row.blocks && row.name != "srt-relay" {
         expect("SigIgn", format!("{:x}", mask("SigIgn")), "0");
     }
@@ -224,6 +238,12 @@ fn compare(who: Who, scratch: &Scratch, pid: i32, row: &Row, secret: &str, optio
             &format!("{:?}", Err::<(), _>(Some(libc::EROFS))),
         );
         expect("cwd", link(pid, "cwd"), "/");
+        let flags = libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC;
+        expect(
+            "the flags of its root",
+            (mount_flags(&format!("/proc/{pid}/root/")) & flags).to_string(),
+            &flags.to_string(),
+        );
     }
     // What it is open on.
     let open = descriptors(pid);

@@ -94,6 +94,23 @@ both! {
         }
     }
 
+    fn path_is_searched_as_execvp_does(who) {
+        let work = who.scratch();
+        work.file("first/prog", "");
+        work.file("first/text", "");
+        work.script("second/prog", "#!/bin/sh\nexit 9\n");
+        // What is no directory is passed over, and what cannot be run while something else may.
+        let path = format!("/etc/passwd:/none:{0}/first:{0}/second:{1}", work.text(), srt_tests::path_with_tools().display());
+        let root = ["--ro-bind", "/", "/"];
+        for words in [&["srt-ns", "--"][..], &["srt-ns", "--", "srt-mount", root[0], root[1], root[2], "--"], &["srt-seccomp", "--"]] {
+            let start = |program: &str| run(who.command(words[0]).args(&words[1..]).arg(program).env("PATH", &path));
+            let last = words.iter().rfind(|word| word.starts_with("srt-")).expect("a tool");
+            start("prog").code(9);
+            start("text").code(126).one_clear_error(last);
+            start("/etc/passwd/prog").code(127).one_clear_error(last);
+        }
+    }
+
     fn a_script_without_an_interpreter_line_is_run_by_the_shell(who) {
         let work = who.scratch();
         let script = work.script("script", "exit 9\n");

@@ -4,11 +4,12 @@
 //! strace(1) holds that window open: it delays setsid(2) of all that the start forks. Under `--keep-session`
 //! the command itself asks for none, and comes to its end meanwhile.
 
-use srt_tests::host::{Events, Greeter};
+use srt_tests::host::{Events, Greeter, with_another_relay};
 use srt_tests::processes::{self, Family};
 use srt_tests::talk::{Talk, code};
-use srt_tests::{Who, at_once, both, has, run, skip, tool, wait_until};
+use srt_tests::{Who, at_once, both, copy_program, has, pass_fd, run, skip, tool, wait_until};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,54 @@ both! {
         let mut talk = Talk::over_pipes(&mut delayed(who, &words));
         assert_eq!(ends_in_time(&mut talk, &words), 0);
         drop(talk);
+        family.ends();
+    }
+
+    fn a_supervisor_that_is_dead_before_a_sidecar_is_tied_to_it_leaves_nothing(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=prctl"]);
+        // The first of each process: of the sidecar's the one that asks for its death signal.
+        command.args(["-e", "inject=prctl:delay_enter=500000:when=1"]).arg(tool("srt-ns"));
+        let talk = Talk::over_pipes(command.args(["--sidecar", "exec sleep 1000", "--", "true"]));
+        let supervisor = processes::child_named(talk.pid(), "srt-ns");
+        wait_until("the sidecar's process", || !processes::descendants(supervisor).is_empty());
+        processes::kill(supervisor, libc::SIGKILL);
+        let took = family.ends();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    fn what_a_failed_start_has_made_on_the_host_is_removed_however_long_that_takes(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        copy_program(tool("srt-mount"), ns.with_file_name("srt-mount"));
+        // It fails by itself; and it never comes up, until its caller's pipe ends the start.
+        at_once(2, [1001, 1002], |port| {
+            let directory = scratch.dir(port.to_string());
+            let made = directory.join("made");
+            let (reader, writer) = std::io::pipe().expect("pipe");
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=unlinkat,rmdir"]);
+            command.args(["-e", "inject=unlinkat,rmdir:delay_enter=400000"]).arg(&ns).args(["--lifetime-fd", "208", "--publish"]);
+            command.arg(format!("{}={port}", directory.join("p.sock").display())).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
+            command.arg("--bind").args([&directory, &directory]).args(["--placeholders", "--tmpfs"]).arg(&made);
+            pass_fd(&mut command, reader.as_raw_fd(), 208);
+            let mut talk = Talk::over_pipes(command.args(["--", "true"]));
+            wait_until("a mount point", || made.exists());
+            if port == 1002 {
+                drop(writer);
+            }
+            assert_eq!(code(talk.status()), 125, "{port}");
+            let left: Vec<_> = fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+            assert!(left.is_empty(), "{port}: {left:?}");
+        });
         family.ends();
     }
 

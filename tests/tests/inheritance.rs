@@ -171,7 +171,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_get
     fn ignored_signals_and_the_signal_mask_are_the_callers(who) {
         let work = who.scratch();
         let prepare: Prepare = || {
-            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGCHLD, libc::SIGUSR1, libc::SIGTSTP, libc::SIGTTOU, 50] {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGCHLD, libc::SIGUSR1, libc::SIGTSTP, libc::SIGTTOU, libc::SIGXFSZ, 50] {
                 // SAFETY: SIG_IGN is no function that could be unsafe to run.
                 unsafe { libc::signal(signal, libc::SIG_IGN) };
             }

@@ -55,8 +55,11 @@ both! {
         let said = with_key(who, Some(&sandbox), &attacks);
         assert!(said.matches("refused: Operation not permitted").count() == 4, "{said}");
         // Without the filter the new session keyring still keeps it from being found.
-        let said = with_key(who, Some(&sandbox.clone().seccomp(&["--allow", "keyring"])), &["key-by-name", "request-key"]);
-        assert!(said.matches("refused").count() == 2 && !said.contains("secret of the caller"), "{said}");
+        for options in [&[][..], &["--as-pid-1"], &["--wait-all"], &["--keep-session"]] {
+            let sandbox = sandbox.clone().ns(options).seccomp(&["--allow", "keyring"]);
+            let said = with_key(who, Some(&sandbox), &["key-by-name", "request-key"]);
+            assert!(said.matches("refused").count() == 2 && !said.contains("secret of the caller"), "{options:?}: {said}");
+        }
         let said = with_key(who, None, &attacks);
         assert!(said.matches("succeeded: secret of the caller").count() >= 3 && said.contains("add-key: succeeded"), "{said}");
     }

@@ -36,6 +36,7 @@ test -w "$0/lower" && gap "what is mounted read-only can be written"
 test -w "$0/work/three/four" && gap "what is mounted read-only below a writable directory can be written"
 test -w /proc/sys/kernel/core_pattern && gap "the host's settings can be written"
 test -s "$0/work/one/two/secret" && gap "what is masked can be read"
+test -e /var/log && gap "what something is mounted on can be seen"
 mv "$0/work/one" "$0/work/moved" 2>/dev/null && mv "$0/work/moved" "$0/work/one" && gap "a directory above a mask can be moved"
 readlink /proc/1/exe >/dev/null && gap "PID 1 can be looked into"
 test -c /dev/null && "$1" chmod-same /dev/null >/dev/null && gap "the host's /dev/null can be changed"
@@ -66,6 +67,8 @@ fn traced(who: Who, scratch: &Scratch, calls: &str, inject: Option<&str>) -> Ran
         "--ro-bind",
         "/",
         "/",
+        "--tmpfs",
+        "/var/log/..",
         "--dev",
         "/dev",
         "--proc",
@@ -225,11 +228,48 @@ both! {
 }
 
 both! {
+    fn a_lookup_that_the_kernel_gives_up_is_made_again(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // openat2(2), EAGAIN: something was renamed meanwhile, anywhere. It is told of a lookup in a root alone.
+        let scratch = place(who);
+        let start = |inject: Option<&str>| {
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--trace=openat2", "--output"]).arg(scratch.join("log"));
+            command.args(inject.iter().flat_map(|what| ["-e", what])).arg(tool("srt-ns")).args(["--", "srt-mount"]);
+            run(command.args(["--ro-bind", "/", "/", "--tmpfs", "/tmp", "--mask", "/etc/passwd", "--", "echo", "ran"]))
+        };
+        start(None).ok().says("ran");
+        let log = fs::read_to_string(scratch.join("log")).expect("the log");
+        let looked: Vec<bool> = log.lines().filter(|line| line.contains("openat2(")).map(|line| line.contains("RESOLVE_IN_ROOT")).collect();
+        assert!(looked.contains(&true), "{log}");
+        for (at, _) in looked.into_iter().enumerate().filter(|(_, in_root)| *in_root) {
+            let ran = start(Some(&format!("inject=openat2:error=EAGAIN:when={}", at + 1)));
+            assert_eq!((ran.code, ran.out.as_str()), (Some(0), "ran\n"), "the {}. time: {ran:#?}", at + 1);
+        }
+    }
+
     fn a_namespace_that_was_not_made_though_it_says_so_lets_nothing_run(who) {
         // Without a procfs or mounts of the sandbox's own, which are refused without their namespaces.
         let ns = tool("srt-ns");
         lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--", "echo", "ran"], 3);
         lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--as-pid-1", "--", "echo", "ran"], 3);
+    }
+
+    fn a_process_group_that_was_not_left_though_it_says_so_lets_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for options in [&["--keep-session"][..], &["--keep-session", "--as-pid-1"]] {
+            for (lie, wanted) in [(None, (Some(0), "ran\n")), (Some("inject=setpgid:retval=0"), (Some(125), ""))] {
+                let mut command = who.command("strace");
+                command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=setpgid"]);
+                command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-ns")).args(options);
+                let ran = run(command.args(["--", "echo", "ran"]));
+                assert_eq!((ran.code, ran.out.as_str()), wanted, "{options:?} {lie:?}: {ran:#?}");
+            }
+        }
     }
 }
 
@@ -253,6 +293,29 @@ fn with_rights_over_the_hosts_neither() {
         3,
     );
     lies_of_unshare(&mut copies, &[mount, "--ro-bind", "/", "/", "--tmpfs", "/mnt", "--", "echo", "ran"], 1);
+}
+
+/// What root's mounts share with others they go on sharing in a copy, unless that is made private.
+#[test]
+fn mounts_that_stay_shared_though_they_were_made_private_let_nothing_run() {
+    if !has("strace") {
+        skip!("no strace");
+    }
+    for (lie, wanted) in
+        [(None, (Some(0), "ran\n")), (Some("inject=mount_setattr:retval=0:when=1"), (Some(125), ""))]
+    {
+        let mut command = Who::Root.command("unshare");
+        // The root is none of them: pivot_root(2) would refuse it.
+        let script = "mount -t tmpfs tmpfs /mnt && mount --make-shared /mnt && exec \"$@\"";
+        command.args(["--mount", "--propagation=private", "--", "sh", "-c", script, "sh"]);
+        command.args(["strace", "--quiet=all", "--output=/dev/null"]);
+        command
+            .arg("--trace=mount_setattr")
+            .args(lie.iter().flat_map(|lie| ["-e", lie]))
+            .arg(tool("srt-mount"));
+        let ran = run(command.args(["--ro-bind", "/", "/", "--", "echo", "ran"]));
+        assert_eq!((ran.code, ran.out.as_str()), wanted, "{lie:?}: {ran:#?}");
+    }
 }
 
 /// Answers for each of the unshare(2) calls of a process.

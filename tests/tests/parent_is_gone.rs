@@ -319,6 +319,21 @@ both! {
             let ran = run(command.args(&words[1..]));
             ran.says("").hints(words[0], "--lifetime-fd 208: a FIFO with a name", "remove the name once both ends are open");
         }
+        // PROGRAM would have an end of it, and could open the other.
+        let (reader, _writer) = pipe().expect("pipe");
+        for (number, options) in [(0, &[][..]), (1, &[]), (2, &[]), (207, &["--keep-fd", "207"]), (208, &["--keep-fd", "208"])] {
+            let (mut errors, stderr) = pipe().expect("pipe");
+            let mut command = who.command("srt-ns");
+            command.args(["--lifetime-fd", "208"]).args(options).args(["--", "sh", "-c", "exit 3"]).stderr(stderr);
+            pass_fd(&mut command, reader.as_raw_fd(), 208);
+            pass_fd(&mut command, reader.as_raw_fd(), number);
+            assert_eq!(code(command.status().expect("spawn")), 125, "{number}");
+            drop(command);
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut errors, &mut said).expect("read");
+            let expected = format!("--lifetime-fd 208: PROGRAM gets the same pipe as descriptor {number}");
+            assert!(number == 2 || said.contains(&expected), "{number}: {said}");
+        }
         for wrong in ["", "-1", "x", "4294967296"] {
             run(who.command("srt-ns").args(["--lifetime-fd", wrong, "--", "echo", "it ran"])).code(125).says("").complains("--lifetime-fd");
         }

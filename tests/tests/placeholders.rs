@@ -6,11 +6,11 @@ use srt_tests::processes::{child_named, descendants, kill};
 use srt_tests::random::Random;
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
-use srt_tests::{Ran, Scratch, Who, both, run, wait, wait_until};
+use srt_tests::{Ran, Scratch, Who, both, has, run, skip, wait, wait_until};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -378,6 +378,66 @@ both! {
         let events = events.text();
         assert!(events.contains(r#""event":"placeholder-lost""#) && events.contains(&text), "{events}");
         assert_eq!(marks(path.parent().expect("a directory")), "");
+    }
+
+    fn marks_that_are_not_of_one_placeholder_make_none(who) {
+        // The directory's is of one that was lost, and the inode's number is another file's by now.
+        let (scratch, path, text) = place(who);
+        scratch.file("project/it", "");
+        let mark = "import os, sys
+path, *own = sys.argv[1:]
+os.setxattr(os.path.dirname(path), 'user.srt-placeholder.%d' % os.stat(path).st_ino, b'1-1')
+for value in own: os.setxattr(path, 'user.srt-placeholder', value.encode())";
+        for own in [&[][..], &["2-2"]] {
+            run(who.command("python3").args(["-c", mark, &text]).args(own)).ok();
+            run(&mut sandbox(who, &[&text], "true")).ok();
+            assert!(path.exists(), "{own:?}");
+        }
+    }
+
+    fn whatever_lies_under_a_private_name_does_no_harm(who) {
+        let (scratch, path, text) = place(who);
+        let directory = path.parent().expect("a directory");
+        // A FIFO, which nobody writes, and a link to what is marked elsewhere.
+        run(who.command("mkfifo").arg(directory.join(".srt-placeholder-1-2"))).ok();
+        let marked = scratch.file("marked", "");
+        let mark = "import os, sys; os.setxattr(sys.argv[1], 'user.srt-placeholder', b'1-1')";
+        run(who.command("python3").args(["-c", mark]).arg(&marked)).ok();
+        symlink(&marked, directory.join(".srt-placeholder-3-4")).expect("symlink");
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        assert_eq!(marks(&marked), "user.srt-placeholder");
+        assert!(directory.join(".srt-placeholder-3-4").is_symlink() && !directory.join(".srt-placeholder-1-2").exists());
+    }
+
+    fn what_cannot_be_removed_now_is_removed_by_the_next_run(who) {
+        let (_scratch, path, text) = place(who);
+        let directory = path.parent().expect("a directory");
+        let mode = |mode| fs::set_permissions(directory, fs::Permissions::from_mode(mode)).expect("chmod");
+        let talk = running(who, &[&text]);
+        mode(0o555);
+        finish(talk);
+        assert!(path.exists());
+        mode(0o755);
+        run(&mut sandbox(who, &[&text], "true")).ok();
+        nothing_is_left(directory);
+    }
+
+    fn what_the_user_makes_at_the_last_moment_is_not_replaced(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let (_scratch, path, text) = place(who);
+        let directory = path.parent().expect("a directory");
+        let mut command = who.command("strace");
+        command.args(["-f", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=renameat2"]);
+        command.args(["-e", "inject=renameat2:delay_enter=1000000:when=1"]).arg(srt_tests::tool("srt-ns"));
+        let talk = Talk::over_pipes(command.args(["--placeholder", &text, "--", "cat", &text]));
+        wait_until("the placeholder under its first name", || fs::read_dir(directory).expect("a directory").next().is_some());
+        fs::write(&path, "mine\n").expect("write");
+        srt_tests::chown_to(who, &path);
+        assert_eq!(talk.end(), (0, "mine\n".into()));
+        fs::remove_file(&path).expect("it stays");
+        nothing_is_left(directory);
     }
 
     fn a_mark_that_is_forged_on_a_file_alone_deletes_nothing(who) {

@@ -2,7 +2,7 @@
 //! without any capability.
 
 use srt_tests::attacks::{INSIDE, Sandbox, outside};
-use srt_tests::{Who, both, run};
+use srt_tests::{Who, both, run, skip};
 use std::fs;
 use std::os::unix::fs::chown;
 
@@ -48,6 +48,34 @@ both! {
                 let control = run(who.command("sh").args(["-c", WRITABLE, directory])).out;
                 assert!(control.lines().count() > 100, "{control}");
             }
+        }
+    }
+
+    fn what_the_hosts_proc_shows_in_a_files_place_protects_none(who) {
+        if who != Who::Root {
+            return; // To anyone else nothing in a procfs of the sandbox is open that the host's could tell.
+        }
+        let scratch = who.scratch();
+        let fake = scratch.file("fake", "");
+        fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o444)).expect("chmod");
+        let fake = fake.display();
+        // Files of the procfs itself that its owner may write: which there are, is the kernel's choice.
+        let entries = fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry"));
+        let open = entries.filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(|byte| !byte.is_ascii_digit()));
+        let is_open = |meta: fs::Metadata| meta.is_file() && std::os::unix::fs::MetadataExt::mode(&meta) & 0o222 != 0;
+        let Some(open) = open.map(|entry| entry.path()).find(|path| fs::symlink_metadata(path).is_ok_and(is_open)) else {
+            skip!("no file of /proc can be written");
+        };
+        let open = open.display();
+        // A file over the one that is asked about; and another file system in the place of the whole.
+        for lie in [
+            format!("mount --bind {fake} {open}"),
+            format!("mount -t tmpfs tmpfs /proc && cp -p {fake} {open}"),
+        ] {
+            let script = format!(
+                "{lie} && exec srt-mount --ro-bind / / --proc /proc -- sh -c 'test -e {open} && ! test -w {open} && echo read-only'"
+            );
+            run(who.command("unshare").args(["-pfm", "sh", "-c", &script])).ok().says("read-only");
         }
     }
 

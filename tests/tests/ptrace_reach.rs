@@ -5,8 +5,9 @@ use srt_tests::attacks::{Sandbox, outside};
 use srt_tests::host::Greeter;
 use srt_tests::processes::{self, Process, child_named, is_inside};
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, run, tool};
+use srt_tests::{Scratch, Who, both, run, tool, wait_until};
 use std::process::Command;
+use std::time::Duration;
 
 /// What ptrace(2)'s access check guards in a process's directory: `@` is the directory.
 const GUARDED: [&str; 11] = [
@@ -197,5 +198,25 @@ both! {
         let ran = run(&mut sandbox.command(&["bash", "-c", &format!("{{ {script}; }} 2>/dev/null")]));
         ran.ok().says(&format!("{}\nwritten\nfrom the host", who.uid()));
         assert!(work.join("written").exists());
+    }
+
+    fn a_command_that_makes_its_parent_its_tracer_waits_in_vain_and_is_not_taken_for_dead(who) {
+        let script = "
+import ctypes, os, signal
+assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0  # PTRACE_TRACEME
+os.write(1, b'ready')
+os.kill(os.getpid(), signal.SIGUSR1)
+";
+        for options in [&[][..], &["--as-pid-1"], &["--keep-session"], &["--wait-all"]] {
+            let mut talk = Talk::over_pipes(who.command("srt-ns").args(options).args(["--", "/usr/bin/python3", "-c", script]));
+            talk.expect("ready");
+            let is_trapped = |process: &Process| process.name.starts_with("python3") && process.state == 't';
+            let find = || processes::descendants(talk.pid()).into_iter().find(is_trapped);
+            wait_until("the stop", || find().is_some());
+            let command = find().expect("the command").pid;
+            assert!(talk.is_silent_for(Duration::from_millis(200)), "{options:?}: it ended");
+            processes::kill(command, libc::SIGKILL);
+            assert_eq!(talk.end().0, 137, "{options:?}");
+        }
     }
 }

@@ -300,6 +300,20 @@ both! {
         }
     }
 
+    fn what_a_relay_that_was_taken_over_says_without_end_is_not_kept(who) {
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        let mut command = who.command(ns);
+        command.arg("--publish").arg(format!("{}=1005", scratch.join("p.sock").display())).args(["--", "sh", "-c", "echo ready; read -r _"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        // The line behind it is understood.
+        talk.expect("its socket is gone or was made anew");
+        let most: u64 = status(talk.pid())["VmHWM"].trim_end_matches("kB").trim().parse().expect("a number");
+        assert!(most < 16 << 10, "{most} KiB");
+        talk.send("\n");
+        assert_eq!(talk.end().0, 0);
+    }
+
     fn a_relay_that_is_not_there_or_no_program_is_fatal(who) {
         let scratch = who.scratch();
         let ns = with_another_relay(&scratch, "/etc/passwd");

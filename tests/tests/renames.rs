@@ -232,6 +232,34 @@ both! {
         ran("").ok();
     }
 
+    fn pins_are_passed_over_where_something_else_is_mounted_by_then(who) {
+        let scratch = lay_out(who);
+        scratch.dir("work/own");
+        let work = scratch.join("work");
+        let work = work.to_str().expect("UTF-8");
+        // With a mount of the host's below it the kernel copies a tree with all its mounts or not at all.
+        let script = format!(
+            "mount -t tmpfs tmpfs {work}/own && exec srt-ns -- srt-mount --ro-bind / / --proc /proc --bind {work} {work} \
+             --mask {work}/a/b/c/config --tmpfs {work}/a/b -- mv {work}/a {work}/moved"
+        );
+        let mut command = who.command("unshare");
+        command.args(if who == Who::Root { &["-m"][..] } else { &["-Urm"] }).args(["sh", "-c", &script]);
+        run(&mut command).code(1).complains("Device or resource busy");
+    }
+
+    fn pins_hold_in_a_writable_root_that_comes_in_place_of_another(who) {
+        let scratch = lay_out(who);
+        let work = scratch.join("work");
+        let work = work.to_str().expect("UTF-8");
+        let ran = |protect: &[String]| {
+            let mut command = who.command("srt-ns");
+            command.args(["--", "srt-mount", "--proc", "/proc", "--bind", "/", "/"]).args(protect);
+            run(command.args(["--", "mv"]).arg(format!("{work}/a")).arg(format!("{work}/moved")))
+        };
+        ran(&["--mask".into(), format!("{work}/a/b/c/config")]).code(1).complains("Device or resource busy");
+        ran(&[]).ok();
+    }
+
     fn what_lies_beside_the_protected_path_can_still_be_changed(who) {
         let scratch = lay_out(who);
         let work = scratch.join("work");

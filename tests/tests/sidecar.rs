@@ -126,6 +126,22 @@ both! {
         wait_until("its end", || !is_there());
     }
 
+    fn one_that_is_stopped_goes_on(who) {
+        let mut command = who.command("srt-ns");
+        command.args(["--sidecar", "exec sleep 1000", "--", "sh", "-c", "trap 'echo heard' USR1; echo ready; while :; do read -r _; done"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("ready");
+        let sleep = child_named(talk.pid(), "sleep");
+        for (signal, state) in [(libc::SIGSTOP, 'T'), (libc::SIGCONT, 'S')] {
+            kill(sleep, signal);
+            wait_until("the change", || Process::find(sleep).is_none_or(|process| process.state == state || !process.is_alive()));
+            // By then the supervisor has looked at it.
+            talk.signal(libc::SIGUSR1);
+            talk.expect("heard");
+            assert!(Process::find(sleep).is_some_and(|process| process.state == state), "{state}");
+        }
+    }
+
     fn the_number_of_one_that_has_ended_is_not_killed_later(who) {
         let scratch = who.scratch();
         let log = scratch.file("log", "");

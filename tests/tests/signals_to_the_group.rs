@@ -140,6 +140,24 @@ both! {
         }
     }
 
+    fn what_a_command_leaves_that_ends_as_it_likes_after_a_term_has_the_rest_of_kill_after(who) {
+        for options in [&[][..], &["--keep-session"]] {
+            let options = [options, &["--kill-after", "4"]].concat();
+            let script = "trap 'echo told; read -r _; exit 3' TERM; sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & wait";
+            let mut talk = start(who, &options, &["sh", "-c", script]);
+            let start = Instant::now();
+            talk.signal(libc::SIGTERM);
+            talk.expect("told\n");
+            let _told = talk.is_silent_for(Duration::from_millis(1500));
+            talk.send("\n");
+            let asked_for = Instant::now();
+            assert_eq!(talk.end().0, 3, "{options:?}");
+            // Not at once, and counted from the signal.
+            assert!(start.elapsed() >= Duration::from_millis(3900), "{options:?}: {:?}", start.elapsed());
+            assert!(asked_for.elapsed() < Duration::from_millis(3700), "{options:?}: {:?}", asked_for.elapsed());
+        }
+    }
+
     fn what_has_left_the_group_has_no_time(who) {
         for options in [&[][..], &["--keep-session"]] {
             let options = [options, &["--kill-after", "20"]].concat();
@@ -154,6 +172,23 @@ both! {
 
     fn what_a_command_leaves_that_ends_by_itself_has_no_time(who) {
         let mut talk = start(who, &["--kill-after", "20"], &["sh", "-c", "sleep 1000 & echo ready; read -r _; exit 4"]);
+        let start = Instant::now();
+        talk.send("\n");
+        assert_eq!(talk.end().0, 4);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    fn what_a_command_leaves_that_was_interrupted_and_went_on_has_no_time(who) {
+        let script = "
+import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b'<INT>'))
+subprocess.Popen(['sh', '-c', 'trap \"\" INT; echo ready; exec sleep 1000'])
+sys.stdin.readline()
+os._exit(4)
+";
+        let mut talk = start(who, &["--kill-after", "20"], &["/usr/bin/python3", "-c", script]);
+        talk.signal(libc::SIGINT);
+        talk.expect("<INT>");
         let start = Instant::now();
         talk.send("\n");
         assert_eq!(talk.end().0, 4);

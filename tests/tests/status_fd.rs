@@ -57,6 +57,20 @@ fn number(event: &str, key: &str) -> u64 {
     digits.parse().unwrap_or_else(|_| panic!("{key} is no number in {event}"))
 }
 
+/// Writes until there is no room, without waiting for a reader.
+fn fill(fd: i32) {
+    // SAFETY: integers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    // SAFETY: a buffer and its length.
+    while unsafe { libc::write(fd, [0u8; 4096].as_ptr().cast(), 4096) } > 0 {}
+    // SAFETY: as above.
+    while unsafe { libc::write(fd, [0u8; 1].as_ptr().cast(), 1) } > 0 {}
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+}
+
 fn failures(events: &[String]) -> Vec<&String> {
     events.iter().filter(|event| event.contains("\"event\":\"failed\"")).collect()
 }
@@ -164,6 +178,34 @@ both! {
         pass_fd(&mut command, writer.as_raw_fd(), 9);
         let ran = run(command.args(["sh", "-c", "exit 6"]));
         assert!(ran.code(6).err.is_empty(), "{ran:#?}");
+    }
+
+    fn a_status_descriptor_that_nobody_reads_holds_up_nothing(who) {
+        // A full pipe, which an ordinary user cannot open again since it is root's; and a full socket.
+        let (_reader, writer) = pipe().expect("pipe");
+        let (_near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        fill(writer.as_raw_fd());
+        fill(far.as_raw_fd());
+        for full in [writer.as_raw_fd(), far.as_raw_fd()] {
+            let mut command = who.command("srt-ns");
+            pass_fd(&mut command, full, 9);
+            run(command.args(["--status-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--", "sh", "-c", "exit 6"])).code(6);
+        }
+    }
+
+    fn a_status_descriptor_at_its_limit_holds_up_nothing(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("events", "");
+        let script = "ulimit -f 0; exec srt-ns --status-fd 9 -- sh -c 'exit 6' 9>>\"$0\"";
+        run(who.command("sh").args(["-c", script]).arg(&file)).code(6);
+        assert_eq!(fs::read_to_string(&file).expect("read"), "");
+    }
+
+    fn standard_output_may_be_the_status_descriptor(who) {
+        for words in [&["srt-ns", "--status-fd", "1", "--"][..], &["srt-seccomp", "--status-fd", "1", "--"]] {
+            let ran = run(who.command(words[0]).args(&words[1..]).args(["echo", "it ran"]));
+            assert!(ran.ok().out.contains("\"exec\"") && ran.out.contains("it ran\n"), "{ran:#?}");
+        }
     }
 
     fn standard_error_may_be_the_status_descriptor(who) {

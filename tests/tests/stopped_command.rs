@@ -70,6 +70,28 @@ both! {
         family.ends();
     }
 
+    fn what_asks_for_no_end_does_not_continue_a_command_that_stops_itself(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        talk.send(&format!("srt-ns --keep-session --kill-after 0.3 -- sh -c '{}'\n", STOPS.replace('\'', "'\\''")));
+        let supervisor = stopped(&mut talk);
+        let is_stopped = || Process::find(supervisor).is_some_and(|own| own.state == 'T');
+        wait_until("the stop of the supervisor", is_stopped);
+        for signal in [libc::SIGCHLD, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH] {
+            processes::kill(supervisor, signal);
+        }
+        // Longer than it takes the watchdog to look.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(200) {
+            assert!(is_stopped(), "it goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        processes::kill(supervisor, libc::SIGTERM);
+        ends(supervisor, "SIGTERM");
+        drop(talk);
+        family.ends();
+    }
+
     fn a_command_that_stops_itself_when_it_is_told_to_end_is_killed_at_the_deadline(who) {
         let family = Family::new();
         let script = "trap \"kill -STOP \\$\\$\" TERM; sh -c \"trap : TERM; while :; do sleep 1001; done\" & echo ready; while :; do wait; done";

@@ -4,7 +4,7 @@
 use srt_tests::attacks::{INSIDE, Sandbox};
 use srt_tests::processes::{self, child_named};
 use srt_tests::talk::{State, Talk, Terminal};
-use srt_tests::{Who, both, run, tool, wait, wait_until};
+use srt_tests::{Who, both, has, run, skip, tool, wait, wait_until};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -205,6 +205,35 @@ both! {
         }
     }
 
+    fn what_a_sidecar_changes_until_it_is_dead_is_as_it_was(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // It has the caller's stderr, and goes on while everybody else is dead.
+        let terminals = three(who);
+        let before = states(&terminals);
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--signal=none", "--output=/dev/null", "--trace=kill", "-e", "inject=kill:delay_enter=200000"]);
+        command.arg(tool("srt-ns")).args(["--sidecar", "while :; do stty -echo <&2; chmod 600 /proc/self/fd/2; done"]);
+        let mut child = on_three(command.args(["--", "true"]), &terminals, Some(0));
+        wait(&mut child, "the end of the sandbox");
+        assert_eq!(states(&terminals), before);
+    }
+
+    fn a_terminal_that_it_writes_to_does_not_become_the_supervisors(who) {
+        // The leader of a session without a terminal gets the first that it opens.
+        let terminals = three(who);
+        let mut command = who.command("srt-ns");
+        let mut child = on_three(command.args(["--status-fd", "2", "--", "sleep", "1000"]), &terminals, None);
+        let pid = child.id().try_into().expect("a pid");
+        child_named(pid, "sleep");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let terminal = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(4));
+        assert_eq!(terminal, Some("0"), "{stat}");
+        processes::kill(pid, libc::SIGKILL);
+        wait(&mut child, "its end");
+    }
+
     fn the_foreground_is_the_callers_again_when_a_background_job_had_it(who) {
         let attack = tool("attack");
         for options in ["--keep-session", "--keep-session --as-pid-1"] {
@@ -230,6 +259,26 @@ both! {
         for process in processes::all().into_iter().filter(|process| process.pid == talk.foreground()) {
             processes::kill(process.pid, libc::SIGKILL);
         }
+    }
+
+    fn a_background_job_leaves_the_foreground_and_its_modes_to_the_shell(who) {
+        let (attack, scratch) = (tool("attack"), who.scratch());
+        let fifo = scratch.join("fifo");
+        run(who.command("mkfifo").arg(&fifo)).ok();
+        // The shell changes the modes while the job runs; the job takes the foreground, and nobody is in it any more.
+        let script = format!(
+            "set -m; srt-ns --keep-session -- sh -c 'echo up; cat {fifo}; {attack} leave-foreground 0; exit 4' & \
+             read -r _; stty -icanon; echo >{fifo}; wait $!; echo back $?; read -r _; stty -a | grep -o -e -icanon",
+            fifo = fifo.display(), attack = attack.display()
+        );
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+        talk.expect("up");
+        talk.send("\n");
+        talk.expect("back 4");
+        assert_eq!(talk.foreground(), talk.pid());
+        talk.send("\n");
+        talk.expect("-icanon");
+        assert_eq!(talk.end().0, 0);
     }
 
     fn the_foreground_is_the_callers_again_when_the_supervisor_is_told_to_end(who) {

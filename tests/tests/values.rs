@@ -109,10 +109,15 @@ both! {
     fn every_mount_has_its_flags(who) {
         let work = who.scratch();
         work.dir("plain");
-        let plain = work.join("plain").display().to_string();
+        work.dir("masked");
+        work.dir("sys");
+        work.file("masked-file", "");
+        let [plain, masked, masked_file, sys] =
+            ["plain", "masked", "masked-file", "sys"].map(|name| work.join(name).display().to_string());
         let mut command = who.command("srt-ns");
         command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--mqueue", "/mnt"]);
-        command.args(["--bind", work.text(), work.text(), "--tmpfs", &plain, "--remount-ro", &plain, "--", "cat", "/proc/self/mountinfo"]);
+        command.args(["--bind", work.text(), work.text(), "--tmpfs", &plain, "--remount-ro", &plain, "--sys", &sys]);
+        command.args(["--mask", &masked, "--mask", &masked_file, "--", "cat", "/proc/self/mountinfo"]);
         let ran = run(&mut command);
         let flags = |point: &str| {
             let line = ran.ok().out.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
@@ -130,9 +135,17 @@ both! {
             ("/mnt", "rw,nosuid,nodev,noexec"),
             (work.text(), "rw,nosuid,nodev"),
             (&plain, "ro,nosuid,nodev"),
+            (&masked, "ro,nosuid,nodev,noexec"),
+            (&masked_file, "ro,nosuid,nodev,noexec"),
+            (&sys, "ro,nosuid,nodev,noexec"),
         ] {
             assert_eq!(flags(point), expected, "{point}");
         }
+        // One cgroup file system, or a directory of them.
+        let cgroups = format!("{sys}/fs/cgroup");
+        let points = ran.out.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&cgroups));
+        assert!(points.clone().next().is_some(), "{ran:#?}");
+        points.for_each(|point| assert_eq!(flags(point), "ro,nosuid,nodev,noexec", "{point}"));
         // What devices came with is none any more once it is made read-only.
         for (options, expected) in [(&[][..], "rw,nosuid"), (&["--remount-ro", "/mnt"], "ro,nosuid,nodev")] {
             let mut command = who.command("srt-ns");
@@ -203,6 +216,18 @@ both! {
         let _accepted = server.accept().expect("accept");
         // It is tuned once it is connected, which the peer may see first.
         wait_until("both", || connections(pid) == [TUNED, TUNED]);
+    }
+
+    fn a_connection_to_a_proxy_has_keepalive_and_no_delay(who) {
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let url = format!("http://127.0.0.1:{}", proxy.local_addr().expect("address").port());
+        let mut command = who.command("srt-connect");
+        let mut talk = Talk::over_pipes(command.args(["--proxy", &url, "example.org", "22"]));
+        let (mut tunnel, _) = proxy.accept().expect("accept");
+        std::io::Write::write_all(&mut tunnel, b"HTTP/1.1 200 OK\r\n\r\nready").expect("write");
+        talk.expect("ready");
+        let tuned: Vec<_> = connections(talk.pid()).into_iter().map(|all| (all[0], all[4])).collect();
+        assert_eq!(tuned, [(Some(1), Some(1))]);
     }
 
     fn the_limit_of_descriptors_comes_back_where_it_was_raised(who) {

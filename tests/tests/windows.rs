@@ -1,10 +1,10 @@
 //! The window between two looks at a name, held open: strace(1) stops the tool behind the first look, the test changes
 //! what the name leads to, and lets it go on. A race would show one of the outcomes, now and then.
 
-use srt_tests::host::Greeter;
-use srt_tests::processes::{Family, Process, descendants, kill};
+use srt_tests::host::{Events, Greeter};
+use srt_tests::processes::{Family, Process, child_named, descendants, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, has, skip, tool, wait_until};
+use srt_tests::{Scratch, Who, both, has, landlock_abi, skip, tool, wait_until};
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +13,24 @@ use std::process::Command;
 
 /// `tool`, stopped behind its first call of this name; strace is a child of the tool, which is so the caller's own child.
 fn stopped_behind(who: Who, scratch: &Scratch, call: &str, tool_name: &str) -> Command {
+    stopped_at(who, scratch, call, 1, tool_name)
+}
+
+/// The same behind a later one.
+fn stopped_at(who: Who, scratch: &Scratch, call: &str, when: usize, tool_name: &str) -> Command {
     let mut command = who.command("strace");
     command.args(["-D", "--quiet=all", "--output"]).arg(scratch.file("log", ""));
-    command.arg(format!("--trace={call}")).args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]);
+    command.arg(format!("--trace={call}")).args(["-e", &format!("inject={call}:signal=SIGSTOP:when={when}")]);
     command.arg(tool(tool_name));
+    command
+}
+
+/// strace of the tool alone, which is so the caller's own child, with this injected.
+fn delayed(who: Who, inject: &str) -> Command {
+    let mut command = who.command("strace");
+    command.args(["-D", "--quiet=all", "--signal=none", "--output=/dev/null"]);
+    command.arg(format!("--trace={}", inject.split(':').next().unwrap_or(inject)));
+    command.args(["-e", &format!("inject={inject}")]);
     command
 }
 
@@ -25,7 +39,10 @@ fn stop_of(talk: &Talk, scratch: &Scratch, name: &str) -> i32 {
     let log = scratch.join("log");
     wait_until("the stop", || fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP")));
     let mut all = Process::find(talk.pid()).into_iter().chain(descendants(talk.pid()));
-    all.find(|process| process.name == name).expect("the tool").pid
+    let tree = srt_tests::processes::tree(talk.pid() as u32);
+    all.find(|process| process.name == name)
+        .unwrap_or_else(|| panic!("no {name}: {tree} {:?}", fs::read_to_string(&log)))
+        .pid
 }
 
 fn said_by(socket: &Path) -> String {
@@ -107,6 +124,141 @@ both! {
             let (code, said) = talk.end();
             assert!(code == 137 && !said.contains("ran"), "{stage:?}: {code} {said}");
             family.ends();
+        }
+    }
+
+    fn the_last_words_of_pid_1_count_though_its_end_is_seen_first(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let script = "trap 'exit 3' USR1; trap 'kill -9 $$' USR2; echo ready; while :; do read -r _; done";
+        for (signal, expected) in [(libc::SIGUSR1, 3), (libc::SIGUSR2, 137)] {
+            // Between the look at what PID 1 tells and the one at who is dead.
+            let mut command = delayed(who, "waitid:delay_enter=150000");
+            let mut talk = Talk::over_pipes(command.arg(tool("srt-ns")).args(["--", "sh", "-c", script]));
+            talk.expect("ready");
+            talk.signal(signal);
+            assert_eq!(talk.end().0, expected);
+        }
+    }
+
+    fn a_sidecar_that_dies_between_two_looks_lets_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        // Behind the look that finds nobody dead, and before the one that finds that its shell has started.
+        let mut command = delayed(who, "waitid:delay_exit=1000000:when=1");
+        command.arg(tool("srt-ns")).args(["--sidecar", "exit 3", "--", "echo", "it ran"]);
+        // Told once: by srt-init neither, whose socket ends with a message that nobody has read, nor when it is reaped.
+        let told = "srt-ns: --sidecar exit 3: ended before the command could start\n";
+        assert_eq!(Talk::over_pipes(&mut command).end(), (125, told.into()));
+    }
+
+    fn a_continuation_that_comes_while_the_supervisor_gets_ready_to_stop_is_not_lost(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let mut command = delayed(who, "rt_sigpending:delay_enter=300000");
+        let mut talk = Talk::over_pipes(command.arg(tool("srt-ns")).args(["--", "sh", "-c", "echo ready; exec sleep 1000"]));
+        talk.expect("ready");
+        let sleep = child_named(talk.pid(), "sleep");
+        let state = || Process::find(sleep).expect("it runs").state;
+        talk.signal(libc::SIGTSTP);
+        wait_until("the stop of the command", || state() == 'T');
+        talk.signal(libc::SIGCONT);
+        wait_until("its end", || state() != 'T');
+        talk.signal(libc::SIGTERM);
+        assert_eq!(talk.end().0, 143);
+    }
+
+    fn a_command_that_ends_by_itself_at_the_deadline_was_not_killed(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let scratch = who.scratch();
+        // The first signal is forwarded, the next one would kill: it waits for the command's own end.
+        let mut command = delayed(who, "pidfd_send_signal:delay_enter=600000:when=2");
+        command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
+        command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
+        let events = Events::of(&mut command, &scratch);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("ready");
+        talk.signal(libc::SIGTERM);
+        assert_eq!(talk.end().0, 0);
+        assert!(events.text().ends_with("\"exited\",\"code\":0}\n"), "{}", events.text());
+    }
+
+    fn a_mount_point_that_is_replaced_by_a_link_once_it_is_made_is_not_mounted_on(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let data = who.scratch();
+        for (call, option) in [("mkdirat", vec!["--tmpfs"]), ("mknodat", vec!["--ro-bind", "/etc/passwd"])] {
+            for swap in [false, true] {
+                let scratch = who.scratch();
+                let (work, made) = (scratch.dir("work"), scratch.join("work/made"));
+                let target = if call == "mkdirat" { data.dir("target") } else { data.file("file", "") };
+                let mut command = who.command("strace");
+                command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", "")).arg(format!("--trace={call}"));
+                command.args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]).arg(tool("srt-ns"));
+                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--bind"]).args([&work, &work]);
+                command.arg("--placeholders").args(&option).arg(&made).args(["--", "grep", "-c", target.to_str().expect("UTF-8"), "/proc/self/mountinfo"]);
+                let talk = Talk::over_pipes(&mut command);
+                let pid = stop_of(&talk, &scratch, "srt-mount");
+                if swap {
+                    let _file = fs::remove_file(&made);
+                    let _directory = fs::remove_dir(&made);
+                    std::os::unix::fs::symlink(&target, &made).expect("symlink");
+                }
+                kill(pid, libc::SIGCONT);
+                let (code, said) = talk.end();
+                match swap {
+                    false => assert_eq!((code, said.as_str()), (1, "0\n"), "{call}"),
+                    true => assert!(code == 125 && said.contains("is a symbolic link to"), "{call}: {code} {said}"),
+                }
+            }
+        }
+    }
+
+    fn a_path_of_landlocks_that_is_replaced_by_a_link_gives_no_rights(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        if landlock_abi() < 5 {
+            skip!("no Landlock of ABI 5");
+        }
+        let _family = Family::new();
+        for swap in [false, true] {
+            let scratch = who.scratch();
+            scratch.file("granted/file", "granted");
+            scratch.file("other/file", "other");
+            let start = |when| {
+                let mut command = stopped_at(who, &scratch, "/^readlink(at)?$", when, "srt-seccomp");
+                command.arg("--read").arg(scratch.join("granted")).args(["/usr", "/lib", "/lib64", "/bin"].iter().flat_map(|path| ["--read", path]));
+                command.args(["--", "cat"]).arg(scratch.join("granted/file"));
+                Talk::over_pipes(&mut command)
+            };
+            // Behind the last look whether it is a link.
+            assert_eq!(start(1000).end(), (0, "granted".into()));
+            let log = fs::read_to_string(scratch.join("log")).expect("the log");
+            let last = log.lines().position(|line| line.contains("/granted\"")).expect("a look at it") + 1;
+            let talk = start(last);
+            let pid = stop_of(&talk, &scratch, "srt-seccomp");
+            if swap {
+                fs::rename(scratch.join("granted"), scratch.join("moved")).expect("rename");
+                std::os::unix::fs::symlink(scratch.join("other"), scratch.join("granted")).expect("symlink");
+            }
+            kill(pid, libc::SIGCONT);
+            let (code, said) = talk.end();
+            match swap {
+                false => assert_eq!((code, said.as_str()), (0, "granted")),
+                true => assert!(code == 125 && said.contains("cannot open it"), "{code} {said}"),
+            }
         }
     }
 
