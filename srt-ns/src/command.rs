@@ -2,7 +2,7 @@
 
 use crate::child::{self, Run, leave_group, leave_session};
 use crate::namespaces::FOR_SRT_MOUNT;
-use crate::options::{Pid1, Session};
+use crate::options::Pid1;
 use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
@@ -43,15 +43,15 @@ impl Command<'_> {
     /// Of a step, or of the exec.
     pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
         let Run { tool, plan, life, inherited } = self.run;
-        let detach = || match plan.session {
-            // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
-            Session::New => leave_session(),
+        let detach = || {
+            if !plan.options.keep_session {
+                // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
+                return leave_session();
+            }
             // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
             // pid namespace, so the caller's group must not be the command's.
-            Session::Keep => {
-                leave_group()?;
-                self.terminals.take_foreground()
-            }
+            leave_group()?;
+            self.terminals.take_foreground()
         };
         match plan.pid1 {
             // What bounds srt-init's life bounds the command's, and its keyring is the command's.
@@ -73,7 +73,7 @@ impl Command<'_> {
         let (kept, capabilities): (_, &[u32]) = match self.mount_stage {
             Some(_) => (self.kept.and(go.as_raw_fd()), &FOR_SRT_MOUNT),
             None if !handover::wait(go, &handover::own_namespaces()?)? => process::exit(125),
-            None if plan.keep_admin => (self.kept, &[CAP_SYS_ADMIN]),
+            None if plan.options.keep_admin => (self.kept, &[CAP_SYS_ADMIN]),
             None => (self.kept, &[]),
         };
         keep_capabilities(capabilities)?;

@@ -2,11 +2,12 @@
 //! neither see nor signal them; they are started before the command, and ended together.
 
 use crate::child::{self, Leader, Life, Run, gets_ready};
-use crate::options::{Pid1, Plan, Session};
+use crate::options::{Pid1, Plan};
 use crate::placeholder::{self, Place};
 use crate::relay::{self, HostSide, Reports};
 use crate::signals::Inherited;
 use crate::watchdog::{self, Charge};
+use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
@@ -102,7 +103,7 @@ impl Helpers {
     pub fn new(plan: &Plan) -> Result<Self> {
         let host = HostSide::prepare(plan)?;
         let placeholders = placeholder::prepare(plan)?;
-        let wanted = host.is_some() || !plan.sidecars.is_empty();
+        let wanted = host.is_some() || !plan.options.sidecar.is_empty();
         let network =
             wanted.then(|| socketpair(libc::SOCK_SEQPACKET)).transpose().context(|| "socketpair")?;
         Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network })
@@ -143,7 +144,7 @@ impl Helpers {
     /// What cannot be started; what was started before ends with this value.
     pub fn start_sidecars(&mut self, run: Run<'_>) -> Result<()> {
         let Some((_, network)) = &self.network else { return Ok(()) };
-        for command in &run.plan.sidecars {
+        for Raw(command) in &run.plan.options.sidecar {
             let shell = Program::new(&["/bin/sh".into(), "-c".into(), command.clone()])?;
             let (channel, failed) = pipe2(0).context(|| "pipe")?;
             let pid = child::spawn(run, "a sidecar", || {
@@ -172,10 +173,10 @@ impl Helpers {
             self.running.push(relay);
             self.reports = Some(reports);
         }
-        if !(plan.publish.is_empty() && plan.sidecars.is_empty() && plan.placeholders.is_empty())
+        if !(plan.publish.is_empty() && plan.options.sidecar.is_empty() && plan.placeholders.is_empty())
             || plan.pid1 == Pid1::Command
-            || plan.session == Session::Keep
-            || !plan.lifetime_fds.is_empty()
+            || plan.options.keep_session
+            || !plan.options.lifetime_fd.is_empty()
         {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
             let placeholders = &self.placeholders;

@@ -12,7 +12,7 @@
 use crate::child::{self, Run, is_ready};
 use crate::command::Command;
 use crate::empty_root::{self, EmptyRoot};
-use crate::options::{Pid1, Session};
+use crate::options::Pid1;
 use srt_common::sys::fd::{close, pipe2, pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, waitid};
 use srt_common::sys::signal::{SignalSet, sigtimedwait};
@@ -47,7 +47,7 @@ pub const KILLED: u8 = b'k';
 pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(Pid, File)> {
     let (reports, tell) = pipe2(0).context(|| "pipe")?;
     let Run { tool, plan, life, .. } = command.run;
-    let keep_session = plan.session == Session::Keep;
+    let keep_session = plan.options.keep_session;
     let mount_stage = command.mount_stage.is_some();
     // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
     let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];

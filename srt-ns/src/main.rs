@@ -21,7 +21,7 @@ use srt_ns::check;
 use srt_ns::child::{Lifeline, Run};
 use srt_ns::helpers::Helpers;
 use srt_ns::namespaces::{self, Caller};
-use srt_ns::options::{self, Request, Session};
+use srt_ns::options::{self, Request};
 use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminals;
@@ -41,26 +41,26 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         Request::Check { status_fd } => return check::run(tool, status_fd),
         Request::Run(plan) => *plan,
     };
-    tool.take_status(plan.status_fd)?;
+    tool.take_status(plan.options.status_fd)?;
     tool::require_kernel()?;
-    let kept = Kept::new(plan.keep_fds.clone())?;
-    let lifetimes = plan.lifetime_fds.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
-    refuse_shared_pipes(&plan.lifetime_fds, &plan.keep_fds)?;
-    let parent = tool.parent.take().filter(|_| !plan.outlive_parent);
+    let kept = Kept::new(plan.options.keep_fd.clone())?;
+    let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
+    refuse_shared_pipes(&plan.options.lifetime_fd, &plan.options.keep_fd)?;
+    let parent = tool.parent.take().filter(|_| !plan.options.outlive_parent);
     let parent = parent.map(Parent::watch).transpose()?.flatten();
     let mut lives: Vec<_> = lifetimes.into_iter().map(|pipe| (pipe, 0)).collect();
     lives.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
-    let own = plan.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    let own = plan.options.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     kept.close_others(&own.collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
-    let terminals = Terminals::look(plan.session == Session::Keep);
+    let terminals = Terminals::look(plan.options.keep_session);
     let run = Run { tool, plan: &plan, life: &Lifeline::new()?, inherited };
 
     // 2. The user namespace: of the sidecars first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;
     let mut caller = Caller::current()?;
-    if !plan.sidecars.is_empty() {
+    if !plan.options.sidecar.is_empty() {
         caller = namespaces::enter_user_for_helpers(caller)?;
         helpers.start_sidecars(run)?;
     }

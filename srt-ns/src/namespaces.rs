@@ -3,6 +3,7 @@
 
 use crate::options::{Plan, Share};
 use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
+use srt_common::args::Raw;
 use srt_common::privileges;
 use srt_common::sys::mount::{sethostname, unshare};
 use srt_common::sys::privileges::{
@@ -55,13 +56,18 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     if plan.share.user {
         unshare_seen(others).map_err(|error| refused_to(plan.share, OTHERS, &error))?;
     } else {
-        enter_mapped(caller, plan.uid.unwrap_or(caller.uid), plan.gid.unwrap_or(caller.gid), others)?;
-        if !plan.allow_userns {
+        enter_mapped(
+            caller,
+            plan.options.uid.unwrap_or(caller.uid),
+            plan.options.gid.unwrap_or(caller.gid),
+            others,
+        )?;
+        if !plan.options.allow_userns {
             forbid_user_namespaces()?;
         }
     }
-    match &plan.hostname {
-        Some(name) => sethostname(name).context(|| format!("--hostname {}", name.display())),
+    match &plan.options.hostname {
+        Some(Raw(name)) => sethostname(name).context(|| format!("--hostname {}", name.display())),
         None => Ok(()),
     }
 }

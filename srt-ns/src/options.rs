@@ -16,27 +16,27 @@ use std::time::Duration;
 /// Runs PROGRAM in new user, pid, net, ipc, uts and cgroup namespaces, under a PID 1 and a supervisor that kill
 /// everything when PROGRAM, the supervisor or the parent process dies. Exits with PROGRAM's status, 128+N for
 /// signal N, 125 if srt-ns fails, 126 or 127 if PROGRAM cannot be run or is not found.
-#[derive(FromArgs, Debug)]
-struct Options {
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
+pub struct Options {
     /// keep the caller's namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
     /// and --allow-userns)
     #[argh(option, arg_name = "NS,...")]
     share: Option<Raw>,
     /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
-    #[argh(option, arg_name = "N")]
-    uid: Option<u32>,
+    #[argh(option, arg_name = "N", from_str_fn(id))]
+    pub uid: Option<u32>,
     /// gid inside (default: the caller's)
-    #[argh(option, arg_name = "N")]
-    gid: Option<u32>,
+    #[argh(option, arg_name = "N", from_str_fn(id))]
+    pub gid: Option<u32>,
     /// host name inside
     #[argh(option, arg_name = "NAME")]
-    hostname: Option<Raw>,
+    pub hostname: Option<Raw>,
     /// let PROGRAM create user namespaces
     #[argh(switch)]
-    allow_userns: bool,
+    pub allow_userns: bool,
     /// give PROGRAM CAP_SYS_ADMIN over its user namespace; srt-mount in srt-ns's own directory gets it in any case
     #[argh(switch)]
-    keep_admin: bool,
+    pub keep_admin: bool,
     /// relay 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
     #[argh(option, arg_name = "PORT=SOCKET")]
     relay: Vec<Raw>,
@@ -45,13 +45,13 @@ struct Options {
     publish: Vec<Raw>,
     /// run a shell command outside, in the network namespace of the sandbox (repeatable)
     #[argh(option, arg_name = "COMMAND")]
-    sidecar: Vec<Raw>,
+    pub sidecar: Vec<Raw>,
     /// stay in the caller's session: terminal and job control
     #[argh(switch)]
-    keep_session: bool,
+    pub keep_session: bool,
     /// keep running when the parent process dies
     #[argh(switch)]
-    outlive_parent: bool,
+    pub outlive_parent: bool,
     /// run PROGRAM itself as PID 1, without srt-init
     #[argh(switch, long = "as-pid-1")]
     as_pid_1: bool,
@@ -59,11 +59,11 @@ struct Options {
     #[argh(switch)]
     wait_all: bool,
     /// seconds from SIGTERM to SIGKILL, fractions allowed (default 10; 0: never)
-    #[argh(option, arg_name = "SECONDS")]
-    kill_after: Option<Seconds>,
+    #[argh(option, arg_name = "SECONDS", default = "Seconds(Some(Duration::from_secs(10)))")]
+    pub kill_after: Seconds,
     /// kill everything when the last writer of the pipe on descriptor N is gone (repeatable)
     #[argh(option, arg_name = "N")]
-    lifetime_fd: Vec<RawFd>,
+    pub lifetime_fd: Vec<RawFd>,
     /// while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)
     #[argh(option, arg_name = "PATH")]
     placeholder: Vec<Raw>,
@@ -72,10 +72,10 @@ struct Options {
     check: bool,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N")]
-    status_fd: Option<RawFd>,
+    pub status_fd: Option<RawFd>,
     /// leave descriptor N open for PROGRAM (repeatable)
     #[argh(option, arg_name = "N")]
-    keep_fd: Vec<RawFd>,
+    pub keep_fd: Vec<RawFd>,
     /// print the version
     #[argh(switch)]
     #[allow(dead_code, reason = "answered before argh reads the options; here for --help")]
@@ -108,15 +108,6 @@ pub enum Pid1 {
     Command,
 }
 
-/// Whose session the command is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Session {
-    /// A new one, without a controlling terminal.
-    New,
-    /// The caller's; the command gets a process group of its own.
-    Keep,
-}
-
 /// A port inside and a Unix socket outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -145,40 +136,18 @@ pub enum Request {
 pub struct Plan {
     /// Which namespaces stay the caller's.
     pub share: Share,
-    /// uid inside; `None`: the caller's.
-    pub uid: Option<u32>,
-    /// gid inside; `None`: the caller's.
-    pub gid: Option<u32>,
-    /// Host name inside.
-    pub hostname: Option<OsString>,
-    /// Whether PROGRAM may create user namespaces.
-    pub allow_userns: bool,
-    /// Whether PROGRAM gets CAP_SYS_ADMIN, whoever it is.
-    pub keep_admin: bool,
     /// Ports inside that lead out.
     pub relays: Vec<Link>,
     /// Sockets outside that lead in.
     pub publish: Vec<Link>,
-    /// Shell commands that run where the relays run.
-    pub sidecars: Vec<OsString>,
-    /// Whose session the command is in.
-    pub session: Session,
-    /// Whether the sandbox goes on without the process that started it.
-    pub outlive_parent: bool,
     /// Who is PID 1.
     pub pid1: Pid1,
-    /// From SIGTERM to SIGKILL; `None`: never.
-    pub kill_after: Option<Duration>,
-    /// Pipes whose last writer ends the sandbox.
-    pub lifetime_fds: Vec<RawFd>,
     /// What stands on the host while the sandbox runs.
     pub placeholders: Vec<Placeholder>,
-    /// Where events go.
-    pub status_fd: Option<RawFd>,
-    /// Descriptors that PROGRAM keeps.
-    pub keep_fds: Vec<RawFd>,
     /// PROGRAM and its arguments.
     pub program: Vec<OsString>,
+    /// All that is meant as it is written.
+    pub options: Options,
 }
 
 /// The text of `--help`.
@@ -203,17 +172,9 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         return Ok(Request::Check { status_fd: options.status_fd });
     }
     let plan = Plan {
-        share: share(options.share)?,
-        uid: id("--uid", options.uid)?,
-        gid: id("--gid", options.gid)?,
-        hostname: options.hostname.map(|Raw(name)| hostname(name)).transpose()?,
-        allow_userns: options.allow_userns,
-        keep_admin: options.keep_admin,
+        share: share(options.share.as_ref())?,
         relays: options.relay.iter().map(relay).collect::<Result<_>>()?,
         publish: options.publish.iter().map(publish).collect::<Result<_>>()?,
-        sidecars: options.sidecar.into_iter().map(sidecar).collect::<Result<_>>()?,
-        session: if options.keep_session { Session::Keep } else { Session::New },
-        outlive_parent: options.outlive_parent,
         pid1: match (options.as_pid_1, options.wait_all) {
             (false, false) => Pid1::Init,
             (false, true) => Pid1::InitWaitsForAll,
@@ -222,12 +183,9 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
                 return Err(Error::usage("--wait-all cannot go with --as-pid-1: it is srt-init that waits"));
             }
         },
-        kill_after: options.kill_after.map_or(Some(Duration::from_secs(10)), |Seconds(time)| time),
-        lifetime_fds: options.lifetime_fd,
         placeholders: options.placeholder.iter().map(Placeholder::parse).collect::<Result<_>>()?,
-        status_fd: options.status_fd,
-        keep_fds: options.keep_fd,
         program: line.program(tool)?,
+        options,
     };
     plan.check()?;
     Ok(Request::Run(Box::new(plan)))
@@ -244,16 +202,24 @@ impl Plan {
         self.links().next().is_some()
     }
 
-    /// What cannot go together.
+    /// What cannot be, or cannot go together.
     fn check(&self) -> Result<()> {
-        let why = if self.share.user && !self.allow_userns {
+        let Options { uid, gid, hostname, sidecar, .. } = &self.options;
+        let why = if self.share.user && !self.options.allow_userns {
             "--share user needs --allow-userns: the caller's own limit is never touched"
-        } else if self.share.user && (self.uid.is_some() || self.gid.is_some()) {
+        } else if self.share.user && (uid.is_some() || gid.is_some()) {
             "--uid and --gid need a user namespace of their own, not --share user"
-        } else if self.share.user && !self.sidecars.is_empty() {
+        } else if self.share.user && !sidecar.is_empty() {
             "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one"
-        } else if self.share.uts && self.hostname.is_some() {
+        } else if sidecar.iter().any(|Raw(command)| command.is_empty()) {
+            "--sidecar: expected a shell command"
+        } else if self.share.uts && hostname.is_some() {
             "--hostname needs a uts namespace of its own, not --share uts"
+        } else if let Some(Raw(name)) = hostname
+            && !(1..=64).contains(&name.len())
+        {
+            // sethostname(2): at most 64 bytes on Linux.
+            return Err(Error::usage(format!("--hostname {}: expected 1 to 64 bytes", name.display())));
         } else if self.share.net && self.forwards() {
             let why = "--relay and --publish need a net namespace of their own, not --share net";
             let hint = "in the caller's network everybody could use the port; run srt-relay if that is meant";
@@ -265,9 +231,9 @@ impl Plan {
     }
 }
 
-fn share(list: Option<Raw>) -> Result<Share> {
+fn share(list: Option<&Raw>) -> Result<Share> {
     let mut share = Share::default();
-    for name in list.iter().flat_map(|Raw(list)| list.as_bytes().split(|&byte| byte == b',')) {
+    for name in list.into_iter().flat_map(|Raw(list)| list.as_bytes().split(|&byte| byte == b',')) {
         let Share { user, net, ipc, uts, cgroup } = &mut share;
         let known = [("user", user), ("net", net), ("ipc", ipc), ("uts", uts), ("cgroup", cgroup)];
         let Some((_, is_shared)) = known.into_iter().find(|(known, _)| known.as_bytes() == name) else {
@@ -281,19 +247,11 @@ fn share(list: Option<Raw>) -> Result<Share> {
 }
 
 /// -1 is no id: it means "unchanged" to the kernel.
-fn id(option: &str, id: Option<u32>) -> Result<Option<u32>> {
-    match id {
-        Some(u32::MAX) => Err(Error::usage(format!("{option} {}: expected a number below it", u32::MAX))),
-        id => Ok(id),
+fn id(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(u32::MAX) => Err("expected a number below it".to_owned()),
+        id => id.map_err(|_| "expected a number".to_owned()),
     }
-}
-
-fn hostname(name: OsString) -> Result<OsString> {
-    // sethostname(2): at most 64 bytes on Linux.
-    if name.is_empty() || name.len() > 64 {
-        return Err(Error::usage(format!("--hostname {}: expected 1 to 64 bytes", name.display())));
-    }
-    Ok(name)
 }
 
 fn relay(Raw(value): &Raw) -> Result<Link> {
@@ -318,13 +276,6 @@ fn link<'a>(
         }
         _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
     }
-}
-
-fn sidecar(Raw(command): Raw) -> Result<OsString> {
-    if command.is_empty() {
-        return Err(Error::usage("--sidecar: expected a shell command"));
-    }
-    Ok(command)
 }
 
 #[cfg(test)]
@@ -369,7 +320,7 @@ mod tests {
         let plan = plan(&["--", "true"]).expect("a plan");
         assert_eq!(plan.share, Share::default());
         assert_eq!(plan.pid1, Pid1::Init);
-        assert_eq!(plan.kill_after, Some(Duration::from_secs(10)));
+        assert_eq!(plan.options.kill_after, Seconds(Some(Duration::from_secs(10))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod start;
 use self::start::Start;
 use crate::child::{self, Leader, Life, Run, gets_ready, is_ready};
 use crate::helpers::{self, Helpers, Kind};
-use crate::options::{Pid1, Session};
+use crate::options::Pid1;
 use crate::signals::{self, Received};
 use crate::terminal::Terminals;
 use crate::{init, watchdog};
@@ -181,7 +181,7 @@ impl Supervisor<'_> {
                 }
                 if signal == libc::SIGTERM {
                     course.told_to_end = true;
-                    let deadline = self.run.plan.kill_after.map(|after| Instant::now() + after);
+                    let deadline = self.run.plan.options.kill_after.0.map(|after| Instant::now() + after);
                     course.deadline = course.deadline.or(deadline);
                 }
                 self.forward(signal);
@@ -274,7 +274,7 @@ impl Supervisor<'_> {
             return;
         }
         let by_it = matches!(end, End::Signaled(signal) if ASKING.contains(&signal.into()));
-        match (course.asked.filter(|_| by_it || course.told_to_end), self.run.plan.kill_after) {
+        match (course.asked.filter(|_| by_it || course.told_to_end), self.run.plan.options.kill_after.0) {
             (Some(_), None) => {}
             (Some(asked), Some(after)) => course.deadline = Some(asked + after),
             // pid_namespaces(7): the end of PID 1 is the end of all in its namespace.
@@ -293,7 +293,7 @@ impl Supervisor<'_> {
         match change {
             Change::Ended(end) if Some(pid) == self.child => self.child_ended(end),
             Change::Ended(end) => self.helper_ended(pid, end),
-            Change::Stopped if Some(pid) == self.child && self.run.plan.session == Session::Keep => {
+            Change::Stopped if Some(pid) == self.child && self.run.plan.options.keep_session => {
                 self.stop_with_command();
             }
             Change::Stopped | Change::Trapped | Change::Continued => {}
@@ -341,24 +341,20 @@ impl Supervisor<'_> {
 
     /// SIGTSTP to us: the command stops, then we do.
     fn suspend(&mut self, received: Received) {
-        match self.run.plan.session {
+        if self.run.plan.options.keep_session {
             // The command's group decides; that it stopped comes back as a report.
-            Session::Keep => {
-                self.course.stop_requested = !received.from_kernel;
-                self.forward_group(libc::SIGTSTP);
-            }
-            // setpgid(2): in a session of its own the command's group is orphaned, and the kernel drops SIGTSTP there.
-            Session::New => {
-                self.forward_group(libc::SIGSTOP);
-                // While this process is stopped nobody watches the others: then none of them runs.
-                self.course.frozen = true;
-                let all = self.broadcast(libc::SIGSTOP);
-                let stopped = all && self.stop();
-                // A stop key pressed where nobody could continue us must not stop the command either.
-                if !stopped && (received.from_kernel || !all) {
-                    self.resume();
-                }
-            }
+            self.course.stop_requested = !received.from_kernel;
+            return self.forward_group(libc::SIGTSTP);
+        }
+        // setpgid(2): in a session of its own the command's group is orphaned, and the kernel drops SIGTSTP there.
+        self.forward_group(libc::SIGSTOP);
+        // While this process is stopped nobody watches the others: then none of them runs.
+        self.course.frozen = true;
+        let all = self.broadcast(libc::SIGSTOP);
+        let stopped = all && self.stop();
+        // A stop key pressed where nobody could continue us must not stop the command either.
+        if !stopped && (received.from_kernel || !all) {
+            self.resume();
         }
     }
 

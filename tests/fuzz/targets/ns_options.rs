@@ -15,7 +15,7 @@ pub fn check(input: &[u8]) {
         Ok(Request::Run(plan)) => {
             assert_eq!(plan.program, words[separator.expect("--") + 1..], "goes through untouched");
             assert!(plan.relays.iter().chain(&plan.publish).all(|link| link.port != 0));
-            assert!(plan.allow_userns || !plan.share.user);
+            assert!(plan.options.allow_userns || !plan.share.user);
         }
         Err(error) => {
             assert_eq!(error.kind, Kind::Usage, "{error:?}");
