@@ -4,14 +4,15 @@ use crate::child;
 use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use crate::options::Share;
-use srt_common::sys::fd::{close_range, pipe2};
+use srt_common::fds::{self, Kept};
+use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock::{self, RulesetAttr};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{Tool, require_kernel};
-use srt_common::{Context, Error, Result, fds, filesystem, privileges};
+use srt_common::{Context, Error, Result, filesystem, privileges};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -46,8 +47,8 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 const NEEDED: usize = 15;
 
 const ROWS: [Row; 20] = [
-    ("kernel", &[kernel], "nothing"),
-    ("close_range", &[descriptors], "nothing"),
+    ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
+    ("close_range", &[|| Kept::default().alone_survive_exec().map(ok)], "nothing"),
     ("pidfds", &[pidfds], ALL_BUT_NS),
     ("seccomp", &[NO_PRIVILEGES, seccomp], "srt-ns and srt-mount, without srt-seccomp"),
     ("session keyring", &[|| child::leave_keyring().map(ok)], ALL_BUT_NS),
@@ -141,15 +142,6 @@ fn ok(_done: impl Sized) -> Told {
 
 fn told(result: &str, cause: impl Into<String>, remedy: &str) -> Told {
     [result.to_owned(), cause.into(), remedy.to_owned()]
-}
-
-fn kernel() -> Answer {
-    require_kernel()?;
-    process::uname().context(|| "uname").map(|release| told("ok", release, ""))
-}
-
-fn descriptors() -> Answer {
-    close_range(1 << 30, u32::MAX, libc::CLOSE_RANGE_CLOEXEC).context(|| "close_range").map(ok)
 }
 
 fn pidfds() -> Answer {
