@@ -32,12 +32,10 @@ type Row = (&'static str, &'static [Step], &'static str);
 const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
 const USER: Step = || namespaces::enter_user_for_helpers(Caller::current()?).map(ok);
 const PID: Step = || enter(libc::CLONE_NEWPID, "pid");
-const IPC: Step = || enter(libc::CLONE_NEWIPC, "ipc");
-const UTS: Step = || enter(libc::CLONE_NEWUTS, "uts");
-const CGROUP: Step = || enter(libc::CLONE_NEWCGROUP, "cgroup");
 const MOUNT: Step = || enter(libc::CLONE_NEWNS, "mount");
 
 const ALL_BUT_NS: &str = "srt-mount, srt-seccomp, srt-relay, srt-connect";
+const ALL_BUT_LANDLOCK: &str = "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix";
 const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay and srt-connect; for root, srt-ns --share user \
                        --allow-userns";
 const HOSTS_PROC: &str = "srt-mount --ro-bind /proc /proc, which shows the processes outside";
@@ -56,19 +54,15 @@ const ROWS: [Row; 20] = [
     ("max_user_namespaces", &[USER, || forbid_user_namespaces().map(ok)], "srt-ns --allow-userns"),
     ("pid namespace", &[USER, PID, || child::is_pid_1().map(ok)], "srt-seccomp, srt-relay and srt-connect"),
     ("net namespace", &[USER, || enter_network(Share::default()).map(ok)], "srt-ns --share net"),
-    ("ipc namespace", &[USER, IPC], "srt-ns --share ipc"),
-    ("uts namespace", &[USER, UTS], "srt-ns --share uts"),
-    ("cgroup namespace", &[USER, CGROUP], "srt-ns --share cgroup"),
+    ("ipc namespace", &[USER, || enter(libc::CLONE_NEWIPC, "ipc")], "srt-ns --share ipc"),
+    ("uts namespace", &[USER, || enter(libc::CLONE_NEWUTS, "uts")], "srt-ns --share uts"),
+    ("cgroup namespace", &[USER, || enter(libc::CLONE_NEWCGROUP, "cgroup")], "srt-ns --share cgroup"),
     ("mount namespace", &[USER, MOUNT], BY_PATH),
     ("mount API", &[USER, mount_api], BY_PATH),
     ("procfs", &[USER, MOUNT, PID, || procfs(&[])], HOSTS_PROC),
     ("procfs subset=pid", &[USER, MOUNT, PID, || procfs(&["subset=pid"])], "srt-mount without --proc-pids"),
     ("overlay", &[USER, overlay], "srt-mount without overlays"),
-    (
-        "Landlock",
-        &[NO_PRIVILEGES, landlock],
-        "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix",
-    ),
+    ("Landlock", &[NO_PRIVILEGES, landlock], ALL_BUT_LANDLOCK),
     ("user xattrs", &[xattrs], "all but srt-ns --placeholder in such a directory"),
     ("no outer filter", &[outer_filter], "what the other rows say"),
 ];
