@@ -166,11 +166,11 @@ fn early_status(options: &[OsString]) -> Option<StatusFd> {
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
-/// Refuses a kernel that is too old. After the options were read: `--help` and its like need none.
+/// The kernel's release, which must not be too old. After the options were read: `--help` and its like need none.
 ///
 /// # Errors
 /// The kernel is too old.
-pub fn require_kernel() -> Result<()> {
+pub fn require_kernel() -> Result<String> {
     let release = process::uname().context(|| "uname")?;
     match parse_release(&release) {
         Some(version) if version < OLDEST_KERNEL => {
@@ -180,7 +180,7 @@ pub fn require_kernel() -> Result<()> {
             ))
             .hint("run a newer kernel; the tools do not fall back to weaker means"))
         }
-        _ => Ok(()),
+        _ => Ok(release),
     }
 }
 

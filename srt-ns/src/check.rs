@@ -4,14 +4,15 @@ use crate::child;
 use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use crate::options::Share;
-use srt_common::sys::fd::{close_range, pipe2};
+use srt_common::fds::{self, Kept};
+use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock::{self, RulesetAttr};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{Tool, require_kernel};
-use srt_common::{Context, Error, Result, fds, filesystem, privileges};
+use srt_common::{Context, Error, Result, filesystem, privileges};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -31,12 +32,10 @@ type Row = (&'static str, &'static [Step], &'static str);
 const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
 const USER: Step = || namespaces::enter_user_for_helpers(Caller::current()?).map(ok);
 const PID: Step = || enter(libc::CLONE_NEWPID, "pid");
-const IPC: Step = || enter(libc::CLONE_NEWIPC, "ipc");
-const UTS: Step = || enter(libc::CLONE_NEWUTS, "uts");
-const CGROUP: Step = || enter(libc::CLONE_NEWCGROUP, "cgroup");
 const MOUNT: Step = || enter(libc::CLONE_NEWNS, "mount");
 
 const ALL_BUT_NS: &str = "srt-mount, srt-seccomp, srt-relay, srt-connect";
+const ALL_BUT_LANDLOCK: &str = "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix";
 const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay and srt-connect; for root, srt-ns --share user \
                        --allow-userns";
 const HOSTS_PROC: &str = "srt-mount --ro-bind /proc /proc, which shows the processes outside";
@@ -46,8 +45,8 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 const NEEDED: usize = 15;
 
 const ROWS: [Row; 20] = [
-    ("kernel", &[kernel], "nothing"),
-    ("close_range", &[descriptors], "nothing"),
+    ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
+    ("close_range", &[|| Kept::default().alone_survive_exec().map(ok)], "nothing"),
     ("pidfds", &[pidfds], ALL_BUT_NS),
     ("seccomp", &[NO_PRIVILEGES, seccomp], "srt-ns and srt-mount, without srt-seccomp"),
     ("session keyring", &[|| child::leave_keyring().map(ok)], ALL_BUT_NS),
@@ -55,19 +54,15 @@ const ROWS: [Row; 20] = [
     ("max_user_namespaces", &[USER, || forbid_user_namespaces().map(ok)], "srt-ns --allow-userns"),
     ("pid namespace", &[USER, PID, || child::is_pid_1().map(ok)], "srt-seccomp, srt-relay and srt-connect"),
     ("net namespace", &[USER, || enter_network(Share::default()).map(ok)], "srt-ns --share net"),
-    ("ipc namespace", &[USER, IPC], "srt-ns --share ipc"),
-    ("uts namespace", &[USER, UTS], "srt-ns --share uts"),
-    ("cgroup namespace", &[USER, CGROUP], "srt-ns --share cgroup"),
+    ("ipc namespace", &[USER, || enter(libc::CLONE_NEWIPC, "ipc")], "srt-ns --share ipc"),
+    ("uts namespace", &[USER, || enter(libc::CLONE_NEWUTS, "uts")], "srt-ns --share uts"),
+    ("cgroup namespace", &[USER, || enter(libc::CLONE_NEWCGROUP, "cgroup")], "srt-ns --share cgroup"),
     ("mount namespace", &[USER, MOUNT], BY_PATH),
     ("mount API", &[USER, mount_api], BY_PATH),
     ("procfs", &[USER, MOUNT, PID, || procfs(&[])], HOSTS_PROC),
     ("procfs subset=pid", &[USER, MOUNT, PID, || procfs(&["subset=pid"])], "srt-mount without --proc-pids"),
     ("overlay", &[USER, overlay], "srt-mount without overlays"),
-    (
-        "Landlock",
-        &[NO_PRIVILEGES, landlock],
-        "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix",
-    ),
+    ("Landlock", &[NO_PRIVILEGES, landlock], ALL_BUT_LANDLOCK),
     ("user xattrs", &[xattrs], "all but srt-ns --placeholder in such a directory"),
     ("no outer filter", &[outer_filter], "what the other rows say"),
 ];
@@ -141,15 +136,6 @@ fn ok(_done: impl Sized) -> Told {
 
 fn told(result: &str, cause: impl Into<String>, remedy: &str) -> Told {
     [result.to_owned(), cause.into(), remedy.to_owned()]
-}
-
-fn kernel() -> Answer {
-    require_kernel()?;
-    process::uname().context(|| "uname").map(|release| told("ok", release, ""))
-}
-
-fn descriptors() -> Answer {
-    close_range(1 << 30, u32::MAX, libc::CLOSE_RANGE_CLOEXEC).context(|| "close_range").map(ok)
 }
 
 fn pidfds() -> Answer {

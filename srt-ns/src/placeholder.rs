@@ -94,6 +94,8 @@ const PRIVATE: &str = ".srt-placeholder-";
 const TRIES: u32 = 150;
 /// Of these, how many leave alone what somebody has locked exclusively.
 const PATIENCE: u32 = 100;
+/// The lock of those who use it.
+const SHARED: libc::c_int = libc::LOCK_SH | libc::LOCK_NB;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often the end tries: a process that was killed may not be dead yet.
 const LAST_TRIES: u32 = 3;
@@ -135,7 +137,7 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
 pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
         for _ in 0..LAST_TRIES {
-            if place.sweep(&place.wanted.name, &file) {
+            if place.sweep(&place.wanted.name, &file).is_ok() {
                 break;
             }
             thread::sleep(PAUSE);
@@ -179,22 +181,18 @@ impl Place {
     /// under a private name is a leftover the name says, which only those can give who could remove it.
     pub fn clean(&self) {
         if let Ok(There::Placeholder(file, _)) = self.look() {
-            self.sweep(&self.wanted.name, &file);
+            let _in_use = self.sweep(&self.wanted.name, &file);
         }
         let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
         for name in names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path) {
-            let _gone = self.open_entry(&name).map(|file| self.sweep(&name, &file));
+            let _in_use = self.open_entry(&name).and_then(|file| self.sweep(&name, &file));
         }
     }
 
-    /// Removes what nobody uses. False: somebody has it locked.
-    fn sweep(&self, name: &CStr, file: &OwnedFd) -> bool {
-        let is_unused = lock(file, libc::LOCK_EX);
-        if is_unused {
-            self.remove(name, file);
-        }
-        is_unused
+    /// Removes what nobody uses. An error: somebody has it locked.
+    fn sweep(&self, name: &CStr, file: &OwnedFd) -> io::Result<()> {
+        flock(file, libc::LOCK_EX | libc::LOCK_NB).map(|()| self.remove(name, file))
     }
 
     /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
@@ -209,7 +207,7 @@ impl Place {
                     Err(Error { errno: Some(libc::ENOENT | libc::EEXIST | libc::EAGAIN), .. }) => {}
                     made => return made.map(Some),
                 },
-                There::Placeholder(file, _) if !lock(&file, libc::LOCK_SH) => match attempt {
+                There::Placeholder(file, _) if flock(&file, SHARED).is_err() => match attempt {
                     ..PATIENCE => thread::sleep(PAUSE),
                     // Nobody who relies on it can have locked it at the same time: what takes so long does not remove it.
                     _ => self.remove(name, &file),
@@ -269,7 +267,7 @@ impl Place {
         };
         let file = made.and_then(|()| self.open_entry(&private)).context(what)?;
         let name = || {
-            flock(&file, libc::LOCK_SH | libc::LOCK_NB).context(|| "cannot lock it")?;
+            flock(&file, SHARED).context(|| "cannot lock it")?;
             self.mark(&file, &token)?;
             let renamed = renameat2(&self.parent, &private, &self.wanted.name, libc::RENAME_NOREPLACE);
             renamed.context(|| "cannot name it")
@@ -324,11 +322,6 @@ fn is_private(name: &str) -> bool {
 /// The name of the mark that the directory has for an inode.
 fn mark_of(stat: &Stat) -> CString {
     CString::new(format!("user.srt-placeholder.{}", stat.id.1)).unwrap_or_default()
-}
-
-/// False: somebody has it locked.
-fn lock(file: &OwnedFd, operation: libc::c_int) -> bool {
-    flock(file, operation | libc::LOCK_NB).is_ok()
 }
 
 #[cfg(test)]

@@ -32,20 +32,20 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = Options::parse(&line.options)?;
 
     // 1. What the caller left open is not the relay's: only what the command line names stays.
-    tool.take_status(options.status_fd)?;
+    tool.take_status(options.words.status_fd)?;
     tool::require_kernel()?;
-    let parent = tool.parent.take().filter(|_| !options.outlive_parent);
+    let parent = tool.parent.take().filter(|_| !options.words.outlive_parent);
     Kept::default().close_others(&options.descriptors().collect::<Vec<_>>())?;
     let descriptors = raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
-    if let Some(fd) = options.report_fd {
+    if let Some(fd) = options.words.report_fd {
         fcntl_getfd(&fd).map_err(|_| Error::usage(format!("--report-fd {fd}: not an open descriptor")))?;
     }
-    let ready = options.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
+    let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
 
     // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: sockets are removed.
-    let ends = life::ends(parent, &options.lifetime_fds)?;
+    let ends = life::ends(parent, &options.words.lifetime_fd)?;
 
     // 3. Where connections lead, before there can be any.
     let mut listeners = Vec::new();
@@ -69,7 +69,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     }
 
     // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
-    let reports = Reports { tool, fd: options.report_fd };
+    let reports = Reports { tool, fd: options.words.report_fd };
     Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&ends)?;
     Ok(0)
 }

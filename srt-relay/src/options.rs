@@ -22,20 +22,20 @@ use std::time::Duration;
 In a sandbox:  srt-relay tcp:127.0.0.1:3128 unix:/run/proxy.sock")]
 #[argh(note = "Ends with its parent, or with SIGTERM, SIGINT or SIGHUP, and removes its sockets.
 Exit status: 0 after such an end, 1 with a message, 2 for wrong usage.")]
-struct Words {
+pub struct Words {
     /// write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts
     #[argh(option, arg_name = "N", from_str_fn(number))]
-    ready_fd: Option<RawFd>,
+    pub ready_fd: Option<RawFd>,
     /// write events to descriptor N, one JSON object a line
     #[argh(option, arg_name = "N", from_str_fn(number))]
-    status_fd: Option<RawFd>,
+    pub status_fd: Option<RawFd>,
     /// instead of the events of clients that are refused: a line "lost PAIR ERRNO" to descriptor N where a Unix socket to
     /// connect to is gone, "failed PAIR ERRNO" otherwise; PAIR counts from 0
     #[argh(option, arg_name = "N", from_str_fn(number))]
-    report_fd: Option<RawFd>,
+    pub report_fd: Option<RawFd>,
     /// end when the last writer of the pipe N is gone (repeatable)
     #[argh(option, arg_name = "N", from_str_fn(number))]
-    lifetime_fd: Vec<RawFd>,
+    pub lifetime_fd: Vec<RawFd>,
     /// leave clients waiting while N connections are open (as many as descriptors allow)
     #[argh(option, arg_name = "N", from_str_fn(number))]
     max_connections: Option<i32>,
@@ -47,7 +47,7 @@ struct Words {
     idle_timeout: Seconds,
     /// go on when the process that started it ends
     #[argh(switch)]
-    outlive_parent: bool,
+    pub outlive_parent: bool,
     /// print the version
     #[argh(switch)]
     #[allow(dead_code)] // Asked for before argh reads anything; here for --help.
@@ -71,18 +71,10 @@ fn number(text: &str) -> Result<i32, String> {
 pub struct Options {
     /// LISTEN and CONNECT.
     pub pairs: Vec<(Address, Address)>,
-    /// `--ready-fd`.
-    pub ready_fd: Option<RawFd>,
-    /// `--status-fd`.
-    pub status_fd: Option<RawFd>,
-    /// `--report-fd`.
-    pub report_fd: Option<RawFd>,
-    /// `--lifetime-fd`.
-    pub lifetime_fds: Vec<RawFd>,
-    /// `--outlive-parent`.
-    pub outlive_parent: bool,
     /// What connections may use.
     pub limits: Limits,
+    /// All that is meant as it is written.
+    pub words: Words,
 }
 
 /// Bounds on connections.
@@ -102,9 +94,9 @@ impl Options {
     /// # Errors
     /// A usage error that names the option or address and what was expected.
     pub fn parse(words: &[OsString]) -> Result<Self> {
-        let line: Words = args::parse("srt-relay", words)?;
+        let words: Words = args::parse("srt-relay", words)?;
         let addresses =
-            line.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
+            words.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
         let (pairs, rest) = addresses.as_chunks::<2>();
         match rest {
             [alone] => {
@@ -113,19 +105,15 @@ impl Options {
             _ if pairs.is_empty() => return Err(Error::usage("expected LISTEN CONNECT")),
             _ => {}
         }
-        let connections = match line.max_connections {
+        let connections = match words.max_connections {
             Some(0) => return Err(Error::usage("--max-connections 0: expected 1 or more")),
             Some(most) => most as usize,
             None => usize::MAX,
         };
         let options = Self {
             pairs: pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect(),
-            ready_fd: line.ready_fd,
-            status_fd: line.status_fd,
-            report_fd: line.report_fd,
-            lifetime_fds: line.lifetime_fd,
-            outlive_parent: line.outlive_parent,
-            limits: Limits { connections, connect: line.connect_timeout.0, idle: line.idle_timeout.0 },
+            limits: Limits { connections, connect: words.connect_timeout.0, idle: words.idle_timeout.0 },
+            words,
         };
         options.each_descriptor_has_one_use()?;
         Ok(options)
@@ -134,8 +122,9 @@ impl Options {
     /// Every inherited descriptor that is still needed.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         let (listen, connect) = self.address_descriptors();
-        let others = [self.ready_fd, self.status_fd, self.report_fd].into_iter().flatten();
-        listen.into_iter().chain(connect).chain(others).chain(self.lifetime_fds.iter().copied())
+        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
+        let others = ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd).copied();
+        listen.into_iter().chain(connect).chain(others)
     }
 
     fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
@@ -151,7 +140,8 @@ impl Options {
     fn each_descriptor_has_one_use(&self) -> Result<()> {
         let (listen, connect) = self.address_descriptors();
         let mut used = BTreeSet::from_iter(connect);
-        let others = self.ready_fd.iter().chain(&self.report_fd).chain(&self.lifetime_fds);
+        let Words { ready_fd, report_fd, lifetime_fd, .. } = &self.words;
+        let others = ready_fd.iter().chain(report_fd).chain(lifetime_fd);
         match listen.iter().chain(others).find(|&&fd| !used.insert(fd)) {
             Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
             None => Ok(()),

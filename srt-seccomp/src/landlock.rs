@@ -133,14 +133,13 @@ impl Wanted {
 
     /// What a path that the user names leads to, and its path without links.
     fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
-        let open = |path: &Path, how| {
-            c_path(path).and_then(|path| file::openat2(&file::CWD, &path, libc::O_PATH, how)).context(CANNOT)
-        };
+        let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
         // Only to have the kernel tell what is missing or leads in circles.
-        open(path, 0)?;
+        open(path, 0).context(CANNOT)?;
         let real = self.without_links(std::env::current_dir().context(|| "getcwd")?, path)?;
         // Whoever has put a link there since then gains nothing.
-        open(&real, libc::RESOLVE_NO_SYMLINKS).map(|opened| (real, opened))
+        let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
+        Ok((real, opened))
     }
 
     /// `path`, seen from `real`, without the symbolic links on its way. None of them may stand where PROGRAM may write: it
