@@ -199,13 +199,17 @@ impl Place {
     /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
     fn stand(&self) -> Result<Option<OwnedFd>> {
         let Placeholder { name, directory, .. } = &self.wanted;
+        let mut failed = Error::failed("other processes keep changing what is there");
         for attempt in 0..TRIES {
             self.clean();
             match self.look()? {
                 There::Own => return Ok(None),
                 There::Nothing => match self.make() {
                     // Somebody else was faster, or has swept it away.
-                    Err(error) if FASTER.map(Some).contains(&error.errno) => {}
+                    Err(error) if FASTER.map(Some).contains(&error.errno) => {
+                        // Or the directory takes no entries: a procfs, or one that was removed itself.
+                        failed = if error.errno == Some(libc::ENOENT) { error } else { failed };
+                    }
                     made => return made.map(Some),
                 },
                 There::Placeholder(file, _) if !lock(&file, libc::LOCK_SH) => match attempt {
@@ -223,7 +227,7 @@ impl Place {
                 There::Placeholder(..) => {}
             }
         }
-        Err(Error::failed("other processes keep changing what is there"))
+        Err(failed)
     }
 
     /// What is there.
