@@ -1,6 +1,7 @@
 //! The last step of a stage: become the next program.
 
 use crate::sys::c_path;
+use crate::sys::file::statvfs;
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
@@ -9,7 +10,7 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Named without a slash, these are looked for beside the running tool before PATH is searched.
@@ -113,22 +114,28 @@ impl Program {
 
     /// What a failed exec means: 127 if PROGRAM is not there, 126 if it is.
     pub fn failure(&self, error: &io::Error) -> Error {
-        self.failure_with(error, || self.missing_interpreter())
+        self.failure_with(error, || self.obstacle())
     }
 
-    /// The same with a cause of ENOENT that the caller knows, or has looked for while it could.
+    /// The same with a cause that the caller knows, or has looked for while it could.
     pub fn failure_with(&self, error: &io::Error, cause: impl FnOnce() -> Option<String>) -> Error {
         let failure = Error::system(format!("cannot run {}", self.name.display()), error);
         match error.raw_os_error() {
             Some(libc::ENOENT) => Error { kind: Kind::NotFound, hint: cause(), ..failure },
             Some(libc::ENOTDIR) => Error { kind: Kind::NotFound, ..failure },
+            Some(libc::EACCES) => Error { kind: Kind::NotExecutable, hint: cause(), ..failure },
             _ => Error { kind: Kind::NotExecutable, ..failure },
         }
     }
 
-    /// A file of PROGRAM's that is there, without the interpreter or the loader that runs it.
-    pub fn missing_interpreter(&self) -> Option<String> {
-        self.candidates().iter().find_map(|path| interpreter::missing(path))
+    /// Why a file of PROGRAM's that is there cannot be run, where one cannot see that by its mode.
+    pub fn obstacle(&self) -> Option<String> {
+        let paths = self.candidates();
+        let missing = paths.iter().find_map(|path| interpreter::missing(path));
+        missing.or_else(|| {
+            let path = paths.iter().find(|path| path.is_file() && is_noexec(path))?;
+            Some(format!("{} is on a mount that lets nothing be run (noexec)", path.display()))
+        })
     }
 }
 
@@ -168,6 +175,12 @@ impl Ready<'_> {
         let argv: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(rest).collect();
         process::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
     }
+}
+
+/// MS_NOEXEC in mount(2).
+fn is_noexec(path: &Path) -> bool {
+    let flags = c_path(path).and_then(|path| statvfs(&path));
+    flags.is_ok_and(|flags| flags & libc::ST_NOEXEC != 0)
 }
 
 /// Whether the caller ignores SIGXFSZ.

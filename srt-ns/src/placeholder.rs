@@ -198,13 +198,16 @@ impl Place {
     /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
     fn stand(&self) -> Result<Option<OwnedFd>> {
         let Placeholder { name, directory, .. } = &self.wanted;
+        let mut failed = Error::failed("other processes keep changing what is there");
         for attempt in 0..TRIES {
             self.clean();
             match self.look()? {
                 There::Own => return Ok(None),
                 There::Nothing => match self.make() {
-                    // Somebody else was faster, or has swept it away.
-                    Err(Error { errno: Some(libc::ENOENT | libc::EEXIST | libc::EAGAIN), .. }) => {}
+                    // Somebody else was faster.
+                    Err(Error { errno: Some(libc::EEXIST | libc::EAGAIN), .. }) => {}
+                    // Or has swept it away; or the directory takes no entries: a procfs, or one that was removed itself.
+                    Err(error) if error.errno == Some(libc::ENOENT) => failed = error,
                     made => return made.map(Some),
                 },
                 There::Placeholder(file, _) if flock(&file, SHARED).is_err() => match attempt {
@@ -222,7 +225,7 @@ impl Place {
                 There::Placeholder(..) => {}
             }
         }
-        Err(Error::failed("other processes keep changing what is there"))
+        Err(failed)
     }
 
     /// What is there.

@@ -136,7 +136,9 @@ impl Wanted {
         let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
         // Only to have the kernel tell what is missing or leads in circles.
         open(path, 0).context(CANNOT)?;
-        let real = self.without_links(std::env::current_dir().context(|| "getcwd")?, path)?;
+        // getcwd(2) fails in a directory that was removed.
+        let from = if path.is_absolute() { Ok(PathBuf::from("/")) } else { std::env::current_dir() };
+        let real = self.without_links(from.context(|| "getcwd")?, path)?;
         // Whoever has put a link there since then gains nothing.
         let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
         Ok((real, opened))

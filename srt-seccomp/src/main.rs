@@ -42,7 +42,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
     let landlock = plan.landlock.ruleset(&fds)?;
     // Why PROGRAM cannot be run, should it fail: the user's filters may forbid to look afterwards.
-    let cause = if loaded.is_empty() { None } else { program.missing_interpreter() };
+    let cause = if loaded.is_empty() { None } else { program.obstacle() };
 
     // 2. PROGRAM gets 0, 1, 2 and what --keep-fd names.
     kept.alone_survive_exec()?;
@@ -65,6 +65,6 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
 
     // 6. The one system call that is left.
     let error = ready.exec();
-    let cause = || if loaded.is_empty() { program.missing_interpreter() } else { cause };
+    let cause = || if loaded.is_empty() { program.obstacle() } else { cause };
     Err(plan.landlock.explain(program.failure_with(&error, cause)))
 }

@@ -170,6 +170,21 @@ for family in (socket.AF_UNIX, socket.AF_VSOCK):
         assert_eq!(ran.err.lines().count(), 1, "nothing to add: {ran:#?}");
     }
 
+    fn a_mount_that_lets_nothing_be_run_is_named(who) {
+        let lab = who.scratch();
+        let script = lab.script("locked-script", "#!/bin/sh\nexit 4\n");
+        let (script, lab) = (script.to_str().expect("UTF-8"), lab.text());
+        let tool = srt_tests::tool("srt-seccomp");
+        let on = |options: &str, words: &str| {
+            let line = format!("mount --bind {lab} {lab} && mount -o remount,bind,{options} {lab} && exec \"$0\" {words}");
+            run(who.command("unshare").args(["-Urm", "sh", "-c", &line]).arg(&tool).env("PATH", format!("{lab}:/usr/bin:/bin")))
+        };
+        for words in [format!("-- {script}"), "-- locked-script".to_owned(), "--landlock -- locked-script".to_owned()] {
+            on("noexec", &words).code(126).hints("srt-seccomp", "Permission denied", "locked-script is on a mount that lets nothing be run (noexec)");
+            on("ro", &words).code(4);
+        }
+    }
+
     fn argv_and_environment_come_through_byte_for_byte(who) {
         let script = "import os, sys
 print(sys.argv[1:] == ['', '--', '\\udcff', 'help', '--export'], os.environb[b'X\\xff'] == b'\\xfe', 'PWD' in os.environ)";

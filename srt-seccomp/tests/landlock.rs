@@ -488,6 +488,17 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         }
     }
 
+    fn an_absolute_path_needs_no_working_directory(who) {
+        need!(5);
+        let work = project(who);
+        let inside = |options: &str| {
+            let line = format!("mkdir {0}/gone && cd {0}/gone && rmdir {0}/gone && exec \"$0\" {options} -- echo ran", work.text());
+            run(who.command("sh").args(["-c", &line]).arg(srt_tests::tool("srt-seccomp")))
+        };
+        inside(&format!("--read / --write {}", work.text())).ok().says("ran");
+        inside("--read / --write here").code(125).says("").one_clear_error("srt-seccomp");
+    }
+
     fn a_program_that_no_path_lets_run_is_explained(who) {
         need!(5);
         let work = project(who);

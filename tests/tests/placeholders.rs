@@ -549,6 +549,8 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
             (vec![at("link/./it/")], "is a symbolic link to"),
             (vec![at("missing/it")], "No such file or directory"),
             (vec![at("file/it")], "Not a directory"),
+            (vec!["/proc/it".to_owned()], "cannot make it: No such file or directory"),
+            (vec!["/proc/it/".to_owned()], "cannot make it: "),
             (vec![text.clone(), text.clone()], "named twice"),
             (vec![text.clone(), format!("{text}/")], "named twice"),
             (vec![text.clone(), at("project/../project/it")], "named twice"),
@@ -564,6 +566,13 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
             assert!(ran.err.to_lowercase().contains(&error.to_lowercase()), "{asked:?}: {error}: {ran:#?}");
             nothing_is_left(&project);
         }
+        // A directory that was removed takes no entries.
+        let inside = sandbox(who, &["it"], "echo it ran");
+        let line = format!("mkdir {0} && cd {0} && rmdir {0} && exec \"$@\"", at("gone"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line, "sh"]).arg(inside.get_program()).args(inside.get_args());
+        shell.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        refused(&run(&mut shell), "cannot make it: No such file or directory");
     }
 
     fn a_start_that_fails_leaves_none(who) {
