@@ -117,6 +117,9 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if !landlock.unix.is_empty() {
         rules.retain(|rule| rule.name != "unix");
     }
+    if landlock != Wanted::default() {
+        rules.push(&rules::NO_LIMITS_OF_OTHERS);
+    }
     if !landlock.connect_tcp.is_empty() {
         rules.retain(|rule| rule.name != "net");
         rules.push(&rules::NET_BUT_TCP);

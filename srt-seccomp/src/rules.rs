@@ -274,6 +274,10 @@ pub const NET_BUT_TCP: Rule = off(
 /// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), and Landlock is asked at bind(2) alone.
 pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
 
+/// What Landlock's scope of signals leaves: whoever may set another's RLIMIT_CPU has the kernel kill it (getrlimit(2)).
+pub const NO_LIMITS_OF_OTHERS: Rule =
+    off("landlock", &[when(SYS_prlimit64, "of another process", &[differs(0, 0)], EPERM)]);
+
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 
 use srt_seccomp::filter::build;
 use srt_seccomp::load::{parse, to_bytes};
-use srt_seccomp::rules::{NET_BUT_TCP, NO_LISTEN, RULES, Rule, select};
+use srt_seccomp::rules::{NET_BUT_TCP, NO_LIMITS_OF_OTHERS, NO_LISTEN, RULES, Rule, select};
 use srt_seccomp::syscalls::*;
 use srt_tests::bpf::{ALLOW, Data, KILL, interpret};
 
@@ -58,7 +58,7 @@ fn the_numbers_of_this_machine_are_those_of_libc() {
             $(assert_eq!(i64::from(number($name, NATIVE)), libc::$name, stringify!($name));)*
         };
     }
-    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_fcntl SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
+    as_in_libc!(SYS_socket SYS_socketpair SYS_ioctl SYS_fcntl SYS_prlimit64 SYS_listen SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_mknodat SYS_openat SYS_openat2 SYS_unshare SYS_clone SYS_clone3 SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_name_to_handle_at SYS_open_by_handle_at SYS_syslog);
     #[cfg(target_arch = "x86_64")]
     as_in_libc!(SYS_chmod SYS_mknod SYS_open SYS_creat);
 }
@@ -288,6 +288,18 @@ fn listen_is_refused_by_a_rule_of_its_own() {
             assert_eq!(eval(&[&NO_LISTEN], arch, nr, args), EPERM);
             assert_eq!(eval(&[&NET_BUT_TCP], arch, nr, args), ALLOW);
             assert_eq!(eval(&[&NET_BUT_TCP, &NO_LISTEN], arch, nr, args), EPERM);
+        }
+    }
+}
+
+#[test]
+fn limits_of_oneself_are_set_and_of_nobody_else() {
+    for (arch, nr) in ARCHES.into_iter().zip([302, 261]) {
+        for garbage in GARBAGE {
+            for pid in [0, 1, 7, 0x7fff_ffff, 0xffff_ffff] {
+                let got = eval(&[&NO_LIMITS_OF_OTHERS], arch, nr, [pid | garbage, 0, 1, 0, 0, 0]);
+                assert_eq!(got, if pid == 0 { ALLOW } else { EPERM }, "{pid}");
+            }
         }
     }
 }

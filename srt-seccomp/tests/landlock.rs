@@ -55,7 +55,7 @@ fn python_each(statements: &[impl AsRef<str>]) -> String {
     });
     let tries = tries.collect::<String>();
     let used = |name: &&str| tries.contains(&format!("{name}."));
-    let modules = ["os", "socket", "fcntl"].into_iter().filter(used);
+    let modules = ["os", "socket", "fcntl", "resource"].into_iter().filter(used);
     let imports = modules.map(|name| format!("import {name}\n")).collect::<String>();
     format!("python3 -I -S -c '{imports}{tries}'")
 }
@@ -358,14 +358,17 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let attacks = [
             format!("os.kill({}, 0)", sleeper.id()),
             format!("socket.socket(socket.AF_UNIX).connect(\"\\0{name}\")"),
+            // The kernel kills who has used more time than its limit.
+            format!("resource.prlimit({}, resource.RLIMIT_CPU, (1000, 1000))", sleeper.id()),
         ];
         let own = "os.kill(os.fork() or os._exit(0), 0)".to_owned();
+        let limit = "resource.setrlimit(resource.RLIMIT_CPU, (1000, 1000))".to_owned();
         let near = format!("a = socket.socket(socket.AF_UNIX); a.bind(\"\\0{name}-in\"); a.listen(); socket.socket(socket.AF_UNIX).connect(\"\\0{name}-in\")");
         for option in [&["--landlock"][..], &["--read", "/"], &["--connect-tcp", "9"]] {
             let under = |options: &[&str], all: &[String]| run(&mut shell(who, work.path(), &[&["--allow", "unix"], options].concat(), &python_each(all)));
-            answers_each(&under(&[], &attacks), &attacks, &[0, 0]);
-            let all = [&attacks[..], &[own.clone(), near.clone()]].concat();
-            answers_each(&under(option, &all), &all, &[libc::EPERM, libc::EPERM, 0, 0]);
+            answers_each(&under(&[], &attacks), &attacks, &[0, 0, 0]);
+            let all = [&attacks[..], &[own.clone(), near.clone(), limit.clone()]].concat();
+            answers_each(&under(option, &all), &all, &[libc::EPERM, libc::EPERM, libc::EPERM, 0, 0, 0]);
         }
         sleeper.kill().expect("kill");
         sleeper.wait().expect("wait");
