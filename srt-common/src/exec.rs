@@ -122,7 +122,6 @@ impl Program {
         let failure = Error::system(format!("cannot run {}", self.name.display()), error);
         match error.raw_os_error() {
             Some(libc::ENOENT) => Error { kind: Kind::NotFound, hint: cause(), ..failure },
-            Some(libc::ENOTDIR) => Error { kind: Kind::NotFound, ..failure },
             Some(libc::EACCES) => Error { kind: Kind::NotExecutable, hint: cause(), ..failure },
             _ => Error { kind: Kind::NotExecutable, ..failure },
         }

@@ -330,6 +330,15 @@ both! {
     }
 }
 
+/// Who cannot ask whether it is root of the host, since there is no procfs, is taken for it.
+#[test]
+fn the_nodes_in_dev_are_read_only_where_nobody_can_tell_who_root_is() {
+    let script =
+        "mount -t tmpfs tmpfs /proc && exec srt-mount --ro-bind / / --dev /dev -- python3 -c 'import os
+print([os.statvfs(node).f_flag & os.ST_RDONLY for node in (\"/dev/null\", \"/dev/tty\")])'";
+    run(Who::Root.command("unshare").args(["--mount", "sh", "-c", script])).ok().says("[1, 1]");
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }
