@@ -133,7 +133,7 @@ both! {
             let (reader, writer) = std::io::pipe().expect("pipe");
             let mut command = who.command("strace");
             command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=unlinkat,rmdir"]);
-            command.args(["-e", "inject=unlinkat,rmdir:delay_enter=400000"]).arg(&ns).args(["--lifetime-fd", "208", "--publish"]);
+            command.args(["-e", "inject=unlinkat,rmdir:delay_enter=200000"]).arg(&ns).args(["--lifetime-fd", "208", "--publish"]);
             command.arg(format!("{}={port}", directory.join("p.sock").display())).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
             command.arg("--bind").args([&directory, &directory]).args(["--placeholders", "--tmpfs"]).arg(&made);
             pass_fd(&mut command, reader.as_raw_fd(), 208);

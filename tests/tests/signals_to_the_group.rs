@@ -4,7 +4,7 @@
 
 use srt_tests::processes::{Process, child_named, descendants, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, run, wait_until};
+use srt_tests::{Who, at_once, both, run, wait_until};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ both! {
     }
 
     fn what_a_command_leaves_that_ends_as_it_likes_after_a_term_has_the_rest_of_kill_after(who) {
-        for options in [&[][..], &["--keep-session"]] {
+        at_once(2, [&[][..], &["--keep-session"]], |options| {
             let options = [options, &["--kill-after", "4"]].concat();
             let script = "trap 'echo told; read -r _; exit 3' TERM; sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & wait";
             let mut talk = start(who, &options, &["sh", "-c", script]);
@@ -155,7 +155,7 @@ both! {
             // Not at once, and counted from the signal.
             assert!(start.elapsed() >= Duration::from_millis(3900), "{options:?}: {:?}", start.elapsed());
             assert!(asked_for.elapsed() < Duration::from_millis(3700), "{options:?}: {:?}", asked_for.elapsed());
-        }
+        });
     }
 
     fn what_has_left_the_group_has_no_time(who) {

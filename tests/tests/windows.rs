@@ -150,10 +150,10 @@ both! {
         let _family = Family::new();
         // Behind the look that finds nobody dead, and before the one that finds that its shell has started.
         let mut command = delayed(who, "waitid:delay_exit=1000000:when=1");
-        command.arg(tool("srt-ns")).args(["--sidecar", "exit 3", "--", "echo", "it ran"]);
-        // Told once: by srt-init neither, whose socket ends with a message that nobody has read, nor when it is reaped.
-        let told = "srt-ns: --sidecar exit 3: ended before the command could start\n";
-        assert_eq!(Talk::over_pipes(&mut command).end(), (125, told.into()));
+        command.arg(tool("srt-ns")).args(["--sidecar", "sleep 0.3; exit 3", "--", "echo", "it ran"]);
+        let (code, said) = Talk::over_pipes(&mut command).end();
+        let told = said.starts_with("srt-ns: --sidecar sleep 0.3; exit 3: ended before the command could start");
+        assert!(code == 125 && told && said.lines().count() == 1, "{code} {said:?}");
     }
 
     fn a_continuation_that_comes_while_the_supervisor_gets_ready_to_stop_is_not_lost(who) {
@@ -181,7 +181,7 @@ both! {
         let _family = Family::new();
         let scratch = who.scratch();
         // The first signal is forwarded, the next one would kill: it waits for the command's own end.
-        let mut command = delayed(who, "pidfd_send_signal:delay_enter=600000:when=2");
+        let mut command = delayed(who, "pidfd_send_signal:delay_enter=1500000:when=2");
         command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
         command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
         let events = Events::of(&mut command, &scratch);
