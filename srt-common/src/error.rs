@@ -132,11 +132,13 @@ pub fn strerror(error: &io::Error) -> String {
     }
 }
 
-/// The text with every control character escaped.
+/// The text with every character escaped that a terminal obeys, or by which it shows others in another order (Unicode's
+/// property Bidi_Control).
 pub fn printable(text: &str) -> String {
+    let reorders = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+        if c.is_control() || reorders(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
     }
     clean
 }
@@ -160,6 +162,12 @@ mod tests {
     fn a_path_cannot_forge_a_second_line() {
         let error = Error::failed("cannot open /a\nsrt-ns: all is well\x1b[2J");
         assert_eq!(error.lines("srt-mount"), "srt-mount: cannot open /a\\nsrt-ns: all is well\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn no_character_shows_others_in_another_order() {
+        let error = Error::failed("cannot open a\u{202e}fdp.exe\u{2066}b\u{200f}\u{61c}é");
+        assert_eq!(error.lines("t"), "t: cannot open a\\u{202e}fdp.exe\\u{2066}b\\u{200f}\\u{61c}é\n");
     }
 
     #[test]
