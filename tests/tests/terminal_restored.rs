@@ -98,8 +98,18 @@ both! {
         if console(who).is_err() {
             srt_tests::skip!("there are no virtual consoles");
         }
-        let before = console_modes(who);
-        for (number, (thing, set)) in [("keyboard", 0x4b45), ("graphics", 0x4b3a)].into_iter().enumerate() {
+        let set = |request, mode: libc::c_int| {
+            // Anew: the end of a session hangs up its terminal.
+            let console = console(who).expect("a console");
+            // SAFETY: both take an integer.
+            assert_eq!(unsafe { libc::ioctl(console.as_raw_fd(), request, mode) }, 0);
+        };
+        // K_UNICODE and KD_TEXT, whatever a run that failed has left.
+        let before = [3, 0];
+        set(0x4b45, before[0]);
+        set(0x4b3a, before[1]);
+        assert_eq!(console_modes(who), before);
+        for (number, (thing, request)) in [("keyboard", 0x4b45), ("graphics", 0x4b3a)].into_iter().enumerate() {
             for options in [&["--keep-session"][..], &["--keep-session", "--as-pid-1"]] {
                 let sandbox = Sandbox::bare(who).ns(options);
                 on_console(who, &mut sandbox.command(&[INSIDE, "spoil", "0", thing]));
@@ -108,8 +118,7 @@ both! {
             // The control, undone at once.
             on_console(who, who.command(tool("attack")).args(["spoil", "0", thing]));
             assert_ne!(console_modes(who)[number], before[number], "{thing}");
-            // SAFETY: it takes an integer.
-            unsafe { libc::ioctl(console(who).expect("a console").as_raw_fd(), set, before[number]) };
+            set(request, before[number]);
         }
         assert_eq!(console_modes(who), before);
     }
