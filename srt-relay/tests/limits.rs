@@ -75,7 +75,8 @@ fn excess_waits(relay: &Relay, port: u16, present: &AtomicUsize, most: usize) {
         hears_nothing(clients.last_mut().expect("one"));
         let ticks = relay.cpu_ticks();
         thread::sleep(Duration::from_millis(500));
-        assert!(relay.cpu_ticks() - ticks <= 1, "it spins");
+        // Of fifty. A look ten times a second may meet the timer's tick more than once.
+        assert!(relay.cpu_ticks() - ticks <= 5, "it spins");
         assert!(present.load(Ordering::SeqCst) <= most);
         // Those who are served go on being served.
         let last = clients.split_off(most - 5);
@@ -205,7 +206,7 @@ both! {
         thread::sleep(Duration::from_millis(300));
         let ticks = relay.cpu_ticks();
         thread::sleep(Duration::from_secs(1));
-        assert!(relay.cpu_ticks() - ticks <= 2, "it spins");
+        assert!(relay.cpu_ticks() - ticks <= 5, "it spins");
         thread::spawn(move || listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"hello"))));
         clients.iter_mut().for_each(hears_hello);
     }
