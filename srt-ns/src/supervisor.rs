@@ -171,7 +171,7 @@ impl Supervisor<'_> {
     fn take_signal(&mut self, received: Received) {
         match received.signal {
             // Looked at in any case. And stops that only a background process gets.
-            libc::SIGCHLD | libc::SIGPIPE | libc::SIGTTIN | libc::SIGTTOU => {}
+            libc::SIGCHLD | libc::SIGPIPE | libc::SIGXFSZ | libc::SIGTTIN | libc::SIGTTOU => {}
             libc::SIGTSTP => self.suspend(received),
             libc::SIGCONT => self.resume(),
             signal => {
