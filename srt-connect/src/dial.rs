@@ -60,8 +60,7 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
         Address::Unix(path) => match SocketAddress::unix(path) {
             Some(short) => short,
             None => {
-                let path = c_path(OsStr::from_bytes(path)).context(|| "cannot connect")?;
-                let pin = openat(&CWD, &path, libc::O_PATH, 0).context(|| "cannot connect")?;
+                let pin = open(path).context(|| "cannot connect")?;
                 unix_socket::address(long.insert(pin)).map_err(|error| error.within("cannot connect"))?
             }
         },
@@ -90,8 +89,12 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
 
 fn names_no_socket(address: &Address) -> bool {
     let Address::Unix(path) = address else { return false };
-    let opened = c_path(OsStr::from_bytes(path)).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
-    opened.and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
+    open(path).and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
+}
+
+/// What a path leads to, links included, whatever it is.
+fn open(path: &[u8]) -> io::Result<OwnedFd> {
+    openat(&CWD, &c_path(OsStr::from_bytes(path))?, libc::O_PATH, 0)
 }
 
 /// For a connected socket: it does not block from here on.

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Call, Scripted, connect, start};
 use srt_tests::noise::Noise;
-use srt_tests::{DEADLINE, both, run, run_with_input, wait, wait_until};
+use srt_tests::{DEADLINE, Scratch, both, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,6 +45,19 @@ fn exchanging(length: usize) -> (Scripted, Receiver<bool>) {
 
 fn feed(mut to: impl Write + Send + 'static, length: usize) -> JoinHandle<()> {
     std::thread::spawn(move || to.write_all(&Noise::first(UP, length)).expect("write"))
+}
+
+/// A proxy on a Unix socket, and what it does with a caller whose request has begun. Its URL.
+fn unix_proxy(scratch: &Scratch, peer: impl FnOnce(UnixStream) + Send + 'static) -> String {
+    let path = scratch.join("proxy");
+    let listener = UnixListener::bind(&path).expect("bind");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.read_exact(&mut [0; 40]).expect("read");
+        peer(stream);
+    });
+    format!("http+unix:{}", path.display())
 }
 
 #[track_caller]
@@ -376,15 +389,9 @@ both! {
     fn a_peer_that_is_gone_ends_it_though_stdin_is_open(who) {
         // A Unix socket tells a closed peer from one that only stopped sending.
         let scratch = who.scratch();
-        let path = scratch.join("proxy");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("accept");
-            stream.read_exact(&mut [0; 40]).expect("read");
+        let url = unix_proxy(&scratch, |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nbye").expect("write");
         });
-        let url = format!("http+unix:{}", path.display());
         let mut child = start(connect(who, &url).args(["example.org", "22"]));
         let mut out = String::new();
         child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
@@ -394,12 +401,7 @@ both! {
 
     fn what_a_peer_that_listens_no_more_has_not_taken_is_an_error(who) {
         let scratch = who.scratch();
-        let path = scratch.join("proxy");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("accept");
-            stream.read_exact(&mut [0; 40]).expect("read");
+        let url = unix_proxy(&scratch, |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
             // Some of stdin has come, and more is at hand than a socket holds. What is unread would be a reset.
             stream.read_exact(&mut [0; 100]).expect("read");
@@ -407,7 +409,6 @@ both! {
             stream.read_to_end(&mut vec![]).expect("read");
             stream.write_all(b"bye").expect("write");
         });
-        let url = format!("http+unix:{}", path.display());
         // Of a file there is always something at hand.
         let input = std::fs::File::open(scratch.file("input", vec![b'x'; 4 << 20])).expect("open");
         let ran = run(connect(who, &url).args(["example.org", "22"]).stdin(input));
