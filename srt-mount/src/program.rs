@@ -132,9 +132,12 @@ pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) 
             .map_err(|error| error.path(&directory))?;
         return Ok(directory);
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let found = own.iter().cloned().chain(home).find(|path| path.is_absolute() && exists(path).is_ok());
+    let found = own.iter().cloned().chain(home()).find(|path| path.is_absolute() && exists(path).is_ok());
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
 /// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
@@ -159,8 +162,7 @@ pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
         entered.context(|| format!("--chdir {}: cannot enter it", chosen.display()))?;
         return std::env::current_dir().context(|| "getcwd");
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-    let fallback = || home.filter(|home| std::env::set_current_dir(home).is_ok());
+    let fallback = || home().filter(|home| std::env::set_current_dir(home).is_ok());
     match entered.is_ok().then(|| chosen.to_owned()).or_else(fallback) {
         Some(directory) => Ok(directory),
         None => std::env::set_current_dir("/").context(|| "cannot enter /").map(|()| PathBuf::from("/")),
