@@ -30,6 +30,14 @@ pub const EVERYWHERE: &[Difference] = &[
         who: None,
     },
     Difference {
+        fact: "mount */sys/kernel/debug/*: flags",
+        bwrap: "*",
+        srt: "*nosuid,*",
+        why: "bubblewrap passes over mounts in a directory that its user may not enter; to srt-mount they are \
+             mounts like others",
+        who: Some(Who::User),
+    },
+    Difference {
         fact: "*pts: owner",
         bwrap: "1000:1000",
         srt: "65534:65534",
