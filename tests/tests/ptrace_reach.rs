@@ -87,10 +87,11 @@ fn all_refused(talk: &mut Talk, target: &Process, attacks: &[String], how: &str)
     }
 }
 
-/// The options that put something beside the sandbox; a socket each.
-fn company(scratch: &Scratch) -> Vec<Vec<String>> {
+/// The options that put something beside the sandbox; a socket each. The `number` of a start: the relay of the one before
+/// may still listen.
+fn company(scratch: &Scratch, number: usize) -> Vec<Vec<String>> {
     let socket = scratch.join("host.sock").display().to_string();
-    let published = scratch.join("dev.sock").display().to_string();
+    let published = scratch.join(&format!("dev{number}.sock")).display().to_string();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let relay = format!("8080={socket}");
     let publish = format!("{published}=8000");
@@ -121,8 +122,8 @@ both! {
     fn nobody_beside_the_sandbox_can_be_looked_into_through_the_hosts_procfs(who) {
         let scratch = who.scratch();
         let _host = Greeter::start(&scratch.join("host.sock"), "host");
-        for ns in company(&scratch) {
-            for (mounts, proc) in views(&scratch) {
+        for (number, (mounts, proc)) in views(&scratch).into_iter().enumerate() {
+            for ns in company(&scratch, number) {
                 let mut talk = start(who, &scratch, &options(&ns), &mounts, &[]);
                 // A sidecar is its shell at first.
                 let sidecars = ns.iter().filter(|word| *word == "--sidecar").count();
