@@ -166,6 +166,10 @@ fn early_status(options: &[OsString]) -> Option<StatusFd> {
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
+/// The hint where landlock_create_ruleset(2) is refused.
+pub const LANDLOCK_IS_OFF: &str =
+    "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
+
 /// The kernel's release, which must not be too old. After the options were read: `--help` and its like need none.
 ///
 /// # Errors
