@@ -61,11 +61,7 @@ pub struct Tool {
 
 impl Tool {
     /// Runs `story` with the command line and turns its end into an exit status.
-    pub fn run(
-        spec: Spec,
-        args: Vec<OsString>,
-        story: impl FnOnce(&mut Self, CommandLine) -> Result<u8>,
-    ) -> u8 {
+    pub fn run(spec: Spec, args: Vec<OsString>, story: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
         let parent = spec.watches_parent.then(Parent::look);
         let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent };
         let line = match spec.manner {
