@@ -2,9 +2,8 @@
 
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Action, Op};
-use srt_common::sys::c_path;
 use srt_common::sys::fd::inherited;
-use srt_common::sys::file::{CWD, openat, statx};
+use srt_common::sys::file::{CWD, open, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::fs::File;
@@ -66,8 +65,8 @@ pub fn look() -> Result<Vec<PathBuf>> {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };
-        let open = |path: &PathBuf| openat(&CWD, &c_path(path)?, libc::O_PATH, 0);
-        let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
+        let opened = |path: &PathBuf| open(path, libc::O_PATH);
+        let device = |path: &PathBuf| opened(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
         queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device()));
     }
     Ok(queues)

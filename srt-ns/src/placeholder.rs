@@ -18,11 +18,12 @@
 use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
 use srt_common::args::{Raw, decimal};
+use srt_common::sys::c_path;
 use srt_common::sys::file::{
-    CWD, FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, openat, renameat2, statx,
-    umask, unlinkat,
+    FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, open, openat, renameat2,
+    statx, umask, unlinkat,
 };
-use srt_common::sys::{c_path, process::getpid};
+use srt_common::token::token;
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
@@ -31,7 +32,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,8 +150,7 @@ impl Place {
         // Readable, since there is no mark through an O_PATH descriptor. A link in its place is not followed: an earlier
         // run could have put it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let opened = c_path(path).and_then(|path| openat(&CWD, &path, flags, 0)).context(what);
-        let parent = opened.map_err(|error| {
+        let parent = open(path, flags).context(what).map_err(|error| {
             let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
             let link = |target: PathBuf| {
                 Error::failed(format!("{} is a symbolic link to {}", path.display(), target.display()))
@@ -255,8 +255,7 @@ impl Place {
     ///
     /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
     fn make(&self) -> Result<OwnedFd> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let token = format!("{}-{}", getpid(), now.as_nanos());
+        let token = token();
         let what = || "cannot make it";
         let private = c_path(format!("{PRIVATE}{token}")).context(what)?;
         let made = match self.wanted.directory {

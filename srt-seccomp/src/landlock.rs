@@ -171,7 +171,7 @@ impl Wanted {
             let written = |Raw(path): &Raw| Path::new(path).canonicalize();
             return self.write.iter().any(|path| written(path).is_ok_and(|path| directory.starts_with(path)));
         }
-        let flags = c_path(directory).and_then(|path| file::statvfs(&path));
+        let flags = file::open(directory, libc::O_PATH).and_then(|opened| file::fstatvfs(&opened));
         flags.map_or(true, |flags| flags & libc::ST_RDONLY == 0)
     }
 }
@@ -218,8 +218,7 @@ impl Ruleset {
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
     fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
         let path = path.as_ref();
-        let flags = libc::O_PATH | libc::O_NOFOLLOW;
-        let opened = c_path(path).and_then(|path| file::openat(&file::CWD, &path, flags, 0));
+        let opened = file::open(path, libc::O_PATH | libc::O_NOFOLLOW);
         let added = opened.and_then(|opened| self.give(&opened, rights, meant));
         match added.as_ref().map_err(io::Error::raw_os_error) {
             Err(Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => Ok(false),
