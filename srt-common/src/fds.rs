@@ -1,6 +1,6 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user named.
 
-use crate::sys::{c_path, fd, file, socket};
+use crate::sys::{fd, file, socket};
 use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::RawFd;
@@ -98,9 +98,7 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     // O_NONBLOCK of the caller's own open file description would be everybody's. Where it cannot be opened again, what
     // poll(2) says is next best: another process can fill a pipe in between.
     let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let again =
-        c_path(format!("/proc/self/fd/{number}")).and_then(|path| file::openat(&file::CWD, &path, flags, 0));
-    match again {
+    match file::open(format!("/proc/self/fd/{number}"), flags) {
         Ok(own) => fd::write(&own, bytes).map(drop),
         Err(_) => match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
             0 => Err(io::ErrorKind::WouldBlock.into()),

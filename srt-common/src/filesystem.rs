@@ -1,9 +1,7 @@
 //! New file systems: fsopen(2), fsconfig(2), fsmount(2).
 
 use crate::sys::fd::read;
-use crate::sys::mount::{
-    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, fsconfig, fsmount, fsopen,
-};
+use crate::sys::mount::{fsconfig, fsmount, fsopen};
 use crate::{Context, Error, Result};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -33,10 +31,10 @@ pub fn new(name: &str, kind: &CStr, options: &[impl AsRef<[u8]>], attributes: u6
     let set = |option: &[u8]| {
         let mut parts = option.splitn(2, |&byte| byte == b'=').map(CString::new);
         let (key, value) = (parts.next().transpose()?, parts.next().transpose()?);
-        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
+        let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
         fsconfig(&context, command, key.as_deref(), value.as_deref())
     };
     options.iter().try_for_each(|option| set(option.as_ref())).map_err(explain)?;
-    fsconfig(&context, FSCONFIG_CMD_CREATE, None, None).map_err(explain)?;
+    fsconfig(&context, libc::FSCONFIG_CMD_CREATE, None, None).map_err(explain)?;
     fsmount(&context, attributes).context(what)
 }

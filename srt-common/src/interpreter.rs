@@ -81,14 +81,13 @@ fn interpreter(head: &[u8]) -> Option<Interpreter<'_>> {
     }
 }
 
-/// PT_INTERP of a little-endian ELF file. Where the fields are, and their sizes: e_phoff, e_phentsize, e_phnum; in a
-/// program header p_offset, p_filesz.
-fn loader(
-    head: &[u8],
-    [table, entry, count, offset, length]: [(usize, usize); 5],
-) -> Option<Interpreter<'static>> {
+/// Where a number is in a header, and its size.
+type Field = (usize, usize);
+
+/// PT_INTERP of a little-endian ELF file. The fields: e_phoff, e_phentsize, e_phnum; in a program header p_offset, p_filesz.
+fn loader(head: &[u8], [table, entry, count, offset, length]: [Field; 5]) -> Option<Interpreter<'static>> {
     const PT_INTERP: u64 = 3;
-    let number = |base: usize, (at, size): (usize, usize)| {
+    let number = |base: usize, (at, size): Field| {
         let bytes = head.get(base.checked_add(at)?..)?.get(..size)?;
         Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     };

@@ -18,6 +18,7 @@ pub mod report;
 pub mod status;
 pub mod sys;
 pub mod tcp_address;
+pub mod token;
 pub mod tool;
 pub mod unix_listener;
 pub mod unix_socket;

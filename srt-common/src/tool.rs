@@ -61,11 +61,7 @@ pub struct Tool {
 
 impl Tool {
     /// Runs `story` with the command line and turns its end into an exit status.
-    pub fn run(
-        spec: Spec,
-        args: Vec<OsString>,
-        story: impl FnOnce(&mut Self, CommandLine) -> Result<u8>,
-    ) -> u8 {
+    pub fn run(spec: Spec, args: Vec<OsString>, story: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
         let parent = spec.watches_parent.then(Parent::look);
         let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent };
         let line = match spec.manner {
@@ -165,6 +161,10 @@ fn early_status(options: &[OsString]) -> Option<StatusFd> {
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
+
+/// The hint where landlock_create_ruleset(2) is refused.
+pub const LANDLOCK_IS_OFF: &str =
+    "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
 
 /// The kernel's release, which must not be too old. After the options were read: `--help` and its like need none.
 ///

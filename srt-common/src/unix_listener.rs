@@ -2,9 +2,9 @@
 //! removed at the end if it still is the same.
 
 use crate::sys::c_path;
-use crate::sys::file::{CWD, FileId, Stat, openat, renameat2, statx, umask, unlinkat};
-use crate::sys::process::getpid;
+use crate::sys::file::{FileId, Stat, open, openat, renameat2, statx, umask, unlinkat};
 use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
+use crate::token::token;
 use crate::{Context, Error, Result, unix_socket};
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};
@@ -40,9 +40,8 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
     let name =
         path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = c_path(parent)
-        .and_then(|parent| openat(&CWD, &parent, libc::O_PATH | libc::O_DIRECTORY, 0))
-        .context(|| format!("cannot open {}", parent.display()))?;
+    let directory = open(parent, libc::O_PATH | libc::O_DIRECTORY);
+    let directory = directory.context(|| format!("cannot open {}", parent.display()))?;
     let what = || format!("cannot listen on {}", path.display());
     let name = c_path(name).context(what)?;
     for _ in 0..TRIES {
@@ -121,14 +120,8 @@ fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
 }
 
 fn listen_privately(directory: &OwnedFd) -> io::Result<(CString, Bound)> {
-    for number in 0..TRIES {
-        let private = c_path(format!(".srt-{}-{number}", getpid()))?;
-        match listen_at(directory, &private) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            made => return made.map(|made| (private, made)),
-        }
-    }
-    Err(ErrorKind::AddrInUse.into())
+    let private = c_path(format!(".srt-{}", token()))?;
+    listen_at(directory, &private).map(|made| (private, made))
 }
 
 /// A datagram socket never waits to be accepted, and takes no place in a backlog: where a socket of another type is

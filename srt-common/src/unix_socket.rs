@@ -1,7 +1,6 @@
 //! A Unix socket to connect to, by its inode rather than by its name.
 
-use crate::sys::c_path;
-use crate::sys::file::{CWD, openat, statx};
+use crate::sys::file::{open, statx};
 use crate::sys::socket::SocketAddress;
 use crate::{Context, Error, Result};
 use std::io;
@@ -14,7 +13,7 @@ use std::path::Path;
 /// # Errors
 /// errno.
 pub fn pin(path: &Path) -> io::Result<OwnedFd> {
-    openat(&CWD, &c_path(path)?, libc::O_PATH | libc::O_NOFOLLOW, 0)
+    open(path, libc::O_PATH | libc::O_NOFOLLOW)
 }
 
 /// The address of the socket that `pin` is open on with O_PATH. connect(2) has no form that takes an inode, but
@@ -34,8 +33,7 @@ pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
     }
     let hint = |error: Error| error.hint("connecting to a Unix socket needs /proc: mount it");
     // Through the link, as connect(2) will go.
-    let reached =
-        openat(&CWD, &c_path(&path).context(|| &path)?, libc::O_PATH, 0).context(|| &path).map_err(hint)?;
+    let reached = open(&path, libc::O_PATH).context(|| &path).map_err(hint)?;
     if statx(&reached, c"").context(|| &path)?.id != stat.id {
         return Err(Error::failed(format!("{path} is another file")));
     }

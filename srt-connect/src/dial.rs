@@ -3,9 +3,8 @@
 use crate::deadline::Deadline;
 use crate::handshake::{Handshake, Step};
 use crate::proxy::Address;
-use srt_common::sys::c_path;
 use srt_common::sys::fd::{fcntl_setfl, read};
-use srt_common::sys::file::{CWD, openat, statx};
+use srt_common::sys::file::{open, statx};
 use srt_common::sys::socket::{self, SocketAddress, send, setsockopt, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::ffi::OsStr;
@@ -60,7 +59,7 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
         Address::Unix(path) => match SocketAddress::unix(path) {
             Some(short) => short,
             None => {
-                let pin = open(path).context(|| "cannot connect")?;
+                let pin = open(OsStr::from_bytes(path), libc::O_PATH).context(|| "cannot connect")?;
                 unix_socket::address(long.insert(pin)).map_err(|error| error.within("cannot connect"))?
             }
         },
@@ -89,12 +88,8 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
 
 fn names_no_socket(address: &Address) -> bool {
     let Address::Unix(path) = address else { return false };
-    open(path).and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
-}
-
-/// What a path leads to, links included, whatever it is.
-fn open(path: &[u8]) -> io::Result<OwnedFd> {
-    openat(&CWD, &c_path(OsStr::from_bytes(path))?, libc::O_PATH, 0)
+    let opened = open(OsStr::from_bytes(path), libc::O_PATH);
+    opened.and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
 }
 
 /// For a connected socket: it does not block from here on.

@@ -227,23 +227,11 @@ fn without_chunks(mut chunks: &[u8]) -> Vec<u8> {
 /// The authentication schemes of a list of challenges (RFC 9110, 11.6.1): the first word of each part that has no `=`
 /// in it, quoted strings left out.
 fn schemes(value: &[u8]) -> Vec<String> {
-    let mut quoted = false;
-    let bare: Vec<u8> = value
-        .iter()
-        .copied()
-        .filter(|&byte| {
-            quoted ^= byte == b'"';
-            !quoted
-        })
-        .collect();
+    let bare = value.split(|&byte| byte == b'"').step_by(2).collect::<Vec<_>>().join(&b'"');
     let parts = bare.split(|&byte| byte == b',').map(|part| part.trim_ascii());
     let words = parts.filter_map(|part| part.split(|&byte| byte == b' ').next());
-    words
-        .filter(|word| {
-            !word.is_empty() && word.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
-        .map(|word| readable(word, 20))
-        .collect()
+    let is_token = |word: &&[u8]| word.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    words.filter(|word| !word.is_empty()).filter(is_token).map(|word| readable(word, 20)).collect()
 }
 
 /// The code in a status line: `HTTP/1.1 200 Connection established`, the last word optional (RFC 9112, 4).

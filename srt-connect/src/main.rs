@@ -4,10 +4,8 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::CommandLine;
-use srt_common::sys::privileges::{Capabilities, capset};
-use srt_common::sys::process::prctl;
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Error, Result};
+use srt_common::{Error, Result, privileges};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::destination::Destination;
@@ -44,8 +42,7 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 3. While the proxy works: nothing from here on needs a privilege, and what comes is foreign. (The bounding set
     //    matters to an exec alone, and there is none.)
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-    capset(Capabilities::default()).context(|| "capset")?;
+    privileges::drop_held()?;
     let tunnel = call.answer(deadline).map_err(called)?;
 
     // 4. Bytes both ways, until both ends are done.

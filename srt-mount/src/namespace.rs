@@ -2,9 +2,8 @@
 
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Action, Op};
-use srt_common::sys::c_path;
 use srt_common::sys::fd::inherited;
-use srt_common::sys::file::{CWD, openat, statx};
+use srt_common::sys::file::{CWD, open, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::fs::File;
@@ -45,19 +44,18 @@ pub fn make_private() -> Result<()> {
 pub fn look() -> Result<Vec<PathBuf>> {
     // A read(2) of a few bytes costs the kernel as much as one of a page.
     let mut mounts = Vec::with_capacity(16 << 10);
+    let what = || "cannot read /proc/self/mountinfo";
     match File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut mounts)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        read => drop(read.context(|| "cannot read /proc/self/mountinfo")?),
+        read => drop(read.context(what)?),
     }
     let mut queues = vec![];
-    for line in mounts.split(|&byte| byte == b'\n') {
-        let mut fields = line.split(|&byte| byte == b' ').skip(4);
-        let (Some(path), Some(_)) = (fields.next(), fields.next()) else { continue };
-        if fields.by_ref().take_while(|field| *field != b"-").any(|tag| tag.starts_with(b"shared:")) {
+    for mount in mountinfo::parse(&mounts).ok_or_else(|| Error::failed(what()))? {
+        if mount.shared {
             return Err(Error::failed("mounts are shared after mount_setattr"));
         }
-        if fields.next() == Some(b"mqueue") {
-            queues.push(mountinfo::path(path));
+        if mount.kind == b"mqueue" {
+            queues.push(mount.point);
         }
     }
     if !queues.is_empty() {
@@ -67,8 +65,8 @@ pub fn look() -> Result<Vec<PathBuf>> {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };
-        let open = |path: &PathBuf| openat(&CWD, &c_path(path)?, libc::O_PATH, 0);
-        let device = |path: &PathBuf| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
+        let opened = |path: &PathBuf| open(path, libc::O_PATH);
+        let device = |path: &PathBuf| opened(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
         queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device()));
     }
     Ok(queues)

@@ -4,8 +4,7 @@ use crate::detached::{PLAIN, Tree, is_read_only};
 use crate::source::Host;
 use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
-use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, openat, openat2, statx};
+use srt_common::sys::file::{open, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -47,7 +46,7 @@ pub fn on_host(program: &Program) -> OnHost {
 }
 
 fn executable(path: &Path) -> Option<OwnedFd> {
-    openat2(&CWD, &c_path(path).ok()?, libc::O_PATH, 0).ok().filter(can_run)
+    open(path, libc::O_PATH).ok().filter(can_run)
 }
 
 /// Whether anybody could execute it (execve(2), EACCES).
@@ -142,8 +141,8 @@ fn home() -> Option<PathBuf> {
 
 /// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
 pub fn own_directory(host: &Host) -> Vec<PathBuf> {
-    let open = |path: &Path| c_path(path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0));
-    let id = |path: &Path| open(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.id).ok();
+    let look = |path: &Path| statx(&open(path, libc::O_PATH)?, c"");
+    let id = |path: &Path| look(path).map(|stat| stat.id).ok();
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
         plain && id(path).is_some_and(|named| Some(named) == id(Path::new(".")))

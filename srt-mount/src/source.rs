@@ -5,7 +5,7 @@ use crate::links::{Directories, Walk, open_path};
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
-use srt_common::sys::file::{CWD, faccessat2, openat, readlinkat, statx};
+use srt_common::sys::file::{CWD, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::{Context, Error, Result, handover};
@@ -35,7 +35,7 @@ impl<'a> Host<'a> {
     /// # Errors
     /// The root cannot be opened.
     pub fn new(plan: &'a Plan, queues: Vec<PathBuf>) -> Result<Self> {
-        let root = openat(&CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /")?;
+        let root = open("/", libc::O_PATH | libc::O_DIRECTORY).context(|| "cannot open /")?;
         let directory = std::env::current_dir().ok();
         Ok(Self { plan, root: Rc::new(root), directory, queues, writable: OnceCell::new() })
     }
@@ -153,8 +153,7 @@ impl<'a> Host<'a> {
             tree => return tree.context(|| format!("cannot mount descriptor {fd}")),
         }
         let path = path_of(fd).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
-        let found = c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0));
-        let found = found.map_err(|error| {
+        let found = open(&path, libc::O_PATH | libc::O_NOFOLLOW).map_err(|error| {
             let hint = "what has no path in this mount namespace cannot be mounted: a pipe, a socket, a file that was removed";
             cannot_open(&path, &error).hint_for(libc::ENOENT, hint)
         })?;

@@ -11,7 +11,7 @@ use srt_common::sys::landlock::{self, RulesetAttr};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
-use srt_common::tool::{Tool, require_kernel};
+use srt_common::tool::{LANDLOCK_IS_OFF, Tool, require_kernel};
 use srt_common::{Context, Error, Result, filesystem, privileges};
 use std::fs::File;
 use std::io;
@@ -191,16 +191,12 @@ fn overlay() -> Answer {
 }
 
 fn landlock() -> Answer {
-    let tried = || {
-        let what = || "landlock_create_ruleset";
-        let abi = landlock::landlock_create_ruleset_version().context(what)?;
-        // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
-        let all = RulesetAttr { handled_access_fs: 1, ..RulesetAttr::default() };
-        let ruleset = landlock::landlock_create_ruleset(&all).context(what)?;
-        landlock::landlock_restrict_self(&ruleset).context(|| "landlock_restrict_self").map(|()| abi)
-    };
-    let off = "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
-    let abi = tried().map_err(|error| error.hint(off))?;
+    // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
+    let all = RulesetAttr { handled_access_fs: 1, ..RulesetAttr::default() };
+    let ruleset = landlock::landlock_create_ruleset(&all).context(|| "landlock_create_ruleset");
+    let restrict = |fd| landlock::landlock_restrict_self(&fd).context(|| "landlock_restrict_self");
+    ruleset.and_then(restrict).map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
+    let abi = landlock::landlock_create_ruleset_version().context(|| "landlock_create_ruleset")?;
     let too_old = format!("ABI {abi}: no --landlock, --read and --write");
     Ok(match abi {
         ..5 => told("limited", too_old, "Linux 6.10 or newer, which has ABI 5"),

@@ -7,10 +7,9 @@ use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
-use srt_common::sys::file::{CWD, openat};
+use srt_common::sys::file::{open, statx};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capset};
 use srt_common::sys::process::{self, getpid, pidfd_open, prctl};
-use srt_common::sys::{c_path, file::statx};
 use srt_common::{Context, Result};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -96,12 +95,12 @@ impl Command<'_> {
 /// PROGRAM, if it is the srt-mount beside this srt-ns: the same inode, run through the descriptor that was
 /// compared. Any other program gets no capability, whatever its name: it might be one that an earlier command wrote.
 pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
-    let open = |path: &Path| {
-        let file = openat(&CWD, &c_path(path)?, libc::O_PATH, 0)?;
+    let look = |path: &Path| {
+        let file = open(path, libc::O_PATH)?;
         std::io::Result::Ok((statx(&file, c"")?.id, file))
     };
-    let (ours, _) = open(&beside("srt-mount").ok()?).ok()?;
-    let (theirs, file) = program.candidates().iter().find_map(|path| open(path).ok())?;
+    let (ours, _) = look(&beside("srt-mount").ok()?).ok()?;
+    let (theirs, file) = program.candidates().iter().find_map(|path| look(path).ok())?;
     (ours == theirs).then_some(file)
 }
 

@@ -23,7 +23,7 @@ use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
@@ -286,9 +286,7 @@ impl Helpers {
             let _empty = kill(-pid, libc::SIGKILL);
         }
         for Helper { pid, .. } in &running {
-            while waitid(Some(*pid), libc::WEXITED).is_err_and(|error| error.kind() == ErrorKind::Interrupted)
-            {
-            }
+            let _reaped = waitid(Some(*pid), libc::WEXITED);
         }
         // Only now: a watchdog that was killed has its locks until it is dead.
         placeholders.iter().for_each(Place::clean);

@@ -56,12 +56,8 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     if plan.share.user {
         unshare_seen(others).map_err(|error| refused_to(plan.share, OTHERS, &error))?;
     } else {
-        enter_mapped(
-            caller,
-            plan.options.uid.unwrap_or(caller.uid),
-            plan.options.gid.unwrap_or(caller.gid),
-            others,
-        )?;
+        let (uid, gid) = (plan.options.uid.unwrap_or(caller.uid), plan.options.gid.unwrap_or(caller.gid));
+        enter_mapped(caller, uid, gid, others)?;
         if !plan.options.allow_userns {
             forbid_user_namespaces()?;
         }

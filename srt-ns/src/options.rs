@@ -255,21 +255,17 @@ fn id(text: &str) -> Result<u32, String> {
 }
 
 fn relay(Raw(value): &Raw) -> Result<Link> {
-    link("--relay", value, "PORT=SOCKET", value.as_bytes().splitn(2, |&byte| byte == b'='))
+    let parts = value.as_bytes().splitn(2, |&byte| byte == b'=');
+    link(format!("--relay {}", value.display()), "PORT=SOCKET", parts)
 }
 
 fn publish(Raw(value): &Raw) -> Result<Link> {
-    link("--publish", value, "SOCKET=PORT", value.as_bytes().rsplitn(2, |&byte| byte == b'='))
+    let parts = value.as_bytes().rsplitn(2, |&byte| byte == b'=');
+    link(format!("--publish {}", value.display()), "SOCKET=PORT", parts)
 }
 
 /// `parts`: the port, then the socket.
-fn link<'a>(
-    option: &str,
-    value: &OsStr,
-    form: &str,
-    mut parts: impl Iterator<Item = &'a [u8]>,
-) -> Result<Link> {
-    let text = format!("{option} {}", value.display());
+fn link<'a>(text: String, form: &str, mut parts: impl Iterator<Item = &'a [u8]>) -> Result<Link> {
     match (parts.next().map(parse_port), parts.next()) {
         (Some(Ok(port)), Some(socket)) if !socket.is_empty() => {
             Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })

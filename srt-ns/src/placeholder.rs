@@ -18,11 +18,12 @@
 use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
 use srt_common::args::{Raw, decimal};
+use srt_common::sys::c_path;
 use srt_common::sys::file::{
-    CWD, FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, openat, renameat2, statx,
-    umask, unlinkat,
+    FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, open, openat, renameat2,
+    statx, umask, unlinkat,
 };
-use srt_common::sys::{c_path, process::getpid};
+use srt_common::token::token;
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
@@ -31,7 +32,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +98,8 @@ const PATIENCE: u32 = 100;
 /// The lock of those who use it.
 const SHARED: libc::c_int = libc::LOCK_SH | libc::LOCK_NB;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often the end tries: a process that was killed may not be dead yet.
-const LAST_TRIES: u32 = 3;
+/// How often the end tries again: a process that was killed may not be dead yet.
+const MORE_TRIES: u32 = 2;
 
 /// Opens the directories, before anything is made.
 ///
@@ -108,8 +109,7 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = vec![];
     for wanted in &plan.placeholders {
         let place = Place::open(wanted).map_err(|error| error.within(&wanted.text))?;
-        let is_same = |other: &Place| other.parent_id == place.parent_id && other.wanted.name == wanted.name;
-        if places.iter().any(is_same) {
+        if places.iter().any(|other| other.parent_id == place.parent_id && other.wanted.name == wanted.name) {
             return Err(Error::usage(format!("{}: the same place is named twice", wanted.text)));
         }
         places.push(place);
@@ -136,10 +136,8 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
 /// Removes what nobody else uses. flock(2): the shared lock becomes an exclusive one, or is lost.
 pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
-        for _ in 0..LAST_TRIES {
-            if place.sweep(&place.wanted.name, &file).is_ok() {
-                break;
-            }
+        let mut again = 0..MORE_TRIES;
+        while place.sweep(&place.wanted.name, &file).is_err() && again.next().is_some() {
             thread::sleep(PAUSE);
         }
     }
@@ -152,8 +150,7 @@ impl Place {
         // Readable, since there is no mark through an O_PATH descriptor. A link in its place is not followed: an earlier
         // run could have put it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let opened = c_path(path).and_then(|path| openat(&CWD, &path, flags, 0)).context(what);
-        let parent = opened.map_err(|error| {
+        let parent = open(path, flags).context(what).map_err(|error| {
             let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
             let link = |target: PathBuf| {
                 Error::failed(format!("{} is a symbolic link to {}", path.display(), target.display()))
@@ -167,9 +164,8 @@ impl Place {
 
     /// In the supervisor, once it stands: remembers it, if it is a placeholder.
     pub fn remember(&mut self) {
-        if let Ok(There::Placeholder(_, stat)) = self.look() {
-            self.inode = Some(stat.id);
-        }
+        let Ok(There::Placeholder(_, stat)) = self.look() else { return };
+        self.inode = Some(stat.id);
     }
 
     /// Whether somebody has removed or replaced it, and with it what the sandbox has mounted over it.
@@ -259,14 +255,12 @@ impl Place {
     ///
     /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
     fn make(&self) -> Result<OwnedFd> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let token = format!("{}-{}", getpid(), now.as_nanos());
+        let token = token();
         let what = || "cannot make it";
         let private = c_path(format!("{PRIVATE}{token}")).context(what)?;
-        let made = if self.wanted.directory {
-            mkdirat(&self.parent, &private, 0o700)
-        } else {
-            mknodat(&self.parent, &private, libc::S_IFREG | 0o600)
+        let made = match self.wanted.directory {
+            true => mkdirat(&self.parent, &private, 0o700),
+            false => mknodat(&self.parent, &private, libc::S_IFREG | 0o600),
         };
         let file = made.and_then(|()| self.open_entry(&private)).context(what)?;
         let name = || {

@@ -14,7 +14,7 @@ use srt_common::handover;
 use srt_common::report::Report;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
-use srt_common::sys::file::{CWD, mkdirat, mknodat, openat, readlinkat, statx};
+use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use srt_common::sys::process;
 use srt_common::sys::socket::listen;
@@ -51,11 +51,10 @@ impl HostSide {
             return Ok(None);
         }
         let path = beside("srt-relay").context(|| "cannot read /proc/self/exe")?;
-        let program =
-            c_path(&path).and_then(|path| openat(&CWD, &path, libc::O_PATH, 0)).map_err(|error| {
-                Error::system(format!("cannot open {}", path.display()), &error)
-                    .hint_for(libc::ENOENT, "--relay and --publish need srt-relay beside srt-ns")
-            })?;
+        let program = open(&path, libc::O_PATH).map_err(|error| {
+            Error::system(format!("cannot open {}", path.display()), &error)
+                .hint_for(libc::ENOENT, "--relay and --publish need srt-relay beside srt-ns")
+        })?;
         let pins = plan.relays.iter().map(pin).collect::<Result<_>>()?;
         let mut host = Self { pins, listeners: vec![], published: vec![], program };
         for link in &plan.publish {
@@ -211,12 +210,11 @@ fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let none = |error: &std::io::Error| {
         address.is_ipv6() && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
     };
+    let hint = "ports below 1024 are root's: take a higher one";
     let listener = match TcpListener::bind((address, link.port)) {
         Err(error) if none(&error) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
-        bound => bound.context(what).map_err(|error| {
-            error.hint_for(libc::EACCES, "ports below 1024 are root's: take a higher one")
-        })?,
+        bound => bound.context(what).map_err(|error| error.hint_for(libc::EACCES, hint))?,
     };
     listen(&listener, BACKLOG).context(what)?;
     Ok(Some(listener))

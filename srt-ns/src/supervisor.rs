@@ -382,9 +382,9 @@ impl Supervisor<'_> {
             return true;
         }
         let watchdog = self.helpers.of(Kind::Watchdog);
-        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog));
+        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
         let stopped = signals::stop().unwrap_or(false);
-        watchdog.inspect(|watchdog| watchdog::supervisor_goes_on(watchdog));
+        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
         stopped
     }
 

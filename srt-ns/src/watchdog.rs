@@ -88,14 +88,9 @@ pub fn release(watchdog: &Helper) {
     let _in_time = gets_ready(&watchdog.channel, 0, END);
 }
 
-/// Around a stop of the supervisor: from now on the watchdog makes it go on when it has something to do.
-pub fn supervisor_stops(watchdog: &Helper) {
-    let _gone = sendmsg(&watchdog.channel, STOPS, None);
-}
-
-/// The stop is over.
-pub fn supervisor_goes_on(watchdog: &Helper) {
-    let _gone = sendmsg(&watchdog.channel, GOES_ON, None);
+/// Around a stop of the supervisor: in between the watchdog makes it go on when it has something to do.
+pub fn supervisor_stops(watchdog: &Helper, stops: bool) {
+    let _gone = sendmsg(&watchdog.channel, if stops { STOPS } else { GOES_ON }, None);
 }
 
 /// Between two looks at the signals that wait for a stopped supervisor, which no descriptor tells another process.

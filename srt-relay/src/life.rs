@@ -18,7 +18,7 @@ pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd
         // EPOLLHUP is reported unasked. What is written there is not read.
         ends.push((lifetime_fd(fd)?.as_raw_fd(), 0));
     }
-    let signals = take_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).context(|| "signalfd")?;
+    let signals = take_signals().context(|| "signalfd")?;
     ends.push((signals.into_raw_fd(), libc::EPOLLIN));
     if let Some(parent) = parent {
         match parent.watch()? {
@@ -32,15 +32,11 @@ pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd
     Ok(ends)
 }
 
-/// Blocks those of `signals` that this process does not ignore (nohup(1) and shells' background jobs rely on
-/// that), and returns the descriptor that reports them.
-fn take_signals(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
-    let mut taken = Vec::new();
-    for &signal in signals {
-        if sigaction(signal)? == Disposition::Default {
-            taken.push(signal);
-        }
-    }
+/// Blocks those signals that ask for an end and that this process does not ignore (nohup(1) and shells' background jobs
+/// rely on that), and returns the descriptor that reports them.
+fn take_signals() -> io::Result<OwnedFd> {
+    let ignored = |signal: &libc::c_int| sigaction(*signal).is_ok_and(|is| is == Disposition::Ignored);
+    let taken = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().filter(|signal| !ignored(signal));
     let set = SignalSet::of(taken);
     sigprocmask(libc::SIG_BLOCK, &set)?;
     signalfd(&set)

@@ -5,11 +5,11 @@
 //! again further down. So a read-only mount below a writable one is as read-only as the mount makes it, and no more.
 
 use crate::load::reaches_the_kernel;
-use crate::mounts::{self, Mount};
 use srt_common::args::Raw;
 use srt_common::sys::landlock as sys;
 use srt_common::sys::{c_path, fd, file};
-use srt_common::{Context, Error, Result};
+use srt_common::tool::LANDLOCK_IS_OFF;
+use srt_common::{Context, Error, Result, mountinfo};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -67,8 +67,8 @@ impl Wanted {
     /// # Errors
     /// A path that is not there; what this kernel's Landlock cannot do: nothing weaker takes its place.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
-        let (files, unix, tcp) =
-            (self.mounts || self.by_path(), !self.unix.is_empty(), !self.connect_tcp.is_empty());
+        let files = self.mounts || self.by_path();
+        let (unix, tcp) = (!self.unix.is_empty(), !self.connect_tcp.is_empty());
         let needs = [
             (unix, "--unix", 9, "7.1"),
             (self.mounts, "--landlock", 5, "6.10"),
@@ -78,9 +78,8 @@ impl Wanted {
         ];
         let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
         let what = || format!("{option}: landlock_create_ruleset");
-        let off =
-            "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
-        let abi = sys::landlock_create_ruleset_version().context(what).map_err(|error| error.hint(off))?;
+        let abi = sys::landlock_create_ruleset_version().context(what);
+        let abi = abi.map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
         if abi < least {
             let error = Error::failed(format!("{option}: this kernel's Landlock is too old: ABI {abi}"));
             return Err(error.hint(format!("Linux {linux} or newer is needed, which has ABI {least}")));
@@ -96,7 +95,9 @@ impl Wanted {
         if files {
             let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
             NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
-            fds.iter().try_for_each(|fd| ruleset.add_open(*fd).map(drop))?;
+            for &fd in fds {
+                ruleset.add_open(fd).context(|| format!("descriptor {fd}"))?;
+            }
         } else if unix {
             ruleset.add("/", REFER, |_| true)?;
         }
@@ -137,8 +138,8 @@ impl Wanted {
         // Only to have the kernel tell what is missing or leads in circles.
         open(path, 0).context(CANNOT)?;
         // getcwd(2) fails in a directory that was removed.
-        let from = if path.is_absolute() { Ok(PathBuf::from("/")) } else { std::env::current_dir() };
-        let real = self.without_links(from.context(|| "getcwd")?, path)?;
+        let path = std::path::absolute(path).context(|| "getcwd")?;
+        let real = self.without_links(PathBuf::new(), &path)?;
         // Whoever has put a link there since then gains nothing.
         let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
         Ok((real, opened))
@@ -170,7 +171,7 @@ impl Wanted {
             let written = |Raw(path): &Raw| Path::new(path).canonicalize();
             return self.write.iter().any(|path| written(path).is_ok_and(|path| directory.starts_with(path)));
         }
-        let flags = c_path(directory).and_then(|path| file::statvfs(&path));
+        let flags = file::open(directory, libc::O_PATH).and_then(|opened| file::fstatvfs(&opened));
         flags.map_or(true, |flags| flags & libc::ST_RDONLY == 0)
     }
 }
@@ -198,17 +199,17 @@ impl Ruleset {
     fn add_mounts(&self) -> Result<()> {
         let what = || "--landlock: cannot read /proc/self/mountinfo";
         let text = fs::read("/proc/self/mountinfo").context(what)?;
-        let mut mounts = mounts::parse(&text).ok_or_else(|| Error::failed(what()))?;
+        let mut mounts = mountinfo::parse(&text).ok_or_else(|| Error::failed(what()))?;
         mounts.sort_by(|one, other| one.point.cmp(&other.point));
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
         let mut above: Option<&Path> = None;
-        for Mount { id, point, .. } in mounts.iter().filter(|mount| mount.writable) {
-            if !above.is_some_and(|above| point.starts_with(above))
-                && self.add(point, WRITE, |stat| stat.mount == *id)?
+        for mount in mounts.iter().filter(|mount| mount.writable) {
+            if !above.is_some_and(|above| mount.point.starts_with(above))
+                && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)?
             {
-                above = Some(point);
+                above = Some(&mount.point);
             }
         }
         Ok(())
@@ -217,8 +218,7 @@ impl Ruleset {
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
     fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
         let path = path.as_ref();
-        let flags = libc::O_PATH | libc::O_NOFOLLOW;
-        let opened = c_path(path).and_then(|path| file::openat(&file::CWD, &path, flags, 0));
+        let opened = file::open(path, libc::O_PATH | libc::O_NOFOLLOW);
         let added = opened.and_then(|opened| self.give(&opened, rights, meant));
         match added.as_ref().map_err(io::Error::raw_os_error) {
             Err(Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => Ok(false),
@@ -228,17 +228,14 @@ impl Ruleset {
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
     /// A directory gives nothing.
-    fn add_open(&self, number: RawFd) -> Result<bool> {
-        let add = || {
-            let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
-                libc::O_RDONLY => READ_FILE,
-                libc::O_WRONLY => WRITE_FILE | TRUNCATE,
-                libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
-                _ => return Ok(false),
-            };
-            self.give(&number, rights, |stat| !stat.is(libc::S_IFDIR))
+    fn add_open(&self, number: RawFd) -> io::Result<bool> {
+        let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
+            libc::O_RDONLY => READ_FILE,
+            libc::O_WRONLY => WRITE_FILE | TRUNCATE,
+            libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
+            _ => return Ok(false),
         };
-        add().context(|| format!("descriptor {number}"))
+        self.give(&number, rights, |stat| !stat.is(libc::S_IFDIR))
     }
 
     /// Gives `rights` to what is open, if it is what is meant: whether that is so.

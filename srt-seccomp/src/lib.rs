@@ -7,7 +7,6 @@ pub mod cli;
 pub mod filter;
 pub mod landlock;
 pub mod load;
-pub mod mounts;
 pub mod rules;
 pub mod syscalls;
 

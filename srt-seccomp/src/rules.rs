@@ -95,6 +95,13 @@ const fn differs(arg: u8, value: c_int) -> Test {
     Test { arg, operator: SeccompCmpOp::Ne, value: value as u32 }
 }
 
+/// Every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own, and netlink(7),
+/// which programs ask for this machine's addresses.
+const BEYOND_THIS_MACHINE: &[Test] = &[differs(0, AF_UNIX), differs(0, AF_NETLINK)];
+/// A TCP socket: the protocol is 0 or IPPROTO_TCP; not MPTCP, which Landlock's rights do not cover.
+const TCP: &[Test] =
+    &[masked(0, !INET_BIT, AF_INET), masked(1, SOCK_TYPE_MASK, SOCK_STREAM), masked(2, !IPPROTO_TCP, 0)];
+
 const fn when(syscall: Syscall, uses: &'static str, tests: &'static [Test], action: SeccompAction) -> Clause {
     Clause { syscall, uses, tests, action }
 }
@@ -198,17 +205,7 @@ pub const RULES: &[Rule] = &[
     // and has what masks hide; to delete one takes no notice of what is mounted below (user_subvol_rm_allowed of btrfs(5)).
     // With an odd number the ioctls of this kind are these four, and two for CAP_SYS_ADMIN.
     on("snapshot", &[when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM)]),
-    // socket(2): every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own,
-    // and netlink(7), which programs ask for this machine's addresses.
-    off(
-        "net",
-        &[when(
-            SYS_socket,
-            "all but AF_UNIX, AF_NETLINK",
-            &[differs(0, AF_UNIX), differs(0, AF_NETLINK)],
-            EPERM,
-        )],
-    ),
+    off("net", &[when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM)]),
     // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host gives
     // root to whoever runs it there. mkdir(2) drops both bits by itself (vfs_mkdir() in fs/namei.c). open(2) ignores the
     // mode where it makes no file; libc passes 0 then. A filter cannot look into openat2's argument.
@@ -247,23 +244,14 @@ pub const RULES: &[Rule] = &[
     off("syslog", all!(EPERM: SYS_syslog)),
 ];
 
-/// The rule `net` where TCP connections are left to Landlock, which knows ports: of the internet's sockets TCP's alone
-/// (the protocol is 0 or IPPROTO_TCP; not MPTCP, which Landlock's rights do not cover), and no connect(2) that looks like
-/// a send (tcp_sendmsg_fastopen() in net/ipv4/tcp.c asks no security module). Who has no Fast Open falls back.
+/// The rule `net` where TCP connections are left to Landlock, which knows ports: of the internet's sockets TCP's alone, and
+/// no connect(2) that looks like a send (tcp_sendmsg_fastopen() in net/ipv4/tcp.c asks no security module). Who has no Fast
+/// Open falls back.
 pub const NET_BUT_TCP: Rule = off(
     "net",
     &[
-        when(
-            SYS_socket,
-            "",
-            &[
-                masked(0, !INET_BIT, AF_INET),
-                masked(1, SOCK_TYPE_MASK, SOCK_STREAM),
-                masked(2, !IPPROTO_TCP, 0),
-            ],
-            Allow,
-        ),
-        when(SYS_socket, "", &[differs(0, AF_UNIX), differs(0, AF_NETLINK)], EPERM),
+        when(SYS_socket, "", TCP, Allow),
+        when(SYS_socket, "", BEYOND_THIS_MACHINE, EPERM),
         when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),

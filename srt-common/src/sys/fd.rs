@@ -1,30 +1,31 @@
 //! Descriptors: what they are open on, reading, writing, waiting.
 
 use super::{check, count, owned, timespec};
+use libc::{c_int, c_uint};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// fcntl(2) F_GETFD: EBADF when `fd` is not open.
-pub fn fcntl_getfd(fd: &impl AsRawFd) -> io::Result<libc::c_int> {
+pub fn fcntl_getfd(fd: &impl AsRawFd) -> io::Result<c_int> {
     // SAFETY: F_GETFD takes no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })
 }
 
 /// fcntl(2) F_SETFD.
-pub fn fcntl_setfd(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+pub fn fcntl_setfd(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
     // SAFETY: F_SETFD takes an integer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
 }
 
 /// fcntl(2) F_GETFL.
-pub fn fcntl_getfl(fd: &impl AsRawFd) -> io::Result<libc::c_int> {
+pub fn fcntl_getfl(fd: &impl AsRawFd) -> io::Result<c_int> {
     // SAFETY: F_GETFL takes no argument.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
 }
 
 /// fcntl(2) F_SETFL.
-pub fn fcntl_setfl(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+pub fn fcntl_setfl(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
     // SAFETY: F_SETFL takes an integer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
 }
@@ -38,7 +39,7 @@ pub fn fcntl_dupfd_cloexec(fd: &impl AsRawFd, least: RawFd) -> io::Result<OwnedF
 /// fcntl(2) F_SETPIPE_SZ, in bytes. In srt-relay's allow-list.
 pub fn fcntl_setpipe_sz(pipe: &impl AsRawFd, bytes: usize) -> io::Result<()> {
     // SAFETY: F_SETPIPE_SZ takes an integer.
-    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) }).map(drop)
+    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as c_int) }).map(drop)
 }
 
 /// dup2(2) onto a number that no [`OwnedFd`] has: 0, 1, 2 or one of the caller's.
@@ -55,7 +56,7 @@ pub fn close(fd: RawFd) -> io::Result<()> {
 
 /// close_range(2), `first` to `last`. That nothing in the range is used again is the caller's business: an exec or an
 /// exit follows, or the process has just begun.
-pub fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+pub fn close_range(first: u32, last: u32, flags: c_uint) -> io::Result<()> {
     // SAFETY: three integers.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
@@ -75,7 +76,7 @@ pub fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
 }
 
 /// pipe2(2): the end to read from and the end to write to. In srt-relay's allow-list.
-pub fn pipe2(flags: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn pipe2(flags: c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends: [RawFd; 2] = [-1; 2];
     // SAFETY: the kernel writes two descriptors.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), flags | libc::O_CLOEXEC) })?;
@@ -95,12 +96,7 @@ pub fn write(fd: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// splice(2), without offsets: one of the two is a pipe. In srt-relay's allow-list.
-pub fn splice(
-    from: &impl AsRawFd,
-    to: &impl AsRawFd,
-    bytes: usize,
-    flags: libc::c_uint,
-) -> io::Result<usize> {
+pub fn splice(from: &impl AsRawFd, to: &impl AsRawFd, bytes: usize, flags: c_uint) -> io::Result<usize> {
     let (here, there) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: null offsets and integers.
     count(unsafe { libc::splice(from.as_raw_fd(), here, to.as_raw_fd(), there, bytes, flags) })
@@ -131,9 +127,9 @@ pub fn epoll_create1() -> io::Result<OwnedFd> {
 /// epoll_ctl(2). `operation`: EPOLL_CTL_ADD, EPOLL_CTL_MOD or EPOLL_CTL_DEL. In srt-relay's allow-list.
 pub fn epoll_ctl(
     epoll: &impl AsRawFd,
-    operation: libc::c_int,
+    operation: c_int,
     fd: &impl AsRawFd,
-    events: libc::c_int,
+    events: c_int,
     token: u64,
 ) -> io::Result<()> {
     let mut event = libc::epoll_event { events: events as u32, u64: token };
@@ -146,9 +142,9 @@ pub fn epoll_ctl(
 pub fn epoll_pwait(
     epoll: &impl AsRawFd,
     events: &mut [libc::epoll_event],
-    milliseconds: libc::c_int,
+    milliseconds: c_int,
 ) -> io::Result<usize> {
-    let (length, mask) = (events.len() as libc::c_int, std::ptr::null());
+    let (length, mask) = (events.len() as c_int, std::ptr::null());
     // SAFETY: the kernel fills at most `length` events.
     check(unsafe { libc::epoll_pwait(epoll.as_raw_fd(), events.as_mut_ptr(), length, milliseconds, mask) })
         .map(|filled| filled as usize)

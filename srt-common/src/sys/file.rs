@@ -1,6 +1,7 @@
 //! Files by name and by descriptor. `""` with an `AT_EMPTY_PATH` flag is the descriptor itself.
 
-use super::{check, count, owned};
+use super::{c_path, check, count, owned};
+use libc::{c_int, c_long, c_uint, c_ulong, mode_t};
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,24 +13,19 @@ pub const CWD: RawFd = libc::AT_FDCWD;
 
 /// openat(2). Not through the standard library for O_PATH: it masks the flags with O_ACCMODE, in which musl counts
 /// O_PATH, so that a FIFO or a socket would be opened in earnest.
-pub fn openat(
-    directory: &impl AsRawFd,
-    path: &CStr,
-    flags: libc::c_int,
-    mode: libc::mode_t,
-) -> io::Result<OwnedFd> {
+pub fn openat(directory: &impl AsRawFd, path: &CStr, flags: c_int, mode: mode_t) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: a C string and integers.
-    owned(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as libc::c_uint) }.into())
+    owned(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as c_uint) }.into())
+}
+
+/// open(2), without O_CREAT.
+pub fn open(path: impl AsRef<OsStr>, flags: c_int) -> io::Result<OwnedFd> {
+    openat(&CWD, &c_path(path)?, flags, 0)
 }
 
 /// openat2(2), without O_CREAT.
-pub fn openat2(
-    directory: &impl AsRawFd,
-    path: &CStr,
-    flags: libc::c_int,
-    resolve: u64,
-) -> io::Result<OwnedFd> {
+pub fn openat2(directory: &impl AsRawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid open_how.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
@@ -42,13 +38,13 @@ pub fn openat2(
 }
 
 /// mkdirat(2).
-pub fn mkdirat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+pub fn mkdirat(directory: &impl AsRawFd, path: &CStr, mode: mode_t) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::mkdirat(directory.as_raw_fd(), path.as_ptr(), mode) }).map(drop)
 }
 
 /// mknodat(2) with device 0. A regular file (`S_IFREG | mode`) needs no privilege.
-pub fn mknodat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+pub fn mknodat(directory: &impl AsRawFd, path: &CStr, mode: mode_t) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::mknodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
 }
@@ -60,13 +56,13 @@ pub fn symlinkat(target: &CStr, directory: &impl AsRawFd, path: &CStr) -> io::Re
 }
 
 /// unlinkat(2). `flags`: AT_REMOVEDIR for a directory, which must be empty. In srt-relay's allow-list.
-pub fn unlinkat(directory: &impl AsRawFd, path: &CStr, flags: libc::c_int) -> io::Result<()> {
+pub fn unlinkat(directory: &impl AsRawFd, path: &CStr, flags: c_int) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::unlinkat(directory.as_raw_fd(), path.as_ptr(), flags) }).map(drop)
 }
 
 /// renameat2(2) within one directory. `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE. By number: musl has no wrapper.
-pub fn renameat2(directory: &impl AsRawFd, from: &CStr, to: &CStr, flags: libc::c_uint) -> io::Result<()> {
+pub fn renameat2(directory: &impl AsRawFd, from: &CStr, to: &CStr, flags: c_uint) -> io::Result<()> {
     let fd = directory.as_raw_fd();
     // SAFETY: two C strings and integers.
     check(unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), flags) }).map(drop)
@@ -82,31 +78,26 @@ pub fn readlinkat(directory: &impl AsRawFd, path: &CStr) -> io::Result<PathBuf> 
 }
 
 /// fchmod(2).
-pub fn fchmod(file: &impl AsRawFd, mode: libc::mode_t) -> io::Result<()> {
+pub fn fchmod(file: &impl AsRawFd, mode: mode_t) -> io::Result<()> {
     // SAFETY: integers.
     check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }).map(drop)
 }
 
 /// fchmodat(2), following links.
-pub fn fchmodat(directory: &impl AsRawFd, path: &CStr, mode: libc::mode_t) -> io::Result<()> {
+pub fn fchmodat(directory: &impl AsRawFd, path: &CStr, mode: mode_t) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::fchmodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
 }
 
 /// faccessat2(2). `flags`: AT_EACCESS, AT_EMPTY_PATH.
-pub fn faccessat2(
-    directory: &impl AsRawFd,
-    path: &CStr,
-    mode: libc::c_int,
-    flags: libc::c_int,
-) -> io::Result<()> {
+pub fn faccessat2(directory: &impl AsRawFd, path: &CStr, mode: c_int, flags: c_int) -> io::Result<()> {
     // SAFETY: a C string and integers.
     check(unsafe { libc::syscall(libc::SYS_faccessat2, directory.as_raw_fd(), path.as_ptr(), mode, flags) })
         .map(drop)
 }
 
 /// umask(2); the previous one. It cannot fail.
-pub fn umask(mask: libc::mode_t) -> libc::mode_t {
+pub fn umask(mask: mode_t) -> mode_t {
     // SAFETY: an integer.
     unsafe { libc::umask(mask) }
 }
@@ -142,12 +133,12 @@ impl Stat {
     }
 
     /// An `S_IF*` constant.
-    pub fn file_type(&self) -> libc::mode_t {
+    pub fn file_type(&self) -> mode_t {
         self.mode & libc::S_IFMT
     }
 
     /// Whether the type is `kind`, an `S_IF*` constant.
-    pub fn is(&self, kind: libc::mode_t) -> bool {
+    pub fn is(&self, kind: mode_t) -> bool {
         self.file_type() == kind
     }
 }
@@ -174,17 +165,8 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
     })
 }
 
-/// statvfs(3): the `ST_*` flags of the mount that `path` leads to.
-pub fn statvfs(path: &CStr) -> io::Result<libc::c_ulong> {
-    // SAFETY: all-zero bytes are a valid statvfs.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a C string, and a statvfs to fill, alive through the call.
-    check(unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) })?;
-    Ok(stat.f_flag)
-}
-
 /// fstatvfs(3): the `ST_*` flags of the mount that `file` was opened through.
-pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<libc::c_ulong> {
+pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<c_ulong> {
     // SAFETY: all-zero bytes are a valid statvfs.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: a statvfs to fill, alive through the call.
@@ -193,12 +175,12 @@ pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<libc::c_ulong> {
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).
-pub fn fstatfs(file: &impl AsRawFd) -> io::Result<libc::c_long> {
+pub fn fstatfs(file: &impl AsRawFd) -> io::Result<c_long> {
     // SAFETY: all-zero bytes are a valid statfs.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: a statfs to fill, alive through the call.
     check(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) })?;
-    Ok(stat.f_type as libc::c_long)
+    Ok(stat.f_type as c_long)
 }
 
 /// fgetxattr(2): the value, at most 64 bytes of it. ENODATA: there is none.
@@ -212,7 +194,7 @@ pub fn fgetxattr(file: &impl AsRawFd, name: &CStr) -> io::Result<Vec<u8>> {
 }
 
 /// fsetxattr(2). `flags`: 0, XATTR_CREATE or XATTR_REPLACE.
-pub fn fsetxattr(file: &impl AsRawFd, name: &CStr, value: &[u8], flags: libc::c_int) -> io::Result<()> {
+pub fn fsetxattr(file: &impl AsRawFd, name: &CStr, value: &[u8], flags: c_int) -> io::Result<()> {
     let (fd, from) = (file.as_raw_fd(), value.as_ptr().cast());
     // SAFETY: a C string, a buffer and its length.
     check(unsafe { libc::fsetxattr(fd, name.as_ptr(), from, value.len(), flags) }).map(drop)
@@ -225,7 +207,7 @@ pub fn fremovexattr(file: &impl AsRawFd, name: &CStr) -> io::Result<()> {
 }
 
 /// flock(2).
-pub fn flock(file: &impl AsRawFd, operation: libc::c_int) -> io::Result<()> {
+pub fn flock(file: &impl AsRawFd, operation: c_int) -> io::Result<()> {
     // SAFETY: integers.
     check(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
 }

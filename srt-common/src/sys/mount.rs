@@ -1,24 +1,22 @@
 //! Namespaces, mounts and roots.
 
 use super::{check, owned};
+use libc::{c_int, c_uint};
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-pub use libc::{
-    FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE,
-};
+pub use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE};
 
 /// unshare(2). The tools have one thread each.
-pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+pub fn unshare(flags: c_int) -> io::Result<()> {
     // SAFETY: one integer.
     check(unsafe { libc::unshare(flags) }).map(drop)
 }
 
 /// setns(2): `fd` is open on a namespace, or is a pidfd.
-pub fn setns(fd: &impl AsRawFd, flags: libc::c_int) -> io::Result<()> {
+pub fn setns(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
     // SAFETY: two integers.
     check(unsafe { libc::setns(fd.as_raw_fd(), flags) }).map(drop)
 }
@@ -44,12 +42,7 @@ pub struct MountAttr {
 }
 
 /// mount_setattr(2). `flags`: AT_EMPTY_PATH, AT_RECURSIVE.
-pub fn mount_setattr(
-    fd: &impl AsRawFd,
-    path: &CStr,
-    flags: libc::c_int,
-    attributes: &MountAttr,
-) -> io::Result<()> {
+pub fn mount_setattr(fd: &impl AsRawFd, path: &CStr, flags: c_int, attributes: &MountAttr) -> io::Result<()> {
     let (fd, attributes, size) = (fd.as_raw_fd(), std::ptr::from_ref(attributes), size_of::<MountAttr>());
     // SAFETY: a C string and a mount_attr of the size given, alive through the call.
     check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path.as_ptr(), flags, attributes, size) })
@@ -57,8 +50,8 @@ pub fn mount_setattr(
 }
 
 /// open_tree(2). `flags`: OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW.
-pub fn open_tree(fd: &impl AsRawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    let flags = flags | libc::O_CLOEXEC as libc::c_uint;
+pub fn open_tree(fd: &impl AsRawFd, path: &CStr, flags: c_uint) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC as c_uint;
     // SAFETY: a C string and integers.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, fd.as_raw_fd(), path.as_ptr(), flags) })
 }
@@ -81,7 +74,7 @@ pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
 /// fsconfig(2), without the commands that take a descriptor.
 pub fn fsconfig(
     context: &impl AsRawFd,
-    command: libc::c_uint,
+    command: c_uint,
     key: Option<&CStr>,
     value: Option<&CStr>,
 ) -> io::Result<()> {
@@ -92,7 +85,7 @@ pub fn fsconfig(
 
 /// fsmount(2). `attributes`: `MOUNT_ATTR_*`.
 pub fn fsmount(context: &impl AsRawFd, attributes: u64) -> io::Result<OwnedFd> {
-    let attributes = attributes as libc::c_uint;
+    let attributes = attributes as c_uint;
     // SAFETY: integers.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes) })
 }
@@ -104,7 +97,7 @@ pub fn pivot_root(new_root: &CStr, put_old: &CStr) -> io::Result<()> {
 }
 
 /// umount2(2).
-pub fn umount2(path: &CStr, flags: libc::c_int) -> io::Result<()> {
+pub fn umount2(path: &CStr, flags: c_int) -> io::Result<()> {
     // SAFETY: a C string and an integer.
     check(unsafe { libc::umount2(path.as_ptr(), flags) }).map(drop)
 }

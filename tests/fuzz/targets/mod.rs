@@ -7,10 +7,10 @@ mod connect_socks_answer;
 mod connect_target;
 mod mount_args;
 mod mount_options;
+mod mountinfo;
 mod ns_options;
 mod relay_options;
 mod seccomp_load;
-mod seccomp_mountinfo;
 mod segments;
 
 /// A name and its function.
@@ -24,8 +24,8 @@ pub const TARGETS: &[Target] = &[
     ("connect_target", connect_target::check),
     ("mount_args", mount_args::check),
     ("mount_options", mount_options::check),
+    ("mountinfo", mountinfo::check),
     ("ns_options", ns_options::check),
     ("relay_options", relay_options::check),
     ("seccomp_load", seccomp_load::check),
-    ("seccomp_mountinfo", seccomp_mountinfo::check),
 ];

@@ -1,7 +1,7 @@
 //! /proc/self/mountinfo: any bytes are read or refused whole, and a mount point of any bytes comes back from the form in
 //! which the kernel writes it.
 
-use srt_seccomp::mounts::parse;
+use srt_common::mountinfo::parse;
 use std::os::unix::ffi::OsStrExt;
 
 pub fn check(input: &[u8]) {
