@@ -125,13 +125,13 @@ both! {
         outside.file("secret", "secret");
         let log = outside.file("log", "log");
         let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", work.text()];
-        for (options, errno) in [(vec!["--keep-fd", "8", "--keep-fd", "9"], 0), ([&["--keep-fd", "8", "--keep-fd", "9"], &by_path[..]].concat(), libc::EACCES)] {
-            let attacks = ["os.open(\"/proc/self/fd/8\", os.O_RDONLY)", "os.open(\"/proc/self/fd/8\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=9)"];
+        for (options, errno) in [(vec!["--keep-fd", "208", "--keep-fd", "209"], 0), ([&["--keep-fd", "208", "--keep-fd", "209"], &by_path[..]].concat(), libc::EACCES)] {
+            let attacks = ["os.open(\"/proc/self/fd/208\", os.O_RDONLY)", "os.open(\"/proc/self/fd/208\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=209)"];
             let attacks = attacks.map(str::to_owned);
             let mut command = shell(who, work.path(), &options, &python_each(&attacks));
             let (writer, directory) = (OpenOptions::new().write(true).open(&log).expect("open"), File::open(outside.path()).expect("open"));
-            pass_fd(&mut command, writer.as_raw_fd(), 8);
-            pass_fd(&mut command, directory.as_raw_fd(), 9);
+            pass_fd(&mut command, writer.as_raw_fd(), 208);
+            pass_fd(&mut command, directory.as_raw_fd(), 209);
             answers_each(&run(&mut command), &attacks, &[errno, 0, errno]);
         }
     }
