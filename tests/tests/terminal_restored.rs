@@ -270,6 +270,20 @@ both! {
         }
     }
 
+    fn a_session_has_its_share_of_the_processors_again(who) {
+        if !std::path::Path::new("/proc/self/autogroup").exists() {
+            skip!("this kernel has no autogroups");
+        }
+        // The kernel takes a change every tenth of a second.
+        let change = "sh -c 'until echo 19 >/proc/self/autogroup; do sleep 0.05; done' 2>/dev/null";
+        let after = |run_by: &str| {
+            let script = format!("{run_by} {change} && cat /proc/self/autogroup");
+            run(who.command("setsid").args(["--wait", "sh", "-c", &script])).ok().out.clone()
+        };
+        assert!(after("").ends_with("nice 19\n"), "control");
+        assert!(after("srt-ns --keep-session --").ends_with("nice 0\n"));
+    }
+
     fn a_background_job_leaves_the_foreground_and_its_modes_to_the_shell(who) {
         let (attack, scratch) = (tool("attack"), who.scratch());
         let fifo = scratch.join("fifo");
