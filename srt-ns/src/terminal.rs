@@ -4,7 +4,10 @@
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
-use srt_common::sys::tty::{ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
+use srt_common::sys::tty::{
+    ioctl, ioctl_get, ioctl_set, ioctl_vt_resize, tcflow, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    tcsetpgrp,
+};
 use srt_common::{Context, Result};
 use std::fs::File;
 use std::io::{self, Write};
@@ -36,6 +39,8 @@ struct Snapshot {
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
     console: [Option<libc::c_int>; 2],
+    /// Of a virtual console: rows and columns. Those of other terminals are no doing of the kernel's.
+    size: Option<[u16; 2]>,
 }
 
 /// Every terminal that is to be left as it was found.
@@ -67,7 +72,8 @@ impl Terminals {
             let get = |request| ioctl_get(&number, request).ok();
             let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
             let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
-            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console })
+            let size = console[0].and_then(|_| tcgetwinsize(&number).ok());
+            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console, size })
         });
         let controlling = || {
             // One that is in exclusive use (TIOCEXCL) cannot be opened again.
@@ -173,6 +179,12 @@ impl Snapshot {
         }
         for ((_, set), mode) in CONSOLE.iter().zip(self.console) {
             let _gone = mode.map(|mode| ioctl(number, *set, mode));
+        }
+        // VT_RESIZE changes all consoles, and so do we.
+        if let Some(before) = self.size
+            && tcgetwinsize(number).is_ok_and(|now| now != before)
+        {
+            let _gone = ioctl_vt_resize(number, before);
         }
         if let (Some(before), Ok(now)) = (self.file, statx(number, c""))
             && before.mode != now.mode
