@@ -1,11 +1,20 @@
-//! The terminals on 0, 1 and 2, left as they were found; and, under --keep-session, the foreground of the controlling one.
+//! The terminals on 0, 1 and 2, left as they were found; and, under --keep-session, the foreground of the controlling one
+//! and the session's share of the processors.
 
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
-use srt_common::sys::tty::{ioctl, ioctl_get, ioctl_set, tcflow, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
+use srt_common::sys::tty::{
+    ioctl, ioctl_get, ioctl_set, ioctl_vt_resize, tcflow, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    tcsetpgrp,
+};
 use srt_common::{Context, Result};
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
 
 // asm-generic/ioctls.h, the same on both architectures; libc has not all of them.
 const TIOCEXCL: u32 = 0x540c;
@@ -30,6 +39,8 @@ struct Snapshot {
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
     console: [Option<libc::c_int>; 2],
+    /// Of a virtual console: rows and columns. Those of other terminals are no doing of the kernel's.
+    size: Option<[u16; 2]>,
 }
 
 /// Every terminal that is to be left as it was found.
@@ -40,6 +51,16 @@ pub struct Terminals {
     controlling: Option<(OwnedFd, Pid)>,
     /// The foreground was ours, and is the command's, or will be once it starts.
     handed: bool,
+    /// Under --keep-session.
+    share: Option<Share>,
+}
+
+/// sched(7), "The autogroup feature": the nice value of the session, which all that is in it may change.
+#[derive(Debug)]
+struct Share {
+    /// Opened while it is ours to open: the files in /proc of a process that is not dumpable are root's (proc(5)).
+    file: File,
+    nice: String,
 }
 
 impl Terminals {
@@ -51,7 +72,8 @@ impl Terminals {
             let get = |request| ioctl_get(&number, request).ok();
             let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
             let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
-            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console })
+            let size = console[0].and_then(|_| tcgetwinsize(&number).ok());
+            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console, size })
         });
         let controlling = || {
             // One that is in exclusive use (TIOCEXCL) cannot be opened again.
@@ -62,7 +84,8 @@ impl Terminals {
         };
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
-        Self { snapshots: snapshots.collect(), controlling, handed }
+        let share = keep_session.then(Share::look).and_then(io::Result::ok);
+        Self { snapshots: snapshots.collect(), controlling, handed, share }
     }
 
     /// In the command, the leader of its group by now: takes the terminal's foreground, if it was the supervisor's to give: a
@@ -104,6 +127,35 @@ impl Terminals {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
         self.snapshots.iter().for_each(Snapshot::restore);
+        self.share.iter().for_each(Share::restore);
+    }
+}
+
+impl Share {
+    fn look() -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open("/proc/self/autogroup")?;
+        Ok(Self { nice: Self::nice(&file)?, file })
+    }
+
+    /// `/autogroup-25 nice 0`
+    fn nice(file: &File) -> io::Result<String> {
+        let mut text = [0; 64];
+        let length = file.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
+        text.split_whitespace().last().map(str::to_owned).ok_or_else(|| io::Error::other("no nice value"))
+    }
+
+    /// Best effort. EAGAIN: the kernel takes a change every tenth of a second, all sessions' together
+    /// (`proc_sched_autogroup_set_nice()` in kernel/sched/autogroup.c).
+    fn restore(&self) {
+        for _ in 0..10 {
+            let is_as_before = Self::nice(&self.file).map_or(true, |nice| nice == self.nice);
+            let again = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if is_as_before || !(&self.file).write(self.nice.as_bytes()).is_err_and(again) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(40));
+        }
     }
 }
 
@@ -127,6 +179,12 @@ impl Snapshot {
         }
         for ((_, set), mode) in CONSOLE.iter().zip(self.console) {
             let _gone = mode.map(|mode| ioctl(number, *set, mode));
+        }
+        // VT_RESIZE changes all consoles, and so do we.
+        if let Some(before) = self.size
+            && tcgetwinsize(number).is_ok_and(|now| now != before)
+        {
+            let _gone = ioctl_vt_resize(number, before);
         }
         if let (Some(before), Ok(now)) = (self.file, statx(number, c""))
             && before.mode != now.mode

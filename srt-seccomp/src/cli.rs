@@ -120,12 +120,18 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if landlock != Wanted::default() {
         rules.push(&rules::NO_LIMITS_OF_OTHERS);
     }
+    if landlock.by_path() {
+        rules.push(&rules::NO_CHANGES_BY_IOCTL);
+    }
     if !landlock.connect_tcp.is_empty() {
         rules.retain(|rule| rule.name != "net");
         rules.push(&rules::NET_BUT_TCP);
         if rules.iter().any(|rule| rule.name == "unix") {
             rules.push(&rules::NO_LISTEN);
         }
+    }
+    if rules.iter().any(|rule| rule.name == "net") {
+        rules.push(&rules::NO_TIPC_PAIRS);
     }
     let (alone, request) = match (options.list, options.export) {
         (false, false) => {

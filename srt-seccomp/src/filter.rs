@@ -106,9 +106,12 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
 
 /// The clauses of one system call. The first that matches decides.
 fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
-    let mut program = vec![];
+    let mut program: BpfProgram = vec![];
     let mut held = None;
-    for clause in clauses {
+    // Where a match is answered as the next clause answers: by the same instruction.
+    let mut matches = vec![];
+    let mut clauses = clauses.peekable();
+    while let Some(clause) = clauses.next() {
         if clause.tests.is_empty() {
             program.push(ret(&clause.action));
             return Ok(program);
@@ -121,6 +124,20 @@ fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
         let load = rule.get(2).cloned();
         program.extend(rule.into_iter().skip(if load == held { 3 } else { 2 }));
         held = load.filter(|_| matches!(clause.tests, [Test { operator: SeccompCmpOp::Eq, .. }]));
+        let end = program.len();
+        if let ([_], Some(next), Some(last @ sock_filter { code: JEQ, jt: 0, jf: 1, .. })) =
+            (clause.tests, clauses.peek(), program.last_mut())
+            && next.action == clause.action
+            && !next.tests.is_empty()
+        {
+            last.jf = 0;
+            matches.push(end - 1);
+            continue;
+        }
+        for at in matches.drain(..) {
+            let over = u8::try_from(end - at - 1).map_err(broken)?;
+            program.get_mut(at).into_iter().for_each(|jump| jump.jt = over);
+        }
         program.push(ret(&clause.action));
     }
     program.push(ret(&SeccompAction::Allow));

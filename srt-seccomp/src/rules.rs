@@ -3,7 +3,7 @@
 use crate::syscalls::*;
 use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWUSER, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
-    SOCK_SEQPACKET, SOCK_STREAM, c_int,
+    SOCK_SEQPACKET, SOCK_STREAM, TCP_ULP, c_int,
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
@@ -56,6 +56,7 @@ const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
 /// linux/socket.h; libc has them not for every target.
 const AF_RDS: c_int = 21;
+const AF_TIPC: c_int = 30;
 const AF_IUCV: c_int = 32;
 const AF_QIPCRTR: c_int = 42;
 /// The two bits in which AF_IUCV, AF_ISDN (34), AF_VSOCK (40) and AF_QIPCRTR differ from each other.
@@ -70,8 +71,15 @@ const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
+/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
+/// linux/fscrypt.h.
+const BY_DESCRIPTOR: [c_int; 3] = [0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int];
+/// The kind of the ioctls of linux/btrfs.h that take a name: `_IOW(0x94, …, struct btrfs_ioctl_vol_args)`.
+const BTRFS_WITH_NAME: c_int = 0x5000_9400;
 /// BTRFS_IOC_SNAP_CREATE of linux/btrfs.h.
 const SNAP_CREATE: c_int = 0x5000_9401;
+/// The kind of BCH_IOCTL_SUBVOLUME_CREATE of fs/bcachefs/bcachefs_ioctl.h: `_IOW(0xbc, …)`, of any size.
+const BCACHEFS: (c_int, c_int) = (0xc000_ff00_u32 as c_int, 0x4000_bc00);
 /// The one bit in which F_SETLEASE (1024) and F_SETDELEG (1040, linux/fcntl.h) differ.
 const DELEG_BIT: c_int = 16;
 /// `__O_TMPFILE` of asm-generic/fcntl.h; O_TMPFILE is this bit and O_DIRECTORY.
@@ -203,8 +211,15 @@ pub const RULES: &[Rule] = &[
     on("lease", &[when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM)]),
     // linux/btrfs.h: a snapshot of a subvolume of one's own takes no more than to open it (of any file in it, before Linux 6.8),
     // and has what masks hide; to delete one takes no notice of what is mounted below (user_subvol_rm_allowed of btrfs(5)).
-    // With an odd number the ioctls of this kind are these four, and two for CAP_SYS_ADMIN.
-    on("snapshot", &[when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM)]),
+    // With an odd number the ioctls of this kind are these four, and two for CAP_SYS_ADMIN. A bcachefs (Linux 6.7 to 6.17) has
+    // the same two for everybody (fs/bcachefs/fs-ioctl.c); the others of its kind are for CAP_SYS_ADMIN.
+    on(
+        "snapshot",
+        &[
+            when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM),
+            when(SYS_ioctl, "BCH_IOCTL_SUBVOLUME_*", &[masked(1, BCACHEFS.0, BCACHEFS.1)], EPERM),
+        ],
+    ),
     off("net", &[when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM)]),
     // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host gives
     // root to whoever runs it there. mkdir(2) drops both bits by itself (vfs_mkdir() in fs/namei.c). open(2) ignores the
@@ -255,6 +270,9 @@ pub const NET_BUT_TCP: Rule = off(
         when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
+        // The protocol "smc" makes a TCP socket one of AF_SMC (smc_ulp_init() in net/smc/af_smc.c, Linux 5.17), whose
+        // connections are TCP's and are none to Landlock (sk_is_tcp() in security/landlock/net.c). TLS is done without it.
+        when(SYS_setsockopt, "", &[equal(1, IPPROTO_TCP), equal(2, TCP_ULP)], EOPNOTSUPP),
     ],
 );
 
@@ -262,9 +280,27 @@ pub const NET_BUT_TCP: Rule = off(
 /// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), and Landlock is asked at bind(2) alone.
 pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
 
+/// The other way to a socket of a network: TIPC's pairs (tipc_socketpair() in net/tipc/socket.c), the ends of which, but for
+/// stream and seqpacket ones, send to any address. For the rule `net`; no other family but AF_UNIX has pairs.
+pub const NO_TIPC_PAIRS: Rule = off("net", &[when(SYS_socketpair, "AF_TIPC", &[equal(0, AF_TIPC)], EPERM)]);
+
 /// What Landlock's scope of signals leaves: whoever may set another's RLIMIT_CPU has the kernel kill it (getrlimit(2)).
 pub const NO_LIMITS_OF_OTHERS: Rule =
     off("landlock", &[when(SYS_prlimit64, "of another process", &[differs(0, 0)], EPERM)]);
+
+/// What Landlock's rights by path leave to whoever may only read, since of ioctls it knows those of devices alone
+/// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): to make a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c), to make a
+/// subvolume, or a file for good (fsverity.rst), read-only, or an empty directory one that needs a key (fscrypt.rst). On a
+/// read-only mount they fail by themselves.
+pub const NO_CHANGES_BY_IOCTL: Rule = off(
+    "landlock",
+    &[
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[0])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[1])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[2])], EPERM),
+        when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
+    ],
+);
 
 /// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
 ///

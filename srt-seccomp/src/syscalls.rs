@@ -56,7 +56,7 @@ macro_rules! syscalls {
 
 syscalls! {
     SYS_socket 41 198, SYS_socketpair 53 199, SYS_ioctl 16 29, SYS_fcntl 72 25, SYS_prlimit64 302 261,
-    SYS_listen 50 201, SYS_sendto 44 206, SYS_sendmsg 46 211, SYS_sendmmsg 307 269,
+    SYS_listen 50 201, SYS_setsockopt 54 208, SYS_sendto 44 206, SYS_sendmsg 46 211, SYS_sendmmsg 307 269,
     SYS_io_uring_setup 425 425, SYS_io_uring_enter 426 426, SYS_io_uring_register 427 427,
     SYS_add_key 248 217, SYS_request_key 249 218, SYS_keyctl 250 219,
     SYS_setpriority 141 140, SYS_sched_setparam 142 118, SYS_sched_setscheduler 144 119,

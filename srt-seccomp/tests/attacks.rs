@@ -546,6 +546,13 @@ both! {
         assert!(lab.outside(&tcp).succeeded() && lab.under(&[], &tcp).succeeded(), "control");
         let netlink = format!("call {} 16 3 0", libc::SYS_socket);
         assert!(lab.under(&["--deny", "net"], &netlink).succeeded());
+        // The ends of such a pair send to any TIPC address. A kernel without TIPC says so outside.
+        for kind in [libc::SOCK_DGRAM, libc::SOCK_RDM] {
+            let pair = format!("call {} {} {kind} 0 0", libc::SYS_socketpair, libc::AF_TIPC);
+            assert_ne!(lab.outside(&pair), EPERM, "control");
+            assert_eq!(lab.under(&["--deny", "net"], &pair), EPERM);
+            assert_eq!(lab.under(&["--deny", "net", "--allow", "unix"], &pair), EPERM);
+        }
     }
 
     fn each_rule_on_request_refuses_what_works_without_it(who) {

@@ -26,7 +26,7 @@ tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX)
 keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY)
 pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1 or its group)
 lease        on       fcntl(F_SETLEASE or F_SETDELEG)
-snapshot     on       ioctl(BTRFS_IOC_SNAP_*)
+snapshot     on       ioctl(BTRFS_IOC_SNAP_*), ioctl(BCH_IOCTL_SUBVOLUME_*)
 net          off      socket(all but AF_UNIX, AF_NETLINK)
 setid        off      chmod(S_ISUID or S_ISGID), fchmod(S_ISUID or S_ISGID), fchmodat(S_ISUID or S_ISGID), fchmodat2(S_ISUID or S_ISGID), mknod(S_ISUID or S_ISGID), mknodat(S_ISUID or S_ISGID), creat(S_ISUID or S_ISGID), open(O_CREAT, S_ISUID), open(O_CREAT, S_ISGID), open(O_TMPFILE, S_ISUID), open(O_TMPFILE, S_ISGID), openat(O_CREAT, S_ISUID), openat(O_CREAT, S_ISGID), openat(O_TMPFILE, S_ISUID), openat(O_TMPFILE, S_ISGID), openat2
 userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns

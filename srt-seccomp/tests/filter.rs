@@ -4,7 +4,9 @@
 
 use srt_seccomp::filter::build;
 use srt_seccomp::load::{parse, to_bytes};
-use srt_seccomp::rules::{NET_BUT_TCP, NO_LIMITS_OF_OTHERS, NO_LISTEN, RULES, Rule, select};
+use srt_seccomp::rules::{
+    NET_BUT_TCP, NO_CHANGES_BY_IOCTL, NO_LIMITS_OF_OTHERS, NO_LISTEN, NO_TIPC_PAIRS, RULES, Rule, select,
+};
 use srt_seccomp::syscalls::*;
 use srt_tests::bpf::{ALLOW, Data, KILL, interpret};
 
@@ -151,6 +153,9 @@ const REFUSED: &[Refused] = &[
     ("snapshot", 16, 29, [3, 0x5000_9417, 0, 0, 0, 0], EPERM),
     ("snapshot", 16, 29, [3, 0x5000_940f, 0, 0, 0, 0], EPERM),
     ("snapshot", 16, 29, [3, 0x5000_943f, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x4020_bc10, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x4020_bc11, 0, 0, 0, 0], EPERM),
+    ("snapshot", 16, 29, [3, 0x4030_bc1d, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [2, 1, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [10, 2, 0, 0, 0, 0], EPERM),
     ("net", 41, 198, [17, 3, 0, 0, 0, 0], EPERM),
@@ -270,6 +275,11 @@ fn of_the_internet_s_sockets_tcp_s_alone_are_left_where_landlock_knows_the_ports
                     }
                 }
             }
+            for (level, option) in [(6, 31), (6, 30), (6, 1), (1, 31), (0, 31), (282, 31)] {
+                let args = [3, level, option, 0, 0, 0].map(|arg: u64| arg | garbage);
+                let expected = if (level, option) == (6, 31) { EOPNOTSUPP } else { ALLOW };
+                assert_eq!(eval(SYS_setsockopt, args), expected, "{level} {option}");
+            }
             for (syscall, at) in [(SYS_sendto, 3), (SYS_sendmsg, 2), (SYS_sendmmsg, 3)] {
                 for bit in 0..32 {
                     let mut args = [0; 6];
@@ -288,6 +298,44 @@ fn listen_is_refused_by_a_rule_of_its_own() {
             assert_eq!(eval(&[&NO_LISTEN], arch, nr, args), EPERM);
             assert_eq!(eval(&[&NET_BUT_TCP], arch, nr, args), ALLOW);
             assert_eq!(eval(&[&NET_BUT_TCP, &NO_LISTEN], arch, nr, args), EPERM);
+        }
+    }
+}
+
+#[test]
+fn of_the_pairs_that_unix_leaves_net_refuses_those_of_tipc() {
+    for (arch, nr) in ARCHES.into_iter().zip([53, 199]) {
+        for (domain, garbage) in (0..64).flat_map(|domain| GARBAGE.map(|garbage| (domain, garbage))) {
+            for kind in [2, 4, 4 | 0o2_000_000] {
+                let args = [domain | garbage, kind | garbage, 0, 0, 0, 0];
+                let expected = if domain == 30 { EPERM } else { ALLOW };
+                assert_eq!(eval(&[&NO_TIPC_PAIRS], arch, nr, args), expected, "{domain} {kind}");
+                let both = [&default()[..], &[&NO_TIPC_PAIRS]].concat();
+                let expected = if [1, 30].contains(&domain) { EPERM } else { ALLOW };
+                assert_eq!(eval(&both, arch, nr, args), expected, "{domain} {kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_all_ioctls_those_that_change_what_may_only_be_read_are_refused_under_landlock() {
+    const OTHERS: [u64; 8] =
+        [0x5413, 0x4008_941b, 0x4080_6684, 0x4080_6686, 0x6685, 0x800c_6614, 0xc00c_6615, 0x400c_6615];
+    for arch in ARCHES {
+        for request in (0x5000_9300..0x5000_9600).chain(OTHERS).chain([0x4008_941a, 0x4080_6685, 0x800c_6613])
+        {
+            for garbage in GARBAGE {
+                let refused = request & !0xff == 0x5000_9400
+                    || [0x4008_941a, 0x4080_6685, 0x800c_6613].contains(&request);
+                let got = eval(
+                    &[&NO_CHANGES_BY_IOCTL],
+                    arch,
+                    number(SYS_ioctl, arch),
+                    [3, request | garbage, 0, 0, 0, 0],
+                );
+                assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
+            }
         }
     }
 }
@@ -371,17 +419,21 @@ fn of_all_unix_pairs_stream_and_seqpacket_alone_are_allowed() {
 #[test]
 fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_are_refused() {
     const KEYS: [u64; 4] = [0xc040_6618, 0xc050_6617, 0xc040_6619, 0x6618];
+    const BCACHEFS: [u64; 7] =
+        [0x4020_bc10, 0x4020_bc11, 0x4030_bc1d, 0x8020_bc10, 0xc020_bc10, 0xbc10, 0x4020_bb10];
     for arch in ARCHES {
         for request in (0x5400..0x5500)
             .chain([0, 0x4004_5412, 0xffff_5412, 0xffff_ffff])
             .chain(KEYS)
             .chain(0x5000_9400..0x5000_9500)
+            .chain(BCACHEFS)
         {
             for garbage in GARBAGE {
                 let args = [0, request | garbage, 0x5412, 0x5412, 0, 0];
                 let refused = [0x5412, 0x541c].contains(&request)
                     || request == KEYS[0]
-                    || request & !0xfe == 0x5000_9401;
+                    || request & !0xfe == 0x5000_9401
+                    || BCACHEFS[..3].contains(&request);
                 let got = eval(&default(), arch, number(SYS_ioctl, arch), args);
                 assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
             }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use srt_tests::host::LoopMount;
 use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
 use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip};
 use std::fs::{self, File, OpenOptions};
@@ -124,13 +125,13 @@ both! {
         outside.file("secret", "secret");
         let log = outside.file("log", "log");
         let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", work.text()];
-        for (options, errno) in [(vec!["--keep-fd", "8", "--keep-fd", "9"], 0), ([&["--keep-fd", "8", "--keep-fd", "9"], &by_path[..]].concat(), libc::EACCES)] {
-            let attacks = ["os.open(\"/proc/self/fd/8\", os.O_RDONLY)", "os.open(\"/proc/self/fd/8\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=9)"];
+        for (options, errno) in [(vec!["--keep-fd", "208", "--keep-fd", "209"], 0), ([&["--keep-fd", "208", "--keep-fd", "209"], &by_path[..]].concat(), libc::EACCES)] {
+            let attacks = ["os.open(\"/proc/self/fd/208\", os.O_RDONLY)", "os.open(\"/proc/self/fd/208\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=209)"];
             let attacks = attacks.map(str::to_owned);
             let mut command = shell(who, work.path(), &options, &python_each(&attacks));
             let (writer, directory) = (OpenOptions::new().write(true).open(&log).expect("open"), File::open(outside.path()).expect("open"));
-            pass_fd(&mut command, writer.as_raw_fd(), 8);
-            pass_fd(&mut command, directory.as_raw_fd(), 9);
+            pass_fd(&mut command, writer.as_raw_fd(), 208);
+            pass_fd(&mut command, directory.as_raw_fd(), 209);
             answers_each(&run(&mut command), &attacks, &[errno, 0, errno]);
         }
     }
@@ -236,6 +237,40 @@ both! {
         let to_one = ["--read", "/", "--write", file];
         run(&mut shell(who, work.path(), &to_one, "echo y >none/one; cat none/one")).ok().says("y");
         run(&mut shell(who, work.path(), &to_one, "echo y >none/two")).code(2);
+    }
+
+    fn what_may_only_be_read_is_not_changed_by_an_ioctl(who) {
+        need!(5);
+        // BTRFS_IOC_SUBVOL_CREATE, BTRFS_IOC_SUBVOL_CREATE_V2, BTRFS_IOC_SUBVOL_SETFLAGS (read-only, and as it was).
+        let make = "fcntl.ioctl(os.open(\".\", os.O_RDONLY), 0x5000940e, bytearray(8) + b\"made\".ljust(4088, bytes(1)))";
+        let make_v2 = "fcntl.ioctl(os.open(\".\", os.O_RDONLY), 0x50009418, bytearray(56) + b\"made-v2\".ljust(4040, bytes(1)))";
+        let flags = |flags: u8| format!("fcntl.ioctl(os.open(\".\", os.O_RDONLY), 0x4008941a, bytes([{flags}]) + bytes(7))");
+        let on_btrfs = [make.to_owned(), make_v2.to_owned(), flags(2), flags(0)];
+        // FS_IOC_SET_ENCRYPTION_POLICY, version 0, AES-256 in XTS and CTS.
+        let encrypt = "fcntl.ioctl(os.open(\".\", os.O_RDONLY), 0x800c6613, bytes([0, 1, 4, 0]) + b\"somebody\")";
+        let kinds: [(&[&str], &[String]); 2] = [
+            (&["mkfs.btrfs", "--quiet"], &on_btrfs),
+            (&["mkfs.ext4", "-q", "-F", "-O", "encrypt"], &[encrypt.to_owned()]),
+        ];
+        for (mkfs, attacks) in kinds {
+            let scratch = project(who);
+            let Some(mounted) = LoopMount::new(&scratch, 120, mkfs, "loop") else {
+                skip!("no file system of {} can be mounted here", mkfs[0]);
+            };
+            let own = |path: &Path| std::os::unix::fs::chown(path, Some(who.uid()), Some(who.uid())).expect("chown");
+            own(mounted.path());
+            let work = mounted.path().join("work");
+            let new = if mkfs[0] == "mkfs.btrfs" { "btrfs subvolume create \"$1\"" } else { "mkdir \"$1\"" };
+            run(Who::Root.command("sh").args(["-c", new, "sh"]).arg(&work)).ok();
+            own(&work);
+            let under = |options: &[&str]| run(&mut shell(who, &work, options, &python_each(attacks)));
+            let is_empty = || fs::read_dir(&work).expect("ls").next().is_none();
+            answers_each(&under(&["--read", "/"]), attacks, &[libc::EPERM; 4][..attacks.len()]);
+            assert!(is_empty(), "{}", mkfs[0]);
+            // The control. What is mounted read-only is not changed either.
+            answers_each(&under(&["--landlock"]), attacks, &[0; 4][..attacks.len()]);
+            assert_eq!(is_empty(), mkfs[0] != "mkfs.btrfs");
+        }
     }
 
     fn mounts_of_every_name_and_kind_have_the_rights_that_they_have(who) {
@@ -415,6 +450,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             ("socket.socket().bind((\"127.0.0.1\", 0))", libc::EACCES),
             // The kernel gives it a port, of every address.
             ("socket.socket().listen()", libc::EPERM),
+            // It may be "smc", upon which Landlock knows the socket no more. This one no kernel has.
+            ("try: socket.socket().setsockopt(6, 31, b\"none\")\n  except FileNotFoundError: pass", libc::EOPNOTSUPP),
             ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)", libc::EPERM),
             ("socket.socket(socket.AF_UNIX)", libc::EPERM),
@@ -423,7 +460,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let under = |options: &[&str], errnos: &[i32]| {
             answers_each(&run(&mut shell(who, work.path(), options, &python_each(&attacks))), &attacks, errnos);
         };
-        under(&["--allow", "unix"], &[0; 8]);
+        under(&["--allow", "unix"], &[0; 9]);
         under(&options, &errnos);
         under(&[&options[..], &["--read", "/"]].concat(), &errnos);
         // Two ports are two ports, and a rename is nobody's business here.

@@ -73,6 +73,41 @@ fn on_console(who: Who, command: &mut Command) {
     wait(&mut command.spawn().expect("spawn"), "the command on a console");
 }
 
+/// Rows and columns of both consoles.
+fn console_sizes() -> [[u16; 2]; 2] {
+    [Who::Root, Who::User].map(|who| {
+        let (console, mut size) = (console(who).expect("a console"), [0_u16; 4]);
+        // SAFETY: the four numbers of a struct winsize.
+        unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+        [size[0], size[1]]
+    })
+}
+
+// One user after the other: VT_RESIZE changes all consoles.
+#[test]
+fn the_virtual_consoles_have_the_size_that_they_had() {
+    if console(Who::User).is_err() {
+        srt_tests::skip!("there are no virtual consoles");
+    }
+    let before = console_sizes();
+    for who in [Who::Root, Who::User] {
+        for options in [&["--keep-session"][..], &["--keep-session", "--as-pid-1"]] {
+            let sandbox = Sandbox::bare(who).ns(options);
+            on_console(who, &mut sandbox.command(&[INSIDE, "spoil", "0", "size"]));
+            assert_eq!(console_sizes(), before, "{options:?}");
+        }
+        // The control, undone at once.
+        on_console(who, who.command(tool("attack")).args(["spoil", "0", "size"]));
+        let after = console_sizes();
+        let ([rows, columns], console) = (before[0], console(who).expect("a console"));
+        let sizes = [rows, columns, 0];
+        // SAFETY: the three numbers of a struct vt_sizes.
+        unsafe { libc::ioctl(console.as_raw_fd(), 0x5609, &raw const sizes) };
+        assert_eq!(after, [[10, 20]; 2]);
+        assert_eq!(console_sizes(), before);
+    }
+}
+
 #[test]
 fn without_a_sandbox_a_command_leaves_its_terminal_as_it_likes() {
     for who in [Who::Root, Who::User] {
@@ -268,6 +303,20 @@ both! {
         for process in processes::all().into_iter().filter(|process| process.pid == talk.foreground()) {
             processes::kill(process.pid, libc::SIGKILL);
         }
+    }
+
+    fn a_session_has_its_share_of_the_processors_again(who) {
+        if !std::path::Path::new("/proc/self/autogroup").exists() {
+            skip!("this kernel has no autogroups");
+        }
+        // The kernel takes a change every tenth of a second.
+        let change = "sh -c 'until echo 19 >/proc/self/autogroup; do sleep 0.05; done' 2>/dev/null";
+        let after = |run_by: &str| {
+            let script = format!("{run_by} {change} && cat /proc/self/autogroup");
+            run(who.command("setsid").args(["--wait", "sh", "-c", &script])).ok().out.clone()
+        };
+        assert!(after("").ends_with("nice 19\n"), "control");
+        assert!(after("srt-ns --keep-session --").ends_with("nice 0\n"));
     }
 
     fn a_background_job_leaves_the_foreground_and_its_modes_to_the_shell(who) {

@@ -32,6 +32,23 @@ pub fn tcsetpgrp(tty: &impl AsRawFd, group: Pid) -> io::Result<()> {
     check(unsafe { libc::tcsetpgrp(tty.as_raw_fd(), group) }).map(drop)
 }
 
+/// tcgetwinsize(3): rows and columns.
+pub fn tcgetwinsize(tty: &impl AsRawFd) -> io::Result<[u16; 2]> {
+    // SAFETY: all-zero bytes are a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: a pointer to a winsize.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok([size.ws_row, size.ws_col])
+}
+
+/// VT_RESIZE of ioctl_console(2): rows and columns of all virtual consoles.
+pub fn ioctl_vt_resize(tty: &impl AsRawFd, [rows, columns]: [u16; 2]) -> io::Result<()> {
+    const VT_RESIZE: u32 = 0x5609;
+    let sizes = [rows, columns, 0];
+    // SAFETY: a pointer to the three numbers of a struct vt_sizes (linux/vt.h).
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), VT_RESIZE as _, &raw const sizes) }).map(drop)
+}
+
 /// tcflow(3). `action`: TCOON, TCOOFF.
 pub fn tcflow(tty: &impl AsRawFd, action: libc::c_int) -> io::Result<()> {
     // SAFETY: two integers.

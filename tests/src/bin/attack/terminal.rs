@@ -72,6 +72,11 @@ fn spoil(fd: i32, what: &str) -> io::Result<()> {
         // KDSKBMODE, K_OFF; KDSETMODE, KD_GRAPHICS.
         "keyboard" => sys!(libc::SYS_ioctl, fd, 0x4b45, 4),
         "graphics" => sys!(libc::SYS_ioctl, fd, 0x4b3a, 1),
+        // VT_RESIZE, 10 rows of 20 columns.
+        "size" => {
+            let sizes = [10_u16, 20, 0];
+            sys!(libc::SYS_ioctl, fd, 0x5609, &raw const sizes)
+        }
         _ => panic!("{what}: no such thing of a terminal"),
     }
     .map(drop)
