@@ -308,7 +308,7 @@ both! {
     fn a_mount_that_this_user_does_not_reach_is_passed_over(who) {
         need!(5);
         let work = project(who);
-        let mounts = format!("cd '{}' && mkdir -m 700 closed && mkdir closed/m && mount -t tmpfs none closed/m", work.text());
+        let mounts = format!("cd '{}' && mkdir -m 700 closed && mkdir closed/m && mount -t tmpfs none closed/m && mount -o remount,bind,ro /", work.text());
         run(&mut with_mounts(&mounts, &shell(who, work.path(), &["--landlock"], "echo ran"))).ok().says("ran");
     }
 
