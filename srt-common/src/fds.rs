@@ -90,7 +90,7 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     }
     let stat = file::statx(&number, c"")?;
     if stat.is(libc::S_IFSOCK) {
-        return socket::send(&number, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).map(drop);
+        return socket::send(&number, bytes, libc::MSG_DONTWAIT).map(drop);
     }
     if stat.is(libc::S_IFREG) {
         return write_all(number, bytes);

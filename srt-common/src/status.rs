@@ -13,18 +13,16 @@ use std::path::Path;
 pub struct StatusFd(RawFd);
 
 impl StatusFd {
-    /// Takes an open descriptor, and keeps it from the program that follows.
+    /// Takes an open descriptor. The program that follows gets it if it is 0, 1 or 2, or if `--keep-fd` names it
+    /// ([`crate::fds::Kept`]).
     ///
     /// # Errors
     /// A usage error when it is not open.
     pub fn new(number: RawFd) -> Result<Self> {
-        // 0, 1 and 2 are passed on to the program in any case.
-        let taken = match number {
-            0..=2 => fd::fcntl_getfd(&number).map(drop),
-            _ => fd::fcntl_setfd(&number, libc::FD_CLOEXEC),
-        };
-        taken.map_err(|_| Error::usage(format!("--status-fd {number}: not an open descriptor")))?;
-        Ok(Self(number))
+        match fd::fcntl_getfd(&number) {
+            Ok(_) => Ok(Self(number)),
+            Err(_) => Err(Error::usage(format!("--status-fd {number}: not an open descriptor"))),
+        }
     }
 
     /// The descriptor's number, for one who closes all others.

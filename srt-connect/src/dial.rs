@@ -106,7 +106,7 @@ fn tune(socket: &OwnedFd, address: &Address) -> io::Result<()> {
 impl Call {
     fn send(&self, mut message: &[u8], deadline: Deadline) -> Result<()> {
         while !message.is_empty() {
-            match send(&self.socket, message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+            match send(&self.socket, message, libc::MSG_DONTWAIT) {
                 Ok(count) => message = message.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     deadline.wait(&self.socket, libc::POLLOUT)?;

@@ -212,7 +212,7 @@ impl Flow {
 /// Writes as much as can be written without waiting, to a descriptor that poll(2) has found writable.
 fn write(to: RawFd, to_type: FileType, bytes: &[u8]) -> io::Result<usize> {
     match to_type {
-        libc::S_IFSOCK => send(&to, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+        libc::S_IFSOCK => send(&to, bytes, libc::MSG_DONTWAIT),
         libc::S_IFREG => fd::write(&to, bytes),
         // A terminal or another device; of a pipe POLLOUT promises room for PIPE_BUF bytes (pipe(7)).
         _ => fd::write(&to, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes)),

@@ -92,6 +92,20 @@ both! {
         }
     }
 
+    fn nor_through_one_in_a_directory_of_somebody_elses_that_it_may_write(who) {
+        let scratch = planted(who);
+        for directory in ["W/vendor", "W"] {
+            let path = scratch.join(directory);
+            chown(&path, Some(4321), None).expect("chown");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("chmod");
+        }
+        // Where the mount is read-only the same directory is writable elsewhere.
+        for options in ["--bind DIR/W /opt --bind DIR/W/vendor/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub"] {
+            let ran = with(who, &scratch, options, "true");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+        }
+    }
+
     fn what_srt_ns_has_opened_is_still_there(who) {
         let scratch = planted(who);
         let stat = std::fs::metadata(scratch.join("SECRET/sub/secret")).expect("stat");

@@ -22,13 +22,20 @@ pub struct Needs {
 }
 
 /// Gives up every capability, no_new_privs included, hides this process's memory from others of its user, and
-/// loads the filter.
+/// loads the filter. An outer filter may answer for the kernel (SECCOMP_RET_ERRNO), and nothing would be done.
 ///
 /// # Errors
 /// When any of it cannot be had.
 pub fn lock_down(needs: &Needs) -> Result<()> {
     privileges::drop_all()?;
     prctl(libc::PR_SET_DUMPABLE, 0, 0).context(|| "prctl(PR_SET_DUMPABLE)")?;
+    if prctl(libc::PR_GET_DUMPABLE, 0, 0).context(|| "prctl(PR_GET_DUMPABLE)")? != 0 {
+        return Err(Error::failed("PR_SET_DUMPABLE had no effect"));
+    }
+    // The kernel takes no filter without instructions (seccomp(2), EINVAL).
+    if prctl_set_seccomp(&[]).is_ok() {
+        return Err(Error::failed("prctl(PR_SET_SECCOMP) is answered without being done"));
+    }
     let filter = filter(needs).map_err(|error| Error::failed(format!("seccomp filter: {error}")))?;
     let filter: Vec<_> =
         filter.iter().map(|&sock_filter { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k }).collect();

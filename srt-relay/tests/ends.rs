@@ -8,7 +8,7 @@ use common::*;
 use srt_tests::{Scratch, Who, both, has, skip, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
@@ -62,13 +62,13 @@ fn visit(mut stream: TcpStream, way: usize) {
         // Half-closed by the client, answered; and reset after the half-close.
         6 => {
             stream.write_all(b"w").expect("write");
-            stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            stream.shutdown(Shutdown::Write).expect("shutdown");
             stream.read_to_end(&mut answer).expect("read");
             assert_eq!(answer, b"late");
         }
         7 => {
             stream.write_all(b"w").expect("write");
-            stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            stream.shutdown(Shutdown::Write).expect("shutdown");
             reset(stream);
         }
         // Half-closed by the server, then reset in the middle of the answer.
@@ -230,6 +230,12 @@ both! {
             let error = client.read_to_end(&mut told).expect_err("a broken stream must not look complete");
             assert_eq!((error.kind(), told.as_slice()), (ErrorKind::ConnectionReset, answer));
         }
+        // Behind its end a reset is told as EPIPE; the stream is complete.
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        let (mut other, _) = server.accept().expect("accept");
+        other.write_all(b"answer").and_then(|()| other.shutdown(Shutdown::Write)).expect("an answer and its end");
+        reset(other);
+        assert_eq!(read_all(&mut client), b"answer");
         assert_eq!(relay.stderr(), "");
     }
 
@@ -307,7 +313,7 @@ both! {
         let _relay = Relay::start(who, &[format!("unix:{}", near.display()), format!("unix:{}", far.display())]);
         let mut client = UnixStream::connect(&near).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
-        server.shutdown(std::net::Shutdown::Read).expect("shutdown");
+        server.shutdown(Shutdown::Read).expect("shutdown");
         client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
         client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
         let error = loop {
@@ -333,7 +339,7 @@ both! {
         let before = relay.descriptors();
         let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
-        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        client.shutdown(Shutdown::Write).expect("shutdown");
         assert_eq!(read_all(&mut server), b"");
         reset(client);
         // Nobody has said a word since.
@@ -377,7 +383,7 @@ both! {
         let mut client = served.connect();
         client.write_all(b"w").expect("write");
         thread::sleep(Duration::from_millis(1500));
-        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        client.shutdown(Shutdown::Write).expect("shutdown");
         assert_eq!(read_all(&mut client), b"late");
     }
 }

@@ -6,7 +6,8 @@
 mod common;
 
 use common::*;
-use srt_tests::{Scratch, Who, both, skip};
+use srt_tests::refusals::{in_front, refuse_value};
+use srt_tests::{Scratch, Who, both, run, skip};
 use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
@@ -48,6 +49,14 @@ fn status(pid: i32, field: &str) -> String {
 }
 
 both! {
+    fn a_step_that_is_answered_for_and_not_done_is_an_error(who) {
+        for (step, error) in [(libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE had no effect"), (libc::PR_SET_SECCOMP, "is answered without being done")] {
+            let mut command = who.command("srt-relay");
+            in_front(command.args([format!("tcp:127.0.0.1:{}", free_port()).as_str(), "tcp:127.0.0.1:9"]), &[refuse_value(libc::SYS_prctl, 0, step, 0)]);
+            run(&mut command).code(1).one_clear_error("srt-relay").complains(error);
+        }
+    }
+
     fn it_has_no_privileges_and_a_filter(who) {
         let (relay, port, _scratch) = relay(who, &[]);
         serves(port);
@@ -64,7 +73,7 @@ both! {
         assert_eq!(fs::metadata(format!("/proc/{}/mem", relay.pid())).expect("mem").uid(), 0);
         if who == Who::User {
             let look = format!("cat /proc/{}/maps", relay.pid());
-            let ran = srt_tests::run(who.command("sh").args(["-c", &look]));
+            let ran = run(who.command("sh").args(["-c", &look]));
             assert_ne!(ran.code, Some(0));
         }
     }

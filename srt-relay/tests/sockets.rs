@@ -328,6 +328,20 @@ both! {
         assert_eq!(Relay::start(who, &args).terminate().code(), Some(0));
     }
 
+    fn a_port_can_be_had_again_at_once(who) {
+        let (port, to) = (free_port(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"));
+        let target = to.local_addr().expect("address").port();
+        for _ in 0..2 {
+            let relay = Relay::start(who, &[tcp(port), tcp(target)]);
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let (mut other, _) = to.accept().expect("accept");
+            other.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).expect("it is relayed");
+            // Its end comes first: its side of the connection waits (tcp(7), SO_REUSEADDR).
+            assert_eq!(relay.terminate().code(), Some(0));
+            assert_eq!(read_all(&mut client), b"");
+        }
+    }
+
     fn a_taken_port_is_an_error_that_names_it(who) {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = taken.local_addr().expect("address").port();

@@ -5,7 +5,8 @@
 
 use srt_tests::host::LoopMount;
 use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
-use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip};
+use srt_tests::talk::Talk;
+use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip, tool};
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -41,6 +42,15 @@ fn in_tree(who: Who, work: &Path, options: &[&str], script: &str) -> Command {
     let path = work.to_str().expect("UTF-8");
     let mounts = format!("mount --bind '{path}' '{path}'\nmount -o remount,bind,ro /");
     with_mounts(&mounts, &shell(who, work, options, script))
+}
+
+/// srt-seccomp on a kernel that says that its Landlock has this ABI.
+fn of_abi(who: Who, abi: i32) -> Command {
+    let mut command = who.command("strace");
+    command.args(["--quiet=all", "--signal=none", "--output=/dev/null", "--trace=landlock_create_ruleset"]);
+    command.args(["-e", &format!("inject=landlock_create_ruleset:retval={abi}:when=1")]);
+    command.arg(tool("srt-seccomp"));
+    command
 }
 
 /// By python, which tells errno: the statement ends, or its exception is printed.
@@ -133,6 +143,17 @@ both! {
             pass_fd(&mut command, writer.as_raw_fd(), 208);
             pass_fd(&mut command, directory.as_raw_fd(), 209);
             answers_each(&run(&mut command), &attacks, &[errno, 0, errno]);
+        }
+    }
+
+    fn a_terminal_that_is_open_for_both_is_one_when_it_is_opened_again(who) {
+        need!(5);
+        let work = project(who);
+        for (how, expected) in [("0<>", 0), ("0<", 1)] {
+            let mut command = who.command("sh");
+            command.args(["-c", &format!("srt-seccomp --read / -- stty -F /proc/self/fd/0 {how}\"$(tty)\" >/dev/null 2>&1")]);
+            let (code, said) = Talk::on_terminal(who, command.current_dir(work.path())).end();
+            assert_eq!(code, expected, "{how}: {said}");
         }
     }
 
@@ -319,6 +340,13 @@ both! {
         }
     }
 
+    fn a_mount_that_this_user_does_not_reach_is_passed_over(who) {
+        need!(5);
+        let work = project(who);
+        let mounts = format!("cd '{}' && mkdir -m 700 closed && mkdir closed/m && mount -t tmpfs none closed/m && mount -o remount,bind,ro /", work.text());
+        run(&mut with_mounts(&mounts, &shell(who, work.path(), &["--landlock"], "echo ran"))).ok().says("ran");
+    }
+
     fn a_thousand_mounts_are_read(who) {
         need!(5);
         let work = project(who);
@@ -404,6 +432,11 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             answers_each(&under(&[], &attacks), &attacks, &[0, 0, 0]);
             let all = [&attacks[..], &[own.clone(), near.clone(), limit.clone()]].concat();
             answers_each(&under(option, &all), &all, &[libc::EPERM, libc::EPERM, libc::EPERM, 0, 0, 0]);
+        }
+        if has("strace") {
+            let mut command = of_abi(who, 6);
+            command.args(["--allow", "unix", "--read", "/", "--", "sh", "-c", &python_each(&attacks)]);
+            answers_each(&run(&mut command), &attacks, &[libc::EPERM; 3]);
         }
         sleeper.kill().expect("kill");
         sleeper.wait().expect("wait");
@@ -533,7 +566,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let work = project(who);
         let inside = |options: &str| {
             let line = format!("mkdir {0}/gone && cd {0}/gone && rmdir {0}/gone && exec \"$0\" {options} -- echo ran", work.text());
-            run(who.command("sh").args(["-c", &line]).arg(srt_tests::tool("srt-seccomp")))
+            run(who.command("sh").args(["-c", &line]).arg(tool("srt-seccomp")))
         };
         inside(&format!("--read / --write {}", work.text())).ok().says("ran");
         inside("--read / --write here").code(125).says("").one_clear_error("srt-seccomp");
@@ -603,6 +636,25 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
                 let add = libc::SYS_landlock_add_rule;
                 behind(refuse(add, libc::EPERM)).code(125).one_clear_error("srt-seccomp").says("").complains("Operation not permitted");
             }
+        }
+    }
+
+    fn each_option_needs_its_abi_and_no_more(who) {
+        need!(5);
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for (option, least, linux) in [
+            (&["--landlock"][..], 5, "6.10"),
+            (&["--read", "/"], 5, "6.10"),
+            (&["--write", "/"], 5, "6.10"),
+            (&["--connect-tcp", "9"], 4, "6.7"),
+            (&["--unix", "/tmp"], 9, "7.1"),
+        ] {
+            let ran = run(of_abi(who, least - 1).args(option).args(["--", "echo", "ran"]));
+            ran.code(125).says("").hints("srt-seccomp", &format!("too old: ABI {}", least - 1), &format!("Linux {linux} or newer"));
+            let ran = run(of_abi(who, least).args(option).args(["--", "echo", "ran"]));
+            assert!(!ran.err.contains("too old") && ran.out.is_empty() == (abi() < least.into()), "{ran:#?}");
         }
     }
 

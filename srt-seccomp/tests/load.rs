@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::multiple_unsafe_ops_per_block)]
 
 use srt_tests::refusals::{in_front, refuse, refuse_value};
-use srt_tests::{Scratch, Who, both, has, pass_fd, run, skip};
+use srt_tests::{Scratch, Who, both, has, landlock_abi, pass_fd, run, skip};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -69,6 +69,11 @@ both! {
         ] {
             let ran = run(with_fd_7(who, &e8, &args).args(["--", "uname"]));
             ran.complains(says);
+            if landlock_abi() >= 5 {
+                // A switch has no value that could be one of them.
+                let ran = run(with_fd_7(who, &e8, &[&["--landlock"][..], &args].concat()).args(["--", "uname"]));
+                ran.complains(says);
+            }
         }
         run(who.command("srt-seccomp").args(["--", "uname"])).ok();
     }

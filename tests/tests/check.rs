@@ -2,7 +2,7 @@
 //! is held against a sandbox under the same refusal.
 
 use srt_tests::refusals::{in_front, refuse, refuse_flag, refuse_value, with_mounts, with_none_of};
-use srt_tests::{Ran, Who, both, has, run, skip, tool};
+use srt_tests::{Ran, Who, both, has, landlock_abi, run, skip, tool};
 use std::ffi::OsStr;
 use std::process::Command;
 
@@ -153,6 +153,25 @@ both! {
                 in_front(&mut sandbox, &[refusal]);
                 run(&mut sandbox).ok().says("it ran");
             }
+        }
+    }
+
+    fn what_an_older_landlock_cannot_do_is_told(who) {
+        if !has("strace") || landlock_abi() < 1 {
+            skip!("no strace, or no Landlock");
+        }
+        for (abi, result, cause) in [
+            (4, "limited", "ABI 4: no --landlock, --read and --write"),
+            (5, "ok", "ABI 5; --unix needs ABI 9 (Linux 7.1)"),
+            (8, "ok", "ABI 8; --unix needs ABI 9 (Linux 7.1)"),
+            (9, "ok", "ABI 9"),
+        ] {
+            let mut command = who.command("strace");
+            command.args(["-f", "--quiet=all", "--output=/dev/null", "--seccomp-bpf", "--trace=landlock_create_ruleset"]);
+            command.args(["-e", &format!("inject=landlock_create_ruleset:retval={abi}:when=1")]);
+            let ran = run(command.arg(tool("srt-ns")).arg("--check"));
+            let row = format!("{:<20} {result:<8} {cause}\n", "Landlock");
+            assert!(ran.out.contains(&row), "{abi}: {ran:#?}");
         }
     }
 

@@ -149,6 +149,50 @@ both! {
         family.ends();
     }
 
+    fn a_command_that_waits_for_a_start_that_fails_ends_by_itself(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        for options in [&[][..], &["--as-pid-1"]] {
+            let log = scratch.file("log", "");
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--trace=execve", "--output"]).arg(&log).arg(&ns).args(options);
+            let publish = format!("{}=1001", scratch.join("p.sock").display());
+            run(command.args(["--publish", &publish, "--", "echo", "it ran"])).code(125).says("");
+            let log = fs::read_to_string(&log).expect("the log");
+            // The supervisor, and the command, which was not killed.
+            assert_eq!(log.matches("exited with 125").count(), 2, "{options:?}: {log}");
+        }
+        family.ends();
+    }
+
+    fn what_cannot_end_by_itself_when_a_start_has_failed_is_killed_and_not_by_kill_after(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        let log = scratch.file("log", "");
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--output"]).arg(&log);
+        command.args(["--trace=setsid", "-e", "inject=setsid:signal=SIGSTOP"]).arg(tool("srt-ns"));
+        command.args(["--status-fd", "9", "--lifetime-fd", "208", "--", "echo", "it ran"]);
+        pass_fd(&mut command, reader.as_raw_fd(), 208);
+        let events = Events::of(&mut command, &scratch);
+        let talk = Talk::over_pipes(&mut command);
+        let stops = || fs::read_to_string(&log).expect("the log").matches("stopped by SIGSTOP").count();
+        wait_until("the stops of the watchdog, srt-init and the command", || stops() == 3);
+        drop(writer);
+        let (code, said) = talk.end();
+        assert!(code == 125 && !said.contains("it ran"), "{code} {said}");
+        assert!(events.text().ends_with("\"exited\",\"code\":125}\n"), "{}", events.text());
+        family.ends();
+    }
+
     fn without_the_delay_the_same_starts_fail_in_the_same_way(who) {
         // The control: what strace adds is time alone.
         let family = Family::new();

@@ -91,7 +91,7 @@ fn all_refused(talk: &mut Talk, target: &Process, attacks: &[String], how: &str)
 /// may still listen.
 fn company(scratch: &Scratch, number: usize) -> Vec<Vec<String>> {
     let socket = scratch.join("host.sock").display().to_string();
-    let published = scratch.join(&format!("dev{number}.sock")).display().to_string();
+    let published = scratch.join(format!("dev{number}.sock")).display().to_string();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let relay = format!("8080={socket}");
     let publish = format!("{published}=8000");

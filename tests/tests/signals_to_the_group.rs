@@ -57,7 +57,7 @@ both! {
     fn a_shells_trap_runs_while_it_waits_for_a_child(who) {
         for options in [&[][..], &["--keep-session"], &["--wait-all"], &["--as-pid-1"]] {
             for (name, number) in TO_THE_GROUP {
-                let options = [options, &["--kill-after", "4"]].concat();
+                let options = [options, &["--kill-after", "20"]].concat();
                 let talk = start(who, &options, &["sh", "-c", &cleaner(name)]);
                 // The trap is set; the child is what it waits for.
                 wait_until("the shell's child", || descendants(talk.pid()).iter().any(|process| process.name == "sleep"));
@@ -66,7 +66,7 @@ both! {
                 let (code, said) = talk.end();
                 // A shell may say of what its child has died.
                 assert!(code == 3 && said.trim_end().ends_with("cleaned"), "{options:?} {name}: {code} {said:?}");
-                assert!(start.elapsed() < Duration::from_secs(3), "{options:?} {name}: {:?}", start.elapsed());
+                assert!(start.elapsed() < Duration::from_secs(15), "{options:?} {name}: {:?}", start.elapsed());
             }
         }
     }
@@ -82,7 +82,7 @@ both! {
             kill(-talk.pid(), libc::SIGINT);
             let start = Instant::now();
             while talk.is_alive() {
-                assert!(start.elapsed() < Duration::from_secs(5), "{options:?}: the loop goes on");
+                assert!(start.elapsed() < Duration::from_secs(15), "{options:?}: the loop goes on");
                 std::thread::sleep(Duration::from_millis(5));
             }
             assert_eq!(talk.end().0, 130, "{options:?}");
@@ -122,7 +122,7 @@ both! {
                 talk.expect("read goodbye");
                 let start = Instant::now();
                 assert_eq!(talk.end().0, 128 + number, "{options:?} {name}");
-                assert!(start.elapsed() < Duration::from_secs(5), "nobody is left: {:?}", start.elapsed());
+                assert!(start.elapsed() < Duration::from_secs(15), "nobody is left: {:?}", start.elapsed());
             }
         }
     }
@@ -136,7 +136,7 @@ both! {
             talk.expect("<SIGTERM>");
             assert_eq!(talk.end().0, 143, "{options:?}");
             let took = start.elapsed();
-            assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&took), "{options:?}: {took:?}");
+            assert!((Duration::from_millis(900)..Duration::from_secs(9)).contains(&took), "{options:?}: {took:?}");
         }
     }
 
@@ -154,7 +154,7 @@ both! {
             assert_eq!(talk.end().0, 3, "{options:?}");
             // Not at once, and counted from the signal.
             assert!(start.elapsed() >= Duration::from_millis(3900), "{options:?}: {:?}", start.elapsed());
-            assert!(asked_for.elapsed() < Duration::from_millis(3700), "{options:?}: {:?}", asked_for.elapsed());
+            assert!(asked_for.elapsed() < Duration::from_secs(4), "{options:?}: {:?}", asked_for.elapsed());
         });
     }
 
@@ -166,7 +166,7 @@ both! {
             let start = Instant::now();
             talk.signal(libc::SIGTERM);
             assert_eq!(talk.end().0, 143, "{options:?}");
-            assert!(start.elapsed() < Duration::from_secs(5), "{options:?}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(15), "{options:?}: {:?}", start.elapsed());
         }
     }
 
@@ -175,7 +175,7 @@ both! {
         let start = Instant::now();
         talk.send("\n");
         assert_eq!(talk.end().0, 4);
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     }
 
     fn what_a_command_leaves_that_was_interrupted_and_went_on_has_no_time(who) {
@@ -192,7 +192,7 @@ os._exit(4)
         let start = Instant::now();
         talk.send("\n");
         assert_eq!(talk.end().0, 4);
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     }
 
     fn a_command_that_leaves_its_own_group_is_told_to_end_as_well(who) {
@@ -216,7 +216,7 @@ time.sleep(1000)
         talk.signal(libc::SIGTERM);
         let (code, _) = talk.end();
         assert!([137, 143].contains(&code), "{code}");
-        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
     }
 
     fn kill_after_takes_fractions(who) {
@@ -228,7 +228,7 @@ time.sleep(1000)
             assert_eq!(talk.end().0, 137, "{option}");
             let took = start.elapsed();
             let least = Duration::from_millis(least);
-            assert!(took >= least && took < least + Duration::from_secs(3), "{option}: {took:?}");
+            assert!(took >= least && took < least + Duration::from_secs(8), "{option}: {took:?}");
         }
         for wrong in ["-1", "-0.5", "nan", "inf", "1e3", "0x1", "1.", ".", "", " 1", "1s", "1,5", "99999999999999999999999"] {
             let ran = run(who.command("srt-ns").args(["--kill-after", wrong, "--", "echo", "it ran"]));

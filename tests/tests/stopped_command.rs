@@ -6,7 +6,7 @@ use srt_tests::talk::Talk;
 use srt_tests::{Who, both, tool, wait_until};
 use std::time::{Duration, Instant};
 
-const AT_MOST: Duration = Duration::from_secs(6);
+const AT_MOST: Duration = Duration::from_secs(9);
 
 const SESSIONS: [&str; 2] = ["--keep-session", "--keep-session --as-pid-1"];
 

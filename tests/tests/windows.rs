@@ -108,19 +108,20 @@ both! {
         let family = Family::new();
         for stage in [&["echo", "ran"][..], &["srt-mount", "--ro-bind", "/", "/", "--", "echo", "ran"]] {
             let scratch = who.scratch();
+            let log = scratch.file("log", "");
             let mut command = who.command("strace");
-            command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", ""));
-            command.args(["--trace=setsid", "-e", "inject=setsid:delay_enter=1000000"]);
+            command.args(["-D", "-f", "--quiet=all", "--output"]).arg(&log);
+            command.args(["--trace=setsid", "-e", "inject=setsid:signal=SIGSTOP"]);
             command.arg(tool("srt-ns")).arg("--").args(stage);
             let talk = Talk::over_pipes(&mut command);
-            let youngest = || {
-                // srt-init is the supervisor's child, the command is srt-init's.
-                let all = descendants(talk.pid());
-                let init = all.iter().find(|process| process.parent == talk.pid() && process.name == "srt-ns")?;
-                all.iter().find(|process| process.parent == init.pid).map(|process| process.pid)
-            };
-            wait_until("the command", || youngest().is_some());
-            kill(youngest().expect("the command"), libc::SIGKILL);
+            let stops = || fs::read_to_string(&log).expect("the log").matches("stopped by SIGSTOP").count();
+            wait_until("the stops of srt-init and the command", || stops() == 2);
+            // srt-init is the supervisor's child, the command is srt-init's.
+            let all = descendants(talk.pid());
+            let child_of = |pid| all.iter().find(|process| process.parent == pid && process.name == "srt-ns").expect("a child").pid;
+            let init = child_of(talk.pid());
+            kill(child_of(init), libc::SIGKILL);
+            kill(init, libc::SIGCONT);
             let (code, said) = talk.end();
             assert!(code == 137 && !said.contains("ran"), "{stage:?}: {code} {said}");
             family.ends();
@@ -148,11 +149,23 @@ both! {
             skip!("no strace");
         }
         let _family = Family::new();
+        let scratch = who.scratch();
         // Behind the look that finds nobody dead, and before the one that finds that its shell has started.
-        let mut command = delayed(who, "waitid:delay_exit=1000000:when=1");
-        command.arg(tool("srt-ns")).args(["--sidecar", "sleep 0.3; exit 3", "--", "echo", "it ran"]);
-        let (code, said) = Talk::over_pipes(&mut command).end();
-        let told = said.starts_with("srt-ns: --sidecar sleep 0.3; exit 3: ended before the command could start");
+        let mut command = stopped_behind(who, &scratch, "waitid", "srt-ns");
+        let sidecar = format!("while [ ! -e {}/end ]; do sleep 0.01; done; exit 3", scratch.text());
+        command.args(["--sidecar", &sidecar, "--", "echo", "it ran"]);
+        let talk = Talk::over_pipes(&mut command);
+        let supervisor = stop_of(&talk, &scratch, "srt-ns");
+        let all = || descendants(supervisor).into_iter().filter(|process| process.parent == supervisor);
+        wait_until("the shell", || all().any(|process| process.name == "sh"));
+        let shell = all().find(|process| process.name == "sh").expect("it runs").pid;
+        scratch.file("end", "");
+        wait_until("its end", || Process::find(shell).is_none_or(|shell| !shell.is_alive()));
+        // The command may need a moment until it waits for its turn.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        kill(supervisor, libc::SIGCONT);
+        let (code, said) = talk.end();
+        let told = said.starts_with(&format!("srt-ns: --sidecar {sidecar}: ended before the command could start"));
         assert!(code == 125 && told && said.lines().count() == 1, "{code} {said:?}");
     }
 
@@ -180,14 +193,19 @@ both! {
         }
         let _family = Family::new();
         let scratch = who.scratch();
-        // The first signal is forwarded, the next one would kill: it waits for the command's own end.
-        let mut command = delayed(who, "pidfd_send_signal:delay_enter=1500000:when=2");
-        command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
-        command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
+        // The signal is forwarded; the next look finds the deadline over, and then that the command has ended.
+        let mut command = stopped_behind(who, &scratch, "pidfd_send_signal", "srt-ns");
+        command.args(["--status-fd", "9", "--kill-after", "0.01", "--", "sh", "-c"]);
+        command.arg("trap 'exit 0' TERM; echo ready; while :; do read -r _; done");
         let events = Events::of(&mut command, &scratch);
         let mut talk = Talk::over_pipes(&mut command);
         talk.expect("ready");
         talk.signal(libc::SIGTERM);
+        let supervisor = stop_of(&talk, &scratch, "srt-ns");
+        let is_inside = |process: &Process| process.name == "srt-init" && process.is_alive();
+        wait_until("the end of all inside", || !descendants(supervisor).iter().any(is_inside));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        kill(supervisor, libc::SIGCONT);
         assert_eq!(talk.end().0, 0);
         assert!(events.text().ends_with("\"exited\",\"code\":0}\n"), "{}", events.text());
     }

@@ -134,7 +134,7 @@ struct Rights {
     fd: RawFd,
 }
 
-/// sendmsg(2) of one byte, and a descriptor if there is one (unix(7), SCM_RIGHTS), without SIGPIPE.
+/// sendmsg(2) of one byte, and a descriptor if there is one (unix(7), SCM_RIGHTS).
 pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut byte = byte;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -154,7 +154,7 @@ pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> i
         message.msg_control = (&raw mut rights).cast();
     }
     // SAFETY: a msghdr whose parts live through the call.
-    count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) }).map(drop)
+    count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) }).map(drop)
 }
 
 /// What a message of [`recvmsg`] brought.

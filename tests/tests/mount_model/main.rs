@@ -5,8 +5,8 @@
 //! What a descriptor is open on may have another name by then, and its own name may lead to something else.
 //!
 //! Of --proc, --proc-pids, --sys, --mqueue it knows the places; their files are the kernel's (tests/proc.rs, values.rs,
-//! srt-mount/tests/filesystems.rs). Not among these operations: --overlay (what overlayfs leaves in the two directories
-//! on the host is its own affair: views.rs there).
+//! srt-mount/tests/filesystems.rs). Of what --overlay leaves in its two directories on the host it knows the files that
+//! were written; the rest is overlayfs's own affair.
 //!
 //! The promises are a small model (model.rs). A list grows by an operation at a time, most of them good ones, and
 //! then an attacker inside looks at paths, writes, renames and removes; the model says of each whether it can be done.
@@ -129,11 +129,15 @@ fn lay_out(who: Who) -> Scratch {
         "l2/two",
         "l2/sub/f",
         "l2/both/f",
+        "u/up/f",
+        "u/up/b/f",
+        "u/up/sub/g",
     ] {
         scratch.file(file, format!("{file} of the host\n"));
     }
     scratch.dir("m/x");
     scratch.dir("w/d/empty");
+    scratch.dir("u/work");
     let absolute = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
     for (target, link) in [
         ("a/b", "w/in"),
@@ -147,6 +151,8 @@ fn lay_out(who: Who) -> Scratch {
         ("in", "w/twice"),
         ("../w/a", "o/back"),
         ("sub", "l1/link"),
+        (&absolute("canary"), "u/up/out"),
+        ("b", "u/up/in"),
     ] {
         symlink(target, scratch.join(link)).expect("symlink");
     }
@@ -222,7 +228,7 @@ fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Ve
     // None that keeps its owner out of a directory.
     let mode = random.one_of(&["755", "750", "711", "700"]);
     let file_mode = random.one_of(&["644", "640", "600", "444", "400", "200", "0", "1777"]);
-    let words: Vec<&str> = match random.below(44) {
+    let words: Vec<&str> = match random.below(46) {
         0..=2 => vec!["--bind", &source, &dest],
         // As most people do it.
         3..=4 => vec!["--bind", &dest, &dest],
@@ -250,9 +256,16 @@ fn operation(random: &mut Random, scratch: &Scratch, list: &[Vec<String>]) -> Ve
         40..=41 => vec!["--size", "1000000", "--tmpfs", &dest],
         kind => {
             let [low, high] = random.one_of(&LAYERS).map(at);
-            let option = if kind == 42 { "--ro-overlay" } else { "--tmp-overlay" };
-            let words = ["--overlay-src", &low, "--overlay-src", &high, option, &dest];
-            return words.map(str::to_owned).to_vec();
+            let layers = ["--overlay-src", &low, "--overlay-src", &high];
+            // Two mounts that write into one directory are nobody's promise.
+            let has_upper = list.iter().flatten().any(|word| word == "--overlay");
+            let [upper, work] = ["u/up", "u/work"].map(at);
+            let last = match kind {
+                42 => vec!["--ro-overlay", &dest],
+                44.. if !has_upper => vec!["--overlay", &upper, &work, &dest],
+                _ => vec!["--tmp-overlay", &dest],
+            };
+            return layers.into_iter().chain(last).map(str::to_owned).collect();
         }
     };
     words.into_iter().map(str::to_owned).collect()
@@ -385,13 +398,17 @@ fn round(random: &mut Random, who: Who) -> (bool, [usize; 2]) {
     let shown: Vec<String> = list.iter().map(|op| op.join(" ").replace(scratch.text(), "")).collect();
     let shown = format!("{who:?}, placeholders: {placeholders}\n{shown:#?}");
 
-    let left = Model::of_host(scratch.path()).host(scratch.path());
+    let left = Model::of_host(scratch.path());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(scratch.text()), "{shown}: left a mount\n{mounts}");
     if let Err(refusal) = built {
         assert_eq!(ran.code, Some(125), "the model: {refusal:?} in {shown}{ran:#?}");
         ran.one_clear_error("srt-mount").says("");
-        assert_eq!(left, host.host(scratch.path()), "{shown}: refused, and left something");
+        assert_eq!(
+            left.host(scratch.path()),
+            host.host(scratch.path()),
+            "{shown}: refused, and left something"
+        );
         return (false, [0, 0]);
     }
     assert_eq!(ran.code, Some(0), "the model takes {shown}: {}", ran.err);
@@ -420,7 +437,15 @@ fn round(random: &mut Random, who: Who) -> (bool, [usize; 2]) {
             panic!("{}", text.replace(scratch.text(), ""));
         }
     }
-    assert_eq!(left, inside.host(scratch.path()), "{shown}: what is left on the host\n{:#?}", ran.out);
+    assert_eq!(
+        left.host(scratch.path()),
+        inside.host(scratch.path()),
+        "{shown}: what is left on the host\n{:#?}",
+        ran.out
+    );
+    let upper = scratch.join("u/up");
+    let owned = left.owned_on_host(upper.to_str().expect("UTF-8"));
+    assert_eq!(owned, inside.owned_by_upper(), "{shown}: what is left in RWSRC\n{:#?}", ran.out);
     let canary = fs::read_to_string(scratch.join("canary/in/f")).expect("the canary");
     assert_eq!(canary, "canary/in/f of the host\n", "{shown}");
     (true, counts)

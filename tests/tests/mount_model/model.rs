@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -25,6 +25,8 @@ enum On {
     /// A file system that goes away with the sandbox.
     Own,
     Overlay,
+    /// An overlay whose changes stay on the host.
+    Upper,
     /// procfs, sysfs, mqueue: what is there, and whether it can be changed, the kernel says.
     Kernel,
 }
@@ -169,7 +171,19 @@ impl<'a> Op<'a> {
 
     /// Whether it lets the sandbox write the host's files.
     fn writes(&self) -> bool {
-        ["--bind", "--bind-try", "--dev-bind", "--bind-fd"].contains(&self.option)
+        ["--bind", "--bind-try", "--dev-bind", "--bind-fd", "--overlay"].contains(&self.option)
+    }
+
+    /// How many of its operands are only read: of an overlay's all but RWSRC and WORKDIR.
+    fn reads_of(&self) -> usize {
+        let count = self.operands.len();
+        if self.option == "--overlay" {
+            count - 2
+        } else if self.writes() {
+            0
+        } else {
+            count
+        }
     }
 
     /// Whether it makes a file of what a descriptor holds.
@@ -186,6 +200,9 @@ const DEVICES: [&str; 14] = [
 
 /// What a file becomes when an attack writes it.
 const OWNED: &str = "OWNED\n";
+
+/// Where RWSRC and WORKDIR lie.
+pub const UPPER: &str = "u";
 
 impl Model {
     /// The host: `top` and all below it. Above it there is nothing but the way.
@@ -218,6 +235,10 @@ impl Model {
             let (path, name) = (entry.path(), entry.file_name().into_string().expect("UTF-8"));
             let mode = entry.metadata().expect("a mode").permissions().mode() & 0o7777;
             let kind = entry.file_type().expect("a type");
+            // What an overlay has removed.
+            if kind.is_char_device() {
+                continue;
+            }
             let kind = if kind.is_symlink() {
                 Kind::Link(fs::read_link(&path).expect("a link").to_str().expect("UTF-8").to_owned())
             } else if kind.is_dir() {
@@ -258,7 +279,7 @@ impl Model {
         }
     }
 
-    /// What is left on the host at and below `top`: a line for each path.
+    /// What is left on the host at and below `top`: a line for each path. What overlayfs leaves is its own affair.
     pub fn host(&self, top: &Path) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let way = self.walk(&self.mounts[..1], top.to_str().expect("UTF-8"), false, &BTreeSet::new());
@@ -269,7 +290,8 @@ impl Model {
                 Kind::File(text) => format!("file {mode:o} {text:?}"),
                 Kind::Link(target) => format!("link to {target}"),
                 Kind::Directory(children) => {
-                    left.extend(children.iter().map(|(name, child)| (format!("{path}/{name}"), *child)));
+                    let children = children.iter().filter(|(name, _)| !(path.is_empty() && *name == UPPER));
+                    left.extend(children.map(|(name, child)| (format!("{path}/{name}"), *child)));
                     format!("directory {mode:o}")
                 }
             };
@@ -368,7 +390,15 @@ impl Model {
         };
         // What the sandbox may write, and what else it shows of that.
         for written in [true, false] {
-            for source in ops.iter().filter(|op| op.writes() == written).flat_map(sources).flatten() {
+            let sources = |op: &Op| {
+                let (all, reads) = (sources(op), op.reads_of());
+                if written {
+                    all[reads.min(all.len())..].to_vec()
+                } else {
+                    all[..reads.min(all.len())].to_vec()
+                }
+            };
+            for source in ops.iter().flat_map(sources).flatten() {
                 let Ok(way) = self.walk(host, &source, true, &none) else { continue };
                 if written || way.iter().any(|place| model.planted.contains(&place.node)) {
                     model.planted.insert(way[way.len() - 1].node);
@@ -414,15 +444,20 @@ impl Model {
                 let root = self.node(directory(), On::Kernel, 0o555);
                 self.mount(root, dest, false, 0o755)
             }
-            "--ro-overlay" | "--tmp-overlay" => {
+            "--ro-overlay" | "--tmp-overlay" | "--overlay" => {
                 if !sources.iter().all(|layer| self.is_directory(*layer)) {
                     return Err(Refusal::Other);
                 }
-                let root = self.overlay(&sources.iter().rev().copied().collect::<Vec<_>>());
+                // The last one is the highest. WORKDIR is none.
+                let on = if op.writes() { On::Upper } else { On::Overlay };
+                let layers = &sources[..sources.len() - usize::from(op.writes())];
+                let root = self.overlay(&layers.iter().rev().copied().collect::<Vec<_>>(), on);
                 if any_writes {
                     self.planted.insert(root);
                 }
-                self.mount(root, dest, op.option == "--ro-overlay", 0o755)
+                self.mount(root, dest, op.option == "--ro-overlay", 0o755)?;
+                self.pinning |= op.writes();
+                Ok(())
             }
             "--dir" => {
                 let mode = op.perms.unwrap_or(0o755);
@@ -536,10 +571,10 @@ impl Model {
     }
 
     /// Layers, the highest first, as one tree.
-    fn overlay(&mut self, layers: &[usize]) -> usize {
+    fn overlay(&mut self, layers: &[usize], on: On) -> usize {
         let mode = self.nodes[layers[0]].mode;
         if !self.is_directory(layers[0]) {
-            return self.node(self.nodes[layers[0]].kind.clone(), On::Overlay, mode);
+            return self.node(self.nodes[layers[0]].kind.clone(), on, mode);
         }
         // What is no directory hides what lies below it.
         let merged: Vec<usize> =
@@ -550,8 +585,8 @@ impl Model {
                 below.entry(name).or_default().push(child);
             }
         }
-        let children = below.into_iter().map(|(name, layers)| (name, self.overlay(&layers))).collect();
-        self.node(Kind::Directory(children), On::Overlay, mode)
+        let children = below.into_iter().map(|(name, layers)| (name, self.overlay(&layers, on))).collect();
+        self.node(Kind::Directory(children), on, mode)
     }
 
     fn mount(&mut self, root: usize, dest: &str, read_only: bool, parents: u32) -> Result<()> {
@@ -637,7 +672,7 @@ impl Model {
         if on == On::Kernel {
             return Err(Refusal::Kernel);
         }
-        let refused = on == On::Host && !permitted || self.mounts[here.mount].read_only;
+        let refused = matches!(on, On::Host | On::Upper) && !permitted || self.mounts[here.mount].read_only;
         if refused || self.child(here.node, name)?.is_some() {
             return Err(Refusal::Other);
         }
@@ -651,11 +686,33 @@ impl Model {
         for place in dest.way[..above].iter().filter(|_| self.pinning) {
             let (mount, node) = (&self.mounts[place.mount], &self.nodes[place.node]);
             if mount.root == place.node {
-                writable = node.on == On::Host && !mount.read_only;
+                writable = matches!(node.on, On::Host | On::Upper) && !mount.read_only;
             } else if writable {
                 self.pins.insert(place.node);
             }
         }
+    }
+
+    /// How many files below a node were written inside.
+    fn owned(&self, node: usize) -> usize {
+        match &self.nodes[node].kind {
+            Kind::Directory(children) => children.values().map(|child| self.owned(*child)).sum(),
+            Kind::File(text) => usize::from(text == OWNED),
+            Kind::Link(_) => 0,
+        }
+    }
+
+    /// How many files were written through an overlay whose changes stay on the host.
+    pub fn owned_by_upper(&self) -> usize {
+        let roots =
+            self.mounts.iter().map(|mount| mount.root).filter(|root| self.nodes[*root].on == On::Upper);
+        roots.map(|root| self.owned(root)).sum()
+    }
+
+    /// And how many are in its directory there.
+    pub fn owned_on_host(&self, path: &str) -> usize {
+        let way = self.walk(&self.mounts[..1], path, false, &BTreeSet::new());
+        self.owned(way.expect("a directory").last().expect("it").node)
     }
 
     /// Whether something at or below `path` of the host can be written.
@@ -774,7 +831,7 @@ impl Model {
                     // Two names of one file: rename(2) does nothing, and says so or not.
                     return None;
                 }
-                if on == On::Overlay {
+                if matches!(on, On::Overlay | On::Upper) {
                     // Without redirect_dir a directory of a lower layer stays (overlayfs: EXDEV).
                     return None;
                 }
