@@ -79,6 +79,19 @@ both! {
         assert!(!hooks.exists(), "bwrap pins, too");
     }
 
+    fn what_lies_above_a_protected_path_in_an_overlay_stays_there(who) {
+        let (scratch, other) = (project(who), who.scratch());
+        other.file("up/q/.git/hooks/pre-commit", "hook");
+        let (up, work) = (other.join("up"), other.dir("work"));
+        let overlay = format!("--ro-bind / / --overlay-src DIR --overlay {} {} DIR", up.display(), work.display());
+        let base: Vec<_> = words(&overlay).into_iter().map(|word| word.replace("DIR", scratch.text())).collect();
+        let hooks = up.join("q/.git/hooks").display().to_string();
+        let attack = "mv q/.git q/moved; cat q/.git/hooks/pre-commit";
+        in_project(who, &base, &["--ro-bind", &hooks, "DIR/q/.git/hooks"], &scratch, attack).ok().says("hook");
+        // The control, last: it stays in the upper layer.
+        in_project(who, &base, &[], &scratch, attack).code(1);
+    }
+
     fn a_pin_is_no_file_system_boundary(who) {
         let script = "
             touch p/.git/new && mv p/.git/new p/src/ && ln p/src/new p/.git/hard && mv p/.git/hard . && mv p/src x && mv x p/src &&

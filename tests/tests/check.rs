@@ -168,7 +168,7 @@ both! {
         ] {
             let mut command = who.command("strace");
             command.args(["-f", "--quiet=all", "--output=/dev/null", "--seccomp-bpf", "--trace=landlock_create_ruleset"]);
-            command.args(["-e", &format!("inject=landlock_create_ruleset:retval={abi}:when=1")]);
+            command.args(["-e", &format!("inject=landlock_create_ruleset:retval={abi}:when=2")]);
             let ran = run(command.arg(tool("srt-ns")).arg("--check"));
             let row = format!("{:<20} {result:<8} {cause}\n", "Landlock");
             assert!(ran.out.contains(&row), "{abi}: {ran:#?}");
