@@ -86,14 +86,14 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// proc(5), /proc/PID/task/TID/stat: a process whose first thread has ended is a zombie and may be stopped. True also
-    /// where that cannot be read.
+    /// proc(5), /proc/PID/task/TID/stat: a process whose first thread has ended is a zombie and may be stopped. A stop is one
+    /// of all threads, and the command can have them without end: a few are asked. True also where that cannot be read.
     pub fn is_stopped(&self) -> bool {
         let is_stopped = |stat: String| {
             stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
         };
-        std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(true, |mut tasks| {
-            tasks.any(|task| {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(true, |tasks| {
+            tasks.take(64).any(|task| {
                 task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).is_ok_and(is_stopped)
             })
         })

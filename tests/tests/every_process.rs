@@ -55,6 +55,7 @@ const TABLE: &[Row] = &[
             "TOOLS",
             "SCRATCH",
             "/dev/tty",
+            "AUTOGROUP",
             "*",
         ],
         root: Root::Host,
@@ -251,6 +252,7 @@ fn compare(who: Who, scratch: &Scratch, pid: i32, row: &Row, secret: &str, optio
     let fits = |found: &String, expected: &str| match expected {
         "SCRATCH" => found.starts_with(scratch.text()),
         "TOOLS" => found.starts_with(&tools),
+        "AUTOGROUP" => *found == format!("/proc/{pid}/autogroup"),
         "*" => false,
         _ => found.starts_with(expected),
     };
