@@ -193,19 +193,14 @@ both! {
         }
         let _family = Family::new();
         let scratch = who.scratch();
-        // The signal is forwarded; the next look finds the deadline over, and then that the command has ended.
-        let mut command = stopped_behind(who, &scratch, "pidfd_send_signal", "srt-ns");
-        command.args(["--status-fd", "9", "--kill-after", "0.01", "--", "sh", "-c"]);
-        command.arg("trap 'exit 0' TERM; echo ready; while :; do read -r _; done");
+        // The first signal is forwarded, the next one would kill: it waits for the command's own end.
+        let mut command = delayed(who, "pidfd_send_signal:delay_enter=2000000:when=2");
+        command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
+        command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
         let events = Events::of(&mut command, &scratch);
         let mut talk = Talk::over_pipes(&mut command);
         talk.expect("ready");
         talk.signal(libc::SIGTERM);
-        let supervisor = stop_of(&talk, &scratch, "srt-ns");
-        let is_inside = |process: &Process| process.name == "srt-init" && process.is_alive();
-        wait_until("the end of all inside", || !descendants(supervisor).iter().any(is_inside));
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        kill(supervisor, libc::SIGCONT);
         assert_eq!(talk.end().0, 0);
         assert!(events.text().ends_with("\"exited\",\"code\":0}\n"), "{}", events.text());
     }
