@@ -1,7 +1,7 @@
 //! The last step of a stage: become the next program.
 
 use crate::sys::c_path;
-use crate::sys::file::{fstatvfs, open};
+use crate::sys::file::statvfs;
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
@@ -178,7 +178,7 @@ impl Ready<'_> {
 
 /// MS_NOEXEC in mount(2).
 fn is_noexec(path: &Path) -> bool {
-    let flags = open(path, libc::O_PATH).and_then(|file| fstatvfs(&file));
+    let flags = c_path(path).and_then(|path| statvfs(&path));
     flags.is_ok_and(|flags| flags & libc::ST_NOEXEC != 0)
 }
 

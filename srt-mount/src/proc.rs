@@ -1,10 +1,10 @@
 //! `--proc`: a procfs of the sandbox's pid namespace.
 
-use crate::detached::{INERT, PLAIN, Tree, new_filesystem};
+use crate::detached::{INERT, PLAIN, Tree, clone_tree, new_filesystem};
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{fstatfs, openat2, statx};
-use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, fchdir, move_mount};
+use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
 use srt_common::{Context, Result};
 use std::ffi::CStr;
 use std::io;
@@ -68,7 +68,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
             if kind.is_file() && (known.as_ref().is_some_and(nobody_writes) || nobody_writes(proc)) {
                 return Ok(());
             }
-            attach(&Tree::copy(proc, &name, INERT, false)?, proc, &name)
+            cover(proc, &name)
         });
         covered.context(|| format!("cannot make {} read-only", name.display()))?;
     }
@@ -78,6 +78,19 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
 /// Whether it is a file, nothing is mounted on it, and nobody can write it.
 fn nobody_writes(proc: &OwnedFd, name: &CStr) -> bool {
     statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
+}
+
+/// Mounts an entry of the procfs that is the working directory on itself, read-only, and looks whether it is.
+fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let tree = clone_tree(proc, name, false)?;
+    let inert = MountAttr { set: INERT, ..MountAttr::default() };
+    mount_setattr(&tree, c"", libc::AT_EMPTY_PATH, &inert)?;
+    move_mount(&tree, proc, name)?;
+    // The procfs itself can be written.
+    match statvfs(name)? & libc::ST_RDONLY {
+        0 => Err(io::Error::other("mount_setattr or move_mount had no effect")),
+        _ => Ok(()),
+    }
 }
 
 /// Names of what shows the keys of the caller (keyrings(7)): all that its uid may view, whatever session they are in.
