@@ -51,10 +51,10 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
     let own_directory = program::own_directory(&host);
-    let halves = ops::open_all(&host)?;
+    let opened = ops::open_all(&host)?;
 
     // 4. The new tree, in the order given, and pins below what must not be moved away.
-    let mut build = ops::build(&host, halves)?;
+    let mut build = ops::build(&host, opened)?;
     let root = &mut build.root;
 
     // 5. Into it; the old root goes. What srt-ns makes at the same time must be there before PROGRAM runs.

@@ -5,13 +5,14 @@ use crate::links::open_path;
 use crate::options::{Access, Action, Op, Source, Upper};
 use crate::pins::Pins;
 use crate::source::{Host, content};
+use crate::sysfs::{self, Cgroups};
 use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
-use crate::{dev, overlay, proc, sysfs};
+use crate::{dev, overlay, proc};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::{Context, Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -22,18 +23,22 @@ use std::rc::Rc;
 /// The second half of an operation, which holds what the first has opened: to be done at the destination.
 pub type Half<'a> = Box<dyn FnOnce(&mut Build, &Path) -> Result<()> + 'a>;
 
+/// What comes from the host: the cgroups of each `--sys`, and the first half of every operation.
+pub type Opened<'a> = (Vec<Cgroups>, Vec<Half<'a>>);
+
 /// The first half of every operation, while paths still mean what the caller means by them.
 ///
 /// # Errors
 /// The first source that cannot be had, with its option.
-pub fn open_all<'a>(host: &Host<'a>) -> Result<impl Iterator<Item = Half<'a>>> {
-    // mountinfo lists mounts by their age (since Linux 6.8; before, as they are attached), and a JVM takes the first
-    // cgroup file system that it finds there: this must not be one of the host's, in a copy that is covered.
-    let ops = host.plan.ops.iter().enumerate();
-    let (first, others): (Vec<_>, Vec<_>) = ops.partition(|(_, op)| op.action == Action::Sys);
-    let open = |(at, op): (usize, &'a Op)| Ok((at, open(host, op).map_err(|error| error.within(op))?));
-    let opened: BTreeMap<_, _> = first.into_iter().chain(others).map(open).collect::<Result<_>>()?;
-    Ok(opened.into_values())
+pub fn open_all<'a>(host: &Host<'a>) -> Result<Opened<'a>> {
+    // mountinfo lists mounts by their age (before Linux 6.8, as they are attached), and a JVM takes the first cgroup file
+    // system that it finds there: this must not be one of the host's, in a copy that is covered.
+    let ops = &host.plan.ops;
+    let views = ops.iter().filter(|op| op.action == Action::Sys);
+    let cgroups =
+        views.map(|op| sysfs::cgroups().map_err(|error| error.within(op))).collect::<Result<_>>()?;
+    let halves = ops.iter().map(|op| open(host, op).map_err(|error| error.within(op)));
+    Ok((cgroups, halves.collect::<Result<_>>()?))
 }
 
 fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
@@ -89,9 +94,10 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
             })
         }
         Action::Sys => {
-            let (tree, cgroups) = (sysfs::new()?, sysfs::cgroups()?);
+            let tree = sysfs::new()?;
             Box::new(move |build, dest| {
                 build.own(&tree, dest, 0o755)?;
+                let cgroups = build.cgroups.pop().ok_or_else(|| Error::failed("no cgroup file systems"))?;
                 sysfs::mount_cgroups(&cgroups, &tree.fd)
             })
         }
@@ -120,8 +126,8 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
 ///
 /// # Errors
 /// What failed, with the option in front.
-pub fn build<'a>(host: &'a Host<'a>, halves: impl Iterator<Item = Half<'a>>) -> Result<Build<'a>> {
-    let mut build = Build::new(host)?;
+pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Build<'a>> {
+    let mut build = Build::new(host, cgroups)?;
     for (op, half) in host.plan.ops.iter().zip(halves) {
         half(&mut build, &op.dest).map_err(|error| error.within(op))?;
     }
@@ -144,14 +150,16 @@ pub struct Build<'a> {
     masks: BTreeSet<u64>,
     /// Whether `--proc` shows no keys.
     hides_keys: bool,
+    /// What each `--sys` has yet to mount.
+    cgroups: Vec<Cgroups>,
 }
 
 impl<'a> Build<'a> {
-    fn new(host: &'a Host<'a>) -> Result<Self> {
+    fn new(host: &'a Host<'a>, cgroups: Vec<Cgroups>) -> Result<Self> {
         let mut root = Root::new(host);
         let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::hides_keys();
         let uses_scratch = |op: &Op| match &op.action {
-            Action::BindData { .. } | Action::Mask { .. } => true,
+            Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
             Action::Overlay { upper, .. } => *upper == Upper::Temporary,
             // Queues may be mounted in it.
             Action::Bind { .. } => !host.queues.is_empty(),
@@ -160,7 +168,14 @@ impl<'a> Build<'a> {
         let needed = hides_keys || host.plan.ops.iter().any(uses_scratch);
         let scratch = needed.then(|| tmpfs(0o755, None)).transpose()?;
         scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
-        Ok(Self { root, pins: Pins::default(), scratch, taken: 0, masks: BTreeSet::new(), hides_keys })
+        let (pins, masks) = (Pins::default(), BTreeSet::new());
+        let mut build = Self { root, pins, scratch, taken: 0, masks, hides_keys, cgroups: vec![] };
+        for (_, tree) in cgroups.iter().flatten() {
+            let onto = build.scratch_directory()?;
+            move_mount(&tree.fd, &onto, c"").context(|| "cannot mount a cgroup file system")?;
+        }
+        build.cgroups = cgroups;
+        Ok(build)
     }
 
     fn mount(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {

@@ -7,6 +7,9 @@ use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Result};
 use std::os::fd::OwnedFd;
 
+/// The cgroup file systems of a sysfs, each with its name.
+pub type Cgroups = Vec<(String, Tree)>;
+
 /// A new sysfs, detached. It shows the network namespace of whoever makes it.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub fn new() -> Result<Tree> {
 ///
 /// # Errors
 /// What cannot be made, with a hint.
-pub fn cgroups() -> Result<Vec<(String, Tree)>> {
+pub fn cgroups() -> Result<Cgroups> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
     hierarchies(&text).into_iter().map(hierarchy).collect()
 }

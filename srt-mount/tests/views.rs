@@ -275,8 +275,5 @@ fn what_a_jvm_finds_first_is_the_sandboxs_cgroups() {
     let (own, hosts) = (ran("--sys /sys"), ran(""));
     std::fs::remove_dir(&cgroup).expect("an empty cgroup");
     assert_ne!(hosts.ok().out, "", "the control: the host's, of which the cgroup namespace is a part");
-    // An older kernel lists them as they are attached.
-    if srt_tests::linux_at_least([6, 8]) {
-        assert_eq!(own.ok().out, "", "the host's comes first: {own:#?}");
-    }
+    assert_eq!(own.ok().out, "", "the host's comes first: {own:#?}");
 }
