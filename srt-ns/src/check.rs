@@ -215,12 +215,11 @@ fn xattrs() -> Answer {
 
 /// seccomp(2): filters are inherited, and what one refuses no other gives back. One may refuse the question, too.
 fn outer_filter() -> Answer {
-    let seen = "a seccomp filter is in front of the tools already";
     let remedy = "none, if all else is ok; in a container, docker run --security-opt seccomp=unconfined";
     Ok(match prctl(libc::PR_GET_SECCOMP, 0, 0).map_err(|error| error.raw_os_error()) {
         // A kernel without seccomp.
         Ok(0) | Err(Some(libc::EINVAL)) => ok(()),
-        _ => told("limited", seen, remedy),
+        _ => told("limited", "a seccomp filter is in front of the tools already", remedy),
     })
 }
 
