@@ -10,7 +10,7 @@ pub mod exec;
 pub mod fds;
 pub mod filesystem;
 pub mod handover;
-mod interpreter;
+pub mod interpreter;
 pub mod mountinfo;
 pub mod parent;
 pub mod privileges;

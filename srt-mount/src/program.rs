@@ -7,7 +7,7 @@ use srt_common::exec::{self, Program};
 use srt_common::sys::file::{open, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
-use srt_common::{Context, Error, Result};
+use srt_common::{Context, Error, Result, interpreter};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
@@ -93,6 +93,20 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     // would be torn down when the exec closes its descriptor, and the kernel takes its time for that.
     move_mount(&copy.fd, &file, c"").context(cannot)?;
     Ok(Origin::Host(copy))
+}
+
+/// In the new root, with its privileges still there, if there is something to remove on the host: PROGRAM's interpreter must
+/// be there, too.
+///
+/// # Errors
+/// It is not.
+pub fn require_interpreter(program: &Program, origin: &Origin, root: &Root, directory: &Path) -> Result<()> {
+    // Of several paths execve(2) may pass over the first.
+    let Origin::Inside(paths) = origin else { return Ok(()) };
+    let ([path], true) = (paths.as_slice(), root.would_leave_something()) else { return Ok(()) };
+    let missing = interpreter::missing(&directory.join(path))
+        .map(|cause| program.failure_with(&io::Error::from_raw_os_error(libc::ENOENT), || Some(cause)));
+    missing.map_or(Ok(()), Err)
 }
 
 /// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that

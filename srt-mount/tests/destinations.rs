@@ -7,7 +7,7 @@ mod common;
 use common::{mount, sh, sh_on, words};
 use srt_tests::{both, run};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 both! {
     fn missing_parents_and_mount_points_are_made(who) {
@@ -116,7 +116,10 @@ both! {
         let below = ["--ro-bind", "/etc", &there];
         let made = ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file];
         let late = &["--mask", "/proc/no/such"][..];
-        for (program, last, code) in [("true", late, 125), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126)] {
+        let script = at("script");
+        scratch.file("script", "#!/no/such/interpreter\n");
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+        for (program, last, code) in [("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126)] {
             for order in [[&below[..], &made], [&made, &below]] {
                 let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
                 run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");

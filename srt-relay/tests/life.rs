@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use srt_tests::{Who, am_root, both, skip, wait_until};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -165,6 +165,17 @@ both! {
         thread::sleep(Duration::from_millis(200));
         assert!(relay.child.try_wait().expect("wait").is_none());
         assert_eq!(relay.terminate().code(), Some(0));
+    }
+
+    fn what_its_caller_left_open_is_closed(who) {
+        let scratch = who.scratch();
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let socket = format!("unix:{}", scratch.join("s").display());
+        let mut relay = Relay::start_with(who, &[socket.as_str(), "tcp:127.0.0.1:1"], &[(writer.as_raw_fd(), 207)]);
+        drop(writer);
+        // Who reads meets the end, which a writer that is left would keep away.
+        assert_eq!(reader.read(&mut [0]).expect("read"), 0);
+        assert!(relay.child.try_wait().expect("wait").is_none(), "the relay still runs");
     }
 
     fn stopped_and_continued_it_goes_on(who) {
