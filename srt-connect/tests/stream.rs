@@ -6,7 +6,7 @@ mod common;
 
 use common::{Call, Scripted, connect, start};
 use srt_tests::noise::Noise;
-use srt_tests::{DEADLINE, Scratch, both, run, run_with_input, wait, wait_until};
+use srt_tests::{DEADLINE, Scratch, both, processes, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -403,6 +403,31 @@ both! {
         child.stdout.take().expect("stdout").read_to_string(&mut out).expect("UTF-8");
         assert_eq!(out, "bye");
         // Stdin still is open.
+        ended_well(&mut child);
+    }
+
+    fn stopped_while_it_connects_it_goes_on(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("proxy");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        // SAFETY: integers. Room for one client, which is the first.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let _first = UnixStream::connect(&path).expect("connect");
+        let mut child = start(connect(who, &format!("http+unix:{}", path.display())).args(["example.org", "22"]));
+        let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+        let connects = || of("syscall").starts_with(&format!("{} ", libc::SYS_connect));
+        wait_until("the call of connect(2)", connects);
+        processes::kill(child.id() as i32, libc::SIGSTOP);
+        wait_until("the stop", || of("stat").contains(") T "));
+        processes::kill(child.id() as i32, libc::SIGCONT);
+        wait_until("the call of connect(2), again", connects);
+        let _second = listener.accept().expect("accept");
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
+        drop(child.stdin.take());
+        stream.shutdown(Shutdown::Write).expect("shutdown");
+        stream.read_to_end(&mut vec![]).expect("read");
         ended_well(&mut child);
     }
 
