@@ -7,6 +7,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
+/// For a file system that is made as it is by default.
+pub const NO_OPTIONS: [&str; 0] = [];
+
 /// The root of a new file system, detached. `name` is for messages, `options` are `KEY=VALUE` or a flag, `attributes`
 /// `MOUNT_ATTR_*`.
 ///

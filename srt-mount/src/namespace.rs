@@ -2,6 +2,7 @@
 
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Action, Op};
+use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, open, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
@@ -61,7 +62,7 @@ pub fn look() -> Result<Vec<PathBuf>> {
     if !queues.is_empty() {
         // A new mount is of the same file system where the ipc namespace is the same. Without rights over that no ipc
         // namespace was made, and the queues are the command's anyway.
-        let own = match new_filesystem("an mqueue file system", c"mqueue", &[""; 0], INERT) {
+        let own = match new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, INERT) {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };

@@ -8,6 +8,7 @@ use crate::source::{Host, content};
 use crate::sysfs::{self, Cgroups};
 use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
+use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
@@ -108,7 +109,11 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::ProcPids => Box::new(|build, dest| build.own(&proc::new(&["subset=pid"])?, dest, 0o755)),
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
-            build.own(&new_filesystem("an mqueue file system", c"mqueue", &[""; 0], attributes)?, dest, 0o755)
+            build.own(
+                &new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?,
+                dest,
+                0o755,
+            )
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
         Action::Dir { mode } => Box::new(move |build, dest| {

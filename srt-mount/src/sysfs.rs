@@ -1,6 +1,7 @@
 //! `--sys`: the devices of the network namespace and the limits of the cgroup namespace, read-only.
 
 use crate::detached::{INERT, Tree, new_filesystem, set_attributes, tmpfs};
+use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
@@ -19,7 +20,7 @@ pub fn new() -> Result<Tree> {
     // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
     let hint = "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
                 container, not masked; or show the host's: --ro-bind /sys /sys";
-    new_filesystem("a sysfs", c"sysfs", &[""; 0], INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
+    new_filesystem("a sysfs", c"sysfs", &NO_OPTIONS, INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'

@@ -28,7 +28,7 @@ impl EmptyRoot {
         mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
             .map_err(|error| of_the_root("cannot make the mounts private", &error))?;
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let tmpfs = filesystem::new("a tmpfs", c"tmpfs", &[""; 0], attributes)?;
+        let tmpfs = filesystem::new("a tmpfs", c"tmpfs", &filesystem::NO_OPTIONS, attributes)?;
         move_mount(&tmpfs, &CWD, c"/").map_err(|error| of_the_root("cannot attach a tmpfs", &error))?;
         Ok(Self(tmpfs))
     }
