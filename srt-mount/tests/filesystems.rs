@@ -35,8 +35,14 @@ both! {
         }
         let list = SYSTEM.join(" ");
         let tool = srt_tests::tool("srt-ns");
-        let inner = format!("{} -- srt-mount {list} --proc /proc --dev /dev -- sh -c 'test -c /dev/console && echo console'", tool.display());
-        run(who.command("script").args(["-qec", &inner, "/dev/null"])).ok().says("console");
+        // That on 0, or else on 1; a device still.
+        for input in ["", "< /dev/null"] {
+            let inner = format!(
+                "{} -- srt-mount {list} --proc /proc --dev /dev -- sh -c 'test -c /dev/console && echo said > /dev/console' {input}",
+                tool.display()
+            );
+            run(who.command("script").args(["-qec", &inner, "/dev/null"])).ok().says("said");
+        }
         // Without one there is none: see the list above.
     }
 
