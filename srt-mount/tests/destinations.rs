@@ -101,7 +101,7 @@ both! {
         let file = at("f/g");
         for last in [["--mask", "/proc/no/such"], ["--chdir", "/no/such"], ["--remount-ro", "/etc/passwd"]] {
             let deep = at("a/b/c");
-            let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), last[0], last[1]];
+            let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), "--symlink", "x", &at("link"), "--file", "0", &at("data"), last[0], last[1]];
             sh_on(who, "--bind", &options, "true").code(125).one_clear_error("srt-mount");
             assert!(fs::read_dir(scratch.path()).expect("read").next().is_none(), "{last:?}");
         }

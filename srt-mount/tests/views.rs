@@ -134,6 +134,9 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         sh_on(who, "--ro-bind", &options, &script).ok().says("hidden");
         sh_on(who, "--ro-bind", &["--mask", &at("no")], "true").code(125).hints("srt-mount", "No such file", "--mask-try");
         assert!(!scratch.join("no").exists());
+        // Another failure is one.
+        let in_circles = ["--tmpfs", "/mnt", "--symlink", "circle", "/mnt/circle", "--mask-try", "/mnt/circle/x"];
+        sh(who, &in_circles, "true").code(125).one_clear_error("srt-mount").complains("Too many levels of symbolic links");
     }
 
     fn what_is_hidden_already_is_hidden(who) {

@@ -287,6 +287,10 @@ both! {
         // What the command may write is not run: its copy from outside is.
         let writable = traced(&[], &["--bind", tools, tools], &["srt-seccomp", "--", "sh", "-c", ":"]);
         assert_eq!(by(&writable, "srt-seccomp"), "execveat", "{writable}");
+        // Nor is another file in its place.
+        let place = format!("{tools}/srt-seccomp");
+        let other = traced(&[], &["--ro-bind", tools, tools, "--ro-bind", "/bin/echo", &place], &["srt-seccomp", "--", "sh", "-c", ":"]);
+        assert_eq!(by(&other, "srt-seccomp"), "execveat", "{other}");
     }
 
     fn a_program_from_outside_runs_on_a_read_only_mount(who) {
