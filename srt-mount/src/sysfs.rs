@@ -1,11 +1,10 @@
 //! `--sys`: the devices of the network namespace and the limits of the cgroup namespace, read-only.
 
 use crate::detached::{INERT, Tree, new_filesystem, set_attributes, tmpfs};
-use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
-use srt_common::{Context, Result};
+use srt_common::{Context, Result, filesystem::NO_OPTIONS};
 use std::os::fd::OwnedFd;
 
 /// The cgroup file systems of a sysfs, each with its name.

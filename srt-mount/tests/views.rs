@@ -68,22 +68,25 @@ buffer = ctypes.create_string_buffer(65536)
 print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         // In a mount and ipc namespace of the test's own, whose mqueue the sandbox's caller sees.
         let outer = "mount -t tmpfs none /dev/shm 2> /dev/null; mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue && exec \"$@\"";
-        let inner = |base: &str, who: Who| {
+        let inner = |options: &str, who: Who| {
             let mut command = Who::Root.command("unshare");
             command.args(["-mi", "sh", "-c", outer, "sh", "/usr/bin/python3", "-c", script]);
             if who == Who::User {
                 command.args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
             }
-            if !base.is_empty() {
-                command.arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount", base, "/", "/", "--"]);
+            if !options.is_empty() {
+                command.arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount"]).args(words(options)).arg("--");
             }
             command.args(["/usr/bin/python3", "-c", take]);
             run(&mut command)
         };
         inner("", who).ok().says("7");
-        for base in ["--ro-bind", "--bind", "--dev-bind"] {
-            inner(base, who).ok().says("No such file or directory");
+        // Where they are the source read-only as well: to receive a message is to read. Written, they are what was asked for.
+        let queues = "--ro-bind / / --tmpfs /dev/mqueue --ro-bind /dev/mqueue /dev/mqueue";
+        for options in ["--ro-bind / /", "--bind / /", "--dev-bind / /", queues] {
+            inner(options, who).ok().says("No such file or directory");
         }
+        inner("--ro-bind / / --bind /dev/mqueue /dev/mqueue", who).ok().says("7");
     }
 
     fn a_new_sysfs_shows_the_sandboxs_devices_and_limits(who) {

@@ -158,6 +158,20 @@ both! {
         });
     }
 
+    fn what_is_left_of_the_group_is_told_what_comes_then(who) {
+        for options in [&[][..], &["--keep-session"]] {
+            let options = [options, &["--kill-after", "20"]].concat();
+            let left = "trap '' TERM; trap 'echo told; exit' HUP; echo ready
+                while kill -0 $PPID 2> /dev/null; do sleep 0.02; done; echo alone; while :; do sleep 0.02; done";
+            let mut talk = start(who, &options, &["sh", "-c", "trap 'exit 3' TERM; sh -c \"$0\" & wait", left]);
+            talk.signal(libc::SIGTERM);
+            talk.expect("alone\n");
+            talk.signal(libc::SIGHUP);
+            talk.expect("told\n");
+            assert_eq!(talk.end().0, 3, "{options:?}");
+        }
+    }
+
     fn what_has_left_the_group_has_no_time(who) {
         for options in [&[][..], &["--keep-session"]] {
             let options = [options, &["--kill-after", "20"]].concat();
