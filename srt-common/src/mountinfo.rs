@@ -1,6 +1,8 @@
 //! /proc/self/mountinfo (proc_pid_mountinfo(5)): which mounts there are.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -19,6 +21,16 @@ pub struct Mount<'a> {
     pub kind: &'a [u8],
 }
 
+/// What the kernel tells this process, in one piece: a read(2) of a few bytes costs it as much as one of a page.
+///
+/// # Errors
+/// errno; ENOENT where no procfs is mounted.
+pub fn read() -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(16 << 10);
+    File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Every mount, in the kernel's order. `None` for what is no such file.
 pub fn parse(text: &[u8]) -> Option<Vec<Mount<'_>>> {
     text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(mount).collect()
@@ -26,17 +38,18 @@ pub fn parse(text: &[u8]) -> Option<Vec<Mount<'_>>> {
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn mount(line: &[u8]) -> Option<Mount<'_>> {
-    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    let [id, _, _, _, point, of_mount, rest @ ..] = fields.as_slice() else { return None };
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (id, point, of_mount) = (fields.next()?, fields.nth(3)?, fields.next()?);
     // Any number of optional fields, `-`, and three more.
-    let (tags, rest) = rest.split_at(rest.iter().position(|field| *field == b"-")?);
-    let [_, kind, _, of_file_system, ..] = rest else { return None };
+    let tags = fields.by_ref().take_while(|field| *field != b"-");
+    let shared = tags.filter(|tag| tag.starts_with(b"shared:")).count() > 0;
+    let (kind, of_file_system) = (fields.next()?, fields.nth(1)?);
     let is_writable = |options: &[u8]| options.split(|&byte| byte == b',').any(|option| option == b"rw");
     Some(Mount {
         id: std::str::from_utf8(id).ok()?.parse().ok()?,
         point: path(point),
         writable: is_writable(of_mount) && is_writable(of_file_system),
-        shared: tags.iter().any(|tag| tag.starts_with(b"shared:")),
+        shared,
         kind,
     })
 }

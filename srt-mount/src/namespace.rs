@@ -7,8 +7,7 @@ use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, open, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -43,13 +42,11 @@ pub fn make_private() -> Result<()> {
 /// # Errors
 /// A mount is shared, or they cannot be looked at.
 pub fn look() -> Result<Vec<PathBuf>> {
-    // A read(2) of a few bytes costs the kernel as much as one of a page.
-    let mut mounts = Vec::with_capacity(16 << 10);
     let what = || "cannot read /proc/self/mountinfo";
-    match File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut mounts)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        read => drop(read.context(what)?),
-    }
+    let mounts = match mountinfo::read() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        read => read.context(what)?,
+    };
     let mut queues = vec![];
     for mount in mountinfo::parse(&mounts).ok_or_else(|| Error::failed(what()))? {
         if mount.shared {

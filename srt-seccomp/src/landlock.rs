@@ -93,16 +93,16 @@ impl Wanted {
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
         let ruleset = Ruleset { fd, files: attr.handled_access_fs };
         if files {
-            let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
-            NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
             for &fd in fds {
                 ruleset.add_open(fd).context(|| format!("descriptor {fd}"))?;
             }
         } else if unix {
             ruleset.add("/", REFER, |_| true)?;
         }
-        if self.mounts {
-            ruleset.add_mounts()?;
+        let covers_dev = self.mounts && ruleset.add_mounts()?;
+        if files && !covers_dev {
+            let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
+            NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
         }
         let paths = [
             ("--read", READ, &self.read),
@@ -195,24 +195,26 @@ impl Ruleset {
             .context(|| "landlock_restrict_self")
     }
 
-    /// Gives the rights that the mounts give. A mount that another one hides gives none.
-    fn add_mounts(&self) -> Result<()> {
+    /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
+    /// written.
+    fn add_mounts(&self) -> Result<bool> {
         let what = || "--landlock: cannot read /proc/self/mountinfo";
-        let text = fs::read("/proc/self/mountinfo").context(what)?;
+        let text = mountinfo::read().context(what)?;
         let mut mounts = mountinfo::parse(&text).ok_or_else(|| Error::failed(what()))?;
         mounts.sort_by(|one, other| one.point.cmp(&other.point));
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
-        let mut above: Option<&Path> = None;
+        let (mut above, mut covers_dev): (Option<&Path>, _) = (None, false);
         for mount in mounts.iter().filter(|mount| mount.writable) {
             if !above.is_some_and(|above| mount.point.starts_with(above))
                 && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)?
             {
                 above = Some(&mount.point);
+                covers_dev |= Path::new("/dev").starts_with(&mount.point);
             }
         }
-        Ok(())
+        Ok(covers_dev)
     }
 
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.

@@ -19,7 +19,25 @@ pub fn run_all(bench: &mut Bench) -> Result<()> {
     } else {
         bench.miss("rows for root: the benchmark does not run as root");
     }
+    with_landlock(bench)?;
     with_relays(bench)
+}
+
+fn with_landlock(bench: &mut Bench) -> Result<()> {
+    if srt_tests::landlock_abi() < 5 {
+        bench.miss("the cost of Landlock: this kernel's is too old");
+        return Ok(());
+    }
+    let place = &Place::new(bench, Caller::Self_)?;
+    let all: Vec<Contender<'_, Run>> = vec![
+        ("the chain with --landlock".into(), Box::new(|| run(place.chain_with_landlock().arg("true")))),
+        ("the chain".into(), Box::new(|| run(place.chain(&NONE, &NONE).arg("true")))),
+    ];
+    let turns = Turns { rounds: bench.pick(600, 80), budget: Duration::from_secs(bench.pick(12, 2)) };
+    let results = interleave(turns, all)?;
+    let row = Row::compare("launch", "time of the chain with Landlock", "ms", each(&results, |run| run.wall));
+    bench.add(row.target(Target::at_most(1.03, "the chain")));
+    Ok(())
 }
 
 fn chain(bench: &mut Bench, caller: Caller, whose: &str, seconds: u64) -> Result<()> {

@@ -85,6 +85,14 @@ impl Place {
         self.settle(command)
     }
 
+    /// The same with Landlock.
+    pub fn chain_with_landlock(&self) -> Command {
+        let mut command = Command::new(self.tool("srt-ns"));
+        command.args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
+        command.args(["--", "srt-seccomp", "--landlock", "--"]);
+        self.settle(command)
+    }
+
     /// bubblewrap with the same; it is started before the next one is asked for.
     pub fn bwrap(&self, bwrap: &Bubblewrap, more: &[impl AsRef<OsStr>]) -> Result<Command> {
         let mut command = self.bwrap_without_filter(bwrap, more);
