@@ -79,17 +79,23 @@ impl Place {
 
     /// Three stages, with more options for the first two.
     pub fn chain(&self, for_ns: &[impl AsRef<OsStr>], for_mount: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(self.tool("srt-ns"));
-        command.args(for_ns).args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
-        command.args(for_mount).args(["--", "srt-seccomp", "--"]);
-        self.settle(command)
+        self.stages(for_ns, for_mount, &[])
     }
 
     /// The same with Landlock.
     pub fn chain_with_landlock(&self) -> Command {
+        self.stages(&[""; 0], &[""; 0], &["--landlock"])
+    }
+
+    fn stages(
+        &self,
+        for_ns: &[impl AsRef<OsStr>],
+        for_mount: &[impl AsRef<OsStr>],
+        for_seccomp: &[&str],
+    ) -> Command {
         let mut command = Command::new(self.tool("srt-ns"));
-        command.args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
-        command.args(["--", "srt-seccomp", "--landlock", "--"]);
+        command.args(for_ns).args(["--", "srt-mount"]).args(MOUNTS).args(self.bind());
+        command.args(for_mount).args(["--", "srt-seccomp"]).args(for_seccomp).arg("--");
         self.settle(command)
     }
 
