@@ -226,8 +226,8 @@ fn outer_filter() -> Answer {
 /// The package's profile, which gives user namespaces with their capabilities (apparmor.d(5)), for this very file. `None`
 /// for a path that cannot be written in one.
 fn profile() -> Option<String> {
-    let path = std::env::current_exe().ok()?.into_os_string().into_string().ok()?;
-    let path = Some(path).filter(|path| !path.contains(char::is_control))?;
+    let path = std::env::current_exe().ok()?.into_os_string().into_string().ok();
+    let path = path.filter(|path| !path.contains(char::is_control))?;
     let escape = |c: char| if "\\\"*?[]{}^@".contains(c) { format!("\\{c}") } else { c.to_string() };
     let quoted: String = path.chars().map(escape).collect();
     let profile = include_str!("../debian/apparmor").replace("/usr/bin/srt-ns", &format!("\"{quoted}\""));

@@ -101,7 +101,8 @@ impl Wanted {
         }
         let covers_dev = self.mounts && ruleset.add_mounts()?;
         if files && !covers_dev {
-            let is_device = |stat: &file::Stat| stat.is(libc::S_IFCHR);
+            let is_device =
+                |opened: &OwnedFd| file::statx(opened, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
             NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
         }
         let paths = [
@@ -113,7 +114,7 @@ impl Wanted {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
                 let added = self.find(path).and_then(|(real, opened)| {
                     let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
-                    ruleset.give(&opened, rights, |_| true).context(CANNOT)
+                    ruleset.give(&opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
@@ -198,60 +199,65 @@ impl Ruleset {
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
     /// written.
     fn add_mounts(&self) -> Result<bool> {
-        let what = || "--landlock: cannot read /proc/self/mountinfo";
-        let text = mountinfo::read().context(what)?;
-        let mut mounts = mountinfo::parse(&text).ok_or_else(|| Error::failed(what()))?;
-        mounts.sort_by(|one, other| one.point.cmp(&other.point));
+        let what = || "--landlock: cannot read /proc/self/mounts";
+        let text = mountinfo::read("/proc/self/mounts").context(what)?;
+        let mut points = mountinfo::writable(&text).ok_or_else(|| Error::failed(what()))?;
+        points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
+        let is_writable =
+            |opened: &OwnedFd| file::fstatvfs(opened).is_ok_and(|flags| flags & libc::ST_RDONLY == 0);
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
         let (mut above, mut covers_dev): (Option<&Path>, _) = (None, false);
-        for mount in mounts.iter().filter(|mount| mount.writable) {
-            if !above.is_some_and(|above| mount.point.starts_with(above))
-                && self.add(&mount.point, WRITE, |stat| stat.mount == mount.id)?
-            {
-                above = Some(&mount.point);
-                covers_dev |= Path::new("/dev").starts_with(&mount.point);
+        for point in &points {
+            if !above.is_some_and(|above| point.starts_with(above)) && self.add(point, WRITE, is_writable)? {
+                above = Some(point);
+                covers_dev |= Path::new("/dev").starts_with(point);
             }
         }
         Ok(covers_dev)
     }
 
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
-    fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> Result<bool> {
+    fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<bool> {
         let path = path.as_ref();
-        let opened = file::open(path, libc::O_PATH | libc::O_NOFOLLOW);
-        let added = opened.and_then(|opened| self.give(&opened, rights, meant));
-        match added.as_ref().map_err(io::Error::raw_os_error) {
-            Err(Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => Ok(false),
-            _ => added.context(|| format!("cannot open {}", path.display())),
+        let what = || format!("cannot open {}", path.display());
+        let opened = match file::open(path, libc::O_PATH | libc::O_NOFOLLOW).context(what) {
+            Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => return Ok(false),
+            opened => opened?,
+        };
+        let meant = meant(&opened);
+        if meant {
+            self.give(&opened, rights).context(what)?;
         }
+        Ok(meant)
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
     /// A directory gives nothing.
-    fn add_open(&self, number: RawFd) -> io::Result<bool> {
+    fn add_open(&self, number: RawFd) -> io::Result<()> {
         let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
             libc::O_RDONLY => READ_FILE,
             libc::O_WRONLY => WRITE_FILE | TRUNCATE,
             libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
-            _ => return Ok(false),
+            _ => return Ok(()),
         };
-        self.give(&number, rights, |stat| !stat.is(libc::S_IFDIR))
+        if file::statx(&number, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(&number, rights) }
     }
 
-    /// Gives `rights` to what is open, if it is what is meant: whether that is so.
-    fn give(&self, to: &impl AsRawFd, rights: u64, meant: impl Fn(&file::Stat) -> bool) -> io::Result<bool> {
-        let stat = file::statx(to, c"")?;
-        if !meant(&stat) {
-            return Ok(false);
-        }
-        let fitting = if stat.is(libc::S_IFDIR) { self.files } else { self.files & OF_A_FILE };
+    /// Gives `rights` to what is open: those of a file alone where it is no directory.
+    fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
         let fd = to.as_raw_fd() as u64;
-        match sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & fitting) {
+        let add = |rights| {
+            sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & self.files)
+        };
+        let added = add(rights);
+        match added.as_ref().map_err(io::Error::raw_os_error) {
+            // Rights of a directory (landlock_append_fs_rule() in security/landlock/fs.c).
+            Err(Some(libc::EINVAL)) => add(rights & OF_A_FILE),
             // It has no path (a pipe), and is not restricted.
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(true),
-            added => added.map(|()| true),
+            Err(Some(libc::EBADFD)) => Ok(()),
+            _ => added,
         }
     }
 }

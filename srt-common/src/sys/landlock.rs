@@ -17,15 +17,6 @@ pub struct RulesetAttr {
     pub scoped: u64,
 }
 
-/// struct landlock_path_beneath_attr, and struct landlock_net_port_attr. The kernel reads the first four bytes of `object` as
-/// a descriptor, all eight as a port: both are little-endian here.
-#[repr(C)]
-struct RuleAttr {
-    allowed_access: u64,
-    object: u64,
-}
-const _: () = assert!(cfg!(target_endian = "little"));
-
 const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
 /// For what a descriptor is open on (O_PATH will do) and all below it. EBADFD: it is on no file system with paths.
 pub const LANDLOCK_RULE_PATH_BENEATH: libc::c_uint = 1;
@@ -47,10 +38,11 @@ pub fn landlock_create_ruleset(attr: &RulesetAttr) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, attr, size, flags) })
 }
 
-/// landlock_add_rule(2). `object`: the descriptor or the port that a rule of this kind is about.
+/// landlock_add_rule(2). `object`: the descriptor or the port that a rule of this kind is about. In struct
+/// landlock_path_beneath_attr it has the last four bytes, in struct landlock_net_port_attr the last eight.
 pub fn landlock_add_rule(ruleset: &OwnedFd, kind: libc::c_uint, object: u64, access: u64) -> io::Result<()> {
-    let attr = RuleAttr { allowed_access: access, object };
-    let (fd, flags) = (ruleset.as_raw_fd(), 0 as libc::c_uint);
+    const { assert!(cfg!(target_endian = "little")) };
+    let (fd, attr, flags) = (ruleset.as_raw_fd(), [access, object], 0 as libc::c_uint);
     // SAFETY: at least as much as a rule of either kind has, alive through the call.
     check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, kind, &raw const attr, flags) }).map(drop)
 }
