@@ -4,6 +4,7 @@ use srt_tests::processes::{self, Process, child_named};
 use srt_tests::talk::Talk;
 use srt_tests::{Who, both, run, wait_until};
 use std::fs;
+use std::time::Duration;
 
 /// The stages between srt-ns and the command.
 const STAGES: &str = "srt-mount --ro-bind / / --dev /dev --proc /proc -- srt-seccomp --";
@@ -333,6 +334,42 @@ both! {
             talk.send("hello\n");
             talk.expect("got hello");
             assert_eq!(talk.end().0, 4);
+        }
+    }
+
+    fn a_stop_that_somebody_asks_for_lasts_where_nobody_could_continue_the_job(who) {
+        // Not the job: who has sent the signal can send SIGCONT, too.
+        for options in [&[][..], &["--keep-session"], &["--as-pid-1"]] {
+            let command = ["--", "sh", "-c", "echo started; exec sleep 1000"];
+            let mut talk = leader(who, &[&["srt-ns"], options, &command].concat());
+            talk.expect("started");
+            let sleep = child_named(talk.pid(), "sleep");
+            let state = || Process::find(sleep).expect("it runs").state;
+            for _ in 0..2 {
+                talk.signal(libc::SIGTSTP);
+                wait_until("the stop", || state() == 'T');
+                std::thread::sleep(Duration::from_millis(200));
+                assert_eq!(state(), 'T', "{options:?}");
+                talk.signal(libc::SIGCONT);
+                wait_until("its end", || state() != 'T');
+            }
+            talk.signal(libc::SIGKILL);
+        }
+    }
+
+    fn the_command_has_the_foreground_of_a_terminal_that_is_its_stdout_or_stderr_alone(who) {
+        // The name /dev/tty is a way to it that may be closed: by TIOCEXCL to all but root.
+        let closed = match who {
+            Who::Root => "exec unshare --mount sh -c 'mount --bind /dev/null /dev/tty; exec \"$@\"' sh \"$@\"",
+            Who::User => "exec /usr/bin/python3 -c 'import fcntl, os, sys; fcntl.ioctl(1, 0x540c); os.execvp(sys.argv[1], sys.argv[1:])' \"$@\"",
+        };
+        for fd in ["1", "2"] {
+            let say = format!("import os; os.write({fd}, b'%s\\n' % str(os.tcgetpgrp({fd}) == os.getpgrp()).encode())");
+            let others = if fd == "1" { "2>/dev/null" } else { ">/dev/null" };
+            // The shell is the session's leader, and has the foreground; srt-ns is in its group.
+            let inner = format!("srt-ns --keep-session -- /usr/bin/python3 -c \"{say}\" </dev/null {others}; exit 3");
+            let talk = leader(who, &["sh", "-c", closed, "sh", "sh", "-c", &inner]);
+            assert_eq!(talk.end(), (3, "True\r\n".to_owned()), "{fd}");
         }
     }
 

@@ -190,6 +190,17 @@ fn vanish() {
     let _never = sys!(libc::SYS_exit_group, 0);
 }
 
+/// A reader that gets no turn must not cost the host all its process numbers (`kernel.pid_max` is 32768): waits while it has
+/// many threads (sysinfo(2)).
+fn leave_some_numbers() {
+    // SAFETY: all-zero bytes are a valid sysinfo.
+    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: a sysinfo to fill.
+    while unsafe { libc::sysinfo(&raw mut info) } == 0 && info.procs > 8000 {
+        std::thread::yield_now();
+    }
+}
+
 fn flood(flags: i32, sleepers: u64, streams: u64) -> Outcome {
     ignore_signals();
     for _ in 0..sleepers {
@@ -198,6 +209,7 @@ fn flood(flags: i32, sleepers: u64, streams: u64) -> Outcome {
     for _ in 0..streams {
         forked(flags, move || {
             loop {
+                leave_some_numbers();
                 let _limit = sys!(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0).map(|child| {
                     if child == 0 {
                         vanish();
@@ -216,6 +228,7 @@ fn flood_with_orphans() -> Outcome {
     for _ in 0..3 {
         forked(0, || {
             loop {
+                leave_some_numbers();
                 // vfork(2)'s way: the child has made its own child, and has ended, when this goes on.
                 let mut status = 0_i32;
                 match sys!(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) {
