@@ -61,7 +61,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let chosen = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
     let origin = program::choose(&program, on_host, root, &chosen)?;
     root.enter()?;
-    program::require_interpreter(&program, &origin, root, &chosen)?;
+    program::require(&program, &origin, root, &chosen)?;
     if !go_on(join)? {
         return Ok(125);
     }

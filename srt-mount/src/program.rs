@@ -57,31 +57,15 @@ fn can_run(file: &OwnedFd) -> bool {
 /// Decides, before the host's root goes away, where PROGRAM comes from.
 ///
 /// # Errors
-/// When the host's file cannot be copied; when PROGRAM is nowhere or no program, if there is something to remove on the host:
-/// without the privileges that goes only in part.
+/// The host's file cannot be copied.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
+    let Some(file) = host.file else { return Ok(Origin::Inside(host.paths)) };
     let (top, mut inside) = (root.top()?, false);
-    let shown = |path: &PathBuf| open_in_root(&top, &directory.join(path), 0, 0);
-    let Some(file) = host.file else {
-        let refusal = |path: &PathBuf| match shown(path) {
-            _ if !path.is_absolute() => None,
-            Ok(file) => (!can_run(&file)).then_some(libc::EACCES),
-            Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
-        };
-        let refusals: Option<Vec<_>> = host.paths.iter().map(refusal).collect();
-        // Of several, EACCES is the one to be told (execvp(3)).
-        if let Some(errno) = refusals.and_then(|errnos| errnos.into_iter().max())
-            && root.would_leave_something()
-        {
-            return Err(program.failure_with(&io::Error::from_raw_os_error(errno), || None));
-        }
-        return Ok(Origin::Inside(host.paths));
-    };
     for path in &host.paths {
         inside = inside
             || match host.beside {
                 true => shows(&top, path, &file)?,
-                false => shown(path).is_ok(),
+                false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
             };
     }
     if inside {
@@ -95,18 +79,25 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     Ok(Origin::Host(copy))
 }
 
-/// In the new root, with its privileges still there, if there is something to remove on the host: PROGRAM's interpreter must
-/// be there, too.
+/// In the new root, while its privileges are still there, without which what was made on the host goes only in part: if there
+/// is something to remove, PROGRAM must be somewhere, a program, and its interpreter there, too.
 ///
 /// # Errors
-/// It is not.
-pub fn require_interpreter(program: &Program, origin: &Origin, root: &Root, directory: &Path) -> Result<()> {
-    // Of several paths execve(2) may pass over the first.
-    let Origin::Inside(paths) = origin else { return Ok(()) };
-    let ([path], true) = (paths.as_slice(), root.would_leave_something()) else { return Ok(()) };
-    let missing = interpreter::missing(&directory.join(path))
-        .map(|cause| program.failure_with(&io::Error::from_raw_os_error(libc::ENOENT), || Some(cause)));
-    missing.map_or(Ok(()), Err)
+/// It cannot be run.
+pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path) -> Result<()> {
+    let (Origin::Inside(paths), true) = (origin, root.would_leave_something()) else { return Ok(()) };
+    let refusal = |path: &PathBuf| match open(path, libc::O_PATH) {
+        _ if !path.is_absolute() => None,
+        Ok(file) => (!can_run(&file)).then_some(libc::EACCES),
+        Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
+    };
+    let refusals: Option<Vec<_>> = paths.iter().map(refusal).collect();
+    // Of several, EACCES is the one to be told (execvp(3)); and execve(2) may pass over the first.
+    let refused = refusals.and_then(|errnos| errnos.into_iter().max());
+    let cause =
+        if let [path] = paths.as_slice() { interpreter::missing(&directory.join(path)) } else { None };
+    let Some(errno) = refused.or(cause.is_some().then_some(libc::ENOENT)) else { return Ok(()) };
+    Err(program.failure_with(&io::Error::from_raw_os_error(errno), || cause))
 }
 
 /// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that
