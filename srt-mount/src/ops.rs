@@ -10,8 +10,9 @@ use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, fchmod, fchmodat, openat, readlinkat, symlinkat};
+use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
+use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -254,20 +255,22 @@ impl<'a> Build<'a> {
     }
 
     fn mask(&mut self, dest: &Path, optional: bool) -> Result<()> {
-        let hint =
+        let missing =
             "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there";
+        let closed = "mask the directory on the way that cannot be searched";
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
                 // Nobody inside can reach it.
-                Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES) if optional => return Ok(()),
+                Some(libc::ENOENT | libc::ENOTDIR) if optional => return Ok(()),
+                Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.root.host.plan.placeholders => {
                     // A slash at the end says what is to be made.
                     let directory = dest.as_os_str().as_bytes().ends_with(b"/");
                     (self.root.mount_point(dest, directory, 0o755)?, directory)
                 }
-                _ => return Err(error.hint_for(libc::ENOENT, hint)),
+                _ => return Err(error.hint_for(libc::ENOENT, missing).hint_for(libc::EACCES, closed)),
             },
         };
         let tree = self.empty(directory)?;
@@ -275,16 +278,27 @@ impl<'a> Build<'a> {
         self.mount_at(&tree, &found)
     }
 
-    /// Whether `dest`, which does not exist, would lie below a mask.
-    fn is_masked(&mut self, dest: &Path) -> Result<bool> {
+    /// The nearest that can be reached above `dest`, which cannot.
+    fn nearest(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
         for above in dest.ancestors().skip(1) {
             match self.root.find(above) {
-                Ok((_, _, stat)) => return Ok(self.masks.contains(&stat.mount)),
-                Err(error) if error.errno == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error),
+                Err(Error { errno: Some(libc::ENOENT | libc::EACCES), .. }) => {}
+                found => return found,
             }
         }
-        Ok(false)
+        self.root.find(Path::new("/"))
+    }
+
+    /// Whether `dest`, which does not exist, would lie below a mask.
+    fn is_masked(&mut self, dest: &Path) -> Result<bool> {
+        let (.., above) = self.nearest(dest)?;
+        Ok(self.masks.contains(&above.mount))
+    }
+
+    /// Whether PROGRAM cannot change that the directory `dest` lies in cannot be searched: its owner can (chmod(2)).
+    fn is_closed(&mut self, dest: &Path) -> Result<bool> {
+        let (.., above) = self.nearest(dest)?;
+        Ok(above.uid != geteuid())
     }
 
     /// A mount of an empty directory or file, to hide something.

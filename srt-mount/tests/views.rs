@@ -6,6 +6,8 @@ mod common;
 
 use common::{mount, sh, sh_on, words};
 use srt_tests::{Who, both, has, run, skip};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// A script that ends in `exec` of its arguments, with keys of the caller's uid about.
@@ -142,6 +144,32 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         sh(who, &in_circles, "true").code(125).one_clear_error("srt-mount").complains("Too many levels of symbolic links");
     }
 
+    fn a_mask_try_does_not_pass_over_what_the_command_could_open_again(who) {
+        // Its owner may have closed a directory in an earlier run. Where its group is none of the sandbox's, srt-mount has no
+        // rights over it (user_namespaces(7)).
+        let scratch = who.scratch();
+        let at = |name: &str| format!("{}/{name}", scratch.text());
+        scratch.file("m/sub/.env", "secret");
+        std::os::unix::fs::symlink(at("m/sub"), at("link")).expect("a link");
+        let close = |directory: &str, owner: u32| {
+            std::os::unix::fs::chown(at(directory), Some(owner), Some(54321)).expect("chown");
+            fs::set_permissions(at(directory), fs::Permissions::from_mode(0)).expect("chmod");
+        };
+        let script = format!("chmod 755 {0} 2>&1; cat {0}/.env 2>&1; echo ran", at("m/sub"));
+        for (name, refusal) in [("m/sub/.env", "Permission denied"), ("m/sub/none/x", "Permission denied"), ("link/.env", "symbolic link")] {
+            close("m/sub", who.uid());
+            let ran = sh_on(who, "--ro-bind", &["--bind", &at("m"), &at("m"), "--mask-try", &at(name)], &script);
+            let hint = if name.starts_with('m') { "mask the directory" } else { "name the place" };
+            ran.code(125).hints("srt-mount", refusal, hint);
+        }
+        // The directory itself can be hidden; and another's is closed for good.
+        for (owner, option, name) in [(who.uid(), "--mask", "m/sub"), (54321, "--mask-try", "m/sub/.env")] {
+            close("m/sub", owner);
+            let ran = sh_on(who, "--ro-bind", &["--bind", &at("m"), &at("m"), option, &at(name)], &script);
+            assert!(!ran.ok().out.contains("secret") && ran.out.ends_with("ran\n"), "{ran:#?}");
+        }
+    }
+
     fn what_is_hidden_already_is_hidden(who) {
         let scratch = who.scratch();
         scratch.file("d/a/b", "secret");
@@ -160,8 +188,8 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         let script = format!("cd {text}; stat -c '%F %a' .mcp.json .git/hooks; echo x > .mcp.json; touch .git/hooks/x; mv .git moved; true");
         let ran = sh_on(who, "--bind", &["--placeholders", "--mask", &file, "--mask", &directory], &script);
         ran.ok().says("regular empty file 444\ndirectory 555");
-        assert_eq!(std::fs::read(&file).expect("made").len(), 0);
-        assert_eq!(std::fs::read_dir(&directory).expect("made").count(), 0);
+        assert_eq!(fs::read(&file).expect("made").len(), 0);
+        assert_eq!(fs::read_dir(&directory).expect("made").count(), 0);
     }
 
     fn the_working_directory_goes_by_the_callers_name_for_it(who) {
@@ -261,7 +289,7 @@ fn a_cgroup() -> Option<std::path::PathBuf> {
     let name = format!("srt-test-{}", std::process::id());
     ["pids", "memory", "."].iter().find_map(|hierarchy| {
         let path = std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join(&name);
-        (path.parent()?.join("cgroup.procs").exists() && std::fs::create_dir(&path).is_ok()).then_some(path)
+        (path.parent()?.join("cgroup.procs").exists() && fs::create_dir(&path).is_ok()).then_some(path)
     })
 }
 
@@ -279,7 +307,7 @@ fn what_a_jvm_finds_first_is_the_sandboxs_cgroups() {
         run(command.args(words(options)).args(["--", "sh", "-c", first]))
     };
     let (own, hosts) = (ran("--sys /sys"), ran(""));
-    std::fs::remove_dir(&cgroup).expect("an empty cgroup");
+    fs::remove_dir(&cgroup).expect("an empty cgroup");
     assert_ne!(hosts.ok().out, "", "the control: the host's, of which the cgroup namespace is a part");
     assert_eq!(own.ok().out, "", "the host's comes first: {own:#?}");
 }
