@@ -153,7 +153,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         std::os::unix::fs::symlink(at("m/sub"), at("link")).expect("a link");
         let close = |directory: &str, owner: u32| {
             std::os::unix::fs::chown(at(directory), Some(owner), Some(54321)).expect("chown");
-            fs::set_permissions(at(directory), fs::Permissions::from_mode(0)).expect("chmod");
+            fs::set_permissions(at(directory), fs::Permissions::from_mode(0o000)).expect("chmod");
         };
         let script = format!("chmod 755 {0} 2>&1; cat {0}/.env 2>&1; echo ran", at("m/sub"));
         for (name, refusal) in [("m/sub/.env", "Permission denied"), ("m/sub/none/x", "Permission denied"), ("link/.env", "symbolic link")] {

@@ -2,8 +2,8 @@
 
 use crate::syscalls::*;
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWUSER, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN, O_CREAT,
-    SOCK_SEQPACKET, SOCK_STREAM, TCP_ULP, c_int,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWUSER, F_SETFL, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN,
+    O_ASYNC, O_CREAT, SOCK_SEQPACKET, SOCK_STREAM, TCP_ULP, c_int,
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
@@ -69,6 +69,7 @@ const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACK
 const INET_BIT: c_int = AF_INET ^ AF_INET6;
 const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
+const FIOASYNC: c_int = 0x5452;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
 /// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
@@ -179,6 +180,15 @@ pub const RULES: &[Rule] = &[
         &[
             when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
             when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
+        ],
+    ),
+    // fcntl(2), O_ASYNC: of a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
+    // drivers/tty/tty_io.c), which no pid namespace hides, and sends any signal (F_SETSIG) to all whose uid is the same.
+    on(
+        "sigio",
+        &[
+            when(SYS_fcntl, "F_SETFL, O_ASYNC", &[equal(1, F_SETFL), flag(2, O_ASYNC)], EPERM),
+            when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
         ],
     ),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of an

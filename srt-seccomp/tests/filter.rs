@@ -147,6 +147,9 @@ const REFUSED: &[Refused] = &[
     ("keyring", 249, 218, [0; 6], EPERM),
     ("keyring", 250, 219, [0; 6], EPERM),
     ("keyring", 16, 29, [0, 0xc040_6618, 0, 0, 0, 0], EPERM),
+    ("sigio", 72, 25, [0, 4, 0x2000, 0, 0, 0], EPERM),
+    ("sigio", 72, 25, [0, 4, 0x2802, 0, 0, 0], EPERM),
+    ("sigio", 16, 29, [0, 0x5452, 0, 0, 0, 0], EPERM),
     ("lease", 72, 25, [3, 1024, 0, 0, 0, 0], EPERM),
     ("lease", 72, 25, [3, 1040, 0, 0, 0, 0], EPERM),
     ("snapshot", 16, 29, [3, 0x5000_9401, 0, 0, 0, 0], EPERM),
@@ -417,7 +420,7 @@ fn of_all_unix_pairs_stream_and_seqpacket_alone_are_allowed() {
 }
 
 #[test]
-fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_are_refused() {
+fn of_all_ioctls_those_that_inject_send_signals_take_a_key_away_or_make_and_delete_snapshots_are_refused() {
     const KEYS: [u64; 4] = [0xc040_6618, 0xc050_6617, 0xc040_6619, 0x6618];
     const BCACHEFS: [u64; 7] =
         [0x4020_bc10, 0x4020_bc11, 0x4030_bc1d, 0x8020_bc10, 0xc020_bc10, 0xbc10, 0x4020_bb10];
@@ -430,7 +433,7 @@ fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_
         {
             for garbage in GARBAGE {
                 let args = [0, request | garbage, 0x5412, 0x5412, 0, 0];
-                let refused = [0x5412, 0x541c].contains(&request)
+                let refused = [0x5412, 0x541c, 0x5452].contains(&request)
                     || request == KEYS[0]
                     || request & !0xfe == 0x5000_9401
                     || BCACHEFS[..3].contains(&request);
@@ -442,13 +445,18 @@ fn of_all_ioctls_those_that_inject_take_a_key_away_or_make_and_delete_snapshots_
 }
 
 #[test]
-fn of_all_commands_of_fcntl_leases_and_delegations_alone_are_refused() {
+fn of_all_commands_of_fcntl_leases_delegations_and_signals_to_a_terminal_alone_are_refused() {
     for arch in ARCHES {
         for command in (0..64).chain(1024..1100).chain([0xffff_ffff]) {
             for garbage in GARBAGE {
-                let args = [1024, command | garbage, 1024, 0, 0, 0];
-                let expected = if [1024, 1040].contains(&command) { EPERM } else { ALLOW };
-                assert_eq!(eval(&default(), arch, number(SYS_fcntl, arch), args), expected, "{command}");
+                for (flags, asynchronous) in
+                    [(1024, false), (0xdfff, false), (0x2000, true), (0xffff_ffff, true)]
+                {
+                    let args = [1024, command | garbage, flags | garbage, 0x2000, 0, 0];
+                    let refused = [1024, 1040].contains(&command) || command == 4 && asynchronous;
+                    let expected = if refused { EPERM } else { ALLOW };
+                    assert_eq!(eval(&default(), arch, number(SYS_fcntl, arch), args), expected, "{command}");
+                }
             }
         }
     }
@@ -481,7 +489,7 @@ fn a_call_with_an_exception_belongs_to_one_rule() {
 #[test]
 fn the_filter_is_short_and_the_way_of_an_allowed_call_through_it_shorter() {
     for arch in ARCHES {
-        for (rules, length, way) in [(default(), 90, 10), (RULES.iter().collect(), 360, 12)] {
+        for (rules, length, way) in [(default(), 96, 10), (RULES.iter().collect(), 360, 12)] {
             let program = build(&rules, arch).expect("builds");
             assert!(program.len() <= length, "{arch:?}: {} instructions", program.len());
             let steps = (0..512)
@@ -529,11 +537,11 @@ fn lists_of_rules_accumulate_and_contradictions_and_unknown_names_are_errors() {
     };
     assert_eq!(
         names(&[], &[]).expect("ok"),
-        ["unix", "vsock", "io-uring", "tty-inject", "keyring", "pid1", "lease", "snapshot"]
+        ["unix", "vsock", "io-uring", "tty-inject", "sigio", "keyring", "pid1", "lease", "snapshot"]
     );
     assert_eq!(
         names(&["unix,vsock", "keyring"], &["userns", "mount,bpf"]).expect("ok"),
-        ["io-uring", "tty-inject", "pid1", "lease", "snapshot", "userns", "mount", "bpf"]
+        ["io-uring", "tty-inject", "sigio", "pid1", "lease", "snapshot", "userns", "mount", "bpf"]
     );
     assert_eq!(
         names(&["ptrace", "ptrace"], &["unix,unix"]),

@@ -219,7 +219,7 @@ both! {
     }
 
     fn a_filter_that_is_answered_for_and_not_installed_is_an_error(who) {
-        const NOTHING: &str = "unix,vsock,io-uring,tty-inject,keyring,pid1,lease,snapshot";
+        const NOTHING: &str = "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot";
         let lie = || refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, 0);
         for rules in [&[][..], &["--deny", "userns,mount,net,setid"], &["--allow", NOTHING], &["--allow", NOTHING, "--deny", "bpf"]] {
             let command = || {
@@ -262,7 +262,7 @@ both! {
             calls.iter().rposition(|call| call.contains(name)).expect("a call") + 1
         };
         let last = count("PR_SET_SECCOMP");
-        for rules in [&[][..], &["--allow", "unix,vsock"], &["--allow", "unix,vsock,io-uring,tty-inject,keyring,pid1,lease,snapshot"]] {
+        for rules in [&[][..], &["--allow", "unix,vsock"], &["--allow", "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot"]] {
             let mut command = who.command("strace");
             command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));
@@ -282,7 +282,7 @@ both! {
 
     fn the_exported_filter_is_what_srt_seccomp_installs(who) {
         let lab = who.scratch();
-        for options in [&[][..], &["--deny", "userns"], &["--allow", "unix,vsock,io-uring,tty-inject,keyring,pid1,lease,snapshot"]] {
+        for options in [&[][..], &["--deny", "userns"], &["--allow", "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot"]] {
             let out = lab.file("filter", "");
             let mut command = who.command("srt-seccomp");
             command.args(options).arg("--export").stdout(File::create(&out).expect("create"));

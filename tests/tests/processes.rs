@@ -137,7 +137,7 @@ both! {
         let mut words = vec![INSIDE, "each"];
         words.extend(all.iter().map(String::as_str));
         // A forwarded signal would end the attacker, PID 2.
-        run(&mut Sandbox::new(who, work.path()).command(&words)).ok();
+        run(&mut Sandbox::new(who, work.path()).seccomp(&["--allow", "sigio"]).command(&words)).ok();
         // Control: where PID 1 is an ordinary program, any of them that it does not expect does nothing either (the
         // kernel's own protection), but one that it handles works: a shell with a trap.
         let script = "trap 'exit 3' TERM; \"$1\" kill 1 15; exit 0";
@@ -258,7 +258,7 @@ both! {
         let work = who.scratch();
         let victim = victim(who);
         let attack = format!("sigio {} 9", victim.id());
-        Sandbox::new(who, work.path()).each(&[&attack]).all_were_refused();
+        Sandbox::new(who, work.path()).seccomp(&["--allow", "sigio"]).each(&[&attack]).all_were_refused();
         outside(who, &[&attack]).all_got_through();
         let mut victim = victim;
         assert_eq!(wait(&mut victim, "the victim").signal(), Some(9));

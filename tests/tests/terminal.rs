@@ -2,7 +2,7 @@
 
 use srt_tests::processes::{self, Process, child_named};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, run, wait_until};
+use srt_tests::{Who, both, run, tool, wait_until};
 use std::fs;
 use std::time::Duration;
 
@@ -370,6 +370,27 @@ both! {
             let inner = format!("srt-ns --keep-session -- /usr/bin/python3 -c \"{say}\" </dev/null {others}; exit 3");
             let talk = leader(who, &["sh", "-c", closed, "sh", "sh", "-c", &inner]);
             assert_eq!(talk.end(), (3, "True\r\n".to_owned()), "{fd}");
+        }
+    }
+
+    fn no_key_sends_a_signal_of_the_commands_to_the_foreground_outside(who) {
+        // The caller is a script in the same process group as srt-ns.
+        let caller = "trap 'echo hit' USR1; \"$@\"; echo ended";
+        let attack = tool("attack");
+        for how in ["SETFL", "IOCTL"] {
+            for (options, hit) in [(&[][..], false), (&["--allow", "sigio"], true)] {
+                let sandbox = [&["srt-ns", "--", "srt-seccomp"], options, &["--"]].concat();
+                let words = [&["sh", "-c", caller, "sh"], &*sandbox, &[attack.to_str().expect("UTF-8"), "async", "0", "10", how]];
+                let mut talk = leader(who, &words.concat());
+                if hit {
+                    talk.expect("armed");
+                    talk.send("key\n");
+                    talk.expect("hit");
+                } else {
+                    let said = talk.expect("ended");
+                    assert!(said.contains("refused: Operation not permitted") && !said.contains("hit"), "{said:?}");
+                }
+            }
         }
     }
 

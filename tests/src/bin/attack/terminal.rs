@@ -43,6 +43,8 @@ pub fn attack(words: &[&str]) -> Option<Outcome> {
             .map(|()| std::process::exit(0)),
         // Gives the terminal's foreground to a process that stays, and leaves it with it.
         ["leave-foreground", fd] => leave_foreground(number(fd) as i32).map(|()| "left".into()),
+        // Has the kernel send a signal to the terminal's foreground, of whatever session, at the next key: SETFL or IOCTL.
+        ["async", fd, signal, how] => asynchronous(number(fd) as i32, number(signal), how),
         // Not an attack: the rest of the words run on a terminal of their own; then what was typed there is told.
         ["on-a-terminal", ref command @ ..] => on_a_terminal(command),
         _ => return None,
@@ -54,6 +56,18 @@ fn inject(fd: i32, request: u64) -> Outcome {
         sys!(libc::SYS_ioctl, fd, request, &raw const *byte)?;
     }
     Ok("injected".into())
+}
+
+fn asynchronous(fd: i32, signal: u64, how: &str) -> Outcome {
+    sys!(libc::SYS_fcntl, fd, 10 /* F_SETSIG */, signal)?;
+    let (flags, on) = (sys!(libc::SYS_fcntl, fd, libc::F_GETFL)?, 1);
+    match how {
+        "SETFL" => sys!(libc::SYS_fcntl, fd, libc::F_SETFL, flags | i64::from(libc::O_ASYNC))?,
+        _ => sys!(libc::SYS_ioctl, fd, 0x5452 /* FIOASYNC */, &raw const on)?,
+    };
+    println!("armed");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    Ok("armed".into())
 }
 
 fn spoil(fd: i32, what: &str) -> io::Result<()> {
