@@ -9,9 +9,10 @@ use srt_tests::noise::Noise;
 use srt_tests::{DEADLINE, Scratch, both, processes, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
@@ -74,6 +75,11 @@ fn ended_well(child: &mut Child) {
         stderr.read_to_string(&mut complaint).expect("UTF-8");
     }
     assert!(status.success() && complaint.is_empty(), "{status:?} {complaint}");
+}
+
+fn is_asleep(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("stat");
+    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S "))
 }
 
 both! {
@@ -221,7 +227,7 @@ both! {
 
     fn a_peer_that_reads_nothing_holds_up_nobody_else(who) {
         let (go, gone) = channel::<()>();
-        let gone = std::sync::Mutex::new(gone);
+        let gone = Mutex::new(gone);
         let proxy = Scripted::start(move |mut call| {
             call.open();
             for _ in 0..1000 {
@@ -307,11 +313,36 @@ both! {
         told.recv_timeout(DEADLINE).expect("the tunnel");
         let mut hello = [0; 10];
         child.stdout.as_mut().expect("stdout").read_exact(&mut hello).expect("read");
-        let stat = format!("/proc/{}/stat", child.id());
-        let asleep = || std::fs::read_to_string(&stat).expect("stat").rsplit(')').next().is_some_and(|rest| rest.starts_with(" S "));
-        wait_until("it to sleep", asleep);
+        wait_until("it to sleep", || is_asleep(&child));
         for _ in 0..20 {
-            assert!(asleep(), "it does something while nothing happens");
+            assert!(is_asleep(&child), "it does something while nothing happens");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        drop(child.stdin.take());
+        ended_well(&mut child);
+    }
+
+    fn a_tunnel_that_was_slower_than_stdin_uses_no_cpu_once_all_is_out(who) {
+        const LENGTH: usize = 4 << 20;
+        let (go, told) = channel();
+        let told = Mutex::new(told);
+        let (tell, done) = channel();
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            told.lock().expect("lock").recv_timeout(DEADLINE).expect("the pipe to be full");
+            call.exactly(LENGTH);
+            tell.send(()).expect("send");
+            call.stream.read_to_end(&mut vec![]).expect("read");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let feeder = feed(child.stdin.as_ref().expect("stdin").as_fd().try_clone_to_owned().map(std::fs::File::from).expect("clone"), LENGTH);
+        wait_until("it to wait for the tunnel", || is_asleep(&child));
+        go.send(()).expect("send");
+        done.recv_timeout(DEADLINE).expect("all of it");
+        feeder.join().expect("feeder");
+        wait_until("it to sleep", || is_asleep(&child));
+        for _ in 0..20 {
+            assert!(is_asleep(&child), "it does something while nothing happens");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         drop(child.stdin.take());
@@ -461,6 +492,32 @@ both! {
         let mut complaint = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("UTF-8");
         assert_eq!(complaint, "srt-connect: the connection broke: Connection reset by peer\n");
+    }
+
+    fn a_reset_while_stdin_has_more_says_what_was_not_sent(who) {
+        let (go, told) = channel();
+        let told = Mutex::new(told);
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            told.lock().expect("lock").recv_timeout(DEADLINE).expect("the pipe to be full");
+            common::reset(&call.stream);
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let mut stdin = child.stdin.take().expect("stdin");
+        let feeder = std::thread::spawn(move || stdin.write_all(&vec![0; 64 << 20]).is_err());
+        // Until the socket and the pipe are full.
+        wait_until("it to wait for the tunnel", || {
+            (0..20).all(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                is_asleep(&child)
+            })
+        });
+        go.send(()).expect("send");
+        assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
+        assert!(feeder.join().expect("feeder"));
+        let mut complaint = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("UTF-8");
+        assert_eq!(complaint, "srt-connect: the peer closed before all of stdin was sent: Connection reset by peer\n");
     }
 
     fn closed_standard_descriptors_are_an_end_not_a_crash(who) {
