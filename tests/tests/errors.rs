@@ -27,7 +27,8 @@ const TELLING_WHAT_IS_LEFT: &str = r#"
         sleep 0.01
     done
     for status in $left; do echo "left: $(grep Name $status)"; done
-    test "$before" = "$(cat /proc/self/mountinfo)" || echo "mounts changed"
+    after=$(cat /proc/self/mountinfo)
+    test "$before" = "$after" || echo "mounts changed: $before -> $after"
     exit $code
 "#;
 
