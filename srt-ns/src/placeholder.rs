@@ -275,11 +275,9 @@ impl Place {
     fn mark(&self, file: &OwnedFd, token: &str) -> Result<()> {
         let set = |on: &OwnedFd, name: &CStr| fsetxattr(on, name, token.as_bytes(), 0);
         let marked = set(file, MARK).and_then(|()| set(&self.parent, &mark_of(&statx(file, c"")?)));
-        let none = "this file system has no user extended attributes (tmpfs has them since Linux 6.6): without a mark it could \
-                    not be told from a file of yours";
+        let none = "this file system has no user extended attributes (tmpfs: since Linux 6.6) to tell it from a file of yours";
         // xattr(7): only for its owner.
-        let sticky = "in a directory with the sticky bit (/tmp) that belongs to somebody else there is no placeholder: use a \
-                      directory of your own";
+        let sticky = "in a sticky directory (/tmp) of somebody else's there is no placeholder: use a directory of your own";
         let marked = marked.context(|| "cannot mark it");
         marked.map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
     }

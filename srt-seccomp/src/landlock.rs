@@ -93,9 +93,7 @@ impl Wanted {
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
         let ruleset = Ruleset { fd, files: attr.handled_access_fs };
         if files {
-            for &fd in fds {
-                ruleset.add_open(fd).context(|| format!("descriptor {fd}"))?;
-            }
+            fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
             ruleset.add("/", REFER, |_| true)?;
         }
@@ -199,9 +197,9 @@ impl Ruleset {
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
     /// written.
     fn add_mounts(&self) -> Result<bool> {
-        let what = || "--landlock: cannot read /proc/self/mounts";
-        let text = mountinfo::read("/proc/self/mounts").context(what)?;
-        let mut points = mountinfo::writable(&text).ok_or_else(|| Error::failed(what()))?;
+        let text =
+            mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
+        let mut points: Vec<_> = mountinfo::writable(&text).collect();
         points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
@@ -226,11 +224,7 @@ impl Ruleset {
             Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => return Ok(false),
             opened => opened?,
         };
-        let meant = meant(&opened);
-        if meant {
-            self.give(&opened, rights).context(what)?;
-        }
-        Ok(meant)
+        Ok(meant(&opened) && self.give(&opened, rights).context(what).map(|()| true)?)
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
