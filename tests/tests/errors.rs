@@ -28,7 +28,7 @@ const TELLING_WHAT_IS_LEFT: &str = r#"
     done
     for status in $left; do echo "left: $(grep Name $status)"; done
     after=$(cat /proc/self/mountinfo)
-    test "$before" = "$after" || echo "mounts changed: $before -> $after"
+    test "$before" = "$after" || { echo "mounts changed"; echo "$before -> $after" >&2; }
     exit $code
 "#;
 
