@@ -124,6 +124,32 @@ both! {
         sh_on(who, "--ro-bind", &["--mask", "/dev/null", "--mask", "/etc"], "test -f /dev/null && ls -A /etc").ok().says("");
     }
 
+    fn a_device_of_the_hosts_on_0_1_or_2_keeps_its_mode(who) {
+        // The mode that it has, which changes nothing.
+        let chmod = "for fd in 0, 1, 2:
+    try: os.fchmod(fd, 0o666)
+    except OSError as error: print(fd, error.errno, file=out)
+    else: print(fd, 'changed', file=out)";
+        let null = || fs::File::options().read(true).write(true).open("/dev/null").expect("open");
+        let scratch = who.scratch();
+        let answers = |words: &[&str]| {
+            let name = scratch.file("answers", "");
+            let code = format!("import os\nout = open('{}', 'a')\n{chmod}", name.display());
+            let mut command = who.command(words[0]);
+            command.args(&words[1..]).args(["/usr/bin/python3", "-c", &code]);
+            let status = command.stdin(null()).stdout(null()).stderr(null()).status().expect("spawn");
+            assert!(status.success());
+            fs::read_to_string(name).expect("answers")
+        };
+        let alone = answers(&["env"]);
+        let inside = answers(&["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--bind", scratch.text(), scratch.text(), "--"]);
+        let each = |answer| [0, 1, 2].map(|fd| format!("{fd} {answer}\n")).concat();
+        match who {
+            Who::Root => assert_eq!((alone, inside), (each("changed"), each("30"))),
+            Who::User => assert_eq!((alone, inside), (each("1"), each("1"))),
+        }
+    }
+
     fn a_mask_of_nothing_is_an_error(who) {
         sh(who, &words("--mask /no/such"), "true").code(125).one_clear_error("srt-mount")
             .complains("--mask /no/such: cannot open /no/such in the new root: No such file or directory");

@@ -1,4 +1,4 @@
-//! The terminals on 0, 1 and 2, left as they were found; and, under --keep-session, the foreground of the controlling one
+//! The terminals on 0, 1 and 2, and the flags of whatever is there, left as they were found; and, under --keep-session, the foreground of the controlling one
 //! and the session's share of the processors.
 
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
@@ -33,8 +33,6 @@ const CONSOLE: [(u32, u32); 2] = [(0x4b44, 0x4b45), (0x4b3b, 0x4b3a)];
 struct Snapshot {
     number: RawFd,
     modes: libc::termios,
-    /// Of the open file description, which the caller shares: O_NONBLOCK, O_ASYNC, O_APPEND.
-    flags: libc::c_int,
     file: Option<Stat>,
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
@@ -47,6 +45,8 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct Terminals {
     snapshots: Vec<Snapshot>,
+    /// Of the open file descriptions, which the caller shares: O_NONBLOCK, O_APPEND, O_DIRECT (of a pipe: in packets).
+    flags: Vec<(RawFd, libc::c_int)>,
     /// Under --keep-session: the controlling terminal, and the process group that had its foreground.
     controlling: Option<(OwnedFd, Pid)>,
     /// The foreground was ours, and is the command's, or will be once it starts.
@@ -68,12 +68,11 @@ impl Terminals {
     pub fn look(keep_session: bool) -> Self {
         let snapshots = (0..=2).filter_map(|number| {
             let modes = tcgetattr(&number).ok()?;
-            let flags = fcntl_getfl(&number).ok()?;
             let get = |request| ioctl_get(&number, request).ok();
             let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
             let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
             let size = console[0].and_then(|_| tcgetwinsize(&number).ok());
-            Some(Snapshot { number, modes, flags, file, exclusive, discipline, console, size })
+            Some(Snapshot { number, modes, file, exclusive, discipline, console, size })
         });
         let controlling = || {
             // One that is in exclusive use (TIOCEXCL) cannot be opened again.
@@ -85,7 +84,8 @@ impl Terminals {
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
         let share = keep_session.then(Share::look).and_then(io::Result::ok);
-        Self { snapshots: snapshots.collect(), controlling, handed, share }
+        let flags = (0..=2).filter_map(|number| fcntl_getfl(&number).ok().map(|flags| (number, flags)));
+        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share }
     }
 
     /// In the command, the leader of its group by now: takes the terminal's foreground, if it was the supervisor's to give: a
@@ -127,6 +127,9 @@ impl Terminals {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
         self.snapshots.iter().for_each(Snapshot::restore);
+        for (number, flags) in &self.flags {
+            let _gone = fcntl_setfl(number, *flags);
+        }
         self.share.iter().for_each(Share::restore);
     }
 }
@@ -191,6 +194,5 @@ impl Snapshot {
         {
             let _not_ours = fchmod(number, before.mode & 0o7777);
         }
-        let _gone = fcntl_setfl(number, self.flags);
     }
 }

@@ -69,6 +69,11 @@ const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACK
 const INET_BIT: c_int = AF_INET ^ AF_INET6;
 const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
+/// TIOCMBIC is the number after it.
+const TIOCMBIS: c_int = 0x5416;
+const TIOCMSET: c_int = 0x5418;
+/// linux/fcntl.h; libc has it not for every target.
+const F_SETSIG: c_int = 10;
 const FIOASYNC: c_int = 0x5452;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
@@ -174,20 +179,25 @@ pub const RULES: &[Rule] = &[
     ),
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
     on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
-    // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).
+    // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226). TIOCMBIS and
+    // TIOCMSET: with TIOCM_LOOP a serial line receives what it sends.
     on(
         "tty-inject",
         &[
             when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
             when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
+            when(SYS_ioctl, "TIOCMBIS or TIOCMBIC", &[masked(1, !1, TIOCMBIS)], EPERM),
+            when(SYS_ioctl, "TIOCMSET", &[equal(1, TIOCMSET)], EPERM),
         ],
     ),
     // fcntl(2), O_ASYNC: of a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
-    // drivers/tty/tty_io.c), which no pid namespace hides, and sends any signal (F_SETSIG) to all whose uid is the same.
+    // drivers/tty/tty_io.c), which no pid namespace hides, and sends any signal (F_SETSIG) to all whose uid is the same. That
+    // signal stays when the sandbox has ended, for whoever has the file open, too.
     on(
         "sigio",
         &[
             when(SYS_fcntl, "F_SETFL, O_ASYNC", &[equal(1, F_SETFL), flag(2, O_ASYNC)], EPERM),
+            when(SYS_fcntl, "F_SETSIG", &[equal(1, F_SETSIG)], EPERM),
             when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
         ],
     ),

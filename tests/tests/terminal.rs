@@ -375,7 +375,7 @@ both! {
 
     fn no_key_sends_a_signal_of_the_commands_to_the_foreground_outside(who) {
         // The caller is a script in the same process group as srt-ns.
-        let caller = "trap 'echo hit' USR1; \"$@\"; echo ended";
+        let caller = "trap 'echo hit' USR1 IO; \"$@\"; echo ended";
         let attack = tool("attack");
         for how in ["SETFL", "IOCTL"] {
             for (options, hit) in [(&[][..], false), (&["--allow", "sigio"], true)] {

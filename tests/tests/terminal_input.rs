@@ -71,6 +71,18 @@ both! {
         }
     }
 
+    fn no_serial_line_receives_what_it_sends(who) {
+        let work = who.scratch();
+        // A pseudoterminal knows none of them: TIOCMBIS, TIOCMBIC, TIOCMSET.
+        for request in ["0x5416", "0x5417", "0x5418", "0xdead00005418"] {
+            let attack = format!("ioctl 0 {request} 0");
+            let ran = on_a_terminal(who, Some(&Sandbox::new(who, work.path())), &attack);
+            assert!(ran.out.contains("Operation not permitted"), "{ran:#?}");
+            let ran = on_a_terminal(who, None, &attack);
+            assert!(ran.out.contains("(os error 25)") || ran.out.contains("(os error 22)"), "{ran:#?}");
+        }
+    }
+
     fn the_callers_terminal_is_not_the_commands(who) {
         let work = who.scratch();
         let sandbox = Sandbox::new(who, work.path());

@@ -230,6 +230,31 @@ both! {
         }
     }
 
+    fn the_flags_of_whatever_0_1_and_2_are_are_as_they_were(who) {
+        // Packets (O_DIRECT), with which a reader of few bytes loses what the caller writes next; and a log to append to.
+        let spoil = "import fcntl, os
+for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O_NONBLOCK)):
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND";
+        let scratch = who.scratch();
+        let flags = |file: &dyn AsRawFd| {
+            // SAFETY: integers.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) }
+        };
+        for options in SESSIONS {
+            let (input, _feeder) = std::io::pipe().expect("a pipe");
+            let (_reader, output) = std::io::pipe().expect("a pipe");
+            let log = File::options().append(true).create(true).open(scratch.join("log")).expect("open");
+            let before = [flags(&input), flags(&output), flags(&log)];
+            let mut command = who.command("srt-ns");
+            command.args(options).args(["--", "/usr/bin/python3", "-c", spoil]);
+            command.stdin(input.try_clone().expect("clone")).stdout(output.try_clone().expect("clone"));
+            let status = command.stderr(log.try_clone().expect("clone")).status().expect("srt-ns");
+            assert!(status.success(), "{options:?}");
+            assert_eq!([flags(&input), flags(&output), flags(&log)], before, "{options:?}");
+        }
+    }
+
     fn what_was_unusual_before_is_unusual_afterwards(who) {
         for options in SESSIONS {
             let terminals = three(who);

@@ -59,7 +59,8 @@ fn inject(fd: i32, request: u64) -> Outcome {
 }
 
 fn asynchronous(fd: i32, signal: u64, how: &str) -> Outcome {
-    sys!(libc::SYS_fcntl, fd, 10 /* F_SETSIG */, signal)?;
+    // Without it the signal is SIGIO.
+    let _refused = sys!(libc::SYS_fcntl, fd, 10 /* F_SETSIG */, signal);
     let (flags, on) = (sys!(libc::SYS_fcntl, fd, libc::F_GETFL)?, 1);
     match how {
         "SETFL" => sys!(libc::SYS_fcntl, fd, libc::F_SETFL, flags | i64::from(libc::O_ASYNC))?,
