@@ -1,5 +1,5 @@
-//! The terminals on 0, 1 and 2, and the flags of whatever is there, left as they were found; and, under --keep-session, the foreground of the controlling one
-//! and the session's share of the processors.
+//! The terminals on 0, 1 and 2, and the flags of whatever is there, left as they were found; and, under --keep-session, the
+//! foreground of the controlling one and the session's share of the processors.
 
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
