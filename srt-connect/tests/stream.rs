@@ -82,6 +82,20 @@ fn is_asleep(child: &Child) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S "))
 }
 
+fn stays_asleep(child: &Child) -> bool {
+    (0..20).all(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        is_asleep(child)
+    })
+}
+
+fn idles_until_stdin_ends(mut child: Child) {
+    wait_until("it to sleep", || is_asleep(&child));
+    assert!(stays_asleep(&child), "it does something while nothing happens");
+    drop(child.stdin.take());
+    ended_well(&mut child);
+}
+
 both! {
     fn a_hundred_megabytes_go_each_way_through_pipes(who) {
         let (proxy, told) = exchanging(BULK);
@@ -313,13 +327,7 @@ both! {
         told.recv_timeout(DEADLINE).expect("the tunnel");
         let mut hello = [0; 10];
         child.stdout.as_mut().expect("stdout").read_exact(&mut hello).expect("read");
-        wait_until("it to sleep", || is_asleep(&child));
-        for _ in 0..20 {
-            assert!(is_asleep(&child), "it does something while nothing happens");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        drop(child.stdin.take());
-        ended_well(&mut child);
+        idles_until_stdin_ends(child);
     }
 
     fn a_tunnel_that_was_slower_than_stdin_uses_no_cpu_once_all_is_out(who) {
@@ -334,19 +342,13 @@ both! {
             tell.send(()).expect("send");
             call.stream.read_to_end(&mut vec![]).expect("read");
         });
-        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
         let feeder = feed(child.stdin.as_ref().expect("stdin").as_fd().try_clone_to_owned().map(std::fs::File::from).expect("clone"), LENGTH);
-        wait_until("it to wait for the tunnel", || is_asleep(&child));
+        wait_until("it to wait for the tunnel", || stays_asleep(&child));
         go.send(()).expect("send");
         done.recv_timeout(DEADLINE).expect("all of it");
         feeder.join().expect("feeder");
-        wait_until("it to sleep", || is_asleep(&child));
-        for _ in 0..20 {
-            assert!(is_asleep(&child), "it does something while nothing happens");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        drop(child.stdin.take());
-        ended_well(&mut child);
+        idles_until_stdin_ends(child);
     }
 
     /// O_NONBLOCK is a property of the open file, not of the descriptor: the shell's terminal would get it too.
@@ -506,12 +508,7 @@ both! {
         let mut stdin = child.stdin.take().expect("stdin");
         let feeder = std::thread::spawn(move || stdin.write_all(&vec![0; 64 << 20]).is_err());
         // Until the socket and the pipe are full.
-        wait_until("it to wait for the tunnel", || {
-            (0..20).all(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-                is_asleep(&child)
-            })
-        });
+        wait_until("it to wait for the tunnel", || stays_asleep(&child));
         go.send(()).expect("send");
         assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
         assert!(feeder.join().expect("feeder"));

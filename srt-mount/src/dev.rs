@@ -9,6 +9,10 @@ use srt_common::sys::process::geteuid;
 use srt_common::{Context, Result};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
+
+/// The devices that every Linux program may expect.
+pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Symbolic links that every Linux program may expect.
 const LINKS: [(&str, &str); 6] = [
@@ -59,11 +63,13 @@ pub fn reopen_standard() -> Result<()> {
 /// Leaves alone what is no such device here, and what cannot be opened here (nodev).
 fn reopen(number: RawFd) -> io::Result<()> {
     let stat = statx(&number, c"")?;
+    if !stat.is(libc::S_IFCHR) {
+        return Ok(());
+    }
     let flags = fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK);
-    let nodes = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-    for node in nodes.iter().filter(|_| stat.is(libc::S_IFCHR)) {
+    for name in NODES {
         // O_NONBLOCK: a FIFO that someone has put there would block for ever.
-        let opened = open(node, flags | libc::O_NONBLOCK | libc::O_NOCTTY);
+        let opened = open(Path::new("/dev").join(name), flags | libc::O_NONBLOCK | libc::O_NOCTTY);
         if let Ok(opened) = opened
             && statx(&opened, c"")?.id == stat.id
         {

@@ -1,6 +1,7 @@
 //! Sources: everything that comes from the host, opened before any of the new root exists.
 
 use crate::detached::{PLAIN, Tree};
+use crate::dev::NODES;
 use crate::links::{Directories, Walk, open_path};
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::sys::c_path;
@@ -174,7 +175,7 @@ impl<'a> Host<'a> {
     pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
         let attributes = MOUNT_ATTR_NOSUID | if is_root_of_the_host() { MOUNT_ATTR_RDONLY } else { 0 };
         let mut nodes = vec![];
-        for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        for name in NODES {
             let path = Path::new("/dev").join(name);
             let tree = c_path(&path).and_then(|path| Tree::copy(&CWD, &path, attributes, false));
             nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
