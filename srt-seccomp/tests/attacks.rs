@@ -5,7 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use Outcome::{Killed, Returned};
-use srt_tests::{Scratch, Who, both, run, skip};
+use srt_tests::{DEFAULT_RULES, Scratch, Who, both, run, skip};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -606,7 +606,7 @@ both! {
         for attack in ["int80 20 0 0 0", "int80 359 1 1 0", "int80 102 1 0xffffffff 0"] {
             assert_eq!(lab.under(&[], attack), SIGSYS, "{attack}");
             // Whatever is allowed: the ABI would be a way around the other rules.
-            assert_eq!(lab.under(&["--allow", "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot"], attack), SIGSYS);
+            assert_eq!(lab.under(&["--allow", DEFAULT_RULES], attack), SIGSYS);
         }
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::multiple_unsafe_ops_per_block)]
 
 use srt_tests::refusals::{in_front, refuse, refuse_value};
-use srt_tests::{Scratch, Who, both, has, landlock_abi, pass_fd, run, skip};
+use srt_tests::{DEFAULT_RULES, Scratch, Who, both, has, landlock_abi, pass_fd, run, skip};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -219,9 +219,8 @@ both! {
     }
 
     fn a_filter_that_is_answered_for_and_not_installed_is_an_error(who) {
-        const NOTHING: &str = "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot";
         let lie = || refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, 0);
-        for rules in [&[][..], &["--deny", "userns,mount,net,setid"], &["--allow", NOTHING], &["--allow", NOTHING, "--deny", "bpf"]] {
+        for rules in [&[][..], &["--deny", "userns,mount,net,setid"], &["--allow", DEFAULT_RULES], &["--allow", DEFAULT_RULES, "--deny", "bpf"]] {
             let command = || {
                 let mut command = who.command("srt-seccomp");
                 command.args(rules).args(["--", "echo", "ran"]);
@@ -262,7 +261,7 @@ both! {
             calls.iter().rposition(|call| call.contains(name)).expect("a call") + 1
         };
         let last = count("PR_SET_SECCOMP");
-        for rules in [&[][..], &["--allow", "unix,vsock"], &["--allow", "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot"]] {
+        for rules in [&[][..], &["--allow", "unix,vsock"], &["--allow", DEFAULT_RULES]] {
             let mut command = who.command("strace");
             command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));
@@ -282,7 +281,7 @@ both! {
 
     fn the_exported_filter_is_what_srt_seccomp_installs(who) {
         let lab = who.scratch();
-        for options in [&[][..], &["--deny", "userns"], &["--allow", "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot"]] {
+        for options in [&[][..], &["--deny", "userns"], &["--allow", DEFAULT_RULES]] {
             let out = lab.file("filter", "");
             let mut command = who.command("srt-seccomp");
             command.args(options).arg("--export").stdout(File::create(&out).expect("create"));

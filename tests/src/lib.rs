@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// The ordinary user's uid and gid. No entry in /etc/passwd is needed.
 pub const USER: u32 = 1000;
 
+/// What srt-seccomp denies unless `--allow` says otherwise.
+pub const DEFAULT_RULES: &str = "unix,vsock,io-uring,tty-inject,sigio,keyring,pid1,lease,snapshot";
+
 /// All five, and the attacker's program (see [`attacks`]), which lies beside them.
 const TOOLS: [&str; 6] = ["srt-ns", "srt-mount", "srt-seccomp", "srt-relay", "srt-connect", ATTACK];
 const ATTACK: &str = "attack";
