@@ -169,6 +169,21 @@ both! {
         family.ends();
     }
 
+    fn a_stage_that_fails_while_a_relay_never_comes_up_is_what_the_error_is_about(who) {
+        let family = Family::new();
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        copy_program(tool("srt-mount"), ns.with_file_name("srt-mount"));
+        let publish = format!("{}=1002", scratch.join("p.sock").display());
+        let missing = scratch.join("missing");
+        for options in [&[][..], &["--as-pid-1"]] {
+            let mut command = who.command(&ns);
+            command.args(options).args(["--publish", &publish, "--", "srt-mount", "--ro-bind"]).args([&missing, &missing]);
+            run(command.args(["--", "echo", "it ran"])).code(125).says("").complains("missing").one_clear_error("srt-mount");
+        }
+        family.ends();
+    }
+
     fn what_cannot_end_by_itself_when_a_start_has_failed_is_killed_and_not_by_kill_after(who) {
         if !has("strace") {
             skip!("no strace");
