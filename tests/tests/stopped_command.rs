@@ -3,7 +3,7 @@
 
 use srt_tests::processes::{self, Family, Process, child_named, descendants};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, tool, wait_until};
+use srt_tests::{Who, both, has, skip, tool, wait_until};
 use std::time::{Duration, Instant};
 
 const AT_MOST: Duration = Duration::from_secs(9);
@@ -43,6 +43,20 @@ fn stopped(talk: &mut Talk) -> i32 {
             && Process::find(supervisor).is_some_and(|own| own.state != 'R')
     });
     supervisor
+}
+
+/// Waits until the command has the terminal again and runs. SIGCONT comes after the terminal and discards a stop of before.
+#[track_caller]
+fn goes_on(talk: &Talk, supervisor: i32) {
+    let is_stopped = |pid: i32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let mut states = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        states.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['T', 't'])))
+    };
+    wait_until("the command in the foreground", || {
+        ![talk.pid(), supervisor].contains(&talk.foreground())
+            && !descendants(supervisor).iter().any(|process| is_stopped(process.pid))
+    });
 }
 
 #[track_caller]
@@ -177,10 +191,34 @@ both! {
             talk.expect("READY> ");
             talk.send("fg\n");
             talk.expect("first-thread-ends");
-            wait_until("the command in the foreground", || ![talk.pid(), supervisor].contains(&talk.foreground()));
+            goes_on(&talk, supervisor);
         }
         processes::kill(supervisor, libc::SIGTERM);
         ends(supervisor, "SIGTERM");
+        drop(talk);
+        family.ends();
+    }
+
+    fn the_stop_key_stops_a_command_that_is_traced_inside(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let mut talk = shell(who);
+        // The command is what is traced; strace is its grandchild.
+        talk.send("srt-ns --keep-session -- strace -D --output=/dev/null sh -c 'echo ready; sleep 1001; :'\n");
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        for _ in 0..2 {
+            talk.send("\x1a");
+            talk.expect("Stopped");
+            talk.expect("READY> ");
+            talk.send("fg\n");
+            talk.expect("strace");
+            goes_on(&talk, supervisor);
+        }
+        processes::kill(supervisor, libc::SIGKILL);
+        ends(supervisor, "SIGKILL");
         drop(talk);
         family.ends();
     }
