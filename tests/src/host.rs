@@ -119,7 +119,8 @@ pub fn chain_out<O: AsRef<str>>(who: Who, options: &[O], work: &Path) -> Command
     command
 }
 
-/// A file system of its own in a file, mounted until it is dropped.
+/// A file system of its own in a file, mounted until it is dropped. Tests that compare the mounts of before and after leave
+/// out what is mounted on `…/mounted`: it comes, and with its mount point it goes from other mount namespaces, too.
 #[derive(Debug)]
 pub struct LoopMount(PathBuf);
 

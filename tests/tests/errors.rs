@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// what it has left there. Zombies are nobody: this shell does not reap its stepchildren. Mostly there is not even one, and
 /// nothing to look at.
 const TELLING_WHAT_IS_LEFT: &str = r#"
-    before=$(cat /proc/self/mountinfo)
+    before=$(grep -v "/mounted " /proc/self/mountinfo)
     "$@"
     code=$?
     tries=0
@@ -27,7 +27,7 @@ const TELLING_WHAT_IS_LEFT: &str = r#"
         sleep 0.01
     done
     for status in $left; do echo "left: $(grep Name $status)"; done
-    after=$(cat /proc/self/mountinfo)
+    after=$(grep -v "/mounted " /proc/self/mountinfo)
     test "$before" = "$after" || { echo "mounts changed"; echo "$before -> $after" >&2; }
     exit $code
 "#;

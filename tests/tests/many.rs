@@ -72,7 +72,8 @@ row & other=$!
 row
 wait $other
 find /tmp /var/tmp /dev/shm /run -xdev -mindepth 1 ! -path /tmp/work
-[ "$before" = "$(cat /proc/self/mountinfo)" ] || echo mounts have changed
+# One of another test's goes, see `LoopMount`.
+grep -vxF "$before" /proc/self/mountinfo || :
 echo $((2 * count))
 "#;
 

@@ -5,9 +5,13 @@
 //! here. `SRT_FLOOD=12000` makes as many sleepers as that finding had.
 
 use srt_tests::attacks::{INSIDE, Sandbox};
-use srt_tests::processes::Family;
+use srt_tests::processes::{Family, Process, child_named};
 use srt_tests::talk::{Talk, code};
-use srt_tests::{Who, both};
+use srt_tests::{Who, both, wait_until};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -44,6 +48,21 @@ fn end_in_time(talk: &mut Talk, what: &str) -> i32 {
     }
     eprintln!("{what}: {:?}", start.elapsed());
     code(talk.status())
+}
+
+/// The writing end of the one pipe that goes from a process to another.
+#[track_caller]
+fn pipe_between(from: i32, to: i32) -> File {
+    let fds = |pid: i32| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").flatten();
+        fds.filter_map(|fd| Some((std::fs::read_link(fd.path()).ok()?, fd.path()))).collect::<Vec<_>>()
+    };
+    let theirs = fds(to);
+    let is_pipe = |link: &Path| link.to_str().is_some_and(|link| link.starts_with("pipe:"));
+    let mut shared = fds(from);
+    shared.retain(|(link, _)| is_pipe(link) && theirs.iter().any(|(other, _)| other == link));
+    assert_eq!(shared.len(), 1, "{shared:?}");
+    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&shared[0].1).expect("the pipe")
 }
 
 both! {
@@ -83,6 +102,47 @@ both! {
             assert_eq!(end_in_time(&mut talk, &format!("{flood:?} {options:?}")), 128 + libc::SIGUSR1);
             family.ends();
         }
+    }
+
+    fn srt_init_goes_on_where_the_supervisor_reads_no_reports_of_stops(who) {
+        let family = Family::new();
+        // Its child stops it again and again. Then an orphan must be reaped.
+        let script = "import os, signal, time
+command = os.getpid()
+os.write(1, b'ready\\n')
+os.read(0, 1)
+if os.fork() == 0:
+    for _ in range(50):
+        os.kill(command, signal.SIGSTOP)
+        time.sleep(0.001)
+        os.kill(command, signal.SIGCONT)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0: os._exit(os.write(write, b'%d' % os.getpid()) and 0)
+        os._exit(0)
+    os.wait()
+    orphan = int(os.read(read, 16))
+    try:
+        while True:
+            os.kill(orphan, 0)
+            time.sleep(0.001)
+    except ProcessLookupError: os.write(1, b'reaped\\n')
+time.sleep(1000)";
+        let options = ["--keep-session", "--kill-after", "0.3"];
+        let mut talk = Talk::over_pipes(&mut Sandbox::bare(who).ns(&options).command(&["/usr/bin/python3", "-c", script]));
+        talk.expect("ready");
+        let mut reports = pipe_between(child_named(talk.pid(), "srt-init"), talk.pid());
+        talk.signal(libc::SIGSTOP);
+        wait_until("the supervisor's stop", || Process::find(talk.pid()).is_some_and(|own| own.state == 'T'));
+        // Full of reports of stops.
+        while reports.write(&b"s\0".repeat(2048)).is_ok() {}
+        talk.send("\n");
+        talk.expect("reaped");
+        assert!(reports.write(b"s\0").is_err(), "the supervisor has read");
+        talk.signal(libc::SIGCONT);
+        talk.signal(libc::SIGTERM);
+        assert_eq!(talk.end().0, 128 + libc::SIGTERM);
+        family.ends();
     }
 
     fn connections_that_a_relay_cannot_make_delay_nothing(who) {
