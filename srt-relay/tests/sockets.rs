@@ -422,6 +422,24 @@ both! {
         }
     }
 
+    fn a_listener_of_another_family_is_refused(who) {
+        let Ok(socket) = srt_common::sys::socket::socket(libc::AF_VSOCK, libc::SOCK_STREAM) else {
+            skip!("no AF_VSOCK");
+        };
+        // SAFETY: of a sockaddr_vm (vsock(7)) every value is one.
+        let mut any: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+        any.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+        (any.svm_port, any.svm_cid) = (libc::VMADDR_PORT_ANY, libc::VMADDR_CID_ANY);
+        let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+        // SAFETY: `any` is as long as is said.
+        assert_eq!(unsafe { libc::bind(socket.as_raw_fd(), (&raw const any).cast(), length) }, 0);
+        srt_common::sys::socket::listen(&socket, 1).expect("listen");
+        let mut command = who.command("srt-relay");
+        srt_tests::pass_fd(&mut command, socket.as_raw_fd(), 9);
+        let ran = run(command.args([OsString::from("fd:9"), tcp(1)]));
+        ran.code(1).one_clear_error("srt-relay").complains("fd:9").complains("neither a Unix nor a TCP socket");
+    }
+
     fn a_proc_that_leads_to_another_file_is_an_error(who) {
         let scratch = who.scratch();
         for name in ["granted", "other"] {

@@ -283,6 +283,7 @@ time.sleep(1000)",
         !stopped() || counted() <= before + 1
     });
     assert!(watched, "the supervisor is stopped, and the command runs");
+    wait_until("the command to go on", || descendants(supervisor).iter().all(|process| process.state != 'T'));
     processes::kill(supervisor, libc::SIGCONT);
     processes::kill(supervisor, libc::SIGTERM);
     ends(supervisor, "SIGTERM");
