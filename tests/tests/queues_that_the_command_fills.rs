@@ -128,8 +128,7 @@ if os.fork() == 0:
             time.sleep(0.001)
     except ProcessLookupError: os.write(1, b'reaped\\n')
 time.sleep(1000)";
-        let options = ["--keep-session", "--kill-after", "0.3"];
-        let mut talk = Talk::over_pipes(&mut Sandbox::bare(who).ns(&options).command(&["/usr/bin/python3", "-c", script]));
+        let mut talk = Talk::over_pipes(&mut Sandbox::bare(who).ns(&["--keep-session"]).command(&["/usr/bin/python3", "-c", script]));
         talk.expect("ready");
         let mut reports = pipe_between(child_named(talk.pid(), "srt-init"), talk.pid());
         talk.signal(libc::SIGSTOP);
