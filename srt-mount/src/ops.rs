@@ -106,8 +106,8 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::Tmpfs { mode, size } => {
             Box::new(|build, dest| build.own(&tmpfs(*mode, *size)?, dest, parents(*mode)))
         }
-        Action::Proc => Box::new(|build, dest| build.proc(dest)),
-        Action::ProcPids => Box::new(|build, dest| build.own(&proc::new(&["subset=pid"])?, dest, 0o755)),
+        Action::Proc => Box::new(|build, dest| build.proc(dest, &[])),
+        Action::ProcPids => Box::new(|build, dest| build.proc(dest, &["subset=pid"])),
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
             build.own(
@@ -218,8 +218,8 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    fn proc(&mut self, dest: &Path) -> Result<()> {
-        let tree = proc::new(&[])?;
+    fn proc(&mut self, dest: &Path, options: &[&str]) -> Result<()> {
+        let tree = proc::new(options)?;
         self.own(&tree, dest, 0o755)?;
         proc::protect(&tree.fd, &self.root.host.root)?;
         let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };

@@ -5,6 +5,7 @@ use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
+use srt_common::sys::process::getpid;
 use srt_common::{Context, Result};
 use std::ffi::CStr;
 use std::io;
@@ -72,7 +73,17 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
         });
         covered.context(|| format!("cannot make {} read-only", name.display()))?;
     }
-    Ok(())
+    // sched(7), "The autogroup feature": to be its owner is enough to take away the turns that PID 1 needs to die. PROGRAM may
+    // do so where it is PID 1 itself.
+    if getpid() == 1 {
+        return Ok(());
+    }
+    match cover(proc, c"1/autogroup") {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+            Err(error).context(|| "cannot make 1/autogroup read-only")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether it is a file, nothing is mounted on it, and nobody can write it.

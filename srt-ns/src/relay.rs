@@ -14,7 +14,7 @@ use srt_common::handover;
 use srt_common::report::Report;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
-use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx};
+use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx, umask};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use srt_common::sys::process;
 use srt_common::sys::socket::listen;
@@ -149,6 +149,8 @@ fn become_relay(
     let plan = run.plan;
     let own = handover::own_namespaces()?;
     let root = EmptyRoot::new()?;
+    // The caller's may take away what srt-relay needs to search them.
+    umask(0o022);
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
     }

@@ -14,8 +14,9 @@ use crate::signals::{self, Received};
 use crate::terminal::Terminals;
 use crate::{init, watchdog};
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, pidfd_send_signal, waitid};
+use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::sys::signal::{Disposition, sigaction, sigpending};
+use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -133,7 +134,7 @@ impl Supervisor<'_> {
 
     /// One look at everything.
     fn turn(&mut self) -> Result<()> {
-        if self.lives.iter().any(|(fd, event)| is_ready(fd, *event)) {
+        if self.is_abandoned() {
             self.lives = &[];
             match self.start {
                 Some(_) => self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone")),
@@ -153,6 +154,11 @@ impl Supervisor<'_> {
         self.helpers.read_reports(self.run);
         let goes_on = self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none();
         if goes_on { self.step() } else { Ok(()) }
+    }
+
+    /// Whose end ends the sandbox is gone.
+    fn is_abandoned(&self) -> bool {
+        self.lives.iter().any(|(fd, event)| is_ready(fd, *event))
     }
 
     /// The start has failed. Who waits for it learns that by the end of its socket, so that srt-mount can remove what it
@@ -227,8 +233,10 @@ impl Supervisor<'_> {
     /// could be another's by now is asked for (kill(2), -1).
     ///
     /// Waits for it, but not for long: somebody inside could stop it. False: it could not be made, or was stopped or killed,
-    /// and not everybody may have got the signal.
+    /// and not everybody may have got the signal. It has all that this process has open, and so must not stay.
     fn broadcast(&self, signal: libc::c_int) -> bool {
+        // /proc/PID/cmdline of the new one can be read inside (proc(5)). In the child it would be seen before it is wiped.
+        let _as_it_is = overwrite_arguments(c"srt-ns");
         let sender = child::spawn_untied(self.run.tool, "a process inside", || {
             let _nobody_there = kill(-1, signal);
             process::exit(0)
@@ -236,7 +244,9 @@ impl Supervisor<'_> {
         // None is made any more in a namespace whose PID 1 is dying.
         let sent = sender.and_then(|pid| {
             let pidfd = pidfd_open(pid).context(|| "pidfd_open")?;
-            let _in_time = gets_ready(&pidfd, libc::POLLIN, BROADCAST);
+            if !gets_ready(&pidfd, libc::POLLIN, BROADCAST) {
+                let _dead = pidfd_send_signal(&pidfd, libc::SIGKILL, 0);
+            }
             waitid(Some(pid), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).context(|| "waitid")
         });
         matches!(sent, Ok(Some((_, Change::Ended(End::Exited(0))))))
@@ -381,10 +391,19 @@ impl Supervisor<'_> {
         if sigpending().is_ok_and(|pending| pending.has(libc::SIGCONT)) {
             return true;
         }
+        // The command may have seen to it that the kernel continues it (timer_create(2), SIGCONT): the caller's end must
+        // reach a process that is stopped. That of the thread which made this process alone continues it as well.
+        if self.lives.iter().any(|(_, event)| *event == libc::POLLIN)
+            && (prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT as libc::c_ulong, 0).is_err()
+                || self.is_abandoned())
+        {
+            return false;
+        }
         let watchdog = self.helpers.of(Kind::Watchdog);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
         let stopped = signals::stop().unwrap_or(false);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
+        let _disarmed = prctl(libc::PR_SET_PDEATHSIG, 0, 0);
         stopped
     }
 

@@ -120,20 +120,22 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {
-        let mut watched = vec![pollfd(orders.as_raw_fd(), libc::POLLIN)];
+        // The supervisor's own life, too: what it has sent inside may have a copy of the socket's other end.
+        let mut watched = vec![pollfd(life.pidfd().as_raw_fd(), libc::POLLIN)];
+        watched.push(pollfd(orders.as_raw_fd(), libc::POLLIN));
         if stopped {
             watched.extend(charge.lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
         }
         let woken = ppoll(&mut watched, stopped.then_some(STOP_LOOK));
-        let told = watched.first().is_some_and(|orders| orders.revents != 0);
-        if woken.is_ok() && !told && stopped {
+        let [dead, told] = [0, 1].map(|at: usize| watched.get(at).is_some_and(|entry| entry.revents != 0));
+        if woken.is_ok() && !dead && !told && stopped {
             if watched.iter().any(|entry| entry.revents != 0) || is_signalled(status) {
                 let _gone = pidfd_send_signal(life.pidfd(), libc::SIGCONT, 0);
                 stopped = false;
             }
             continue;
         }
-        match recvmsg(orders, 0) {
+        match recvmsg(orders, if dead { libc::MSG_DONTWAIT } else { 0 }) {
             Ok(message) => match message.byte {
                 Some(STOPS) => stopped = true,
                 Some(KILL) => condemned.extend(message.fds),

@@ -1,6 +1,7 @@
 //! If any part of the sandbox cannot be had, the command does not run: every system call of a start that builds or locks
 //! something is made to fail, one after the other.
 
+use srt_tests::host::Greeter;
 use srt_tests::{Ran, Who, both, run};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +56,35 @@ both! {
         let refused = ["--inject=?open,openat:error=EACCES", "--", "srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "it ran"];
         let ran = run(command.args(refused));
         ran.code(125).one_clear_error("srt-mount").complains("/proc/self/mountinfo: Permission denied").says("");
+    }
+
+    fn however_few_descriptors_there_are_nobody_is_in_the_network_of_the_host(who) {
+        let host = std::fs::read_link("/proc/self/ns/net").expect("the host's");
+        let host = host.to_str().expect("UTF-8");
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("s.sock"), "hello");
+        let relay = ["--relay".to_owned(), format!("4000={}/s.sock", scratch.text())];
+        let publish = |number| ["--publish".to_owned(), format!("{}/p{number}=500{number}", scratch.text())];
+        let sidecar = ["--sidecar".to_owned(), format!("readlink /proc/self/ns/net >>{}/sidecars", scratch.text())];
+        for options in [
+            publish(1).to_vec(),
+            (1..=4).flat_map(publish).collect(),
+            [relay, publish(1)].concat(),
+            [publish(1), sidecar].concat(),
+        ] {
+            let mut ran_inside = 0;
+            for limit in 8..42 {
+                let mut command = who.command("prlimit");
+                command.arg(format!("--nofile={limit}")).arg(srt_tests::tool("srt-ns")).args(&options);
+                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc"]);
+                let ran = run(command.args(["--", "readlink", "/proc/self/ns/net"]));
+                assert!(!ran.out.contains(host), "{options:?} {limit}: {ran:#?}");
+                ran_inside += usize::from(ran.out.starts_with("net:["));
+            }
+            assert!(ran_inside > 5, "{options:?}: {ran_inside}");
+        }
+        let sidecars = std::fs::read_to_string(scratch.join("sidecars")).expect("they have run");
+        assert!(sidecars.contains("net:[") && !sidecars.contains(host), "{host} {sidecars}");
     }
 
     fn whatever_is_refused_nothing_runs(who) {

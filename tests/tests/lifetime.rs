@@ -207,6 +207,28 @@ both! {
         }
     }
 
+    fn what_the_supervisor_sends_inside_does_not_keep_the_sandbox_alive(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let mut command = who.command("strace");
+        // It is stopped, as a hostile process could do it: it has all of the supervisor's descriptors.
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=kill"]);
+        command.args(["-e", "inject=kill:signal=SIGSTOP"]).arg(tool("srt-ns"));
+        command.args(["--as-pid-1", "--", "setpriv", "--pdeathsig", "clear", "sh", "-c", "echo ready; exec sleep 1000"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        processes::kill(supervisor, libc::SIGTSTP);
+        let sent = || processes::descendants(supervisor).iter().any(|process| process.name == "srt-ns");
+        // At the latest when it has given up waiting.
+        wait_until("what it sends", || sent() || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+        processes::kill(supervisor, libc::SIGKILL);
+        let took = family.ends();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
     fn the_sandbox_ends_with_a_killed_watchdog(who) {
         let family = Family::new();
         let talk = started(who, &["--as-pid-1"]);

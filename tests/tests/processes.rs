@@ -2,7 +2,9 @@
 //! outlives the sandbox.
 
 use srt_tests::attacks::{INSIDE, Sandbox, behind, outside};
-use srt_tests::{Who, both, run, wait, wait_until};
+use srt_tests::processes::{child_named, kill};
+use srt_tests::talk::Talk;
+use srt_tests::{Who, both, has, run, skip, wait, wait_until};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
@@ -67,6 +69,16 @@ both! {
             assert!(ran.code != Some(0) && ran.err.contains("Operation not permitted"), "{command}: {ran:#?}");
             run(&mut sandbox.seccomp(&["--allow", "pid1"]).command(&["sh", "-c", command])).ok();
         }
+        if fs::exists("/proc/1/autogroup").expect("/proc") {
+            let open = ["sh", "-c", ": >/proc/1/autogroup"];
+            let refused = if who == Who::Root { "Read-only file system" } else { "Permission denied" };
+            for proc in ["--proc", "--proc-pids"] {
+                let sandbox = Sandbox::new(who, work.path()).mounts(&[proc, "/proc"]);
+                run(&mut sandbox.command(&open)).code(2).complains(&format!("cannot create /proc/1/autogroup: {refused}"));
+                // The command's own.
+                run(&mut sandbox.ns(&["--as-pid-1"]).command(&open)).ok();
+            }
+        }
         let own = "chrt --batch --pid 0 $$ && taskset --pid 1 $$ && renice 19 --pid $$ && nice chrt --idle 0 true";
         run(&mut Sandbox::new(who, work.path()).command(&["sh", "-c", own])).ok();
     }
@@ -123,6 +135,38 @@ both! {
         let script = "cat /proc/1/cmdline | tr '\\0' ' '; echo; cat /proc/1/comm; cat /proc/1/environ 2>/dev/null; readlink /proc/1/root /proc/1/exe; cut -d' ' -f4,5 /proc/1/mountinfo";
         let mut command = Sandbox::new(who, work.path()).ns(&["--hostname", "secret-word"]).command(&["sh", "-c", script]);
         run(command.env("SECRET", "secret-word")).ok().says("srt-init \nsrt-init");
+    }
+
+    fn what_the_supervisor_sends_inside_tells_nothing_of_the_caller(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let work = who.scratch();
+        // It is held open, so that it is seen by one that is not in the command's group, which is stopped first.
+        let script = "import os
+if os.fork(): os.wait()
+os.setsid()
+print('ready', flush=True)
+said = set()
+while True:
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try: words = open(f'/proc/{pid}/cmdline', 'rb').read()
+        except OSError: continue
+        if words not in said: print(words, flush=True)
+        said.add(words)";
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=kill"]);
+        command.args(["-e", "inject=kill:delay_enter=80000"]).arg(srt_tests::tool("srt-ns"));
+        command.args(Sandbox::new(who, work.path()).ns(&["--hostname", "secret-word"]).words());
+        let mut talk = Talk::over_pipes(command.args(["/usr/bin/python3", "-c", script]));
+        talk.expect("ready");
+        talk.expect("srt-init");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        kill(supervisor, libc::SIGTSTP);
+        let said = talk.expect("srt-ns");
+        kill(supervisor, libc::SIGKILL);
+        let more = talk.end().1;
+        assert!(!said.contains("secret-word") && !more.contains("secret-word"), "{said}{more}");
     }
 
     fn no_signal_ends_pid_1_from_inside(who) {

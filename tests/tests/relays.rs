@@ -322,6 +322,16 @@ both! {
         assert_eq!(talk.end().0, 0);
     }
 
+    fn a_umask_takes_nothing_from_a_relay(who) {
+        let scratch = who.scratch();
+        let socket = scratch.join("s.sock");
+        let _greeter = Greeter::start(&socket, "hello");
+        let mut command = who.command("sh");
+        command.args(["-c", "umask 0777; exec \"$@\"", "sh"]).arg(srt_tests::tool("srt-ns"));
+        command.arg("--relay").arg(format!("4000={}", socket.display()));
+        run(command.args(["--", "sh", "-c", SOCAT])).ok().says("hello");
+    }
+
     fn a_relay_that_is_not_there_or_no_program_is_fatal(who) {
         let scratch = who.scratch();
         let ns = with_another_relay(&scratch, "/etc/passwd");

@@ -163,6 +163,12 @@ both! {
     fn what_is_left_gets_the_signals_once_the_command_is_gone(who) {
         let script = "exec /usr/bin/python3 -c \"$1\" & exit 3";
         let mut talk = start(who, &["--wait-all", "--kill-after", "0.5"], &["sh", "-c", script, "sh", LISTENER]);
+        // srt-init has reaped it, then told that, then the supervisor has read it.
+        let init = child_named(talk.pid(), "srt-init");
+        wait_until("the command's end", || descendants(init).iter().all(|process| process.name != "sh"));
+        for pid in [init, talk.pid()] {
+            wait_until("its turn", || Process::find(pid).is_some_and(|process| process.state == 'S'));
+        }
         talk.signal(libc::SIGUSR1);
         talk.expect("<SIGUSR1>");
         talk.signal(libc::SIGTERM);

@@ -209,6 +209,8 @@ both! {
         talk.send("srt-ns --keep-session -- strace -D --output=/dev/null sh -c 'echo ready; sleep 1001; :'\n");
         talk.expect("ready");
         let supervisor = child_named(talk.pid(), "srt-ns");
+        // vfork(2): a shell whose child stops before its exec does not stop.
+        wait_until("the shell's child", || running(supervisor, "sleep"));
         for _ in 0..2 {
             talk.send("\x1a");
             talk.expect("Stopped");
@@ -219,6 +221,25 @@ both! {
         }
         processes::kill(supervisor, libc::SIGKILL);
         ends(supervisor, "SIGKILL");
+        drop(talk);
+        family.ends();
+    }
+
+    fn a_sandbox_that_is_stopped_ends_with_its_caller(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        // The other process of the job has its parent in the session: so the kernel does not continue what is left of it, as
+        // it does in an orphaned group (setpgid(2)).
+        talk.send("sh -c 'srt-ns -- sleep 1001; :' | sleep 1002\n");
+        wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
+        let all = descendants(talk.pid());
+        let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
+        let caller = processes::status_field(supervisor, "PPid").expect("a caller").parse().expect("a number");
+        wait_until("the command", || descendants(supervisor).iter().any(|process| process.name == "sleep"));
+        processes::kill(supervisor, libc::SIGTSTP);
+        wait_until("the stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+        processes::kill(caller, libc::SIGKILL);
+        ends(supervisor, "the caller's end");
         drop(talk);
         family.ends();
     }
@@ -283,7 +304,9 @@ time.sleep(1000)",
         !stopped() || counted() <= before + 1
     });
     assert!(watched, "the supervisor is stopped, and the command runs");
-    wait_until("the command to go on", || descendants(supervisor).iter().all(|process| process.state != 'T'));
+    // Unless a process of another test's has ended meanwhile, which made room.
+    let runs = || descendants(supervisor).iter().all(|process| process.state != 'T');
+    wait_until("the command to go on", || stopped() || runs());
     processes::kill(supervisor, libc::SIGCONT);
     processes::kill(supervisor, libc::SIGTERM);
     ends(supervisor, "SIGTERM");

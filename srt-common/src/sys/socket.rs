@@ -168,7 +168,8 @@ pub struct Message {
     pub pid: Option<libc::pid_t>,
 }
 
-/// recvmsg(2) of one byte with what it carries. `flags`: MSG_DONTWAIT.
+/// recvmsg(2) of one byte with what it carries. `flags`: MSG_DONTWAIT. EMFILE: where RLIMIT_NOFILE leaves no room for a
+/// descriptor, the kernel drops it and says so by MSG_CTRUNC alone (unix(7), scm_detach_fds() in net/core/scm.c).
 pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message> {
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -180,6 +181,7 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
     let flags = flags | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: a msghdr whose parts live through the call.
     let length = count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
+    let truncated = message.msg_flags & libc::MSG_CTRUNC != 0;
     let mut received = Message { byte: (length > 0).then_some(byte), ..Message::default() };
     // SAFETY: the kernel has filled `control` with whole control messages.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
@@ -211,7 +213,8 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
         // SAFETY: the same message and a header in it.
         next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
-    Ok(received)
+    // What has come is closed.
+    if truncated { Err(io::Error::from_raw_os_error(libc::EMFILE)) } else { Ok(received) }
 }
 
 /// netdevice(7) SIOCSIFFLAGS of the interface `name`, of up to 15 bytes.

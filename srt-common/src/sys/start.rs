@@ -77,12 +77,12 @@ pub fn getauxval(kind: libc::c_ulong) -> libc::c_ulong {
 }
 
 /// Wipes argv and the environment from this process's memory, and puts `title` in argv's place for /proc/PID/cmdline.
-/// Neither must be read afterwards.
+/// Neither must be read afterwards, and a second call is an error.
 ///
 /// fs/exec.c lays argv, the environment and the path of the file out side by side, and AT_EXECFN (getauxval(3))
 /// points at the last.
 pub fn overwrite_arguments(title: &CStr) -> io::Result<()> {
-    let start = FIRST_ARGUMENT.load(Relaxed);
+    let start = FIRST_ARGUMENT.swap(0, Relaxed);
     let end = getauxval(libc::AT_EXECFN) as usize;
     let environment: usize = environ().iter().map(|entry| entry.as_bytes_with_nul().len()).sum();
     let title = title.to_bytes_with_nul();
