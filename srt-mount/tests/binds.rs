@@ -158,4 +158,16 @@ both! {
         sh(who, &options, "ls /m | wc -l; test -e /m/999/etc/passwd && ulimit -n").ok()
             .says(&format!("1000\n{}", expected.out.trim()));
     }
+
+    fn a_descriptor_whose_path_is_another_files_is_refused(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("f", "meant");
+        let open = File::open(&file).expect("open");
+        fs::remove_file(&file).expect("rm");
+        scratch.file("f (deleted)", "another");
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind-fd", "9", "/etc/hostname", "--", "cat", "/etc/hostname"]);
+        pass_fd(&mut command, open.as_raw_fd(), 9);
+        run(&mut command).code(125).says("").complains("is not the file that descriptor 9 is open on");
+    }
 }

@@ -5,8 +5,10 @@
 mod common;
 
 use common::{mount, words};
-use srt_tests::{Ran, Scratch, Who, both, run};
+use srt_tests::{Ran, Scratch, Who, both, pass_fd, run};
+use std::fs;
 use std::fs::Permissions;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 /// A directory W that the sandbox may write, in which an earlier run has replaced directories by links to SECRET.
@@ -84,7 +86,7 @@ both! {
             let path = scratch.join(directory);
             // Of a group that is not mapped, no capability helps either.
             chown(&path, None, Some(4321)).expect("chown");
-            std::fs::set_permissions(&path, Permissions::from_mode(0o555)).expect("chmod");
+            fs::set_permissions(&path, Permissions::from_mode(0o555)).expect("chmod");
         }
         for options in ["--bind DIR/W DIR/W --ro-bind DIR/W/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor/p/sub /mnt"] {
             let ran = with(who, &scratch, options, "true");
@@ -97,7 +99,7 @@ both! {
         for directory in ["W/vendor", "W"] {
             let path = scratch.join(directory);
             chown(&path, Some(4321), None).expect("chown");
-            std::fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("chmod");
+            fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("chmod");
         }
         // Where the mount is read-only the same directory is writable elsewhere.
         for options in ["--bind DIR/W /opt --bind DIR/W/vendor/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub"] {
@@ -108,7 +110,7 @@ both! {
 
     fn what_srt_ns_has_opened_is_still_there(who) {
         let scratch = planted(who);
-        let stat = std::fs::metadata(scratch.join("SECRET/sub/secret")).expect("stat");
+        let stat = fs::metadata(scratch.join("SECRET/sub/secret")).expect("stat");
         let (major, minor) = (libc::major(stat.dev()), libc::minor(stat.dev()));
         let id = format!("{major}:{minor}:{}", stat.ino());
         for (path, id, error) in [
@@ -149,6 +151,35 @@ both! {
             with(who, &scratch, &options, &script.replace("DIR", scratch.text())).ok().says("secret");
         }
     }
+
+    fn no_source_leads_through_a_link_in_an_upper_layer(who) {
+        let scratch = who.scratch();
+        for name in ["lower", "upper", "work", "secret"] { scratch.dir(name); }
+        scratch.file("secret/file", "secret");
+        for layer in ["upper", "lower"] {
+            symlink("../secret", scratch.join(layer).join("link")).expect("a link");
+            let at = |name: &str| scratch.join(name).display().to_string();
+            let mut command = who.command("srt-ns");
+            command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--overlay-src", &at("lower"), "--overlay", &at("upper"), &at("work"), "/mnt"]);
+            command.args(["--ro-bind", &at(&format!("{layer}/link/file")), "/etc/hostname", "--", "cat", "/etc/hostname"]);
+            let ran = run(&mut command);
+            let planted = ran.err.contains("leads through the symbolic link");
+            assert_eq!(planted, layer == "upper", "{layer}: {ran:#?}");
+        }
+    }
+
+    fn a_link_of_proc_whose_text_is_another_files_path_leads_to_no_other(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("f", "meant");
+        let open = fs::File::open(&file).expect("open");
+        fs::remove_file(&file).expect("rm");
+        scratch.file("f (deleted)", "another");
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind", "/proc/self/fd/9", "/etc/hostname", "--", "cat", "/etc/hostname"]);
+        pass_fd(&mut command, open.as_raw_fd(), 9);
+        let ran = run(&mut command);
+        assert!(!ran.out.contains("another"), "{ran:#?}");
+    }
 }
 
 #[test]
@@ -160,7 +191,7 @@ fn a_link_that_the_user_cannot_replace_is_followed_in_a_writable_tree() {
     );
     run(command.args(["--", "true"])).ok();
     let mut command = mount(Who::Root, words("--bind / / --ro-bind /bin/sh /dev/null"));
-    if std::fs::symlink_metadata("/bin").is_ok_and(|bin| bin.is_symlink()) {
+    if fs::symlink_metadata("/bin").is_ok_and(|bin| bin.is_symlink()) {
         run(command.args(["--", "true"])).code(125).complains("the symbolic link /bin,");
     }
 }

@@ -5,8 +5,10 @@
 mod common;
 
 use common::{sh, sh_on, words};
-use srt_tests::{Scratch, Who, both};
+use srt_tests::{Scratch, Who, both, pass_fd, run, tool};
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A project with something to protect two directories below its root.
 fn project(who: Who) -> Scratch {
@@ -36,7 +38,7 @@ fn in_project(
     command.args(["--", "srt-mount"]).args(base);
     command.args(protect.iter().map(|word| word.replace("DIR", scratch.text())));
     command.args(["--chdir", scratch.text(), "--", "sh", "-c", script]);
-    srt_tests::run(&mut command)
+    run(&mut command)
 }
 
 const ATTACK: &str = "
@@ -75,7 +77,7 @@ both! {
         let hooks = scratch.join("p/.git/hooks");
         let mut bwrap = who.command("bwrap");
         bwrap.args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--ro-bind"]).arg(&hooks).arg(&hooks);
-        srt_tests::run(bwrap.args(["--chdir", scratch.text(), "sh", "-c", ATTACK])).ok();
+        run(bwrap.args(["--chdir", scratch.text(), "sh", "-c", ATTACK])).ok();
         assert!(!hooks.exists(), "bwrap pins, too");
     }
 
@@ -185,7 +187,7 @@ both! {
         let secret = format!("{}/p/.env", scratch.text());
         let mut command = Who::Root.command("srt-mount");
         command.args(["--bind", "/", "/", "--mask", &secret, "--dev", "/dev", "--tmpfs", "/tmp", "--", "true"]);
-        srt_tests::run(&mut command).ok();
+        run(&mut command).ok();
         sh_on(who, "--bind", &["--mask", &secret, "--proc", "/proc"], "true").ok();
         assert_eq!(mounts(), before);
         assert_eq!(fs::read(scratch.join("p/.env")).expect("read"), b"secret");
@@ -200,7 +202,21 @@ both! {
             sh -c 'touch $0; until test -e $1; do sleep 0.01; done; ls -A $2' $3 $4 $5 & } && until test -e $3; do sleep 0.01; done && \
             mount -t tmpfs none $5 && touch $5/later && ls $5 && touch $4 && wait";
         let mut command = Who::Root.command("unshare");
-        command.args(["-m", "sh", "-c", script, "sh", &who.uid().to_string()]).arg(srt_tests::tool("srt-ns"));
-        srt_tests::run(command.arg(ready).arg(go).arg(scratch.join("m"))).ok().says("later");
+        command.args(["-m", "sh", "-c", script, "sh", &who.uid().to_string()]).arg(tool("srt-ns"));
+        run(command.arg(ready).arg(go).arg(scratch.join("m"))).ok().says("later");
+    }
+
+    fn a_device_that_is_opened_again_has_the_callers_flags(who) {
+        let script = "import fcntl; print([fcntl.fcntl(fd, fcntl.F_GETFL) & 0o6003 for fd in (0, 2)])";
+        for (flags, number) in [(libc::O_APPEND, 0o2000), (libc::O_NONBLOCK, 0o4000), (0, 0)] {
+            let null = || fs::File::options().read(true).write(true).custom_flags(flags).open("/dev/null").expect("open");
+            let input = null();
+            // run() takes stderr.
+            let mut shell = who.command("sh");
+            shell.args(["-c", "exec \"$@\" 2<&9", "sh"]).arg(tool("srt-ns")).args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--", "/usr/bin/python3", "-c", script]).stdin(null());
+            pass_fd(&mut shell, input.as_raw_fd(), 9);
+            let wanted = number | 2;
+            run(&mut shell).ok().says(&format!("[{wanted}, {wanted}]"));
+        }
     }
 }

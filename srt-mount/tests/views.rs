@@ -5,7 +5,7 @@
 mod common;
 
 use common::{mount, sh, sh_on, words};
-use srt_tests::{Who, both, has, run, skip};
+use srt_tests::{Who, both, has, run, skip, tool};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -35,7 +35,7 @@ both! {
         assert!(host.ok().out.contains("on-the-users-ring"), "{host:#?}");
         let inside = |allow: &[&str]| {
             let mut command = with_keys(who);
-            command.arg(srt_tests::tool("srt-ns")).args(allow).args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--"]);
+            command.arg(tool("srt-ns")).args(allow).args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--"]);
             command
         };
         run(inside(&[]).args(["cat", "/proc/keys", "/proc/key-users"])).ok().says("");
@@ -77,7 +77,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
                 command.args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
             }
             if !options.is_empty() {
-                command.arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount"]).args(words(options)).arg("--");
+                command.arg(tool("srt-ns")).args(["--", "srt-mount"]).args(words(options)).arg("--");
             }
             command.args(["/usr/bin/python3", "-c", take]);
             run(&mut command)
@@ -220,7 +220,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         scratch.dir("gone");
         let mut command = who.command("sh");
         command.args(["-c", &format!("cd {0}/gone && rmdir {0}/gone && exec \"$@\"", scratch.text()), "sh", "unshare", "-Ur"]);
-        command.arg(srt_tests::tool("srt-mount")).args(common::SYSTEM).args(["--", "/bin/pwd"]);
+        command.arg(tool("srt-mount")).args(common::SYSTEM).args(["--", "/bin/pwd"]);
         let line = "srt-mount: the working directory is not there any more: PROGRAM starts in /\n";
         assert_eq!(run(&mut command).ok().says("/").err, line);
         // By a name with a link in it, where that leads there inside, too.
@@ -243,7 +243,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             let mut command = who.command("unshare");
             // The first fsconfig(2) of the overlay is refused, as an option that is not known.
             command.args(["-Ur", "strace", "-qq", "-o", "/dev/null", "-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EINVAL:when=1"]);
-            command.arg(srt_tests::tool("srt-mount")).args(["--ro-bind", "/", "/"]).args(options);
+            command.arg(tool("srt-mount")).args(["--ro-bind", "/", "/"]).args(options);
             run(command.args(["--", "sh", "-c", "ls /mnt | wc -l"]))
         };
         old(&options).ok().says("100");
@@ -262,7 +262,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         let script = "mount -t tmpfs none \"$0\" && cd \"$0\" && mkdir l u w m && mount -t overlay none -o lowerdir=l,upperdir=u,workdir=w m && mkdir m/up m/wk m/low && \
             exec \"$@\" --overlay-src \"$0/m/low\" --overlay \"$0/m/up\" \"$0/m/wk\" /mnt -- true";
         let mut command = who.command("unshare");
-        command.args(["-m", "sh", "-c", script, scratch.text()]).arg(srt_tests::tool("srt-ns")).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
+        command.args(["-m", "sh", "-c", script, scratch.text()]).arg(tool("srt-ns")).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
         run(&mut command).code(125).hints("srt-mount", "cannot make an overlay", "RWSRC cannot lie on an overlay");
     }
 
@@ -276,10 +276,26 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             let mut command = who.command("unshare");
             let how = format!("inject={call}:retval=0");
             command.args(["-Urm", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &how]);
-            command.arg(srt_tests::tool("srt-mount")).args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--mask", "/etc/passwd"]);
+            command.arg(tool("srt-mount")).args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--mask", "/etc/passwd"]);
             let ran = run(command.args(["--", "touch", &marker]));
             assert_eq!(ran.code, Some(125), "{call}: {ran:#?}");
             assert!(!scratch.join("ran").exists(), "{call}");
+        }
+    }
+
+    fn queues_that_cannot_be_told_from_the_hosts_let_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for (lie, code) in [(None, 0), (Some("inject=fsopen:error=EIO:when=1"), 125)] {
+            let mut command = Who::Root.command("unshare");
+            let user = if who == Who::User { "setpriv --reuid=1000 --regid=1000 --clear-groups -- " } else { "" };
+            let script = format!("mount -t mqueue none /mnt && exec {user}\"$@\"");
+            command.args(["--mount", "sh", "-c", &script, "sh", "strace", "--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=fsopen"]);
+            command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-ns"));
+            // As PID 1 there is no other process that makes a file system.
+            let ran = run(command.args(["--as-pid-1", "--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "ran"]));
+            assert_eq!((ran.code, ran.out.as_str()), (Some(code), if code == 0 { "ran\n" } else { "" }), "{lie:?}: {ran:#?}");
         }
     }
 }
@@ -301,9 +317,7 @@ fn what_a_jvm_finds_first_is_the_sandboxs_cgroups() {
     let ran = |options: &str| {
         let mut command = Who::Root.command("sh");
         command.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(&cgroup);
-        command
-            .arg(srt_tests::tool("srt-ns"))
-            .args(words("-- srt-mount --ro-bind / / --dev /dev --proc /proc"));
+        command.arg(tool("srt-ns")).args(words("-- srt-mount --ro-bind / / --dev /dev --proc /proc"));
         run(command.args(words(options)).args(["--", "sh", "-c", first]))
     };
     let (own, hosts) = (ran("--sys /sys"), ran(""));

@@ -258,4 +258,20 @@ both! {
         let refused = run(&mut with_mounts(READ_ONLY_SYSCTLS, &sandbox(who)));
         refused.code(125).hints("srt-ns", "cannot forbid further user namespaces", pointer);
     }
+
+    fn what_the_chain_does_not_need_is_no_failure(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=fsconfig"]);
+        // subset=pid, and the overlay: those that set something before they create it.
+        command.args(["-e", "inject=fsconfig:error=EINVAL:when=2"]).arg(tool("srt-ns"));
+        let ran = run(command.arg("--check"));
+        for (row, result) in [("procfs subset=pid", "no"), ("overlay", "no"), ("procfs ", "ok"), ("mount API", "ok")] {
+            let line = ran.out.lines().find(|line| line.starts_with(row)).expect("a row");
+            assert!(line.get(20..).is_some_and(|rest| rest.trim_start().starts_with(result)), "{line}");
+        }
+        ran.ok();
+    }
 }

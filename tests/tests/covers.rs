@@ -40,6 +40,9 @@ both! {
         let uids = listed.out.lines().filter(|line| line.contains(": ") && line.contains('/')).count();
         assert!(uids > 0, "no key-users: {listed:#?}");
         with_a_key(who, &chain(&[], &["sh", "-c", LIST_KEYS])).ok().says("");
+        if who == Who::Root {
+            with_a_key(who, &chain(&["--allow-userns"], &["sh", "-c", LIST_KEYS])).ok().says("");
+        }
         // Nor through another procfs.
         let words = ["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/mnt",
                      "--proc", "/mnt/proc", "--", "srt-seccomp", "--", "sh", "-c",

@@ -4,6 +4,7 @@ use srt_tests::host::{Greeter, chain_out};
 use srt_tests::processes::{Family, child_named, descendants, status_field};
 use srt_tests::talk::Talk;
 use srt_tests::{Scratch, Who, both, has, pass_fd, run, skip, tool, tools};
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -272,6 +273,21 @@ fn compare(who: Who, scratch: &Scratch, pid: i32, row: &Row, secret: &str, optio
     wrong
 }
 
+/// strace's log: the calls of each process, in its own order.
+fn calls_of_each(log: &str) -> Vec<Vec<String>> {
+    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for line in log.lines() {
+        if let Some((pid, call)) = line.split_once(' ') {
+            all.entry(pid).or_default().push(call.trim_start().to_owned());
+        }
+    }
+    all.into_values().collect()
+}
+
+fn at(calls: &[String], text: &str) -> Option<usize> {
+    calls.iter().position(|call| call.contains(text))
+}
+
 both! {
     fn nothing_is_held_that_is_not_in_the_table(who) {
         for options in [&[][..], &["--keep-session"], &["--wait-all"], &["--outlive-parent"], &["--keep-fd", "9"]] {
@@ -340,5 +356,42 @@ both! {
         }
         // And srt-init, whose keyring is the command's. (An ordinary user's strace cannot read its name any more.)
         assert_eq!(joined.len(), 4, "{log}");
+    }
+
+    fn what_refuses_goes_after_what_refuses_from_then_on(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("s"), "word");
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output"]).arg(&log);
+        command.arg("--trace=prctl,capset,execve,execveat,setsid,setpgid").arg(tool("srt-ns"));
+        command.arg("--relay").arg(format!("4000={}", scratch.join("s").display()));
+        run(command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--", "true"])).ok();
+        let log = fs::read_to_string(&log).expect("the log");
+        let (mut both, mut relays, mut armeds) = (0, 0, 0);
+        for calls in calls_of_each(&log) {
+            let end = calls.iter().position(|call| call.starts_with("execveat(")).unwrap_or(calls.len());
+            let own = &calls[..end];
+            let dropped = own.iter().rposition(|call| call.starts_with("capset("));
+            // Armed before the call that takes the lock under which a parent dies.
+            if let Some(armed) = at(own, "PR_SET_PDEATHSIG") {
+                assert!(own.iter().position(|call| call.starts_with("setsid(") || call.starts_with("setpgid(")).is_some_and(|detached| armed < detached), "{calls:#?}");
+                armeds += 1;
+            }
+            // The supervisor and srt-init.
+            if let (Some(hidden), Some(dropped)) = (at(own, "PR_SET_DUMPABLE, SUID_DUMP_DISABLE"), dropped) {
+                assert!(hidden < dropped, "{calls:#?}");
+                both += 1;
+            }
+            // srt-relay starts without any, and can gain none.
+            if calls.iter().any(|call| call.starts_with("execveat(") && call.contains("\"srt-relay\"")) {
+                assert!(dropped.is_some_and(|at| own[at].contains("{effective=0, permitted=0, inheritable=0}")) && at(own, "PR_SET_NO_NEW_PRIVS, 1").is_some(), "{calls:#?}");
+                relays += 1;
+            }
+        }
+        assert_eq!((both, relays, armeds), (2, 1, 2), "{log}");
     }
 }

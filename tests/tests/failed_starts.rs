@@ -201,8 +201,11 @@ both! {
         let talk = Talk::over_pipes(&mut command);
         let stops = || fs::read_to_string(&log).expect("the log").matches("stopped by SIGSTOP").count();
         wait_until("the stops of the watchdog, srt-init and the command", || stops() == 3);
+        let start = Instant::now();
         drop(writer);
         let (code, said) = talk.end();
+        // What cleans up has two seconds.
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
         assert!(code == 125 && !said.contains("it ran"), "{code} {said}");
         assert!(events.text().ends_with("\"exited\",\"code\":125}\n"), "{}", events.text());
         family.ends();
@@ -235,5 +238,19 @@ both! {
         let events = Events::of(&mut command, &scratch);
         run(&mut command).code(125);
         assert!(!events.text().contains("\"started\""), "{}", events.text());
+    }
+
+    fn a_signal_that_the_caller_ignores_ends_no_start(who) {
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        for (ignored, code) in [("trap '' INT HUP QUIT", 0), (":", 128 + libc::SIGINT)] {
+            let publish = format!("{}=1004", scratch.join("p.sock").display());
+            let script = format!("{ignored}; exec {} --publish {publish} -- echo ran", ns.display());
+            let mut talk = Talk::over_pipes(who.command("sh").args(["-c", &script]));
+            // It says that it is ready after a second.
+            processes::child_named(talk.pid(), "srt-relay");
+            talk.signal(libc::SIGINT);
+            assert_eq!(srt_tests::talk::code(talk.status()), code, "{ignored}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! What the hint proposes is tried where a test can.
 
 use srt_tests::refusals::{Refusal, in_front, refuse, refuse_flag, refuse_value, with_mounts, with_none_of};
-use srt_tests::{Ran, Scratch, Who, both, run, tool};
+use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -691,6 +691,53 @@ mod filters {
             let file = scratch.file("filter", [0xff; 8]);
             let refused = run(&mut with(who, "srt-seccomp", &["--load", file.to_str().expect("UTF-8")]));
             failed(&refused, "srt-seccomp", "Invalid argument", "the kernel does not take this program as a filter");
+        }
+    }
+}
+
+both! {
+    fn a_limit_of_processes_is_named(who) {
+        if who == Who::Root {
+            return; // It has none (kernel/fork.c, INIT_USER).
+        }
+        let ran = run(who.command("prlimit").arg("--nproc=0").arg(tool("srt-ns")).args(["--", "true"]));
+        ran.code(125).hints("srt-ns", "cannot fork", "a limit of processes is reached");
+    }
+
+    fn a_limit_of_mount_namespaces_is_named(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let outer: &[&str] = if who == Who::Root { &["env"] } else { &["unshare", "-Ur"] };
+        let mut command = who.command(outer[0]);
+        command.args(&outer[1..]).args(["strace", "--quiet=all", "--output=/dev/null", "--trace=unshare", "-e", "inject=unshare:error=ENOSPC"]);
+        let ran = run(command.arg(tool("srt-mount")).args(["--ro-bind", "/", "/", "--", "true"]));
+        ran.code(125).hints("srt-mount", "cannot make a mount namespace", "user.max_mnt_namespaces");
+    }
+
+    fn the_hint_of_cap_setfcap_is_for_uid_0_without_it_alone(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "--trace=write"]);
+        // setgroups, then uid_map.
+        command.args(["-e", "inject=write:error=EPERM:when=2"]).arg(tool("srt-ns"));
+        let ran = run(command.args(["--", "true"]));
+        assert!(ran.code(125).err.contains("uid_map") && !ran.err.contains("CAP_SETFCAP"), "{ran:#?}");
+    }
+
+    fn a_file_table_that_is_full_is_named(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for (errno, hint) in [("ENFILE", "fs.file-max"), ("EMFILE", "RLIMIT_NOFILE"), ("ENOMEM", "")] {
+            let mut command = who.command("strace");
+            command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "--trace=pidfd_open"]);
+            command.args(["-e", &format!("inject=pidfd_open:error={errno}:when=1")]).arg(tool("srt-ns"));
+            let ran = run(command.args(["--", "true"]));
+            ran.code(125);
+            match hint { "" => assert!(!ran.err.contains("hint:"), "{ran:#?}"), hint => { ran.hints("srt-ns", "pidfd_open", hint); } }
         }
     }
 }

@@ -501,6 +501,40 @@ time.sleep(1000)";
         assert!(family.ends() < DEADLINE);
         assert_eq!(traces(work.path()), before);
     }
+
+    fn a_supervisor_and_a_watchdog_that_are_killed_together_leave_no_pid_1(who) {
+        let family = Family::new();
+        let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--as-pid-1", "--", "sleep", "1000"]));
+        let supervisor = talk.pid();
+        child_named(supervisor, "sleep");
+        let watchdog = child_named(supervisor, "srt-watchdog");
+        processes::kill(supervisor, libc::SIGSTOP);
+        wait_until("its stop", || processes::Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+        processes::kill(watchdog, libc::SIGKILL);
+        wait_until("its end", || processes::Process::find(watchdog).is_none_or(|own| !own.is_alive()));
+        processes::kill(supervisor, libc::SIGKILL);
+        let _ = talk.status();
+        drop(talk);
+        family.ends();
+    }
+
+    fn a_pid_1_without_turns_dies_soon_nonetheless(who) {
+        let script = "
+import os, signal, time
+os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))
+for _ in range(24):
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+        while True: pass
+os.write(1, b'ready')
+signal.pause()";
+        let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--keep-session", "--kill-after", "0.1", "--", "/usr/bin/python3", "-c", script]));
+        talk.expect("ready");
+        let start = Instant::now();
+        talk.signal(libc::SIGTERM);
+        let _ = talk.status();
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
 }
 
 /// A sandbox with cat(1), whose parent is this process and whose death the calling thread would mean.

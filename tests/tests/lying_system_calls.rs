@@ -225,6 +225,21 @@ both! {
         }
         assert!(ran.is_empty(), "{ran:#?}");
     }
+
+    fn two_calls_that_lie_together_let_nothing_run(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        for lies in [&["pivot_root"][..], &["umount2"], &["pivot_root", "umount2"]] {
+            let mut command = who.command("strace");
+            command.args(["--quiet=all", "--follow-forks", "--output=/dev/null"]).arg(format!("--trace={}", lies.join(",")));
+            for lie in lies { command.args(["-e", &format!("inject={lie}:retval=0")]); }
+            // --as-pid-1: the one process that has a mount namespace is srt-mount.
+            command.arg(tool("srt-ns")).args(["--as-pid-1", "--", "srt-mount", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--", "echo", "ran"]);
+            let ran = run(&mut command);
+            assert_eq!((ran.code, ran.out.as_str()), (Some(125), ""), "{lies:?}: {ran:#?}");
+        }
+    }
 }
 
 both! {

@@ -93,4 +93,14 @@ both! {
             run(command.args(["--", "srt-seccomp", "--", "/bin/true"])).ok().says("");
         }
     }
+
+    fn another_srt_mount_later_in_path_takes_nothing_from_the_one_beside(who) {
+        let scratch = who.scratch();
+        scratch.script("bin/srt-mount", "#!/bin/sh\necho another\n");
+        let mut path = srt_tests::path_with_tools();
+        path.push(":");
+        path.push(scratch.join("bin"));
+        let ran = run(who.command("srt-ns").env("PATH", path).args(["--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "ran"]));
+        ran.ok().says("ran");
+    }
 }

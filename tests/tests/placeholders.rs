@@ -6,7 +6,7 @@ use srt_tests::processes::{child_named, descendants, kill};
 use srt_tests::random::Random;
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
-use srt_tests::{Ran, Scratch, Who, both, has, run, skip, wait, wait_until};
+use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool, wait, wait_until};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -584,6 +584,70 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         nothing_is_left(project);
         run(who.command("srt-ns").args(["--placeholder", &text, "--sidecar", "exit 3", "--", "true"]));
         nothing_is_left(project);
+    }
+
+    fn the_same_name_in_two_directories_is_two_placeholders(who) {
+        let scratch = who.scratch_in("/var/tmp");
+        let (one, two) = (scratch.dir("one").join(".x"), scratch.dir("two").join(".x"));
+        let mut command = who.command("srt-ns");
+        command.arg("--placeholder").arg(&one).arg("--placeholder").arg(&two).args(["--", "ls"]).args([&one, &two]);
+        run(&mut command).ok();
+        assert!(!one.exists() && !two.exists());
+    }
+
+    fn one_that_goes_while_another_sandbox_takes_it_is_made_anew(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch_in("/var/tmp");
+        let (place, log) = (scratch.join(".x"), scratch.file("log", ""));
+        let mut first = Talk::over_pipes(who.command("srt-ns").arg("--placeholder").arg(&place).args(["--", "sh", "-c", "echo up; exec sleep 1000"]));
+        first.expect("up");
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--trace=flock", "--output"]).arg(&log);
+        // The second of the watchdog's: the shared one.
+        command.args(["-e", "inject=flock:delay_enter=2000000:when=2"]).arg(tool("srt-ns"));
+        let mut second = Talk::over_pipes(command.arg("--placeholder").arg(&place).args(["--", "sh", "-c", "test -f \"$0\" && echo there"]).arg(&place));
+        wait_until("the first flock", || fs::read_to_string(&log).expect("the log").contains("LOCK_EX"));
+        first.signal(libc::SIGTERM);
+        let _ = first.status();
+        assert!(!place.exists());
+        let text = fs::read_to_string(&log).expect("the log");
+        assert!(!text.contains("LOCK_SH|LOCK_NB) = 0"), "it came too late: {text}");
+        second.expect("there");
+        assert_eq!(srt_tests::talk::code(second.status()), 0);
+        assert!(!place.exists());
+    }
+
+    fn it_goes_with_a_watchdog_that_is_stopped(who) {
+        let scratch = who.scratch_in("/var/tmp");
+        {
+            let mut talk = Talk::over_pipes(who.command("srt-ns").arg("--placeholder").arg(scratch.join(".x")).args(["--", "sh", "-c", "echo up; read x"]));
+            talk.expect("up");
+            assert!(scratch.join(".x").exists());
+            kill(child_named(talk.pid(), "srt-watchdog"), libc::SIGSTOP);
+            talk.send("\n");
+            let _ = talk.end();
+            assert!(!scratch.join(".x").exists());
+        }
+    }
+
+    fn a_watchdog_that_comes_after_the_supervisors_death_makes_nothing(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch_in("/var/tmp");
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--follow-forks", "--signal=none", "--trace=setsid,mknodat", "--output"]).arg(&log);
+        command.args(["-e", "inject=setsid:delay_enter=500000:when=1"]).arg(tool("srt-ns")).arg("--placeholder").arg(scratch.join(".x"));
+        let talk = Talk::over_pipes(command.args(["--", "true"]));
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        wait_until("the watchdog's process", || !descendants(supervisor).is_empty());
+        kill(supervisor, libc::SIGKILL);
+        drop(talk.end());
+        let log = fs::read_to_string(&log).expect("the log");
+        assert!(log.contains("setsid(") && !log.contains("mknodat("), "{log}");
     }
 }
 

@@ -6,7 +6,7 @@
 use srt_tests::host::{Events, Greeter, with_another_relay};
 use srt_tests::processes::{child_named, descendants};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, has, run, wait_until};
+use srt_tests::{Who, both, has, run, skip, tool, wait_until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -342,5 +342,37 @@ both! {
         ran.code(125).says("").complains("hint: --relay and --publish need srt-relay beside srt-ns");
         run(who.command(&ns).args(["--", "echo", "it ran"])).ok().says("it ran");
         assert!(!scratch.join("p.sock").exists());
+    }
+
+    fn without_ipv6_a_relay_listens_on_ipv4_alone(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("s"), "word");
+        for (lie, code) in [
+            ("inject=bind:error=EADDRNOTAVAIL:when=2", 0),
+            ("inject=socket:error=EAFNOSUPPORT:when=2", 0),
+            // The control: without 127.0.0.1 there is no port.
+            ("inject=bind:error=EADDRNOTAVAIL:when=1", 125),
+            ("inject=bind:error=EACCES:when=2", 125),
+        ] {
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null"]);
+            let call = lie.split(['=', ':']).nth(1).expect("a call");
+            command.arg(format!("--trace={call}")).args(["-e", lie]).arg(tool("srt-ns"));
+            command.arg("--relay").arg(format!("4000={}", scratch.join("s").display()));
+            let ran = run(command.args(["--", "echo", "ran"]));
+            assert_eq!((ran.code, ran.out.as_str()), (Some(code), if code == 0 { "ran\n" } else { "" }), "{lie}: {ran:#?}");
+        }
+    }
+
+    fn a_relay_that_says_something_else_is_not_waited_for(who) {
+        let scratch = who.scratch();
+        let ns = srt_tests::host::with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        let start = std::time::Instant::now();
+        let ran = run(who.command(&ns).arg("--publish").arg(format!("{}=1003", scratch.join("p.sock").display())).args(["--", "echo", "ran"]));
+        ran.code(125).says("");
+        assert!(start.elapsed() < std::time::Duration::from_secs(6), "{:?}", start.elapsed());
     }
 }

@@ -277,4 +277,13 @@ both! {
             .each(&attacks)
             .all_got_through();
     }
+
+    fn what_lies_in_a_file_system_of_the_sandboxs_own_needs_no_pin(who) {
+        let scratch = who.scratch();
+        let work = scratch.dir("work");
+        let mut command = who.command("srt-ns");
+        command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--bind"]).args([&work, &work]);
+        command.args(["--tmpfs", "/mnt", "--ro-bind", "/etc", "/mnt/a/b", "--", "mv", "/mnt/a", "/mnt/c"]);
+        run(&mut command).ok();
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// between two steps of the program.
 const LISTENER: &str = "
 import os, signal
-heard = [signal.Signals['SIG' + s] for s in 'TERM INT HUP QUIT USR1 USR2 WINCH CONT ALRM URG IO RTMAX PIPE TTIN TTOU'.split()]
+heard = [signal.Signals['SIG' + s] for s in 'TERM INT HUP QUIT USR1 USR2 WINCH CONT ALRM URG IO RTMAX PIPE XFSZ TTIN TTOU'.split()]
 signal.pthread_sigmask(signal.SIG_BLOCK, heard)
 os.write(1, b'ready')
 while True: os.write(1, b'<%s>' % signal.Signals(signal.sigwait(heard)).name.encode())
@@ -41,7 +41,7 @@ fn listen(mut command: Command) {
     let mut talk = Talk::over_pipes(command.args(["/usr/bin/python3", "-c", LISTENER]));
     talk.expect("ready");
     // What srt-ns gets for a reason of its own is not passed on.
-    for number in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCHLD] {
+    for number in [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCHLD] {
         talk.signal(number);
     }
     for (name, number) in HEARD {

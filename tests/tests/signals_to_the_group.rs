@@ -4,7 +4,7 @@
 
 use srt_tests::processes::{Process, child_named, descendants, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, at_once, both, run, wait_until};
+use srt_tests::{Who, at_once, both, has, run, skip, tool, wait_until};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -266,5 +266,36 @@ time.sleep(1000)
         wait_until("the end of the stop", || !states().contains(&'T'));
         talk.signal(libc::SIGTERM);
         assert_eq!(talk.end().0, 143);
+    }
+
+    fn before_linux_6_9_a_signal_reaches_the_group_by_its_number(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let script = "trap : INT; sh -c 'trap \"echo child; exit\" INT; echo ready; while :; do sleep 0.02; done'; exit 5";
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=pidfd_send_signal"]);
+        command.args(["-e", "inject=pidfd_send_signal:error=EINVAL:when=1"]).arg(tool("srt-ns"));
+        let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", script]));
+        talk.expect("ready");
+        kill(child_named(talk.pid(), "srt-ns"), libc::SIGINT);
+        talk.expect("child");
+        assert_eq!(talk.end().0, 5);
+    }
+
+    fn the_end_of_one_is_no_signal_for_the_others_under_wait_all(who) {
+        let script = "
+import os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(0.3); os._exit(0)
+    if os.fork() == 0:
+        time.sleep(0.6)
+        os.write(1, b'heard' if signal.SIGCHLD in signal.sigpending() else b'nothing')
+        os._exit(0)
+os._exit(0)";
+        let ran = run(who.command("srt-ns").args(["--wait-all", "--", "/usr/bin/python3", "-c", script]));
+        ran.ok().says("nothing");
     }
 }

@@ -261,6 +261,20 @@ both! {
             family.ends();
         }
     }
+
+    fn a_watchdog_does_not_go_on_looking_once_the_supervisor_goes_on(who) {
+        let _family = Family::new();
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", "set -m; srt-ns --keep-session -- sh -c 'echo up; kill -STOP $$; echo on; exec sleep 1000'; echo stopped; fg; read x"]));
+        talk.expect("stopped");
+        talk.expect("on");
+        let watchdog = child_named(child_named(talk.pid(), "srt-ns"), "srt-watchdog");
+        let turns = || processes::status_field(watchdog, "voluntary_ctxt_switches").expect("a number").parse::<u64>().expect("a number");
+        std::thread::sleep(Duration::from_millis(100));
+        let before = turns();
+        std::thread::sleep(Duration::from_millis(400));
+        assert!(turns() <= before + 1, "{before} {}", turns());
+        drop(talk);
+    }
 }
 
 #[test]

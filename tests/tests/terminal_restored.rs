@@ -377,4 +377,23 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         talk.expect("back");
         assert_eq!(talk.foreground(), talk.pid());
     }
+
+    fn the_line_discipline_is_as_it_was(who) {
+        let script = "import fcntl, struct; fcntl.ioctl(0, 0x5423, struct.pack('i', 27))";
+        let discipline = |terminal: &Terminal| {
+            let mut number: libc::c_int = -1;
+            assert_eq!(unsafe { libc::ioctl(terminal.fd(), 0x5424, &raw mut number) }, 0);
+            number
+        };
+        for (tools, after) in [(&["srt-ns", "--"][..], 0), (&["srt-ns", "--keep-session", "--"], 0), (&["env"], 27)] {
+            let terminal = Terminal::new(who);
+            let mut command = who.command(tools[0]);
+            command.args(&tools[1..]).args(["/usr/bin/python3", "-c", script]);
+            command.stdin(terminal.stdio()).stdout(Stdio::null()).stderr(Stdio::inherit());
+            unsafe { command.pre_exec(|| { libc::setsid(); libc::ioctl(0, libc::TIOCSCTTY, 0); Ok(()) }); }
+            let status = wait(&mut command.spawn().expect("spawn"), "the end");
+            assert!(status.success());
+            assert_eq!(discipline(&terminal), after, "{tools:?}");
+        }
+    }
 }

@@ -333,6 +333,19 @@ both! {
             assert!(told(&["--status-fd", "9", "--nope", "--", "prog"]).contains("\"failed\""), "{stage}");
         }
     }
+
+    fn a_relay_listens_on_the_loopback_addresses_alone(who) {
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("s"), "word");
+        let mut command = who.command("srt-ns");
+        command.arg("--relay").arg(format!("4000={}", scratch.join("s").display()));
+        let ran = run(command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6"]));
+        let listeners: Vec<_> = ran.ok().out.lines().filter_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            (words.get(3) == Some(&"0A")).then(|| words[1].to_owned())
+        }).collect();
+        assert_eq!(listeners, ["0100007F:0FA0", "00000000000000000000000001000000:0FA0"], "{ran:#?}");
+    }
 }
 
 /// Who cannot ask whether it is root of the host, since there is no procfs, is taken for it.

@@ -212,9 +212,11 @@ both! {
         let _family = Family::new();
         let data = who.scratch();
         for (call, option) in [("mkdirat", vec!["--tmpfs"]), ("mknodat", vec!["--ro-bind", "/etc/passwd"])] {
-            for swap in [false, true] {
+            // To another place, and to a sibling, which is beneath the directory, too.
+            for link in [None, Some("target"), Some("other")] {
                 let scratch = who.scratch();
                 let (work, made) = (scratch.dir("work"), scratch.join("work/made"));
+                if call == "mkdirat" { scratch.dir("work/other") } else { scratch.file("work/other", "") };
                 let target = if call == "mkdirat" { data.dir("target") } else { data.file("file", "") };
                 let mut command = who.command("strace");
                 command.args(["-D", "-f", "--quiet=all", "--output"]).arg(scratch.file("log", "")).arg(format!("--trace={call}"));
@@ -223,16 +225,17 @@ both! {
                 command.arg("--placeholders").args(&option).arg(&made).args(["--", "grep", "-c", target.to_str().expect("UTF-8"), "/proc/self/mountinfo"]);
                 let talk = Talk::over_pipes(&mut command);
                 let pid = stop_of(&talk, &scratch, "srt-mount");
-                if swap {
+                if let Some(link) = link {
                     let _file = fs::remove_file(&made);
                     let _directory = fs::remove_dir(&made);
-                    std::os::unix::fs::symlink(&target, &made).expect("symlink");
+                    let target = if link == "other" { Path::new(link) } else { &target };
+                    std::os::unix::fs::symlink(target, &made).expect("symlink");
                 }
                 kill(pid, libc::SIGCONT);
                 let (code, said) = talk.end();
-                match swap {
-                    false => assert_eq!((code, said.as_str()), (1, "0\n"), "{call}"),
-                    true => assert!(code == 125 && said.contains("is a symbolic link to"), "{call}: {code} {said}"),
+                match link {
+                    None => assert_eq!((code, said.as_str()), (1, "0\n"), "{call}"),
+                    Some(_) => assert!(code == 125 && said.contains("is a symbolic link to"), "{call}: {code} {said}"),
                 }
             }
         }
