@@ -359,6 +359,7 @@ both! {
     }
 
     fn what_refuses_goes_after_what_refuses_from_then_on(who) {
+        let _family = Family::new();
         if !has("strace") {
             skip!("no strace");
         }

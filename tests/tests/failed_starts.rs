@@ -241,6 +241,7 @@ both! {
     }
 
     fn a_signal_that_the_caller_ignores_ends_no_start(who) {
+        let _family = Family::new();
         let scratch = who.scratch();
         let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
         for (ignored, code) in [("trap '' INT HUP QUIT", 0), (":", 128 + libc::SIGINT)] {
