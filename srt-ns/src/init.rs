@@ -25,8 +25,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 // What srt-init tells the supervisor, in two bytes. The second is 0 but for an end.
-/// srt-mount has looked at the ways to the sockets of relays, which its options name.
-pub const SOCKETS_SEEN: u8 = b'r';
 /// The command has entered the network namespace.
 pub const JOINED: u8 = b'j';
 /// The command has stopped.
@@ -70,7 +68,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
         life.arm_pdeathsig(if keep_session { child::leave_group } else { child::leave_session })?;
         let wait_all = plan.pid1 == Pid1::InitWaitsForAll;
         let mut init = Init { command, keep_session, wait_all, tell: tell.into(), ended: None };
-        init.lock_down(socket, gate, mount_stage, plan.forwards())?;
+        init.lock_down(socket, gate, mount_stage)?;
         init.serve()
     })?;
     Ok((pid, reports.into()))
@@ -96,13 +94,12 @@ impl Init {
     /// inherits. Where the start has failed, the command learns that by the end of `gate`, and ends by itself.
     ///
     /// The root comes from srt-mount, which is where the mount namespace is: `gate` is its --join.
-    fn lock_down(&mut self, from: OwnedFd, gate: OwnedFd, mount_stage: bool, forwards: bool) -> Result<()> {
+    fn lock_down(&mut self, from: OwnedFd, gate: OwnedFd, mount_stage: bool) -> Result<()> {
         let own = handover::own_namespaces()?;
         let root = if mount_stage {
+            // Behind its look at the ways to the sockets of relays: nobody is told before it that the command has joined, upon
+            // which the caller may remove their paths.
             let Some(mut hello) = self.receive(&gate, &gate)? else { return Ok(()) };
-            if forwards {
-                self.tell(SOCKETS_SEEN, 0);
-            }
             Some(hello.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
         } else {
             EmptyRoot::new()?.enter()?;

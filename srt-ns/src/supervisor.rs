@@ -266,7 +266,6 @@ impl Supervisor<'_> {
         let (reports, _) = piece.get(..length).unwrap_or_default().as_chunks::<2>();
         for &report in reports {
             match report {
-                [init::SOCKETS_SEEN, _] => self.start.iter_mut().for_each(|start| start.sockets_seen = true),
                 [init::JOINED, _] => self.start.iter_mut().for_each(|start| start.joined = true),
                 [init::STOPPED, _] => self.stop_with_command(),
                 [init::EXITED, code] => self.command_ended(End::Exited(code)),

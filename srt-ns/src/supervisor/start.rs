@@ -29,9 +29,6 @@ pub(super) struct Start {
     pub(super) socket: OwnedFd,
     /// The command becomes srt-mount.
     mount_stage: bool,
-    /// srt-mount has looked at the ways to the sockets of relays, if there are both: no message before that says that
-    /// everything is there, upon which the caller may remove the sockets' paths.
-    pub(super) sockets_seen: bool,
     /// The network namespace, unless it is shared or handed over.
     network: Option<File>,
     /// Nothing else is missing, and nothing is left to us that the command could want.
@@ -64,8 +61,6 @@ impl<'a> Supervisor<'a> {
         let start = Start {
             socket,
             mount_stage: mount_stage.is_some(),
-            // As PID 1 srt-mount says hello after its look.
-            sockets_seen: mount_stage.is_none() || plan.pid1 == Pid1::Command || !plan.forwards(),
             network: None,
             locked_down: false,
             joined: plan.share.net || tool.status.is_none(),
@@ -134,18 +129,13 @@ impl<'a> Supervisor<'a> {
             // srt-relay has closed the pipe: its end, which is to come, says more.
             start.deadline = start.deadline.min(Instant::now() + Duration::from_millis(500));
         }
-        let seen = start.sockets_seen;
         if self.relay_deadline().is_some_and(|at| at <= Instant::now()) {
             return Err(Error::failed(match accepts {
                 None => format!("srt-relay does not accept after {} seconds", ACCEPT.as_secs()),
                 Some(_) => "srt-relay ended before the command could start".to_owned(),
             }));
         }
-        if self.command.is_some() && seen && self.helpers.are_ready()? {
-            self.let_the_command_run()
-        } else {
-            Ok(())
-        }
+        if self.command.is_some() && self.helpers.are_ready()? { self.let_the_command_run() } else { Ok(()) }
     }
 
     /// Nothing is left to us that the command could want; then it may go.
