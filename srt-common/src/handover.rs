@@ -27,23 +27,36 @@ pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<
     sendmsg(socket, b'h', with)
 }
 
-/// The answer, with the network namespace that the one who waits has to enter, if it has not yet.
+/// The answer, with the network namespace that the one who waits has to enter, if it has not yet. One who is gone does
+/// not need it: its end tells more.
 ///
 /// # Errors
-/// errno.
+/// errno: ETOOMANYREFS where RLIMIT_NOFILE leaves no room for a descriptor that is on its way (unix(7)).
 pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    sendmsg(socket, b'g', network)
+    unless_gone(sendmsg(socket, b'g', network))
+}
+
+fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
+    match sent {
+        Err(error) if is_gone(&error) => Ok(()),
+        sent => sent,
+    }
+}
+
+/// Whether nobody has the other end open any more.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
 }
 
 /// The byte of [`join`].
 pub const JOIN: u8 = b'j';
 
-/// The network namespace ahead of [`go`]. Who waits enters it, and says [`hello`] once more.
+/// The network namespace ahead of [`go`], and with its errors. Who waits enters it, and says [`hello`] once more.
 ///
 /// # Errors
 /// errno.
 pub fn join(socket: &impl AsRawFd, network: BorrowedFd<'_>) -> io::Result<()> {
-    sendmsg(socket, JOIN, Some(network))
+    unless_gone(sendmsg(socket, JOIN, Some(network)))
 }
 
 /// recvmsg(2), for which a peer that is gone is the end, whatever it left unread (ECONNRESET, unix(7)).

@@ -65,8 +65,9 @@ impl Command<'_> {
         if plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
             // With a pidfd: the number may be another's once srt-init has reaped this process.
             let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
-            if handover::hello(supervisor, Some(own.as_fd())).is_err() {
-                process::exit(125);
+            match handover::hello(supervisor, Some(own.as_fd())) {
+                Err(error) if handover::is_gone(&error) => process::exit(125),
+                said => said.context(|| "sendmsg to srt-ns")?,
             }
         }
         let (kept, capabilities): (_, &[u32]) = match self.mount_stage {

@@ -124,7 +124,8 @@ impl Init {
         child::close_all_but(&keep)?;
         let mut network = network.as_ref().map(AsFd::as_fd);
         if answer.byte == Some(handover::JOIN) {
-            network.take().map(|network| handover::join(&gate, network));
+            let joins = network.take().map(|network| handover::join(&gate, network));
+            joins.transpose().context(|| "sendmsg to the command")?;
             if self.receive(&gate, &gate)?.is_none() {
                 return Ok(());
             }
@@ -133,9 +134,7 @@ impl Init {
                 return Ok(());
             }
         }
-        // Should the command be gone, its end tells it.
-        let _gone = handover::go(&gate, network);
-        Ok(())
+        handover::go(&gate, network).context(|| "sendmsg to the command")
     }
 
     /// Waits for a message during the start, in which the terminal can stop the command, too. `None`: none will come, or the

@@ -87,6 +87,21 @@ both! {
         assert!(sidecars.contains("net:[") && !sidecars.contains(host), "{host} {sidecars}");
     }
 
+    fn a_message_of_the_start_that_cannot_be_sent_is_not_waited_for(who) {
+        let scratch = who.scratch();
+        let _greeter = Greeter::start(&scratch.join("s.sock"), "hello");
+        let relay = format!("4000={}/s.sock", scratch.text());
+        // The command's own; the supervisor's, which has sent one to srt-relay before.
+        for (when, options) in [(1, &[][..]), (2, &["--relay", &relay])] {
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=sendmsg"]);
+            command.args(["-e", &format!("inject=sendmsg:error=ETOOMANYREFS:when={when}")]).arg(srt_tests::tool("srt-ns"));
+            let ran = run(command.args(options).args(["--status-fd", "1", "--", "echo", "it ran"]));
+            assert!(ran.code == Some(125) && !ran.out.contains("it ran"), "{when}: {ran:#?}");
+            ran.one_clear_error("srt-ns").complains("sendmsg");
+        }
+    }
+
     fn whatever_is_refused_nothing_runs(who) {
         let scratch = who.scratch();
         let log = scratch.file("log", "");

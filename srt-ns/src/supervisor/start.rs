@@ -148,8 +148,8 @@ impl<'a> Supervisor<'a> {
             fds::never_wait();
             start.locked_down = true;
             if let Some(network) = start.network.take_if(|_| !start.joined) {
-                // Should they be gone, their end tells it.
-                let _gone = handover::join(&start.socket, network.as_fd());
+                handover::join(&start.socket, network.as_fd())
+                    .context(|| "sendmsg of the network namespace")?;
             }
         }
         let Some(start) = self.start.take_if(|start| start.joined) else { return Ok(()) };
@@ -160,9 +160,8 @@ impl<'a> Supervisor<'a> {
             // It becomes srt-mount without waiting for this.
             tool.tell("exec", |event| event);
         }
-        // Should they be gone, their end tells it.
-        let _gone = handover::go(&start.socket, start.network.as_ref().map(AsFd::as_fd));
-        Ok(())
+        let network = start.network.as_ref().map(AsFd::as_fd);
+        handover::go(&start.socket, network).context(|| "sendmsg of the network namespace")
     }
 
     /// When a srt-relay that does not accept yet must.
