@@ -108,7 +108,7 @@ fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
 pub const KEYS: [&CStr; 2] = [c"keys", c"key-users"];
 
 /// Whether those are to be covered. Not where the command may make user namespaces: a covered /proc would forbid a procfs
-/// in a sandbox inside this one, and that procfs would show them anyway.
+/// in a sandbox inside this one, and that procfs would show them anyway. They are, where that cannot be asked.
 pub fn hides_keys() -> bool {
     let most = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
     most.is_none_or(|most| most.trim() == "0") || is_root_of_the_host()

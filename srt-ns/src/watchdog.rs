@@ -121,8 +121,8 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     let mut stopped = false;
     loop {
         // The supervisor's own life, too: what it has sent inside may have a copy of the socket's other end.
-        let mut watched = vec![pollfd(life.pidfd().as_raw_fd(), libc::POLLIN)];
-        watched.push(pollfd(orders.as_raw_fd(), libc::POLLIN));
+        let supervisor = pollfd(life.pidfd().as_raw_fd(), libc::POLLIN);
+        let mut watched = vec![supervisor, pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
             watched.extend(charge.lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
         }

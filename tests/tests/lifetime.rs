@@ -509,11 +509,11 @@ time.sleep(1000)";
         child_named(supervisor, "sleep");
         let watchdog = child_named(supervisor, "srt-watchdog");
         processes::kill(supervisor, libc::SIGSTOP);
-        wait_until("its stop", || processes::Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+        wait_until("its stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
         processes::kill(watchdog, libc::SIGKILL);
-        wait_until("its end", || processes::Process::find(watchdog).is_none_or(|own| !own.is_alive()));
+        wait_until("its end", || Process::find(watchdog).is_none_or(|own| !own.is_alive()));
         processes::kill(supervisor, libc::SIGKILL);
-        let _ = talk.status();
+        talk.status();
         drop(talk);
         family.ends();
     }

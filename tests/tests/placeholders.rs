@@ -610,7 +610,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         let mut second = Talk::over_pipes(command.arg("--placeholder").arg(&place).args(["--", "sh", "-c", "test -f \"$0\" && echo there"]).arg(&place));
         wait_until("the first flock", || fs::read_to_string(&log).expect("the log").contains("LOCK_EX"));
         first.signal(libc::SIGTERM);
-        let _ = first.status();
+        first.status();
         assert!(!place.exists());
         let text = fs::read_to_string(&log).expect("the log");
         assert!(!text.contains("LOCK_SH|LOCK_NB) = 0"), "it came too late: {text}");
@@ -621,15 +621,13 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
 
     fn it_goes_with_a_watchdog_that_is_stopped(who) {
         let scratch = who.scratch_in("/var/tmp");
-        {
-            let mut talk = Talk::over_pipes(who.command("srt-ns").arg("--placeholder").arg(scratch.join(".x")).args(["--", "sh", "-c", "echo up; read x"]));
-            talk.expect("up");
-            assert!(scratch.join(".x").exists());
-            kill(child_named(talk.pid(), "srt-watchdog"), libc::SIGSTOP);
-            talk.send("\n");
-            let _ = talk.end();
-            assert!(!scratch.join(".x").exists());
-        }
+        let mut talk = Talk::over_pipes(who.command("srt-ns").arg("--placeholder").arg(scratch.join(".x")).args(["--", "sh", "-c", "echo up; read x"]));
+        talk.expect("up");
+        assert!(scratch.join(".x").exists());
+        kill(child_named(talk.pid(), "srt-watchdog"), libc::SIGSTOP);
+        talk.send("\n");
+        talk.end();
+        assert!(!scratch.join(".x").exists());
     }
 
     fn a_watchdog_that_comes_after_the_supervisors_death_makes_nothing(who) {
@@ -645,7 +643,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         let supervisor = child_named(talk.pid(), "srt-ns");
         wait_until("the watchdog's process", || !descendants(supervisor).is_empty());
         kill(supervisor, libc::SIGKILL);
-        drop(talk.end());
+        talk.end();
         let log = fs::read_to_string(&log).expect("the log");
         assert!(log.contains("setsid(") && !log.contains("mknodat("), "{log}");
     }

@@ -45,6 +45,19 @@ fn stopped(talk: &mut Talk) -> i32 {
     supervisor
 }
 
+/// The stop key, and `fg`, of which the shell says the job's words, twice.
+#[track_caller]
+fn stops_by_its_key_and_goes_on(talk: &mut Talk, supervisor: i32, words: &str) {
+    for _ in 0..2 {
+        talk.send("\x1a");
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("fg\n");
+        talk.expect(words);
+        goes_on(talk, supervisor);
+    }
+}
+
 /// Waits until the command has the terminal again and runs. SIGCONT comes after the terminal and discards a stop of before.
 #[track_caller]
 fn goes_on(talk: &Talk, supervisor: i32) {
@@ -185,14 +198,7 @@ both! {
         talk.send(&format!("srt-ns --keep-session -- {} first-thread-ends\n", tool("attack").display()));
         talk.expect("ready");
         let supervisor = child_named(talk.pid(), "srt-ns");
-        for _ in 0..2 {
-            talk.send("\x1a");
-            talk.expect("Stopped");
-            talk.expect("READY> ");
-            talk.send("fg\n");
-            talk.expect("first-thread-ends");
-            goes_on(&talk, supervisor);
-        }
+        stops_by_its_key_and_goes_on(&mut talk, supervisor, "first-thread-ends");
         processes::kill(supervisor, libc::SIGTERM);
         ends(supervisor, "SIGTERM");
         drop(talk);
@@ -211,14 +217,7 @@ both! {
         let supervisor = child_named(talk.pid(), "srt-ns");
         // vfork(2): a shell whose child stops before its exec does not stop.
         wait_until("the shell's child", || running(supervisor, "sleep"));
-        for _ in 0..2 {
-            talk.send("\x1a");
-            talk.expect("Stopped");
-            talk.expect("READY> ");
-            talk.send("fg\n");
-            talk.expect("strace");
-            goes_on(&talk, supervisor);
-        }
+        stops_by_its_key_and_goes_on(&mut talk, supervisor, "strace");
         processes::kill(supervisor, libc::SIGKILL);
         ends(supervisor, "SIGKILL");
         drop(talk);

@@ -379,9 +379,11 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
     }
 
     fn the_line_discipline_is_as_it_was(who) {
+        // TIOCSETD, N_NULL.
         let script = "import fcntl, struct; fcntl.ioctl(0, 0x5423, struct.pack('i', 27))";
         let discipline = |terminal: &Terminal| {
             let mut number: libc::c_int = -1;
+            // SAFETY: TIOCGETD writes an int.
             assert_eq!(unsafe { libc::ioctl(terminal.fd(), 0x5424, &raw mut number) }, 0);
             number
         };
@@ -390,6 +392,7 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
             let mut command = who.command(tools[0]);
             command.args(&tools[1..]).args(["/usr/bin/python3", "-c", script]);
             command.stdin(terminal.stdio()).stdout(Stdio::null()).stderr(Stdio::inherit());
+            // SAFETY: two system calls, in the child.
             unsafe { command.pre_exec(|| { libc::setsid(); libc::ioctl(0, libc::TIOCSCTTY, 0); Ok(()) }); }
             let status = wait(&mut command.spawn().expect("spawn"), "the end");
             assert!(status.success());
