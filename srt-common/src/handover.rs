@@ -36,7 +36,11 @@ pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<
     unless_gone(sendmsg(socket, b'g', network))
 }
 
-fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
+/// No error where nobody has the other end open any more.
+///
+/// # Errors
+/// Any other one.
+pub fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
     match sent {
         Err(error) if is_gone(&error) => Ok(()),
         sent => sent,

@@ -6,7 +6,7 @@ use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
 use srt_common::sys::process::getpid;
-use srt_common::{Context, Result};
+use srt_common::{Context, Error, Result};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -54,7 +54,10 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == libc::PROC_SUPER_MAGIC));
     let cannot = || "cannot list the procfs";
     fchdir(proc).context(cannot)?;
-    for entry in std::fs::read_dir(".").context(cannot)? {
+    let mut entries = std::fs::read_dir(".").context(cannot)?;
+    loop {
+        // Without a process, and PID 1 is there, it is not the whole list: an outer filter has answered.
+        let entry = entries.next().ok_or_else(|| Error::failed("the procfs lists no process"))?;
         let entry = entry.context(cannot)?;
         let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
         // Processes come last, as numbers.
@@ -78,11 +81,11 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     if getpid() == 1 {
         return Ok(());
     }
-    match cover(proc, c"1/autogroup") {
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-            Err(error).context(|| "cannot make 1/autogroup read-only")
-        }
-        _ => Ok(()),
+    let autogroup = c"1/autogroup";
+    match statx(proc, autogroup) {
+        // A kernel without CONFIG_SCHED_AUTOGROUP.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        _ => cover(proc, autogroup).context(|| "cannot make 1/autogroup read-only"),
     }
 }
 

@@ -216,6 +216,11 @@ impl Helpers {
         self.running.iter_mut().for_each(|helper| helper.look(Duration::ZERO));
     }
 
+    /// One that is not ready and will not be.
+    pub fn lost(&self) -> Option<&Helper> {
+        self.running.iter().find(|helper| helper.ready == Some(false))
+    }
+
     /// Whether all that was asked for is there, before the command may run.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result, handover, privileges};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 // What srt-init tells the supervisor, in two bytes. The second is 0 but for an end.
@@ -122,19 +122,37 @@ impl Init {
         drop((root, own));
         // Last: stderr goes too.
         child::close_all_but(&keep)?;
-        let mut network = network.as_ref().map(AsFd::as_fd);
-        if answer.byte == Some(handover::JOIN) {
-            let joins = network.take().map(|network| handover::join(&gate, network));
-            joins.transpose().context(|| "sendmsg to the command")?;
-            if self.receive(&gate, &gate)?.is_none() {
-                return Ok(());
-            }
-            self.tell(JOINED, 0);
-            if self.receive(&from, &gate)?.is_none() {
-                return Ok(());
-            }
+        let joins = answer.byte == Some(handover::JOIN);
+        self.answer(&from, &gate, network.as_ref().map(AsFd::as_fd), joins).map_err(|error| {
+            let errno = error.errno.unwrap_or(libc::EIO);
+            process::exit(u8::try_from(errno).unwrap_or(libc::EIO as u8))
+        })
+    }
+
+    /// Lets the command run; joins: once it has told that it is in its network namespace. A failure is this process's exit
+    /// status, an errno, which the supervisor tells.
+    fn answer(
+        &mut self,
+        from: &OwnedFd,
+        gate: &OwnedFd,
+        network: Option<BorrowedFd<'_>>,
+        joins: bool,
+    ) -> Result<()> {
+        let what = || "sendmsg to the command";
+        if !joins {
+            return handover::go(gate, network).context(what);
         }
-        handover::go(&gate, network).context(|| "sendmsg to the command")
+        let network =
+            network.ok_or_else(|| Error::failed("no network namespace came from the supervisor"))?;
+        handover::join(gate, network).context(what)?;
+        if self.receive(gate, gate)?.is_none() {
+            return Ok(());
+        }
+        self.tell(JOINED, 0);
+        if self.receive(from, gate)?.is_none() {
+            return Ok(());
+        }
+        handover::go(gate, None).context(what)
     }
 
     /// Waits for a message during the start, in which the terminal can stop the command, too. `None`: none will come, or the

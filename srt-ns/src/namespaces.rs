@@ -176,12 +176,17 @@ fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Resu
 /// that namespace can raise it again.
 pub(crate) fn forbid_user_namespaces() -> Result<()> {
     let path = "/proc/sys/user/max_user_namespaces";
+    let what = || format!("cannot forbid further user namespaces: {path}");
     fs::write(path, "0").map_err(|error| {
-        Error::system(format!("cannot forbid further user namespaces: {path}"), &error).hint(format!(
+        Error::system(what(), &error).hint(format!(
             "/proc/sys must be writable here (in a container it often is not); or use --allow-userns and forbid \
              them with srt-seccomp --deny userns,mount{SEE_CHECK}"
         ))
-    })
+    })?;
+    match fs::read(path).context(what)?.trim_ascii() {
+        b"0" => Ok(()),
+        _ => Err(Error::failed(format!("{}: the write had no effect", what()))),
+    }
 }
 
 fn refused_user(error: &io::Error) -> Error {

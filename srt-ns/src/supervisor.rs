@@ -19,7 +19,7 @@ use srt_common::sys::signal::{Disposition, sigaction, sigpending};
 use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ impl Supervisor<'_> {
                 self.broadcast(libc::SIGKILL);
                 self.course.sweep_at = Some(now + SWEEP);
             }
-            let next = [self.course.deadline, self.course.sweep_at, self.relay_deadline()];
+            let next = [self.course.deadline, self.course.sweep_at, self.start_deadline()];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -320,8 +320,14 @@ impl Supervisor<'_> {
         let course = &mut self.course;
         match (self.run.plan.pid1, end) {
             (Pid1::Command, _) => course.end = Some(end),
-            // srt-init has said itself what it could not do, before the command could run.
-            (_, End::Exited(code)) if code != 0 => course.failed = course.failed.or(Some(code)),
+            // srt-init has said itself what it could not do, before the command could run; or tells it by an errno.
+            (_, End::Exited(code)) if code != 0 && (code == 125 || course.failed.is_some()) => {
+                course.failed = course.failed.or(Some(code));
+            }
+            (_, End::Exited(errno)) if errno != 0 => {
+                let error = io::Error::from_raw_os_error(errno.into());
+                self.fail(&Error::system("srt-init cannot let the command run", &error));
+            }
             // The command's own, even if the deadline came between.
             (_, End::Exited(_)) if course.end.is_none() && course.failed.is_none() => {
                 (course.end, course.timed_out) = (Some(end), false);

@@ -13,7 +13,7 @@ use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
 use srt_common::unix_listener::Place;
-use srt_common::{Context, Error, Result, privileges};
+use srt_common::{Context, Error, Result, handover, privileges};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -116,7 +116,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
     // A supervisor that is dead already has left orders nonetheless.
-    let _dead = sendmsg(orders, LOCKED_DOWN, None);
+    handover::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {

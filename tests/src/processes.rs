@@ -1,7 +1,9 @@
 //! What runs on this machine, and what a sandbox has left.
 
-use crate::DEADLINE;
+use crate::{DEADLINE, Who, wait_until};
 use std::fs;
+use std::io::Read;
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -102,6 +104,33 @@ pub fn status_field(pid: i32, field: &str) -> Option<String> {
 /// Whether a process is in a pid namespace below this process's.
 pub fn is_inside(pid: i32) -> bool {
     status_field(pid, "NSpid").is_some_and(|numbers| numbers.split_whitespace().count() > 1)
+}
+
+/// Who below a process has this number in its pid namespace, as soon as somebody has.
+pub fn inside(below: u32, number: i32) -> i32 {
+    let mut found = None;
+    wait_until("a process inside", || {
+        let members = descendants(below as i32);
+        found = members
+            .iter()
+            .map(|member| member.pid)
+            .find(|&pid| is_inside(pid) && number_inside(pid) == Some(number));
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+/// strace(1) with an `inject`, attached to one process alone: when this returns, its next calls are.
+pub fn attach_strace(pid: i32, call: &str, how: &str) -> Child {
+    let mut command = Who::Root.command("strace");
+    command
+        .arg("--output=/dev/null")
+        .arg(format!("--trace={call}"))
+        .args(["-e", &format!("inject={call}:{how}")]);
+    let mut strace = command.arg(format!("--attach={pid}")).stderr(Stdio::piped()).spawn().expect("strace");
+    let said = strace.stderr.as_mut().expect("a pipe").read(&mut [0; 8]);
+    assert!(said.is_ok_and(|length| length > 0), "strace does not say that it is attached");
+    strace
 }
 
 /// kill(2). That the target is gone is no failure.

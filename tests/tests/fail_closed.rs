@@ -2,8 +2,10 @@
 //! something is made to fail, one after the other.
 
 use srt_tests::host::Greeter;
+use srt_tests::processes::{attach_strace, inside};
 use srt_tests::{Ran, Who, both, run};
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 
 /// The calls that make the sandbox what it is. (What reads and closes is left out: a failing close(2) weakens nothing.)
 const PROTECTIVE: &str = "unshare,setsid,keyctl,capget,capset,prctl,close_range,pidfd_open,signalfd4,fsopen,fsconfig,fsmount,\
@@ -91,15 +93,50 @@ both! {
         let scratch = who.scratch();
         let _greeter = Greeter::start(&scratch.join("s.sock"), "hello");
         let relay = format!("4000={}/s.sock", scratch.text());
-        // The command's own; the supervisor's, which has sent one to srt-relay before.
-        for (when, options) in [(1, &[][..]), (2, &["--relay", &relay])] {
-            let mut command = who.command("strace");
-            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=sendmsg"]);
-            command.args(["-e", &format!("inject=sendmsg:error=ETOOMANYREFS:when={when}")]).arg(srt_tests::tool("srt-ns"));
-            let ran = run(command.args(options).args(["--status-fd", "1", "--", "echo", "it ran"]));
-            assert!(ran.code == Some(125) && !ran.out.contains("it ran"), "{when}: {ran:#?}");
-            ran.one_clear_error("srt-ns").complains("sendmsg");
+        let placeholder = scratch.join("it").display().to_string();
+        // The command's own; the supervisor's, which has sent one to srt-relay before; the watchdog's.
+        for (when, options) in [(1, &[][..]), (2, &["--relay", &relay]), (1, &["--placeholder", &placeholder])] {
+            for failure in ["error=ETOOMANYREFS", "retval=0"] {
+                let mut command = who.command("strace");
+                command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=sendmsg"]);
+                command.args(["-e", &format!("inject=sendmsg:{failure}:when={when}")]).arg(srt_tests::tool("srt-ns"));
+                let ran = run(command.args(options).args(["--status-fd", "1", "--", "echo", "it ran"]));
+                assert!(ran.code == Some(125) && !ran.out.contains("it ran"), "{when} {failure}: {ran:#?}");
+                ran.one_clear_error("srt-ns").complains("sendmsg");
+            }
         }
+    }
+
+    fn a_read_of_the_start_that_fails_is_not_waited_for(who) {
+        for options in [&["--as-pid-1"][..], &["--sidecar", "sleep 30"]] {
+            let mut refused = 0;
+            for when in 1..16 {
+                let mut command = who.command("strace");
+                command.args(["--quiet=all", "--signal=none", "--output=/dev/null", "--trace=read"]);
+                command.args(["-e", &format!("inject=read:error=EIO:when={when}")]).arg(srt_tests::tool("srt-ns"));
+                let ran = run(command.args(options).args(["--", "echo", "it ran"]));
+                let told = ran.code == Some(125) && ran.err.starts_with("srt-ns: ");
+                // One that has another way.
+                assert!(told || ran.code == Some(0), "{options:?} {when}: {ran:#?}");
+                refused += usize::from(told);
+            }
+            assert!(refused > 1, "{options:?}: {refused}");
+        }
+    }
+
+    fn what_srt_init_cannot_do_without_a_stderr_is_told(who) {
+        // Held open by srt-mount, which reads its options; then srt-init alone is traced.
+        let mut command = who.command("srt-ns");
+        command.args(["--", "srt-mount", "--args", "0", "--ro-bind", "/", "/", "--", "echo", "it ran"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("srt-ns");
+        let mut strace = attach_strace(inside(child.id(), 1), "sendmsg", "error=ENOBUFS");
+        drop(child.stdin.take());
+        let ran = child.wait_with_output().expect("its end");
+        let _ended = strace.wait();
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(told, "srt-ns: srt-init cannot let the command run: No buffer space available\n");
+        assert!(ran.status.code() == Some(125) && ran.stdout.is_empty(), "{ran:?}");
     }
 
     fn whatever_is_refused_nothing_runs(who) {

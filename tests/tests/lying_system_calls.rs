@@ -1,14 +1,18 @@
 //! A system call that says it has been done and was not (an outer filter that answers 0), and one that fails for another
 //! reason than a fallback is for: the command does not run.
 
+use srt_tests::host::with_another_relay;
+use srt_tests::processes::{attach_strace, inside};
 use srt_tests::raw_filters::lying;
-use srt_tests::{DEFAULT_RULES, Ran, Scratch, Who, both, has, run, skip, tool};
+use srt_tests::{DEFAULT_RULES, Ran, Scratch, Who, both, has, run, skip, tool, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
 /// What locks the command down, or builds its file tree, and returns 0.
 const LIES: &str = "seccomp,prctl,capset,mount_setattr,move_mount,pivot_root,umount2,unshare,setns,chroot,fchdir,setsid,\
-                    close_range,keyctl";
+                    close_range,keyctl,getdents64";
 
 /// Says which part of the lock-down is missing. Every call of the command's stops for strace: a `read` of the shell's would
 /// be one for each byte of a line.
@@ -283,6 +287,48 @@ both! {
                 command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-ns")).args(options);
                 let ran = run(command.args(["--", "echo", "ran"]));
                 assert_eq!((ran.code, ran.out.as_str()), wanted, "{options:?} {lie:?}: {ran:#?}");
+            }
+        }
+    }
+}
+
+both! {
+    fn no_user_namespace_can_be_made_though_the_writing_of_their_limit_was_answered_for(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // Opened, it would be stdin; and written, though it was not.
+        for (lie, wanted) in [(None, Some(0)), (Some("inject=openat:retval=0:when=1"), Some(125)), (Some("inject=write:retval=1"), Some(125))] {
+            let mut command = who.command("strace");
+            command.args(["--quiet=all", "--output=/dev/null", "--trace-path=/proc/sys/user/max_user_namespaces"]);
+            command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-ns"));
+            command.stdin(fs::File::options().read(true).write(true).open("/dev/null").expect("/dev/null"));
+            let ran = run(command.args(["--", "sh", "-c", "! unshare --user true 2>&1"]));
+            assert_eq!(ran.code, wanted, "{lie:?}: {ran:#?}");
+        }
+    }
+
+    fn no_capability_is_left_though_the_command_s_own_capset_was_answered_for(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
+        // As uid 0 inside an exec makes of an inheritable capability one that can be used.
+        for (lies, options) in [(false, &["--uid", "0"][..]), (true, &["--uid", "0"]), (true, &["--uid", "0", "--keep-admin"])] {
+            let socket = scratch.join("p.sock");
+            let mut command = who.command(&ns);
+            command.args(options).arg("--publish").arg(format!("{}=1006", socket.display()));
+            command.args(["--", "grep", "Cap[IPE]", "/proc/self/status"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let child = command.spawn().expect("srt-ns");
+            let strace = lies.then(|| attach_strace(inside(child.id(), 2), "capset", "retval=0"));
+            wait_until("the relay to be let go", || UnixStream::connect(&socket).is_ok());
+            let ran = child.wait_with_output().expect("its end");
+            strace.map(|mut strace| strace.wait());
+            if lies {
+                assert!(ran.status.code() == Some(125) && ran.stdout.is_empty(), "{options:?}: {ran:?}");
+            } else {
+                assert_eq!(String::from_utf8_lossy(&ran.stdout).matches("\t0000000000000000\n").count(), 3, "{ran:?}");
             }
         }
     }

@@ -154,7 +154,10 @@ pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> i
         message.msg_control = (&raw mut rights).cast();
     }
     // SAFETY: a msghdr whose parts live through the call.
-    count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) }).map(drop)
+    match count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) })? {
+        1 => Ok(()),
+        _ => Err(io::Error::other("sendmsg sent nothing")),
+    }
 }
 
 /// What a message of [`recvmsg`] brought.

@@ -35,7 +35,7 @@ pub(super) struct Start {
     locked_down: bool,
     /// The command has entered the network namespace, where somebody is told its number; else it does so last.
     pub(super) joined: bool,
-    /// When srt-relay must accept.
+    /// When srt-relay must accept, or the start has failed.
     deadline: Instant,
 }
 
@@ -124,15 +124,15 @@ impl<'a> Supervisor<'a> {
             }
         }
         self.helpers.look();
-        let accepts = self.helpers.of(Kind::Relay).and_then(|relay| relay.ready);
-        if accepts == Some(false) {
-            // srt-relay has closed the pipe: its end, which is to come, says more.
+        let lost = self.helpers.lost();
+        if lost.is_some() {
+            // It has closed its pipe: its end, which is to come, says more.
             start.deadline = start.deadline.min(Instant::now() + Duration::from_millis(500));
         }
-        if self.relay_deadline().is_some_and(|at| at <= Instant::now()) {
-            return Err(Error::failed(match accepts {
+        if self.start_deadline().is_some_and(|at| at <= Instant::now()) {
+            return Err(Error::failed(match lost {
                 None => format!("srt-relay does not accept after {} seconds", ACCEPT.as_secs()),
-                Some(_) => "srt-relay ended before the command could start".to_owned(),
+                Some(helper) => format!("{} ended before the command could start", helper.name),
             }));
         }
         if self.command.is_some() && self.helpers.are_ready()? { self.let_the_command_run() } else { Ok(()) }
@@ -164,10 +164,10 @@ impl<'a> Supervisor<'a> {
         handover::go(&start.socket, network).context(|| "sendmsg of the network namespace")
     }
 
-    /// When a srt-relay that does not accept yet must.
-    pub(super) fn relay_deadline(&self) -> Option<Instant> {
+    /// When a srt-relay that does not accept yet must, or a helper that will not be ready must have ended.
+    pub(super) fn start_deadline(&self) -> Option<Instant> {
         let start = self.start.as_ref()?;
         let waits = self.helpers.of(Kind::Relay).is_some_and(|relay| relay.ready != Some(true));
-        waits.then_some(start.deadline)
+        (waits || self.helpers.lost().is_some()).then_some(start.deadline)
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,6 +37,17 @@ fn main() -> ExitCode {
             // A line of 32 MiB, and one that is a report.
             (0..8192).for_each(|_| while_there_is_room(|| report.write(&[b'x'; 4096])));
             while_there_is_room(|| report.write(b"\nlost 0 111\n"));
+        }
+        Some("1006") => {
+            let listener = words.iter().rev().nth(1).and_then(|word| word.strip_prefix("fd:"));
+            let number = listener.and_then(|number| number.parse().ok()).expect("the socket's number");
+            // SAFETY: srt-ns hands this descriptor over, and nobody else here uses it.
+            let listener = unsafe { UnixListener::from_raw_fd(number) };
+            // It does not block.
+            while listener.accept().is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            ready.write_all(b"ready\n").expect("write");
         }
         other => panic!("{other:?}"),
     }
