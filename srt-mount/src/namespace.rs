@@ -65,7 +65,17 @@ pub fn look() -> Result<Vec<PathBuf>> {
         };
         let opened = |path: &PathBuf| open(path, libc::O_PATH);
         let device = |path: &PathBuf| opened(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
-        queues.retain(|path| device(path).is_ok_and(|device| device != own.stat.device()));
+        for path in std::mem::take(&mut queues) {
+            let device = device(&path);
+            let errno = device.as_ref().err().and_then(io::Error::raw_os_error);
+            // It is covered, or out of reach.
+            if matches!(errno, Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) {
+                continue;
+            }
+            if device.context(|| format!("cannot look at {}", path.display()))? != own.stat.device() {
+                queues.push(path);
+            }
+        }
     }
     Ok(queues)
 }

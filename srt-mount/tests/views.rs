@@ -287,11 +287,17 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         if !has("strace") {
             skip!("no strace");
         }
-        for (lie, code) in [(None, 0), (Some("inject=fsopen:error=EIO:when=1"), 125)] {
+        let (made, opened) = ("--trace=fsopen", "--trace-path=/mnt");
+        for (traced, lie, code) in [
+            (made, None, 0),
+            (made, Some("inject=fsopen:error=EIO:when=1"), 125),
+            (opened, Some("inject=?open,openat:error=ENOMEM"), 125),
+            (opened, Some("inject=?open,openat:error=ENOENT"), 0),
+        ] {
             let mut command = Who::Root.command("unshare");
             let user = if who == Who::User { "setpriv --reuid=1000 --regid=1000 --clear-groups -- " } else { "" };
             let script = format!("mount -t mqueue none /mnt && exec {user}\"$@\"");
-            command.args(["--mount", "sh", "-c", &script, "sh", "strace", "--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=fsopen"]);
+            command.args(["--mount", "sh", "-c", &script, "sh", "strace", "--follow-forks", "--quiet=all", "--output=/dev/null", traced]);
             command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-ns"));
             // As PID 1 there is no other process that makes a file system.
             let ran = run(command.args(["--as-pid-1", "--", "srt-mount", "--ro-bind", "/", "/", "--", "echo", "ran"]));

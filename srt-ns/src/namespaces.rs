@@ -123,10 +123,10 @@ const SHOWN: [(&str, libc::c_int); 4] =
 /// comes after it: the id maps, PID 1.
 fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
     let wanted = SHOWN.iter().filter(|(_, flag)| flags & flag != 0);
-    let before: Vec<_> = wanted.map(|&(name, _)| (name, inode(name).ok())).collect();
+    let before = wanted.map(|&(name, _)| Ok((name, inode(name)?))).collect::<io::Result<Vec<_>>>()?;
     unshare(flags)?;
     for (name, before) in before {
-        if Some(inode(name)?) == before {
+        if inode(name)? == before {
             return Err(io::Error::other("unshare had no effect"));
         }
     }
