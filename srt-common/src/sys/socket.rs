@@ -183,9 +183,11 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
     (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of::<Control>() as _);
     let flags = flags | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: a msghdr whose parts live through the call.
-    let length = count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
+    if count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })? == 0 {
+        return Ok(Message::default());
+    }
     let truncated = message.msg_flags & libc::MSG_CTRUNC != 0;
-    let mut received = Message { byte: (length > 0).then_some(byte), ..Message::default() };
+    let mut received = Message { byte: Some(byte), ..Message::default() };
     // SAFETY: the kernel has filled `control` with whole control messages.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: NULL, or a header within `control`, which is aligned for it.
