@@ -67,7 +67,8 @@ both! {
         let _greeter = Greeter::start(&scratch.join("s.sock"), "hello");
         let relay = ["--relay".to_owned(), format!("4000={}/s.sock", scratch.text())];
         let publish = |number| ["--publish".to_owned(), format!("{}/p{number}=500{number}", scratch.text())];
-        let sidecar = ["--sidecar".to_owned(), format!("readlink /proc/self/ns/net >>{}/sidecars", scratch.text())];
+        // One that ends before the command has started ends the start.
+        let sidecar = ["--sidecar".to_owned(), format!("readlink /proc/self/ns/net >>{}/sidecars; exec sleep 60", scratch.text())];
         for options in [
             publish(1).to_vec(),
             (1..=4).flat_map(publish).collect(),
