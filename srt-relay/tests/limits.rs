@@ -27,7 +27,7 @@ fn greeter(who: Who, path: &Path) -> Arc<AtomicUsize> {
             counter.fetch_add(1, Ordering::SeqCst);
             let counter = Arc::clone(&counter);
             thread::spawn(move || {
-                let _gone = (stream.write_all(b"hello"), stream.read(&mut [0]));
+                let _gone = (stream.write_all(b"hello"), std::io::copy(&mut stream, &mut std::io::sink()));
                 counter.fetch_sub(1, Ordering::SeqCst);
             });
         }
@@ -195,6 +195,16 @@ both! {
             drop(first);
             hears_hello(&mut second);
         }
+        // Also where the relay is woken all the time, for longer than it waits until it looks for room by itself.
+        let (mut first, mut second) = (connect(port), connect(port));
+        hears_hello(&mut first);
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(50));
+            first.write_all(b"x").expect("write");
+        }
+        hears_nothing(&mut second);
+        drop(first);
+        hears_hello(&mut second);
     }
 
     fn a_target_with_a_full_backlog_is_waited_for_without_spinning(who) {
