@@ -192,9 +192,7 @@ impl<'a> Build<'a> {
     /// Mounts a tree, and makes sure that it stays where it is.
     fn mount_at(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         self.pins.protect(&mut self.root, dest)?;
-        self.root.mount(tree, dest)?;
-        self.pins.mounted(tree, dest);
-        Ok(())
+        self.root.mount(tree, dest)
     }
 
     /// Mounts a new file system.

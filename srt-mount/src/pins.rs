@@ -9,7 +9,7 @@
 //!
 //! Symbolic links on the way need no pin: no path leads through one that the command can replace (links.rs).
 
-use crate::detached::{Tree, attach_out_of_sight, clone_tree, is_read_only, tmpfs};
+use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, tmpfs};
 use crate::tree::{Dest, Root, open_in_root};
 use srt_common::sys::c_path;
 use srt_common::sys::file::statx;
@@ -21,8 +21,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Where the copies can hide if no operation has mounted a directory: a directory that usually is a mount point.
-const HIDING_PLACES: [&str; 10] = ["proc", "sys", "dev", "run", "tmp", "boot", "mnt", "media", "srv", "opt"];
+/// Where the copies can hide: below a mount on a directory that nobody removes.
+///
+/// With a mount point the kernel takes away all that is mounted on it, also when it is removed in another mount namespace
+/// (`detach_mounts()` in fs/namespace.c): outside, or in another sandbox that may write the directory above.
+const HIDING_PLACES: [&str; 10] = ["tmp", "proc", "run", "dev", "sys", "boot", "mnt", "media", "srv", "opt"];
 
 /// What is to be pinned.
 #[derive(Debug, Default)]
@@ -33,13 +36,13 @@ pub struct Pins {
     asked: BTreeSet<PathBuf>,
     /// The directories to pin, by the mount that they are in.
     mounts: BTreeMap<u64, Pinned>,
-    /// The last mount of a directory below the root. No later mount covers it.
-    cover: Option<Rc<OwnedFd>>,
 }
 
 /// What to pin in one mount.
 #[derive(Debug)]
 struct Pinned {
+    /// Where it is mounted in the new root.
+    at: PathBuf,
     /// The mount's root.
     root: Rc<OwnedFd>,
     /// The paths, counted from that.
@@ -75,20 +78,15 @@ impl Pins {
                 mount = pinnable.then(|| (path.to_owned(), Rc::new(fd)));
             } else if let Some((top, fd)) = &mount {
                 let pinned = self.mounts.entry(stat.mount);
-                let pinned = pinned.or_insert(Pinned { root: Rc::clone(fd), below: BTreeSet::new() });
+                let pinned = pinned.or_insert_with(|| Pinned {
+                    at: top.clone(),
+                    root: Rc::clone(fd),
+                    below: BTreeSet::new(),
+                });
                 pinned.below.insert(path.strip_prefix(top).unwrap_or(path).to_owned());
             }
         }
         Ok(())
-    }
-
-    /// Notes what was mounted.
-    pub fn mounted(&mut self, tree: &Tree, dest: &Dest) {
-        if dest.is_root {
-            self.cover = None;
-        } else if tree.is_directory() {
-            self.cover = Some(Rc::clone(&tree.fd));
-        }
     }
 
     /// Sets the pins, once the tree stands.
@@ -99,10 +97,7 @@ impl Pins {
         if self.mounts.is_empty() {
             return Ok(());
         }
-        let cover = match &self.cover {
-            Some(cover) => Rc::clone(cover),
-            None => Rc::new(hiding_place(root)?),
-        };
+        let cover = self.hiding_place(root)?;
         // All copies first: one must not hold another.
         let visible = clone_tree(&cover, c"", true).context(|| "cannot copy a mount to cover the pins")?;
         let copies = self.mounts.values().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
@@ -116,6 +111,43 @@ impl Pins {
         }
         attach_out_of_sight(&visible, &cover).context(|| "cannot cover a mount")
     }
+
+    /// A usual mount, another one on a directory that was made here, or a usual directory.
+    fn hiding_place(&self, root: &mut Root) -> Result<OwnedFd> {
+        let top = root.top()?;
+        let mut second_best = None;
+        for name in HIDING_PLACES {
+            let Ok(fd) = directory(&top, Path::new(name), 0) else { continue };
+            if statx(&fd, c"").context(|| "statx")?.mount_root {
+                return Ok(fd);
+            }
+            second_best = second_best.or(Some(fd));
+        }
+        for pinned in self.mounts.values() {
+            if let Some(fd) = mount_on_own(root, &top, &pinned.at)? {
+                return Ok(fd);
+            }
+        }
+        second_best.ok_or_else(|| {
+            Error::failed("no directory below which the directories above a protected path can be pinned")
+                .hint("add a mount of a directory: --proc /proc, --dev /dev, --tmpfs /tmp")
+        })
+    }
+}
+
+/// The first mount on the way to `path`, if what it is mounted on was made here: nobody else can remove that.
+fn mount_on_own(root: &Root, top: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    let mut ways: Vec<&Path> = path.ancestors().collect();
+    let mut above_is_own = false;
+    while let Some(path) = ways.pop() {
+        let fd = directory(top, path, 0).context(|| format!("cannot look at {}", path.display()))?;
+        let stat = statx(&fd, c"").context(|| "statx")?;
+        if stat.mount_root && path != Path::new("/") {
+            return Ok(above_is_own.then_some(fd));
+        }
+        above_is_own = root.is_own(stat.device());
+    }
+    Ok(None)
 }
 
 /// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
@@ -153,20 +185,4 @@ fn set_pin(copy: &OwnedFd, path: &Path, pin: &mut Option<Rc<OwnedFd>>) -> Result
 /// A directory below `root`: the links on the way were resolved before.
 fn directory(root: &OwnedFd, path: &Path, resolve: u64) -> io::Result<OwnedFd> {
     open_in_root(root, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS | resolve)
-}
-
-fn hiding_place(root: &mut Root) -> Result<OwnedFd> {
-    let top = root.top()?;
-    let mut second_best = None;
-    for name in HIDING_PLACES {
-        let Ok(fd) = directory(&top, Path::new(name), 0) else { continue };
-        if statx(&fd, c"").context(|| "statx")?.mount_root {
-            return Ok(fd);
-        }
-        second_best = second_best.or(Some(fd));
-    }
-    second_best.ok_or_else(|| {
-        Error::failed("no mounted directory below which the directories above a protected path can be pinned")
-            .hint("add a mount of a directory: --proc /proc, --dev /dev, --tmpfs /tmp")
-    })
 }

@@ -3,10 +3,11 @@
 
 use srt_tests::attacks::{Sandbox, where_one_may_mount};
 use srt_tests::host::LoopMount;
-use srt_tests::{Scratch, Who, both, run};
+use srt_tests::{Scratch, Who, both, run, wait_until};
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
+use std::process::Stdio;
 
 /// A work directory with a file to protect four levels down, and others beside it.
 fn lay_out(who: Who) -> Scratch {
@@ -258,6 +259,37 @@ both! {
         };
         ran(&["--mask".into(), format!("{work}/a/b/c/config")]).code(1).complains("Device or resource busy");
         ran(&[]).ok();
+    }
+
+    fn pins_hold_though_a_mount_point_is_removed_outside(who) {
+        let usual = &["--ro-bind", "/", "/"][..];
+        let own = &["--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"];
+        for (root, work_inside, last) in [
+            (usual, None, "--mask"),
+            (usual, None, "--tmpfs"),
+            (own, Some("/work"), "--mask"),
+            (own, Some("/deep/work"), "--tmpfs"),
+        ] {
+            let scratch = lay_out(who);
+            let built = scratch.dir("work/built");
+            let work = scratch.join("work").display().to_string();
+            let inside = work_inside.unwrap_or(&work);
+            let mut command = who.command("srt-ns");
+            command.args(["--", "srt-mount"]).args(root).args(["--bind", &work, inside, "--ro-bind"]);
+            command.args([format!("{work}/a/b/c"), format!("{inside}/a/b/c"), last.into(), format!("{inside}/built")]);
+            let script = "mv a moved; touch ready; while test -e ready; do sleep 0.01; done; mv a moved; ls";
+            command.args(["--chdir", inside, "--", "sh", "-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let child = command.spawn().expect("srt-ns");
+            let ready = scratch.join("work/ready");
+            wait_until("the first attempt", || ready.exists());
+            fs::remove_dir(built).expect("rmdir");
+            fs::remove_file(ready).expect("unlink");
+            let ran = child.wait_with_output().expect("its end");
+            let told = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(told.matches("Device or resource busy").count(), 2, "{root:?} {last}: {ran:?}");
+            // That it was removed shows that it could take something with it.
+            assert_eq!(String::from_utf8_lossy(&ran.stdout), "a\nmine\n", "{root:?} {last}");
+        }
     }
 
     fn what_lies_beside_the_protected_path_can_still_be_changed(who) {
