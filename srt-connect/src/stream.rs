@@ -66,8 +66,8 @@ struct Flow {
 
 /// Moves bytes both ways until both ends are done.
 ///
-/// The end of one direction leaves the other alone, however long it takes. When nobody reads stdout any more: with
-/// bytes at hand they are lost, and that is an error; else it ends this quietly, once stdin is done too.
+/// The end of one direction leaves the other alone, however long it takes. When nobody reads stdout any more, that ends this
+/// quietly once stdin is done too; while stdin goes on, bytes at hand for it are lost, and that is an error.
 ///
 /// # Errors
 /// The tunnel broke, or stdin or stdout did.
@@ -116,7 +116,11 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                     down.done = true;
                 }
                 Err(Failure::Input(error)) => return Err(Error::system("the connection broke", &error)),
-                Err(Failure::Output(_)) if up.done || caller_is_gone()? => break,
+                Err(Failure::Output(error))
+                    if error.kind() == ErrorKind::BrokenPipe && (up.done || caller_is_gone()?) =>
+                {
+                    break;
+                }
                 Err(Failure::Output(error)) => return Err(Error::system("cannot write to stdout", &error)),
             }
         }

@@ -395,6 +395,22 @@ both! {
         ended_well(&mut child);
     }
 
+    fn an_output_that_takes_no_more_is_an_error_after_the_end_of_stdin_too(who) {
+        let scratch = who.scratch();
+        let file = scratch.join("out");
+        for (before, output, complaint) in [
+            ("", "/dev/full", "cannot write to stdout: No space left on device"),
+            ("ulimit -f 50; trap '' XFSZ;", file.to_str().expect("UTF-8"), "cannot write to stdout: File too large"),
+        ] {
+            let proxy = Scripted::start(|mut call| {
+                call.open();
+                let _gone = call.stream.write_all(&[7; 300_000]);
+            });
+            let script = format!("{before} exec srt-connect --proxy {} a 1 </dev/null >{output}", proxy.url("http"));
+            run(who.command("sh").args(["-c", &script])).code(1).complains(complaint).one_clear_error("srt-connect");
+        }
+    }
+
     fn bytes_that_nobody_reads_are_an_error(who) {
         let proxy = Scripted::start(|mut call| {
             call.open();

@@ -168,7 +168,7 @@ impl Helpers {
     /// placeholder, and has said why.
     pub fn start(&mut self, run: Run<'_>, lives: &[Life<'_>]) -> Result<bool> {
         let plan = run.plan;
-        if let (Some(host), Some((_, network))) = (&self.host, &self.network) {
+        if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
             let (relay, reports) = relay::start(run, host, network)?;
             self.running.push(relay);
             self.reports = Some(reports);

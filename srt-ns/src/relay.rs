@@ -99,10 +99,12 @@ fn pin(link: &Link) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// What the system says of the start.
-pub fn start(run: Run<'_>, host: &HostSide, network: &OwnedFd) -> Result<(Helper, Reports)> {
+pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(Helper, Reports)> {
     let (channel, ready) = pipe2(0).context(|| "pipe")?;
     let (pipe, reports) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
     let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
+    // Once it is dead, clients are to be refused.
+    host.listeners.clear();
     Ok((Helper::new(Kind::Relay, pid, "srt-relay", channel), Reports { pipe: pipe.into(), line: vec![] }))
 }
 

@@ -1,8 +1,8 @@
 //! From an accepted client to a connected target, which may take time, several tries, or fail.
 
-use crate::listener::STREAM;
+use crate::listener::{STREAM, reset_on_close};
 use crate::target::Target;
-use srt_common::sys::socket::{connect, getsockopt, socket};
+use srt_common::sys::socket::{connect, getsockname, getsockopt, socket};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -55,17 +55,26 @@ impl Attempt {
     }
 
     fn step(&mut self) -> io::Result<()> {
-        match self.target.addresses.get(self.address) {
-            Some(address) if !self.in_progress => connect(&self.socket, address),
-            _ => match getsockopt(&self.socket, libc::SO_ERROR)? {
-                0 => Ok(()),
+        let Some(address) = self.target.addresses.get(self.address) else { return Ok(()) };
+        if !self.in_progress {
+            connect(&self.socket, address)?;
+        } else {
+            match getsockopt(&self.socket, libc::SO_ERROR)? {
+                0 => {}
                 // Only a connection that stood ends so: tcp_reset() in net/ipv4/tcp_input.c. What came before can be read.
                 code @ (libc::ECONNRESET | libc::EPIPE) => {
                     self.reset = code == libc::ECONNRESET;
-                    Ok(())
+                    return Ok(());
                 }
-                code => Err(io::Error::from_raw_os_error(code)),
-            },
+                code => return Err(io::Error::from_raw_os_error(code)),
+            }
         }
+        // RFC 9293, 3.5, figure 8: where nobody listens on a port that the kernel also gives away, a socket that got it
+        // connects to itself, says what is said to it, and keeps the port from its server.
+        if address.family() != libc::AF_UNIX && getsockname(&self.socket)? == *address {
+            let _unsupported = reset_on_close(&self.socket);
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        }
+        Ok(())
     }
 }

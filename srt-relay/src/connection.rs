@@ -21,8 +21,9 @@
 //! and leaves them early in two ways:
 //!
 //! - A flow whose destination refuses bytes is Finished, but the other flow goes on: a server that answers
-//!   "too large" and closes while the client still sends has its answer delivered.
-//! - Reading fails (a reset, a keepalive that got no answer): what was sent before was delivered or is lost with
+//!   "too large" and closes while the client still sends has its answer delivered, as far as its client's kernel takes
+//!   it before both sockets are closed with what the client has sent since unread (a reset, tcp(7)).
+//! - Reading from TCP fails (a reset, a keepalive that got no answer): what was sent before was delivered or is lost with
 //!   its sender. Both sockets are closed, with a reset where the protocol has one, so that a broken stream is
 //!   not mistaken for a complete one.
 //!
@@ -157,6 +158,11 @@ impl Flow {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     from.readable = false;
                     return Ok(false);
+                }
+                // unix(7): its peer has closed with bytes unread. That comes behind all that it sent, so what has still to be
+                // delivered is not to be lost by a reset.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset && !from.splices => {
+                    self.state = State::Draining;
                 }
                 result => result?,
             }

@@ -140,8 +140,8 @@ impl Options {
     fn each_descriptor_has_one_use(&self) -> Result<()> {
         let (listen, connect) = self.address_descriptors();
         let mut used = BTreeSet::from_iter(connect);
-        let Words { ready_fd, report_fd, lifetime_fd, .. } = &self.words;
-        let others = ready_fd.iter().chain(report_fd).chain(lifetime_fd);
+        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
+        let others = ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd);
         match listen.iter().chain(others).find(|&&fd| !used.insert(fd)) {
             Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
             None => Ok(()),

@@ -50,6 +50,7 @@ fn a_wrong_command_line_is_2_with_one_clear_error() {
         (&["--ready-fd", "x", "fd:3", "fd:4"], "--ready-fd"),
         (&["--ready-fd", "1", "--ready-fd", "2", "fd:3", "fd:4"], "--ready-fd"),
         (&["--ready-fd", "4", "fd:3", "fd:4"], "descriptor 4 is named for two uses"),
+        (&["--ready-fd", "5", "--status-fd", "5", "fd:3", "fd:4"], "descriptor 5 is named for two uses"),
         (&["--lifetime-fd", "4", "fd:3", "fd:4"], "descriptor 4 is named for two uses"),
         (&["--outlive-parent", "--outlive-parent", "fd:3", "fd:4"], "--outlive-parent: given twice"),
         (&["--report-fd", "99", "fd:3", "fd:4"], "--report-fd 99: not an open descriptor"),

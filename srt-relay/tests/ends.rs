@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use srt_tests::{Scratch, Who, both, has, skip, wait_until};
+use srt_tests::{Scratch, Who, both, has, run, skip, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -293,6 +293,50 @@ both! {
             client.read_exact(&mut answer).expect("the answer");
             assert_eq!(&answer, b"echo");
         }
+    }
+
+    fn a_reader_that_is_slow_loses_nothing_to_bytes_that_its_server_has_not_read(who) {
+        let (scratch, answer) = (who.scratch(), vec![7; 150_000]);
+        let listener = unix_server(&scratch.join("s"), who);
+        let port = free_port();
+        let target = format!("unix:{}", scratch.join("s").display());
+        let _relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), target]);
+        for unread in [&b""[..], b"unread"] {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let (mut server, _) = listener.accept().expect("accept");
+            client.write_all(&[b"x", unread].concat()).expect("write");
+            server.read_exact(&mut [0]).expect("a request");
+            server.write_all(&answer).expect("the answer");
+            drop(server);
+            // Most of it is in the queue of the relay's socket by then.
+            thread::sleep(Duration::from_millis(300));
+            assert!(read_all(&mut client) == answer, "{unread:?}");
+        }
+    }
+
+    fn a_target_where_nobody_listens_is_not_the_relay_itself(who) {
+        // Of the two ports that the kernel gives away here one is the target.
+        let outer = "ip link set lo up && echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"";
+        let try_it = "
+import socket, subprocess, sys
+relay = subprocess.Popen(['srt-relay', '--ready-fd', '1', 'unix:' + sys.argv[1], 'tcp:127.0.0.1:40000'], stdout=subprocess.PIPE)
+relay.stdout.read()
+for _ in range(50):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(sys.argv[1])
+    client.sendall(b'x')
+    try: said = client.recv(1)
+    except ConnectionResetError: said = b''
+    if said: print('it said', said)
+server = socket.socket()
+server.bind(('127.0.0.1', 40000))
+relay.terminate()";
+        let scratch = who.scratch();
+        let mut command = who.command("unshare");
+        command.args(if who == Who::Root { &["--net"][..] } else { &["-Urn"] }).args(["sh", "-c", outer, "sh", "python3", "-c", try_it]);
+        let ran = run(command.arg(scratch.join("p")));
+        // One failure that lasts is reported once.
+        ran.ok().says("").complains("Connection refused");
     }
 
     fn a_target_that_is_gone_altogether_frees_the_connection_while_the_client_is_still_there(who) {

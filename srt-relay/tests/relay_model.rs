@@ -116,14 +116,6 @@ impl End {
             }
         }
     }
-
-    /// Whether bytes are there that were not read.
-    fn has_unread(&self) -> bool {
-        let mut there: libc::c_int = 0;
-        // SAFETY: FIONREAD writes an integer.
-        assert_eq!(unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::FIONREAD, &raw mut there) }, 0);
-        there > 0
-    }
 }
 
 /// A connection: the client and the server.
@@ -196,8 +188,8 @@ impl Pair {
         let [client, server] = self.0;
         let (mut left, gone) = if end == 0 { (server, client) } else { (client, server) };
         let (start, sent, ended) = (gone.start, gone.sent, gone.ended);
-        // unix(7): closing with unread data is a reset too.
-        let broken = (gone.tcp || gone.has_unread()) && !ended;
+        // unix(7): closing with unread data is a reset too, but one that takes nothing away: it is passed on as an end.
+        let broken = gone.tcp && !ended;
         if gone.tcp {
             reset_on_close(gone.stream.as_ref());
         }

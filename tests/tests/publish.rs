@@ -4,9 +4,11 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_tests::host::chain_out;
-use srt_tests::talk::Talk;
+use srt_tests::processes::{child_named, kill};
+use srt_tests::talk::{Talk, code};
 use srt_tests::{Who, both, has, run, wait, wait_until};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -66,6 +68,20 @@ both! {
         assert_ne!(curl(who, &socket, "").code, Some(0));
         talk.send("\n");
         wait_until("the server", || curl(who, &socket, "").out == "late\n");
+    }
+
+    fn once_srt_relay_is_dead_nobody_is_left_waiting(who) {
+        let scratch = who.scratch();
+        let socket = scratch.join("p.sock");
+        let publish = format!("{}=8000", socket.display());
+        let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--publish", &publish, "--", "sh", "-c", "echo up; exec sleep 60"]));
+        talk.expect("up");
+        UnixStream::connect(&socket).expect("connect");
+        kill(child_named(talk.pid(), "srt-relay"), libc::SIGKILL);
+        wait_until("a refusal", || UnixStream::connect(&socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+        talk.signal(libc::SIGTERM);
+        assert_eq!(code(talk.status()), 143);
+        assert!(!socket.exists());
     }
 
     fn a_socket_whose_directory_was_swapped_is_not_unlinked_elsewhere(who) {

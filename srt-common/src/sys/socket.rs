@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A socket address in the kernel's form: ip(7), ipv6(7), unix(7).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketAddress(Vec<u8>);
 
 impl SocketAddress {
@@ -67,6 +67,16 @@ pub fn connect(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()>
     let (from, length) = (address.0.as_ptr().cast(), address.0.len() as libc::socklen_t);
     // SAFETY: the address has `length` bytes and lives through the call.
     check(unsafe { libc::connect(socket.as_raw_fd(), from, length) }).map(drop)
+}
+
+/// getsockname(2) of a TCP socket. In srt-relay's allow-list.
+pub fn getsockname(socket: &impl AsRawFd) -> io::Result<SocketAddress> {
+    let mut bytes = vec![0; size_of::<libc::sockaddr_in6>()];
+    let mut length = bytes.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut length) })?;
+    bytes.truncate(length as usize);
+    Ok(SocketAddress(bytes))
 }
 
 /// listen(2).
