@@ -97,7 +97,7 @@ impl Error {
 
     /// The message as it is shown: printable, and short enough for one line.
     pub fn shown_message(&self) -> String {
-        shortened(&printable(&self.message))
+        shortened(&printable(&self.message), 3000)
     }
 
     /// The lines that the user sees, each ended by a newline. Control characters are escaped, so that a path
@@ -143,14 +143,13 @@ pub fn printable(text: &str) -> String {
     clean
 }
 
-/// The text without the middle of what is too long to read: an argument may have 128 KiB. So short a line also is
+/// The text without the middle of what has more than `most` bytes: an argument may have 128 KiB. So short a line also is
 /// written whole where others write to the same pipe (pipe(7), PIPE_BUF).
-fn shortened(text: &str) -> String {
-    const MOST: usize = 3000;
-    if text.len() <= MOST {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
         return text.to_owned();
     }
-    let (head, tail) = (text.floor_char_boundary(MOST / 3), text.ceil_char_boundary(text.len() - MOST / 3));
+    let (head, tail) = (text.floor_char_boundary(most / 3), text.ceil_char_boundary(text.len() - most / 3));
     format!("{} [...] {}", &text[..head], &text[tail..])
 }
 

@@ -1,5 +1,6 @@
 //! `--status-fd`: one JSON object a line, for scripts.
 
+use crate::error::shortened;
 use crate::fds::say;
 use crate::sys::fd;
 use crate::{Error, Result};
@@ -30,7 +31,8 @@ impl StatusFd {
         self.0
     }
 
-    /// Writes one event, in one write: up to PIPE_BUF bytes it stays whole where several stages share a pipe (pipe(7)).
+    /// Writes one event, in one write. It has at most PIPE_BUF bytes: so many stay whole where several stages share a pipe, or
+    /// where there is no room for more (pipe(7)).
     /// A reader that has gone away is not an error: the sandbox is not its business.
     pub fn send(self, event: &Event) {
         let _gone = say(self.0, format!("{{{}}}\n", event.0).as_bytes());
@@ -71,21 +73,21 @@ impl Event {
         let _infallible = write!(self.0, "{comma}\"{key}\":");
     }
 
-    /// Adds a string.
+    /// Adds a string, without its middle where the event would have more than PIPE_BUF bytes.
     #[must_use]
-    pub fn text(mut self, key: &str, value: &str) -> Self {
-        self.key(key);
-        self.0.push('"');
-        for c in value.chars() {
-            match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
-                c if c.is_control() => {
-                    let _infallible = write!(self.0, "\\u{:04x}", u32::from(c));
-                }
-                c => self.0.push(c),
-            }
+    pub fn text(self, key: &str, value: &str) -> Self {
+        let room = libc::PIPE_BUF.saturating_sub(self.0.len()) / 4 * 3;
+        let (mut most, mut text) = (value.len(), escaped(value));
+        while text.len() > room && most > 0 {
+            most = most * 3 / 4;
+            text = escaped(&shortened(value, most));
         }
-        self.0.push('"');
+        self.string(key, &text)
+    }
+
+    fn string(mut self, key: &str, escaped: &str) -> Self {
+        self.key(key);
+        let _infallible = write!(self.0, "\"{escaped}\"");
         self
     }
 
@@ -97,7 +99,7 @@ impl Event {
             text.push_str(&chunk.valid().replace('\\', "\\\\"));
             chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
         }
-        self.text(key, &text)
+        self.string(key, &escaped(&text))
     }
 
     /// Adds a number.
@@ -117,6 +119,21 @@ impl Event {
         let _infallible = write!(self.0, "{{{}}}", inner.0);
         self
     }
+}
+
+/// The text as JSON has it between its quotes.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => escaped.extend(['\\', c]),
+            c if c.is_control() => {
+                let _infallible = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -139,6 +156,16 @@ mod tests {
         let long = error.path("x".repeat(4000)).hint("y".repeat(4000));
         let text = Event::failed("srt-mount", 125, &Error { message: "é".repeat(9000), ..long }).0;
         assert!(text.len() < libc::PIPE_BUF - 3, "{}", text.len());
+    }
+
+    #[test]
+    fn an_event_fits_into_one_write_whatever_its_texts_are() {
+        for text in ["x", "\"", "é", "\u{1}"].map(|character| character.repeat(100_000)) {
+            let event = Event::new("srt-relay", "relay-lost").text("listen", &text).text("connect", &text);
+            let event = event.text("message", &text).0;
+            assert!(event.len() < libc::PIPE_BUF - 3 && event.ends_with('"'), "{}", event.len());
+            assert!(event.len() > libc::PIPE_BUF / 2 && event.matches(" [...] ").count() == 3, "{event}");
+        }
     }
 
     #[test]
