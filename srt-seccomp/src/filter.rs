@@ -99,7 +99,15 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
         [(_, body)] if low.is_empty() => Ok(body.clone()),
         [(middle, _), ..] => {
             let (low, high) = (search(low)?, search(high)?);
-            Ok([vec![jump(JGE, *middle, low.len())?], low, high].concat())
+            let over = match u32::try_from(low.len()).map_err(broken)? {
+                near @ ..=0xff => vec![jump(JGE, *middle, near as usize)?],
+                // A comparison jumps over 255 instructions at most.
+                far => vec![
+                    sock_filter { code: JGE, jt: 0, jf: 1, k: *middle },
+                    sock_filter { code: JA, jt: 0, jf: 0, k: far },
+                ],
+            };
+            Ok([over, low, high].concat())
         }
     }
 }
@@ -157,6 +165,7 @@ fn broken(error: impl std::fmt::Display) -> Error {
 const LD_W_ABS: u16 = 0x20;
 const JEQ: u16 = 0x15;
 const JGE: u16 = 0x35;
+const JA: u16 = 0x05;
 const RET: u16 = 0x06;
 // linux/seccomp.h: struct seccomp_data.
 const NUMBER: u32 = 0;

@@ -53,7 +53,9 @@ const SCOPES: u64 = 1 | 1 << 1;
 
 /// What programs open whatever they do: the nodes that srt-mount's `--dev` makes. A device is written whatever its mount
 /// says, and for root of the host these are mounted read-only.
-const NODES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const NODES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+/// The terminal, if PROGRAM has one: of the mounts, but not of the paths, where the user has not named it.
+const TERMINAL: &str = "/dev/tty";
 
 impl Wanted {
     /// Whether the user's list gives the rights to files.
@@ -101,7 +103,8 @@ impl Wanted {
         if files && !covers_dev {
             let is_device =
                 |opened: &OwnedFd| file::statx(opened, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
-            NODES.iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
+            let nodes = NODES.iter().chain(self.mounts.then_some(&TERMINAL));
+            nodes.into_iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
         }
         let paths = [
             ("--read", READ, &self.read),
@@ -111,7 +114,8 @@ impl Wanted {
         for (option, rights, paths) in paths {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
                 let added = self.find(path).and_then(|(real, opened)| {
-                    let rights = if real.starts_with("/dev") { rights | IOCTL_DEV } else { rights };
+                    let writes = option == "--write" && real.starts_with("/dev");
+                    let rights = if writes { rights | IOCTL_DEV } else { rights };
                     ruleset.give(&opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;

@@ -75,11 +75,21 @@ const TIOCMSET: c_int = 0x5418;
 /// linux/fcntl.h; libc has it not for every target.
 const F_SETSIG: c_int = 10;
 const FIOASYNC: c_int = 0x5452;
+/// FS_IOC_ADD_ENCRYPTION_KEY of linux/fscrypt.h.
+const ADD_KEY: c_int = 0xc050_6617_u32 as c_int;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
-/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
-/// linux/fscrypt.h.
-const BY_DESCRIPTOR: [c_int; 3] = [0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int];
+/// linux/socket.h, and ALG_SET_KEY_BY_KEY_SERIAL of linux/if_alg.h.
+const SOL_ALG: c_int = 279;
+const KEY_BY_SERIAL: c_int = 7;
+/// linux/if_tun.h.
+const TUNSETIFF: c_int = 0x4004_54ca;
+/// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
+const USERFAULTFD_IOC_NEW: c_int = 0xaa00;
+/// BTRFS_IOC_SUBVOL_SETFLAGS and BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h,
+/// FS_IOC_SET_ENCRYPTION_POLICY of linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h.
+const BY_DESCRIPTOR: [c_int; 5] =
+    [0x4008_941a, 0xc0c0_9425_u32 as c_int, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602];
 /// The kind of the ioctls of linux/btrfs.h that take a name: `_IOW(0x94, …, struct btrfs_ioctl_vol_args)`.
 const BTRFS_WITH_NAME: c_int = 0x5000_9400;
 /// BTRFS_IOC_SNAP_CREATE of linux/btrfs.h.
@@ -203,14 +213,22 @@ pub const RULES: &[Rule] = &[
     ),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of an
     // encrypted file system (Documentation/filesystems/fscrypt.rst) are in one of its own: whoever opens a directory may
-    // take away those that its uid has added, and with them the files of everybody.
+    // take away those that its uid has added, and with them the files of everybody, and add one, which stays, from a keyring.
+    // AF_ALG uses a key of the caller's that is named to it (Linux 6.2).
     on(
         "keyring",
         &[
             always(SYS_add_key, EPERM),
             always(SYS_request_key, EPERM),
             always(SYS_keyctl, EPERM),
+            when(SYS_ioctl, "FS_IOC_ADD_ENCRYPTION_KEY", &[equal(1, ADD_KEY)], EPERM),
             when(SYS_ioctl, "FS_IOC_REMOVE_ENCRYPTION_KEY", &[equal(1, REMOVE_KEY)], EPERM),
+            when(
+                SYS_setsockopt,
+                "ALG_SET_KEY_BY_KEY_SERIAL",
+                &[equal(1, SOL_ALG), equal(2, KEY_BY_SERIAL)],
+                EPERM,
+            ),
         ],
     ),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
@@ -240,7 +258,14 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "BCH_IOCTL_SUBVOLUME_*", &[masked(1, BCACHEFS.0, BCACHEFS.1)], EPERM),
         ],
     ),
-    off("net", &[when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM)]),
+    // An interface of tun(4) that is the user's, or nobody's, sends what is written to /dev/net/tun.
+    off(
+        "net",
+        &[
+            when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM),
+            when(SYS_ioctl, "TUNSETIFF", &[equal(1, TUNSETIFF)], EPERM),
+        ],
+    ),
     // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host gives
     // root to whoever runs it there. mkdir(2) drops both bits by itself (vfs_mkdir() in fs/namei.c). open(2) ignores the
     // mode where it makes no file; libc passes 0 then. A filter cannot look into openat2's argument.
@@ -263,17 +288,25 @@ pub const RULES: &[Rule] = &[
     off(
         "mount",
         all!(EPERM:
-        SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_open_tree_attr SYS_move_mount
+        SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_fchroot SYS_open_tree SYS_open_tree_attr SYS_move_mount
         SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr),
     ),
     // ptrace(2), "Ptrace access mode checking": the calls that rest on it.
     off(
         "ptrace",
-        all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd),
+        all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd
+            SYS_get_robust_list SYS_move_pages SYS_process_madvise),
     ),
     off("bpf", all!(EPERM: SYS_bpf)),
     off("perf", all!(EPERM: SYS_perf_event_open)),
-    off("userfaultfd", all!(EPERM: SYS_userfaultfd)),
+    // Linux 6.1: /dev/userfaultfd gives one, too.
+    off(
+        "userfaultfd",
+        &[
+            always(SYS_userfaultfd, EPERM),
+            when(SYS_ioctl, "USERFAULTFD_IOC_NEW", &[equal(1, USERFAULTFD_IOC_NEW)], EPERM),
+        ],
+    ),
     off("fanotify", all!(EPERM: SYS_fanotify_init SYS_fanotify_mark)),
     off("file-handle", all!(EPERM: SYS_name_to_handle_at SYS_open_by_handle_at)),
     off("syslog", all!(EPERM: SYS_syslog)),
@@ -287,6 +320,7 @@ pub const NET_BUT_TCP: Rule = off(
     &[
         when(SYS_socket, "", TCP, Allow),
         when(SYS_socket, "", BEYOND_THIS_MACHINE, EPERM),
+        when(SYS_ioctl, "", &[equal(1, TUNSETIFF)], EPERM),
         when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
@@ -318,6 +352,8 @@ pub const NO_CHANGES_BY_IOCTL: Rule = off(
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[0])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[1])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[2])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[3])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[4])], EPERM),
         when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
     ],
 );

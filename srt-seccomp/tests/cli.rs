@@ -24,18 +24,18 @@ vsock        on       socket(AF_RDS), socket(AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_I
 io-uring     on       io_uring_setup, io_uring_enter, io_uring_register
 tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX), ioctl(TIOCMBIS or TIOCMBIC), ioctl(TIOCMSET)
 sigio        on       fcntl(F_SETFL, O_ASYNC), fcntl(F_SETSIG), ioctl(FIOASYNC)
-keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY)
+keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_ADD_ENCRYPTION_KEY), ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY), setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)
 pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1 or its group)
 lease        on       fcntl(F_SETLEASE or F_SETDELEG)
 snapshot     on       ioctl(BTRFS_IOC_SNAP_*), ioctl(BCH_IOCTL_SUBVOLUME_*)
-net          off      socket(all but AF_UNIX, AF_NETLINK)
+net          off      socket(all but AF_UNIX, AF_NETLINK), ioctl(TUNSETIFF)
 setid        off      chmod(S_ISUID or S_ISGID), fchmod(S_ISUID or S_ISGID), fchmodat(S_ISUID or S_ISGID), fchmodat2(S_ISUID or S_ISGID), mknod(S_ISUID or S_ISGID), mknodat(S_ISUID or S_ISGID), creat(S_ISUID or S_ISGID), open(O_CREAT, S_ISUID), open(O_CREAT, S_ISGID), open(O_TMPFILE, S_ISUID), open(O_TMPFILE, S_ISGID), openat(O_CREAT, S_ISUID), openat(O_CREAT, S_ISGID), openat(O_TMPFILE, S_ISUID), openat(O_TMPFILE, S_ISGID), openat2
 userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns
-mount        off      mount, umount2, pivot_root, chroot, open_tree, open_tree_attr, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
-ptrace       off      ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd
+mount        off      mount, umount2, pivot_root, chroot, fchroot, open_tree, open_tree_attr, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
+ptrace       off      ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd, get_robust_list, move_pages, process_madvise
 bpf          off      bpf
 perf         off      perf_event_open
-userfaultfd  off      userfaultfd
+userfaultfd  off      userfaultfd, ioctl(USERFAULTFD_IOC_NEW)
 fanotify     off      fanotify_init, fanotify_mark
 file-handle  off      name_to_handle_at, open_by_handle_at
 syslog       off      syslog

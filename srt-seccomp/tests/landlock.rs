@@ -443,6 +443,21 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         drop(listener);
     }
 
+    fn a_terminal_that_is_not_named_is_not_opened(who) {
+        need!(5);
+        let work = project(who);
+        let open = format!("setsid --wait {}", python("os.open(\"/dev/tty\", os.O_RDWR)"));
+        // No terminal is there: what Landlock refuses is refused before.
+        for (options, expected) in [
+            (&[][..], libc::ENXIO),
+            (&["--landlock"], libc::ENXIO),
+            (&["--read", "/"], libc::EACCES),
+            (&["--read", "/", "--write", "/dev/tty"], libc::ENXIO),
+        ] {
+            answers(&run(&mut shell(who, work.path(), options, &open)), expected);
+        }
+    }
+
     fn device_ioctls_are_for_devices_in_dev(who) {
         need!(5);
         let work = project(who);
@@ -452,7 +467,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&[][..], 0),
             (&["--landlock"], 0),
             (&["--read", "/"], libc::EACCES),
-            (&["--read", "/", "--read", "/dev"], 0),
+            (&["--read", "/", "--read", "/dev"], libc::EACCES),
+            (&["--read", "/", "--write", "/dev"], 0),
             (&["--read", "/", "--write", "/dev/ptmx"], 0),
         ] {
             answers(&run(&mut shell(who, work.path(), options, &ioctl)), expected);
