@@ -151,6 +151,9 @@ pub struct Ready<'a> {
 impl Ready<'_> {
     /// Becomes the first candidate that can be run. Returns only the error.
     pub fn exec(&self) -> io::Error {
+        if let [path] = self.paths.as_slice() {
+            return self.exec_path(path);
+        }
         let mut refused = None;
         for path in &self.paths {
             let error = self.exec_path(path);

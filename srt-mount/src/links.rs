@@ -84,11 +84,23 @@ impl Walk {
                 // Its text is a path only where that leads to the same file.
                 let text = open(&target, libc::O_PATH | libc::O_NOFOLLOW);
                 let same = text.and_then(|fd| statx(&fd, c"")).is_ok_and(|stat| stat.id == end.stat.id);
-                if !target.is_absolute() || !same {
+                if target.is_absolute() && same {
+                    let told = |error: &io::Error| {
+                        cannot(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)))
+                    };
+                    walk = Self::along(root, &target, writable, magic, &told)?;
+                    // A name on the way may lead elsewhere by now.
+                    if walk.end().stat.id != end.stat.id {
+                        return Err(Error::failed(format!(
+                            "{} has been replaced meanwhile",
+                            target.display()
+                        )));
+                    }
+                } else {
                     walk.0.truncate(1);
                     walk.0.push(end);
-                    continue;
                 }
+                continue;
             }
             if target.is_absolute() {
                 walk.0.truncate(1);

@@ -110,11 +110,9 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::ProcPids => Box::new(|build, dest| build.proc(dest, &["subset=pid"])),
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
-            build.own(
-                &new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?,
-                dest,
-                0o755,
-            )
+            // Not our own: what is made in it is there as long as the ipc namespace.
+            let tree = new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?;
+            build.mount(&tree, dest, 0o755)
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
         Action::Dir { mode } => Box::new(move |build, dest| {

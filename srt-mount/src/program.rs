@@ -19,7 +19,7 @@ pub struct OnHost {
     /// last command could write.
     paths: Vec<PathBuf>,
     beside: bool,
-    file: Option<OwnedFd>,
+    file: Option<(PathBuf, OwnedFd)>,
 }
 
 /// What is executed.
@@ -38,10 +38,10 @@ pub fn on_host(program: &Program) -> OnHost {
         && let Ok(path) = exec::beside(program.name())
         && let Some(file) = executable(&path)
     {
-        return OnHost { paths: vec![path], beside: true, file: Some(file) };
+        return OnHost { paths: vec![path.clone()], beside: true, file: Some((path, file)) };
     }
     let paths = program.candidates();
-    let file = paths.iter().find_map(|path| executable(path));
+    let file = paths.iter().find_map(|path| Some((path.clone(), executable(path)?)));
     OnHost { paths, beside: false, file }
 }
 
@@ -59,7 +59,7 @@ fn can_run(file: &OwnedFd) -> bool {
 /// # Errors
 /// The host's file cannot be copied.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
-    let Some(file) = host.file else { return Ok(Origin::Inside(host.paths)) };
+    let Some((found_at, file)) = host.file else { return Ok(Origin::Inside(host.paths)) };
     let (top, mut inside) = (root.top()?, false);
     for path in &host.paths {
         inside = inside
@@ -68,7 +68,13 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
                 false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
             };
     }
-    if inside {
+    // Through a link that an earlier run may have left PROGRAM would be what that run has chosen.
+    let is_meant = |root: &Root| {
+        let walk = root.host.walk(&found_at, root.host.writable());
+        let id = statx(&file, c"").map(|stat| stat.id);
+        walk.is_ok_and(|walk| id.is_ok_and(|id| id == walk.end().stat.id))
+    };
+    if inside || !host.beside && !is_meant(root) {
         return Ok(Origin::Inside(host.paths));
     }
     let cannot = || format!("cannot copy the mount of {}", program.name().display());

@@ -78,7 +78,11 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
+    /// The way to `path`, without a link in one of the `writable` directories.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
         let absolute = self.directory.as_deref().unwrap_or(Path::new("/")).join(path);
         Walk::along(&self.root, &absolute, writable, true, &|error| cannot_open(path, error))
     }

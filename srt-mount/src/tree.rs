@@ -68,7 +68,15 @@ pub struct Root<'a> {
     /// to by now, and of overlays.
     pub writable: Directories,
     /// What was made elsewhere, to be removed after a failure.
-    made: Vec<(Rc<OwnedFd>, CString, bool)>,
+    made: Vec<Made>,
+}
+
+/// A name in a directory, and what was made there: it may be another's by now.
+#[derive(Debug)]
+struct Made {
+    parent: Rc<OwnedFd>,
+    name: CString,
+    as_made: Stat,
 }
 
 impl<'a> Root<'a> {
@@ -228,8 +236,10 @@ impl<'a> Root<'a> {
 
     /// Remembers what was made, if it would stay on the host.
     pub fn remember(&mut self, dest: &Dest) {
-        if !statx(&dest.parent, c"").is_ok_and(|stat| self.is_own(stat.device())) {
-            self.made.push((Rc::clone(&dest.parent), dest.name.clone(), false));
+        if let Ok(as_made) = statx(&dest.parent, &dest.name)
+            && !self.is_own(as_made.device())
+        {
+            self.made.push(Made { parent: Rc::clone(&dest.parent), name: dest.name.clone(), as_made });
         }
     }
 
@@ -245,7 +255,7 @@ impl<'a> Root<'a> {
     pub fn keep_removable(&mut self, mount: u64) -> io::Result<()> {
         // One copy of a directory, however much was made in it: each has all mounts that are below.
         let mut copies = BTreeMap::new();
-        for (parent, ..) in &mut self.made {
+        for Made { parent, .. } in &mut self.made {
             let stat = statx(&**parent, c"")?;
             if stat.mount == mount {
                 let copy = match copies.entry(stat.id) {
@@ -266,6 +276,11 @@ impl<'a> Root<'a> {
                 let (parent, above) = self.directory(above, Some(missing))?;
                 // `..` can lead back to a directory that has just been made for it: /a/../a/b.
                 let Some(name) = path.file_name() else { return self.walk(path) };
+                // Or to one that was there before: /made/../../usr.
+                match self.walk(path) {
+                    Err(error) if error.errno == Some(libc::ENOENT) => {}
+                    found => return found,
+                }
                 let path = above.join(name);
                 Ok((self.make(&parent, &path, missing)?, path))
             }
@@ -306,17 +321,21 @@ impl<'a> Root<'a> {
         }
         let name = c_path(path.file_name().unwrap_or_default()).context(|| "path")?;
         let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
-        match make_node(parent, &name, what.mode) {
-            Ok(()) if own => {}
-            Ok(()) => self.made.push((Rc::clone(parent), name.clone(), directory)),
-            // Somebody else may have made the directory meanwhile.
-            Err(error) if directory && error.raw_os_error() == Some(libc::EEXIST) => {}
-            Err(error) => return Err(cannot_make(parent, path, &error)),
+        let cannot = |error: io::Error| cannot_make(parent, path, &error);
+        let made = make_node(parent, &name, what.mode);
+        match &made {
+            // Somebody else may have made it meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(error) => return Err(cannot_make(parent, path, error)),
+            Ok(()) => {}
         }
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
-        openat2(parent, &name, flags, ONE_STEP)
-            .map(Rc::new)
-            .map_err(|error| cannot_make(parent, path, &error))
+        let opened = openat2(parent, &name, flags, ONE_STEP).map_err(cannot)?;
+        if made.is_ok() && !own {
+            let as_made = statx(&opened, c"").map_err(cannot)?;
+            self.made.push(Made { parent: Rc::clone(parent), name, as_made });
+        }
+        Ok(Rc::new(opened))
     }
 
     /// Makes the new root the process's root, and lets go of the old one.
@@ -360,9 +379,17 @@ impl Drop for Root<'_> {
         // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY). Once the
         // privileges are gone, what is no mount point goes at least.
         let _no_failure_left_to_tell = self.leave();
-        for (parent, name, directory) in self.made.iter().rev() {
-            let flags = if *directory { libc::AT_REMOVEDIR } else { 0 };
-            let _no_failure_left_to_tell = unlinkat(parent, name, flags);
+        for Made { parent, name, as_made } in self.made.iter().rev() {
+            let directory = as_made.is(libc::S_IFDIR);
+            // What another has put there, or written into it, stays. Where a mount is still on it, it is what was made: a
+            // name that is taken away takes its mounts with it.
+            let above = statx(&**parent, c"").map_or(0, |stat| stat.mount);
+            let same = statx(parent, name).is_ok_and(|stat| {
+                let kept = directory || as_made.size != 0 || stat.size == 0;
+                stat.mount != above || stat.id == as_made.id && kept
+            });
+            let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
+            let _no_failure_left_to_tell = if same { unlinkat(parent, name, flags) } else { Ok(()) };
         }
     }
 }

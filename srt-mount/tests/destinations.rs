@@ -5,9 +5,10 @@
 mod common;
 
 use common::{mount, sh, sh_on, words};
-use srt_tests::{both, run};
+use srt_tests::{Who, both, has, run, skip, wait, wait_until};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Stdio;
 
 both! {
     fn missing_parents_and_mount_points_are_made(who) {
@@ -107,6 +108,59 @@ both! {
         }
     }
 
+    fn after_a_failure_what_another_has_put_there_stays(who) {
+        for (by_rename, expected) in [(true, "precious"), (false, "more")] {
+            let scratch = who.scratch();
+            let file = scratch.join(".env");
+            let options = ["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders", "--mask", file.to_str().expect("UTF-8")];
+            let mut command = mount(who, options);
+            // It waits there, and fails then.
+            command.args(["--file", "0"]).arg(scratch.join("data")).args(["--mask", "/proc/no/such", "--", "true"]);
+            command.stdin(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().expect("srt-ns");
+            wait_until("the mount point", || file.exists());
+            if by_rename {
+                let new = scratch.file("new", "precious");
+                fs::rename(new, &file).expect("rename");
+            } else {
+                fs::write(&file, "more").expect("write");
+            }
+            drop(child.stdin.take());
+            assert_eq!(wait(&mut child, "srt-ns").code(), Some(125));
+            assert_eq!(fs::read_to_string(&file).expect("it is there"), expected);
+        }
+    }
+
+    fn a_mount_point_that_another_makes_meanwhile_is_taken(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let file = scratch.join(".env");
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=mknodat", "-e", "inject=mknodat:delay_enter=500000"]);
+        command.args(["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders", "--mask"]);
+        let mut child = command.arg(&file).args(["--", "true"]).stderr(Stdio::piped()).spawn().expect("strace");
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        scratch.file(".env", "");
+        let code = wait(&mut child, "strace").code();
+        assert_eq!(code, Some(0));
+        assert!(file.exists());
+    }
+
+    fn parents_may_lead_back_to_what_is_there(who) {
+        run(mount(who, words("--bind / / --tmpfs /tmp --tmpfs /tmp/made/../../usr/share")).args(["--", "ls", "/usr/share", "/tmp"]))
+            .ok()
+            .says("/tmp:\nmade\n\n/usr/share:");
+    }
+
+    fn no_queue_is_made_as_a_mount_point(who) {
+        let outer = if who == Who::Root { &["--mount", "--ipc"][..] } else { &["-Ur", "--mount", "--ipc"] };
+        let mut command = who.command("unshare");
+        command.args(outer).args(["srt-mount", "--ro-bind", "/", "/", "--mqueue", "/mnt", "--ro-bind", "/etc/passwd", "/mnt/q", "--", "true"]);
+        run(&mut command).code(125).complains("/mnt/q does not exist");
+    }
+
     fn after_a_failure_nothing_is_left_on_what_has_become_read_only(who) {
         let scratch = who.scratch();
         let at = |name: &str| format!("{}/{name}", scratch.text());
@@ -130,8 +184,8 @@ both! {
     }
 
     fn what_was_made_in_one_directory_takes_one_copy_of_it(who) {
-        if !srt_tests::has("strace") {
-            srt_tests::skip!("no strace");
+        if !has("strace") {
+            skip!("no strace");
         }
         // Each has all mounts below: a copy for every mount point would be their square.
         let copies = |count: usize| {
@@ -187,7 +241,7 @@ both! {
     }
 
     fn a_chroot_gets_a_hint(who) {
-        if who == srt_tests::Who::User {
+        if who == Who::User {
             return; // chroot(1) needs root.
         }
         let scratch = who.scratch();

@@ -5,11 +5,13 @@
 mod common;
 
 use common::{mount, words};
-use srt_tests::{Ran, Scratch, Who, both, pass_fd, run};
+use srt_tests::{Ran, Scratch, Who, both, copy_program, has, pass_fd, run, skip, tool};
 use std::fs;
 use std::fs::Permissions;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::Stdio;
+use std::time::Duration;
 
 /// A directory W that the sandbox may write, in which an earlier run has replaced directories by links to SECRET.
 fn planted(who: Who) -> Scratch {
@@ -166,6 +168,42 @@ both! {
             let planted = ran.err.contains("leads through the symbolic link");
             assert_eq!(planted, layer == "upper", "{layer}: {ran:#?}");
         }
+    }
+
+    fn nor_does_that_of_a_program_which_the_tree_does_not_show(who) {
+        let scratch = who.scratch();
+        scratch.dir("W");
+        scratch.dir("other");
+        copy_program(tool("srt-connect"), scratch.dir("SECRET").join("tool"));
+        for (directory, code) in [("other", 0), ("W", 127)] {
+            let link = scratch.join(directory).join("tool");
+            symlink(scratch.join("SECRET/tool"), &link).expect("symlink");
+            let options = words("--ro-bind / / --mask DIR/SECRET --bind DIR/W DIR/W");
+            let mut command = mount(who, options.into_iter().map(|word| word.replace("DIR", scratch.text())));
+            run(command.arg("--").arg(&link).arg("--version")).code(code);
+        }
+    }
+
+    fn a_link_of_proc_leads_to_what_is_open_though_its_name_leads_elsewhere_by_then(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        scratch.file("s/d/x", "meant");
+        scratch.file("SECRET/x", "secret");
+        let open = fs::File::open(scratch.join("s/d")).expect("open");
+        let mut command = who.command("strace");
+        // By then the name has been found to be that of what is open.
+        command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "-e", "inject=openat:delay_exit=1000000:when=1"]);
+        command.arg(format!("--trace-path={}/s/d", scratch.text()));
+        command.arg(tool("srt-ns")).args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind", "/proc/self/fd/9", "/mnt", "--", "cat", "/mnt/x"]);
+        pass_fd(&mut command, open.as_raw_fd(), 9);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace");
+        std::thread::sleep(Duration::from_millis(400));
+        fs::rename(scratch.join("s/d"), scratch.join("s/moved")).expect("rename");
+        symlink(scratch.join("SECRET"), scratch.join("s/d")).expect("symlink");
+        let ran = child.wait_with_output().expect("its end");
+        assert!(!String::from_utf8_lossy(&ran.stdout).contains("secret"), "{ran:?}");
     }
 
     fn a_link_of_proc_whose_text_is_another_files_path_leads_to_no_other(who) {

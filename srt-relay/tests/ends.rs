@@ -318,18 +318,22 @@ both! {
         // Of the two ports that the kernel gives away here one is the target.
         let outer = "ip link set lo up && echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"";
         let try_it = "
-import socket, subprocess, sys
+import socket, subprocess, sys, time
 relay = subprocess.Popen(['srt-relay', '--ready-fd', '1', 'unix:' + sys.argv[1], 'tcp:127.0.0.1:40000'], stdout=subprocess.PIPE)
 relay.stdout.read()
 for _ in range(50):
     client = socket.socket(socket.AF_UNIX)
     client.connect(sys.argv[1])
-    client.sendall(b'x')
-    try: said = client.recv(1)
-    except ConnectionResetError: said = b''
+    try:
+        client.sendall(b'x')
+        said = client.recv(1)
+    except OSError: said = b''
     if said: print('it said', said)
-server = socket.socket()
-server.bind(('127.0.0.1', 40000))
+for attempt in range(100):
+    try: socket.socket().bind(('127.0.0.1', 40000))
+    except OSError: time.sleep(0.01)
+    else: break
+else: print('the port is taken')
 relay.terminate()";
         let scratch = who.scratch();
         let mut command = who.command("unshare");

@@ -107,7 +107,8 @@ both! {
             let last = words.iter().rfind(|word| word.starts_with("srt-")).expect("a tool");
             start("prog").code(9);
             start("text").code(126).one_clear_error(last);
-            start("/etc/passwd/prog").code(127).one_clear_error(last);
+            // As env(1) has it.
+            start("/etc/passwd/prog").code(126).complains("Not a directory").one_clear_error(last);
         }
     }
 
