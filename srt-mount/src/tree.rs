@@ -332,7 +332,8 @@ impl<'a> Root<'a> {
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
         let opened = openat2(parent, &name, flags, ONE_STEP).map_err(cannot)?;
         if made.is_ok() && !own {
-            let as_made = statx(&opened, c"").map_err(cannot)?;
+            // It was made empty, whoever has written into it since.
+            let as_made = Stat { size: 0, ..statx(&opened, c"").map_err(cannot)? };
             self.made.push(Made { parent: Rc::clone(parent), name, as_made });
         }
         Ok(Rc::new(opened))
