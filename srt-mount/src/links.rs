@@ -2,7 +2,7 @@
 //! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
 
 use srt_common::sys::c_path;
-use srt_common::sys::file::{FileId, Stat, faccessat2, fstatfs, open, openat, openat2, readlinkat, statx};
+use srt_common::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
 use srt_common::sys::process::geteuid;
 use srt_common::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -81,15 +81,12 @@ impl Walk {
                 }
                 let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
-                // Its text is a path only where that leads to the same file.
-                let text = open(&target, libc::O_PATH | libc::O_NOFOLLOW);
-                let same = text.and_then(|fd| statx(&fd, c"")).is_ok_and(|stat| stat.id == end.stat.id);
-                if target.is_absolute() && same {
+                if target.is_absolute() {
                     let told = |error: &io::Error| {
                         cannot(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)))
                     };
                     walk = Self::along(root, &target, writable, magic, &told)?;
-                    // A name on the way may lead elsewhere by now.
+                    // Its text is a path only where that leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!(
                             "{} has been replaced meanwhile",

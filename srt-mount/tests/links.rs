@@ -193,9 +193,8 @@ both! {
         scratch.file("SECRET/x", "secret");
         let open = fs::File::open(scratch.join("s/d")).expect("open");
         let mut command = who.command("strace");
-        // By then the name has been found to be that of what is open.
-        command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "-e", "inject=openat:delay_exit=1000000:when=1"]);
-        command.arg(format!("--trace-path={}/s/d", scratch.text()));
+        // The name is asked for after the text of /proc/self.
+        command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "--trace=readlinkat", "-e", "inject=readlinkat:delay_exit=1000000:when=2"]);
         command.arg(tool("srt-ns")).args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind", "/proc/self/fd/9", "/mnt", "--", "cat", "/mnt/x"]);
         pass_fd(&mut command, open.as_raw_fd(), 9);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace");
