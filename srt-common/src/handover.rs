@@ -91,8 +91,9 @@ pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
         if byte != JOIN {
             return Ok(true);
         }
-        if hello(socket, None).is_err() {
-            return Ok(false);
+        match hello(socket, None) {
+            Err(error) if is_gone(&error) => return Ok(false),
+            said => said.context(|| "sendmsg to srt-ns")?,
         }
     }
 }

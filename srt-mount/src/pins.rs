@@ -10,7 +10,7 @@
 //! Symbolic links on the way need no pin: no path leads through one that the command can replace (links.rs).
 
 use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, tmpfs};
-use crate::tree::{Dest, Root, open_in_root};
+use crate::tree::{Dest, Root, make_node, open_in_root};
 use srt_common::sys::c_path;
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::move_mount;
@@ -25,7 +25,7 @@ use std::rc::Rc;
 ///
 /// With a mount point the kernel takes away all that is mounted on it, also when it is removed in another mount namespace
 /// (`detach_mounts()` in fs/namespace.c): outside, or in another sandbox that may write the directory above.
-const HIDING_PLACES: [&str; 10] = ["tmp", "proc", "run", "dev", "sys", "boot", "mnt", "media", "srv", "opt"];
+const HIDING_PLACES: [&str; 10] = ["proc", "dev", "sys", "tmp", "run", "boot", "mnt", "media", "srv", "opt"];
 
 /// What is to be pinned.
 #[derive(Debug, Default)]
@@ -97,57 +97,64 @@ impl Pins {
         if self.mounts.is_empty() {
             return Ok(());
         }
-        let cover = self.hiding_place(root)?;
-        // All copies first: one must not hold another.
-        let visible = clone_tree(&cover, c"", true).context(|| "cannot copy a mount to cover the pins")?;
-        let copies = self.mounts.values().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
-        let mut pin = None;
-        for (copy, pinned) in copies.iter().zip(self.mounts.values()) {
-            attach_out_of_sight(copy, &cover).context(|| "cannot hide a mount")?;
-            // The deepest first: nothing below a pin can be reached any more.
-            for path in pinned.below.iter().rev() {
-                set_pin(copy, path, &mut pin)?;
-            }
+        let top = root.top()?;
+        match self.hiding_place(root, &top)? {
+            Some(cover) => hide(&cover, self.mounts.values()),
+            // With what is mounted there the need for its pins goes.
+            None => self.mounts.values().try_for_each(|pinned| {
+                let cover = directory(&top, &pinned.at, 0);
+                hide(&cover.context(|| "cannot open a mount to hide pins below it")?, [pinned])
+            }),
         }
-        attach_out_of_sight(&visible, &cover).context(|| "cannot cover a mount")
     }
 
-    /// A usual mount, another one on a directory that was made here, or a usual directory.
-    fn hiding_place(&self, root: &mut Root) -> Result<OwnedFd> {
-        let top = root.top()?;
-        let mut second_best = None;
+    /// A usual mount of a file system that was made here, whose root nobody removes. None: below what is pinned, each. Not
+    /// below the root: a usual mount, or directory, of the host's.
+    fn hiding_place(&self, root: &Root, top: &OwnedFd) -> Result<Option<OwnedFd>> {
+        let (mut mounted, mut there) = (None, None);
         for name in HIDING_PLACES {
-            let Ok(fd) = directory(&top, Path::new(name), 0) else { continue };
-            if statx(&fd, c"").context(|| "statx")?.mount_root {
-                return Ok(fd);
-            }
-            second_best = second_best.or(Some(fd));
-        }
-        for pinned in self.mounts.values() {
-            if let Some(fd) = mount_on_own(root, &top, &pinned.at)? {
-                return Ok(fd);
+            let Ok(fd) = directory(top, Path::new(name), 0) else { continue };
+            let stat = statx(&fd, c"").context(|| "statx")?;
+            match (stat.mount_root, root.is_own(stat.device())) {
+                (true, true) => return Ok(Some(fd)),
+                (true, false) => mounted = mounted.or(Some(fd)),
+                (false, _) => there = there.or(Some(fd)),
             }
         }
-        second_best.ok_or_else(|| {
+        if self.mounts.values().all(|pinned| pinned.at != Path::new("/")) {
+            return Ok(None);
+        }
+        mounted.or(there).map(Some).ok_or_else(|| {
             Error::failed("no directory below which the directories above a protected path can be pinned")
                 .hint("add a mount of a directory: --proc /proc, --dev /dev, --tmpfs /tmp")
         })
     }
 }
 
-/// The first mount on the way to `path`, if what it is mounted on was made here: nobody else can remove that.
-fn mount_on_own(root: &Root, top: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
-    let mut ways: Vec<&Path> = path.ancestors().collect();
-    let mut above_is_own = false;
-    while let Some(path) = ways.pop() {
-        let fd = directory(top, path, 0).context(|| format!("cannot look at {}", path.display()))?;
-        let stat = statx(&fd, c"").context(|| "statx")?;
-        if stat.mount_root && path != Path::new("/") {
-            return Ok(above_is_own.then_some(fd));
+/// Sets the pins of these mounts in copies of them below `cover`, which is in its place again then.
+fn hide<'a>(cover: &OwnedFd, mounts: impl IntoIterator<Item = &'a Pinned>) -> Result<()> {
+    let mounts: Vec<_> = mounts.into_iter().collect();
+    // All copies first: one must not hold another.
+    let visible = clone_tree(cover, c"", true).context(|| "cannot copy a mount to cover the pins")?;
+    let copies = mounts.iter().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
+    // Each on a directory of our own: the root of a copy is one that others may remove.
+    let hidden = tmpfs(0o755, None)?.fd;
+    attach_out_of_sight(&hidden, cover).context(|| "cannot hide a mount")?;
+    let own = |number: usize| {
+        let name = number.to_string();
+        make_node(&hidden, &c_path(&name)?, libc::S_IFDIR)?;
+        directory(&hidden, Path::new(&name), 0)
+    };
+    let pin = own(0).context(|| "cannot make a directory for pins")?;
+    for (number, (copy, pinned)) in (1..).zip(copies.iter().zip(mounts)) {
+        let place = own(number);
+        place.and_then(|place| attach_out_of_sight(copy, &place)).context(|| "cannot hide a mount")?;
+        // The deepest first: nothing below a pin can be reached any more.
+        for path in pinned.below.iter().rev() {
+            set_pin(copy, path, &pin)?;
         }
-        above_is_own = root.is_own(stat.device());
     }
-    Ok(None)
+    attach_out_of_sight(&visible, &hidden).context(|| "cannot cover a mount")
 }
 
 /// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
@@ -161,24 +168,19 @@ fn copy(root: &OwnedFd) -> Result<OwnedFd> {
 }
 
 /// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter: all pins are mounts of
-/// the same empty file system.
-fn set_pin(copy: &OwnedFd, path: &Path, pin: &mut Option<Rc<OwnedFd>>) -> Result<()> {
+/// the same empty directory. (Before Linux 6.15 only what is attached in the caller's namespace can be copied.)
+fn set_pin(copy: &OwnedFd, path: &Path, pin: &OwnedFd) -> Result<()> {
     let cannot = || format!("cannot pin {}", path.display());
     let directory = match directory(copy, path, libc::RESOLVE_NO_XDEV) {
         // A later operation has mounted something there, or above it.
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
         directory => directory.context(cannot)?,
     };
-    let tree = match &*pin {
-        // Before Linux 6.15 only what is attached in the caller's namespace can be copied: the pin before this one is.
-        Some(pin) => Rc::new(clone_tree(pin, c"", false).context(cannot)?),
-        None => tmpfs(0, None)?.fd,
-    };
+    let tree = clone_tree(pin, c"", false).context(cannot)?;
     move_mount(&tree, &directory, c"").context(cannot)?;
     if !c_path(path).and_then(|path| statx(copy, &path)).context(cannot)?.mount_root {
         return Err(Error::failed(format!("{}: it is no mount point afterwards", cannot())));
     }
-    *pin = Some(tree);
     Ok(())
 }
 

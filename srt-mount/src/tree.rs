@@ -77,6 +77,8 @@ struct Made {
     parent: Rc<OwnedFd>,
     name: CString,
     as_made: Stat,
+    /// An empty file, to mount on.
+    empty: bool,
 }
 
 impl<'a> Root<'a> {
@@ -239,7 +241,12 @@ impl<'a> Root<'a> {
         if let Ok(as_made) = statx(&dest.parent, &dest.name)
             && !self.is_own(as_made.device())
         {
-            self.made.push(Made { parent: Rc::clone(&dest.parent), name: dest.name.clone(), as_made });
+            self.made.push(Made {
+                parent: Rc::clone(&dest.parent),
+                name: dest.name.clone(),
+                as_made,
+                empty: false,
+            });
         }
     }
 
@@ -332,9 +339,8 @@ impl<'a> Root<'a> {
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
         let opened = openat2(parent, &name, flags, ONE_STEP).map_err(cannot)?;
         if made.is_ok() && !own {
-            // It was made empty, whoever has written into it since.
-            let as_made = Stat { size: 0, ..statx(&opened, c"").map_err(cannot)? };
-            self.made.push(Made { parent: Rc::clone(parent), name, as_made });
+            let as_made = statx(&opened, c"").map_err(cannot)?;
+            self.made.push(Made { parent: Rc::clone(parent), name, as_made, empty: !directory });
         }
         Ok(Rc::new(opened))
     }
@@ -380,15 +386,13 @@ impl Drop for Root<'_> {
         // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY). Once the
         // privileges are gone, what is no mount point goes at least.
         let _no_failure_left_to_tell = self.leave();
-        for Made { parent, name, as_made } in self.made.iter().rev() {
+        for Made { parent, name, as_made, empty } in self.made.iter().rev() {
             let directory = as_made.is(libc::S_IFDIR);
             // What another has put there, or written into it, stays. Where a mount is still on it, it is what was made: a
             // name that is taken away takes its mounts with it.
             let above = statx(&**parent, c"").map_or(0, |stat| stat.mount);
-            let same = statx(parent, name).is_ok_and(|stat| {
-                let kept = directory || as_made.size != 0 || stat.size == 0;
-                stat.mount != above || stat.id == as_made.id && kept
-            });
+            let same = statx(parent, name)
+                .is_ok_and(|stat| stat.mount != above || stat.id == as_made.id && !(*empty && stat.size > 0));
             let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
             let _no_failure_left_to_tell = if same { unlinkat(parent, name, flags) } else { Ok(()) };
         }

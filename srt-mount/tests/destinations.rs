@@ -5,7 +5,7 @@
 mod common;
 
 use common::{mount, sh, sh_on, words};
-use srt_tests::{Who, both, has, run, skip, wait, wait_until};
+use srt_tests::{Who, both, has, run, run_with_input, skip, wait, wait_until};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
@@ -102,8 +102,9 @@ both! {
         let file = at("f/g");
         for last in [["--mask", "/proc/no/such"], ["--chdir", "/no/such"], ["--remount-ro", "/etc/passwd"]] {
             let deep = at("a/b/c");
-            let options = ["--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), "--symlink", "x", &at("link"), "--file", "0", &at("data"), last[0], last[1]];
-            sh_on(who, "--bind", &options, "true").code(125).one_clear_error("srt-mount");
+            let options = ["--bind", "/", "/", "--placeholders", "--tmpfs", &deep, "--ro-bind", "/etc/passwd", &file, "--dir", &at("d/e"), "--symlink", "x", &at("link"), "--file", "0", &at("data"), last[0], last[1]];
+            let mut command = mount(who, options);
+            run_with_input(command.args(["--", "true"]), b"content").code(125).one_clear_error("srt-mount");
             assert!(fs::read_dir(scratch.path()).expect("read").next().is_none(), "{last:?}");
         }
     }

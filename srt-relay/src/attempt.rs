@@ -2,7 +2,7 @@
 
 use crate::listener::{STREAM, reset_on_close};
 use crate::target::Target;
-use srt_common::sys::socket::{connect, getsockname, getsockopt, socket};
+use srt_common::sys::socket::{connect, getpeername, getsockname, getsockopt, socket};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -71,7 +71,8 @@ impl Attempt {
         }
         // RFC 9293, 3.5, figure 8: where nobody listens on a port that the kernel also gives away, a socket that got it
         // connects to itself, says what is said to it, and keeps the port from its server.
-        if address.family() != libc::AF_UNIX && getsockname(&self.socket)? == *address {
+        let itself = |peer| getsockname(&self.socket).is_ok_and(|own| own == peer);
+        if address.family() != libc::AF_UNIX && getpeername(&self.socket).is_ok_and(itself) {
             let _unsupported = reset_on_close(&self.socket);
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }

@@ -319,7 +319,7 @@ both! {
         let outer = "ip link set lo up && echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"";
         let try_it = "
 import socket, subprocess, sys, time
-relay = subprocess.Popen(['srt-relay', '--ready-fd', '1', 'unix:' + sys.argv[1], 'tcp:127.0.0.1:40000'], stdout=subprocess.PIPE)
+relay = subprocess.Popen(['srt-relay', '--ready-fd', '1', 'unix:' + sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE)
 relay.stdout.read()
 for _ in range(50):
     client = socket.socket(socket.AF_UNIX)
@@ -335,12 +335,14 @@ for attempt in range(100):
     else: break
 else: print('the port is taken')
 relay.terminate()";
+        for target in ["tcp:127.0.0.1:40000", "tcp:0.0.0.0:40000"] {
         let scratch = who.scratch();
         let mut command = who.command("unshare");
         command.args(if who == Who::Root { &["--net"][..] } else { &["-Urn"] }).args(["sh", "-c", outer, "sh", "python3", "-c", try_it]);
-        let ran = run(command.arg(scratch.join("p")));
+        let ran = run(command.arg(scratch.join("p")).arg(target));
         // One failure that lasts is reported once.
         ran.ok().says("").complains("Connection refused");
+        }
     }
 
     fn a_target_that_is_gone_altogether_frees_the_connection_while_the_client_is_still_there(who) {

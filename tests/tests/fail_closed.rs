@@ -95,8 +95,8 @@ both! {
         let _greeter = Greeter::start(&scratch.join("s.sock"), "hello");
         let relay = format!("4000={}/s.sock", scratch.text());
         let placeholder = scratch.join("it").display().to_string();
-        // The command's own; the supervisor's, which has sent one to srt-relay before; the watchdog's.
-        for (when, options) in [(1, &[][..]), (2, &["--relay", &relay]), (1, &["--placeholder", &placeholder])] {
+        // The command's own, and its second; the supervisor's, which has sent one to srt-relay before; the watchdog's.
+        for (when, options) in [(1, &[][..]), (2, &[]), (2, &["--relay", &relay]), (1, &["--placeholder", &placeholder])] {
             for failure in ["error=ETOOMANYREFS", "retval=0"] {
                 let mut command = who.command("strace");
                 command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=sendmsg"]);

@@ -264,25 +264,46 @@ both! {
     fn pins_hold_though_a_mount_point_is_removed_outside(who) {
         let usual = &["--ro-bind", "/", "/"][..];
         let own = &["--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"];
+        // What is removed: a masked directory; the root of another writable bind with something to pin; that of a bound /tmp.
         for (root, work_inside, last) in [
             (usual, None, "--mask"),
             (usual, None, "--tmpfs"),
+            (usual, None, "another"),
+            (usual, None, "/tmp"),
             (own, Some("/work"), "--mask"),
             (own, Some("/deep/work"), "--tmpfs"),
+            (own, Some("/work"), "another"),
+            (own, Some("/work"), "/tmp"),
         ] {
-            let scratch = lay_out(who);
+            let scratch = who.scratch_in("/var/tmp");
+            scratch.dir("work/a/b/c");
+            scratch.dir("work/mine");
             let built = scratch.dir("work/built");
+            let other = scratch.dir("other");
+            scratch.dir("other/d/e");
             let work = scratch.join("work").display().to_string();
             let inside = work_inside.unwrap_or(&work);
             let mut command = who.command("srt-ns");
-            command.args(["--", "srt-mount"]).args(root).args(["--bind", &work, inside, "--ro-bind"]);
-            command.args([format!("{work}/a/b/c"), format!("{inside}/a/b/c"), last.into(), format!("{inside}/built")]);
+            let (other, e) = (other.to_str().expect("UTF-8"), scratch.join("other/d/e"));
+            command.args(["--", "srt-mount"]).args(root);
+            match last {
+                "another" if root == usual => command.args(["--bind", other, other, "--ro-bind"]).args([&e, &e]),
+                "another" => command.args(["--bind", other, "/a", "--ro-bind"]).arg(&e).arg("/a/d/e"),
+                "/tmp" => command.args(["--bind", other, "/tmp"]),
+                _ => &mut command,
+            };
+            command.args(["--bind", &work, inside, "--ro-bind"]);
+            command.args([format!("{work}/a/b/c"), format!("{inside}/a/b/c")]);
+            if last.starts_with("--") {
+                command.args([last, &format!("{inside}/built")]);
+            }
             let script = "mv a moved; touch ready; while test -e ready; do sleep 0.01; done; mv a moved; ls";
             command.args(["--chdir", inside, "--", "sh", "-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
             let child = command.spawn().expect("srt-ns");
             let ready = scratch.join("work/ready");
             wait_until("the first attempt", || ready.exists());
             fs::remove_dir(built).expect("rmdir");
+            fs::remove_dir_all(other).expect("rm -r");
             fs::remove_file(ready).expect("unlink");
             let ran = child.wait_with_output().expect("its end");
             let told = String::from_utf8_lossy(&ran.stderr);
