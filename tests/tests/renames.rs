@@ -263,12 +263,14 @@ both! {
 
     fn pins_hold_though_a_mount_point_is_removed_outside(who) {
         let usual = &["--ro-bind", "/", "/"][..];
+        let proc = &["--ro-bind", "/", "/", "--proc", "/proc"][..];
         let own = &["--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"];
         // What is removed: a masked directory; the root of another writable bind with something to pin; that of a bound /tmp.
         for (root, work_inside, last) in [
             (usual, None, "--mask"),
             (usual, None, "--tmpfs"),
             (usual, None, "another"),
+            (proc, None, "another"),
             (usual, None, "/tmp"),
             (own, Some("/work"), "--mask"),
             (own, Some("/deep/work"), "--tmpfs"),
@@ -287,7 +289,7 @@ both! {
             let (other, e) = (other.to_str().expect("UTF-8"), scratch.join("other/d/e"));
             command.args(["--", "srt-mount"]).args(root);
             match last {
-                "another" if root == usual => command.args(["--bind", other, other, "--ro-bind"]).args([&e, &e]),
+                "another" if work_inside.is_none() => command.args(["--bind", other, other, "--ro-bind"]).args([&e, &e]),
                 "another" => command.args(["--bind", other, "/a", "--ro-bind"]).arg(&e).arg("/a/d/e"),
                 "/tmp" => command.args(["--bind", other, "/tmp"]),
                 _ => &mut command,
