@@ -67,3 +67,10 @@ fn a_descriptor_that_is_not_open_is_an_error() {
     let ready = relay(&["--ready-fd", "97", "tcp:127.0.0.1:1", "tcp:127.0.0.1:2"]);
     ready.code(1).one_clear_error("srt-relay").complains("--ready-fd 97");
 }
+
+#[test]
+fn an_address_that_this_machine_does_not_have_is_an_error() {
+    // RFC 5737: for documentation.
+    let elsewhere = relay(&["tcp:192.0.2.1:4000", "tcp:127.0.0.1:1"]);
+    elsewhere.code(1).one_clear_error("srt-relay").complains("cannot listen on tcp:192.0.2.1:4000");
+}
