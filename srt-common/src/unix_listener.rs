@@ -9,6 +9,7 @@ use crate::{Context, Error, Result, unix_socket};
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
@@ -37,8 +38,9 @@ const TRIES: u32 = 100;
 /// # Errors
 /// What the system says; a file of another kind, or a socket with a listener, is left alone.
 pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
-    let name =
-        path.file_name().ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
+    // What ends in a slash, or in `/.`, is a directory.
+    let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
+    let name = name.ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = open(parent, libc::O_PATH | libc::O_DIRECTORY);
     let directory = directory.context(|| format!("cannot open {}", parent.display()))?;
@@ -202,6 +204,16 @@ mod tests {
         place.remove();
         assert!(!path.exists());
         std::fs::remove_dir_all(directory).expect("clean");
+    }
+
+    #[test]
+    fn a_directory_s_name_is_no_socket_s() {
+        let directory = directory("slash");
+        for path in ["new/", "new/.", "new//", "..", "/"].map(|end| directory.join(end)) {
+            let error = bind(&path).expect_err("no name");
+            assert!(error.message.ends_with(": not a file name"), "{}", error.message);
+        }
+        assert!(std::fs::read_dir(&directory).expect("read").next().is_none());
     }
 
     #[test]

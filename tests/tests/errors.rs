@@ -756,7 +756,7 @@ mod every_tool {
 
         fn paths_over_4096_bytes_are_refused(who) {
             let place = Place::new(who);
-            let long = "x/".repeat(2050);
+            let long = "x/".repeat(2050) + "x";
             let name = "y".repeat(256);
             for path in [&long, &name] {
                 for (tool, words, code) in [
