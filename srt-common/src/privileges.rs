@@ -20,11 +20,19 @@ pub fn drop_all() -> Result<()> {
 pub fn drop_held() -> Result<()> {
     no_new_privs()?;
     // The ambient set is always a subset of the permitted one: it goes with it.
-    capset(Capabilities::default()).context(|| "capset")?;
-    if capget().context(|| "capget")? != Capabilities::default() {
-        return Err(Error::failed("capabilities are left after capset"));
+    hold(Capabilities::default())
+}
+
+/// Exactly these capabilities.
+///
+/// # Errors
+/// When the kernel refuses it, or does not show its effect.
+pub fn hold(wanted: Capabilities) -> Result<()> {
+    capset(wanted).context(|| "capset")?;
+    match capget().context(|| "capget")? == wanted {
+        true => Ok(()),
+        false => Err(Error::failed("capset had no effect")),
     }
-    Ok(())
 }
 
 /// No later exec gains anything, by uid 0 neither.

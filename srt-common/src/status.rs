@@ -49,8 +49,8 @@ impl Event {
         Self(String::new()).text("stage", stage).text("event", event)
     }
 
-    /// `failed`, with the parts of the message as fields. What does not fit into PIPE_BUF bytes is left out: the
-    /// message, which names the path too, stays.
+    /// `failed`, with the parts of the message as fields. A path that does not fit into PIPE_BUF bytes is left
+    /// out: the message names it, too.
     pub fn failed(stage: &str, code: u8, error: &Error) -> Self {
         Self::new(stage, "failed")
             .number("code", code)

@@ -45,7 +45,7 @@ impl Walk {
         magic: bool,
         cannot: &dyn Fn(&io::Error) -> Error,
     ) -> Result<Self> {
-        let cannot = |error: io::Error| cannot(&error);
+        let (tell, cannot) = (cannot, |error: io::Error| cannot(&error));
         let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
         let mut walk = Self(vec![step(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
@@ -82,10 +82,7 @@ impl Walk {
                 let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
                 if target.is_absolute() {
-                    let told = |error: &io::Error| {
-                        cannot(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)))
-                    };
-                    walk = Self::along(root, &target, writable, magic, &told)?;
+                    walk = Self::along(root, &target, writable, magic, tell)?;
                     // Its text is a path only where that leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!(

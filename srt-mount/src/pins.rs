@@ -108,8 +108,8 @@ impl Pins {
         }
     }
 
-    /// A usual mount of a file system that was made here, whose root nobody removes. None: below what is pinned, each. Not
-    /// below the root: a usual mount, or directory, of the host's.
+    /// A usual mount of a file system that was made here, whose root nobody removes. `None`: each copy hides below what it is a
+    /// copy of; where that is the root, all hide below a usual mount, or directory, of the host's.
     fn hiding_place(&self, root: &Root, top: &OwnedFd) -> Result<Option<OwnedFd>> {
         let (mut mounted, mut there) = (None, None);
         for name in HIDING_PLACES {

@@ -284,9 +284,11 @@ impl<'a> Root<'a> {
                 // `..` can lead back to a directory that has just been made for it: /a/../a/b.
                 let Some(name) = path.file_name() else { return self.walk(path) };
                 // Or to one that was there before: /made/../../usr.
-                match self.walk(path) {
-                    Err(error) if error.errno == Some(libc::ENOENT) => {}
-                    found => return found,
+                let leads_back = names(path).any(|name| name == "..");
+                match leads_back.then(|| self.walk(path)) {
+                    None => {}
+                    Some(Err(error)) if error.errno == Some(libc::ENOENT) => {}
+                    Some(found) => return found,
                 }
                 let path = above.join(name);
                 Ok((self.make(&parent, &path, missing)?, path))
@@ -330,11 +332,11 @@ impl<'a> Root<'a> {
         let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
         let cannot = |error: io::Error| cannot_make(parent, path, &error);
         let made = make_node(parent, &name, what.mode);
-        match &made {
-            // Somebody else may have made it meanwhile.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            Err(error) => return Err(cannot_make(parent, path, error)),
-            Ok(()) => {}
+        // Somebody else may have made it meanwhile.
+        if let Err(error) = &made
+            && error.raw_os_error() != Some(libc::EEXIST)
+        {
+            return Err(cannot_make(parent, path, error));
         }
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
         let opened = openat2(parent, &name, flags, ONE_STEP).map_err(cannot)?;
@@ -393,8 +395,10 @@ impl Drop for Root<'_> {
             let above = statx(&**parent, c"").map_or(0, |stat| stat.mount);
             let same = statx(parent, name)
                 .is_ok_and(|stat| stat.mount != above || stat.id == as_made.id && !(*empty && stat.size > 0));
-            let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
-            let _no_failure_left_to_tell = if same { unlinkat(parent, name, flags) } else { Ok(()) };
+            if same {
+                let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
+                let _no_failure_left_to_tell = unlinkat(parent, name, flags);
+            }
         }
     }
 }

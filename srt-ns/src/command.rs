@@ -8,9 +8,9 @@ use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::sys::file::{open, statx};
-use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities, capget, capset};
+use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities};
 use srt_common::sys::process::{self, getpid, pidfd_open, prctl};
-use srt_common::{Context, Error, Result};
+use srt_common::{Context, Result, privileges};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -105,15 +105,11 @@ pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
     (ours == theirs).then_some(file)
 }
 
-/// Exactly these capabilities, read back, and ambient, so that they last through the exec.
+/// Exactly these capabilities, and ambient, so that they last through the exec.
 fn keep_capabilities(kept: &[u32]) -> Result<()> {
     let set = kept.iter().fold(0, |set, capability| set | 1 << capability);
-    let wanted = Capabilities { effective: set, permitted: set, inheritable: set };
-    capset(wanted).context(|| "capset")?;
     // As uid 0 inside, PROGRAM would get what is left inheritable (capabilities(7)).
-    if capget().context(|| "capget")? != wanted {
-        return Err(Error::failed("capset had no effect"));
-    }
+    privileges::hold(Capabilities { effective: set, permitted: set, inheritable: set })?;
     for &capability in kept {
         prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, capability.into())
             .context(|| "prctl(PR_CAP_AMBIENT_RAISE)")?;

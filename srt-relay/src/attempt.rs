@@ -55,7 +55,7 @@ impl Attempt {
     }
 
     fn step(&mut self) -> io::Result<()> {
-        let Some(address) = self.target.addresses.get(self.address) else { return Ok(()) };
+        let address = self.target.addresses.get(self.address).ok_or(io::ErrorKind::AddrNotAvailable)?;
         if !self.in_progress {
             connect(&self.socket, address)?;
         } else {

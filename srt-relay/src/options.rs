@@ -57,6 +57,14 @@ pub struct Words {
     addresses: Vec<Raw>,
 }
 
+impl Words {
+    /// Every descriptor that an option names.
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let Self { ready_fd, status_fd, report_fd, lifetime_fd, .. } = self;
+        ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd).copied()
+    }
+}
+
 /// The text of `--help`.
 pub fn help() -> String {
     args::help::<Words>("srt-relay")
@@ -122,9 +130,7 @@ impl Options {
     /// Every inherited descriptor that is still needed.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         let (listen, connect) = self.address_descriptors();
-        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
-        let others = ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd).copied();
-        listen.into_iter().chain(connect).chain(others)
+        listen.into_iter().chain(connect).chain(self.words.descriptors())
     }
 
     fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
@@ -140,9 +146,7 @@ impl Options {
     fn each_descriptor_has_one_use(&self) -> Result<()> {
         let (listen, connect) = self.address_descriptors();
         let mut used = BTreeSet::from_iter(connect);
-        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
-        let others = ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd);
-        match listen.iter().chain(others).find(|&&fd| !used.insert(fd)) {
+        match listen.into_iter().chain(self.words.descriptors()).find(|&fd| !used.insert(fd)) {
             Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
             None => Ok(()),
         }

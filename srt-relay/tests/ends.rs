@@ -336,12 +336,12 @@ for attempt in range(100):
 else: print('the port is taken')
 relay.terminate()";
         for target in ["tcp:127.0.0.1:40000", "tcp:0.0.0.0:40000"] {
-        let scratch = who.scratch();
-        let mut command = who.command("unshare");
-        command.args(if who == Who::Root { &["--net"][..] } else { &["-Urn"] }).args(["sh", "-c", outer, "sh", "python3", "-c", try_it]);
-        let ran = run(command.arg(scratch.join("p")).arg(target));
-        // One failure that lasts is reported once.
-        ran.ok().says("").complains("Connection refused");
+            let scratch = who.scratch();
+            let mut command = who.command("unshare");
+            command.args(if who == Who::Root { &["--net"][..] } else { &["-Urn"] }).args(["sh", "-c", outer, "sh", "python3", "-c", try_it]);
+            let ran = run(command.arg(scratch.join("p")).arg(target));
+            // One failure that lasts is reported once.
+            ran.ok().says("").complains("Connection refused");
         }
     }
 

@@ -103,8 +103,8 @@ impl Wanted {
         if files && !covers_dev {
             let is_device =
                 |opened: &OwnedFd| file::statx(opened, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
-            let nodes = NODES.iter().chain(self.mounts.then_some(&TERMINAL));
-            nodes.into_iter().try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
+            let mut nodes = NODES.iter().chain(self.mounts.then_some(&TERMINAL));
+            nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
         }
         let paths = [
             ("--read", READ, &self.read),
@@ -114,8 +114,8 @@ impl Wanted {
         for (option, rights, paths) in paths {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
                 let added = self.find(path).and_then(|(real, opened)| {
-                    let writes = option == "--write" && real.starts_with("/dev");
-                    let rights = if writes { rights | IOCTL_DEV } else { rights };
+                    let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
+                    let rights = if device { rights | IOCTL_DEV } else { rights };
                     ruleset.give(&opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;

@@ -71,18 +71,25 @@ pub fn connect(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()>
 
 /// getsockname(2) of a TCP socket. In srt-relay's allow-list.
 pub fn getsockname(socket: &impl AsRawFd) -> io::Result<SocketAddress> {
-    let (mut bytes, mut length) = ([0; 28], 28);
-    // SAFETY: the kernel writes at most `length` bytes.
-    check(unsafe { libc::getsockname(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut length) })?;
-    Ok(SocketAddress(bytes.into_iter().take(length as usize).collect()))
+    // SAFETY: as for `tcp_address`.
+    tcp_address(|to, length| unsafe { libc::getsockname(socket.as_raw_fd(), to, length) })
 }
 
 /// getpeername(2) of a TCP socket. In srt-relay's allow-list.
 pub fn getpeername(socket: &impl AsRawFd) -> io::Result<SocketAddress> {
-    let (mut bytes, mut length) = ([0; 28], 28);
-    // SAFETY: the kernel writes at most `length` bytes.
-    check(unsafe { libc::getpeername(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut length) })?;
-    Ok(SocketAddress(bytes.into_iter().take(length as usize).collect()))
+    // SAFETY: as for `tcp_address`.
+    tcp_address(|to, length| unsafe { libc::getpeername(socket.as_raw_fd(), to, length) })
+}
+
+/// What a call fills in: at most as many bytes as `length` says, which it changes to those that there are.
+fn tcp_address(
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+) -> io::Result<SocketAddress> {
+    let mut bytes = vec![0; size_of::<libc::sockaddr_in6>()];
+    let mut length = bytes.len() as libc::socklen_t;
+    check(call(bytes.as_mut_ptr().cast(), &raw mut length))?;
+    bytes.truncate(length as usize);
+    Ok(SocketAddress(bytes))
 }
 
 /// listen(2).
