@@ -115,11 +115,12 @@ both! {
             let file = scratch.join(".env");
             let options = ["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders", "--mask", file.to_str().expect("UTF-8")];
             let mut command = mount(who, options);
-            // It waits there, and fails then.
-            command.args(["--file", "0"]).arg(scratch.join("data")).args(["--mask", "/proc/no/such", "--", "true"]);
+            // It waits for the content of this file, and fails then.
+            let data = scratch.join("data");
+            command.args(["--file", "0"]).arg(&data).args(["--mask", "/proc/no/such", "--", "true"]);
             command.stdin(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().expect("srt-ns");
-            wait_until("the mount point", || file.exists());
+            wait_until("what is made after the mount point", || data.exists());
             if by_rename {
                 let new = scratch.file("new", expected);
                 fs::rename(new, &file).expect("rename");
