@@ -155,8 +155,8 @@ while True:
         if words not in said: print(words, flush=True)
         said.add(words)";
         let mut command = who.command("strace");
-        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=kill"]);
-        command.args(["-e", "inject=kill:delay_enter=80000"]).arg(srt_tests::tool("srt-ns"));
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--seccomp-bpf", "--trace=kill"]);
+        command.args(["-e", "inject=kill:delay_enter=500000"]).arg(srt_tests::tool("srt-ns"));
         command.args(Sandbox::new(who, work.path()).ns(&["--hostname", "secret-word"]).words());
         let mut talk = Talk::over_pipes(command.args(["/usr/bin/python3", "-c", script]));
         talk.expect("ready");
