@@ -133,13 +133,14 @@ fn link(pid: i32, what: &str) -> String {
     link.unwrap_or_else(|error| panic!("{what} of {pid}: {error}")).to_string_lossy().into_owned()
 }
 
-/// The links of all descriptors, in order.
+/// The links of all descriptors, in order. What was closed since they were listed is empty, and fits nothing.
 fn descriptors(pid: i32) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").map(|entry| entry.expect("an entry"));
     let mut numbers: Vec<i32> =
         entries.map(|entry| entry.file_name().to_string_lossy().parse().expect("a number")).collect();
     numbers.sort_unstable();
-    numbers.into_iter().map(|number| link(pid, &format!("fd/{number}"))).collect()
+    let link = |number| fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap_or_default();
+    numbers.into_iter().map(|number| link(number).to_string_lossy().into_owned()).collect()
 }
 
 /// The names in the root directory of a process, below one of them too.
