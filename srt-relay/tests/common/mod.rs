@@ -81,8 +81,18 @@ impl Relay {
         wait_until(&format!("{descriptors} descriptors"), || self.descriptors() == descriptors);
     }
 
-    /// Its CPU time so far, in clock ticks (10 ms).
-    pub fn cpu_ticks(&self) -> u64 {
+    /// Waits until it uses `most` clock ticks (10 ms) of CPU time or fewer in `time`: what is in flight comes first.
+    #[track_caller]
+    pub fn is_idle_for(&self, time: Duration, most: u64) {
+        wait_until("an end of its spinning", || {
+            let before = self.cpu_ticks();
+            std::thread::sleep(time);
+            self.cpu_ticks() - before <= most
+        });
+    }
+
+    /// Its CPU time so far, in clock ticks.
+    fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
         fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
