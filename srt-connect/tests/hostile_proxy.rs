@@ -6,7 +6,7 @@ mod common;
 
 use common::{Call, Scripted, connect, start};
 use srt_common::sys::socket::{SocketAddress, bind, socket};
-use srt_tests::{Who, at_once, both, run, wait};
+use srt_tests::{Who, at_once, both, dead_socket, run, wait};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -251,7 +251,7 @@ both! {
             .one_clear_error("srt-connect");
         let scratch = who.scratch();
         let file = scratch.file("file", "");
-        drop(UnixListener::bind(scratch.join("dead")).expect("bind"));
+        dead_socket(scratch.join("dead"));
         for (path, why) in [
             (scratch.join("nothing"), "No such file or directory"),
             (file, "not a socket"),

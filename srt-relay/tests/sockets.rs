@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use srt_tests::{Who, both, has, run, skip, wait_until};
+use srt_tests::{Who, both, has, nobody_listens, run, skip, wait_until};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -486,6 +486,7 @@ both! {
             let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7)]);
             drop(writer);
             drop(listener);
+            nobody_listens(&path);
             fs::remove_file(&path).expect("rm");
             unix_server(who, &path, "anew");
             for _ in 0..3 {

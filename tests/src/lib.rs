@@ -25,6 +25,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -425,6 +426,19 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Makes a Unix socket that nobody listens on.
+#[track_caller]
+pub fn dead_socket(path: impl AsRef<Path>) {
+    drop(UnixListener::bind(&path).expect("bind"));
+    nobody_listens(path);
+}
+
+/// Waits until a socket that was closed is dead: a child that another test starts has it until its exec.
+#[track_caller]
+pub fn nobody_listens(path: impl AsRef<Path>) {
+    wait_until("nobody to listen", || UnixStream::connect(&path).is_err());
 }
 
 /// Does `work` for each of `cases`, up to `most` of them at a time: what mostly waits need not wait for the others. Fails

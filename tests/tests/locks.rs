@@ -4,7 +4,7 @@
 use srt_tests::attacks::Sandbox;
 use srt_tests::host::chain_out;
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, run, tool, wait};
+use srt_tests::{Scratch, Who, both, dead_socket, run, tool, wait};
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -106,7 +106,7 @@ fn a_port_is_published(who: Who, scratch: &Scratch, socket: &Path, while_held: &
 
 /// A socket whose listener is dead, which belongs to the user.
 fn dead(who: Who, socket: &Path) {
-    drop(UnixListener::bind(socket).expect("bind"));
+    dead_socket(socket);
     srt_tests::chown_to(who, socket);
 }
 

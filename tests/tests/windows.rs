@@ -4,10 +4,10 @@
 use srt_tests::host::{Events, Greeter};
 use srt_tests::processes::{Family, Process, child_named, descendants, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, has, landlock_abi, skip, tool, wait_until};
+use srt_tests::{Scratch, Who, both, dead_socket, has, landlock_abi, skip, tool, wait_until};
 use std::fs;
 use std::io::Read;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -286,7 +286,7 @@ both! {
         for swap in [false, true] {
             let scratch = who.scratch();
             let socket = scratch.join("s.sock");
-            drop(UnixListener::bind(&socket).expect("bind"));
+            dead_socket(&socket);
             srt_tests::chown_to(who, &socket);
             // Behind the look that finds it dead.
             let mut command = stopped_behind(who, &scratch, "connect", "srt-relay");

@@ -1,6 +1,6 @@
 //! What a case says: a world on the host, a list of mounts, and what is expected of the two programs.
 
-use srt_tests::{Scratch, Who};
+use srt_tests::{Scratch, Who, dead_socket};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
@@ -237,7 +237,7 @@ impl World {
     }
 
     pub fn socket(&self, name: &str) {
-        drop(std::os::unix::net::UnixListener::bind(self.scratch.join(name)).expect("bind"));
+        dead_socket(self.scratch.join(name));
     }
 
     /// Runs a program of the system in the scratch directory, in the case's own mount namespace.
