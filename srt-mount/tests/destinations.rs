@@ -8,6 +8,7 @@ use common::{mount, sh, sh_on, words};
 use srt_tests::{Who, both, has, run, run_with_input, skip, wait, wait_until};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Stdio;
 
 both! {
@@ -131,6 +132,19 @@ both! {
             assert_eq!(wait(&mut child, "srt-ns").code(), Some(125));
             assert_eq!(fs::read_to_string(&file).expect("it is there"), expected);
         }
+    }
+
+    fn after_a_failure_what_was_there_before_stays(who) {
+        let scratch = who.scratch();
+        let (file, directory, link) = (scratch.file("file", "before"), scratch.dir("directory"), scratch.join("link"));
+        symlink("x", &link).expect("a link");
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let options = ["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--dir", &text(&directory), "--symlink", "x", &text(&link), "--file", "0", &text(&file), "--mask", "/proc/no/such"];
+        run_with_input(mount(who, options).args(["--", "true"]), b"content").code(125).one_clear_error("srt-mount");
+        // What it holds was asked for.
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), "content");
+        assert_eq!(fs::read_link(&link).expect("it is there"), Path::new("x"));
+        assert!(directory.is_dir());
     }
 
     fn a_mount_point_that_another_makes_meanwhile_is_taken(who) {
