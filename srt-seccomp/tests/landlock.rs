@@ -129,6 +129,22 @@ both! {
         run(command.stdin(both)).ok().says("one");
     }
 
+    fn what_stdout_and_stderr_are_open_on_can_be_opened_again(who) {
+        need!(5);
+        let (work, outside) = (project(who), project(who));
+        let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", work.text()];
+        for number in [1, 2] {
+            let script = format!("echo again >>/proc/self/fd/{number}");
+            for mut command in [in_tree(who, work.path(), &["--landlock"], &script), shell(who, work.path(), &by_path, &script)] {
+                let log = outside.file("log", "once\n");
+                let file = OpenOptions::new().append(true).open(&log).expect("open");
+                pass_fd(&mut command, file.as_raw_fd(), number);
+                run(&mut command).ok();
+                assert_eq!(fs::read_to_string(&log).expect("read"), "once\nagain\n", "{number}");
+            }
+        }
+    }
+
     fn a_descriptor_gives_what_it_is_open_for_and_a_directory_nothing(who) {
         need!(5);
         let (work, outside) = (project(who), project(who));
@@ -196,7 +212,8 @@ both! {
         // As srt-mount's --dev does for root of the host.
         let mounts = "mount --bind /dev/null /dev/null
             for path in /dev/null /dev /; do mount -o remount,bind,ro $path; done";
-        let script = "echo x >/dev/null && head -c 1 /dev/urandom >/dev/null && ! echo x >/dev/srt-new 2>/dev/null";
+        let script = "for node in null zero full random urandom; do : <>/dev/$node || exit; done
+            echo x >/dev/null && head -c 1 /dev/urandom >/dev/null && ! echo x >/dev/srt-new 2>/dev/null";
         for options in [&[][..], &["--landlock"]] {
             run(&mut with_mounts(mounts, &shell(who, work.path(), options, script))).ok();
         }
