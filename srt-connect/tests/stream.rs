@@ -311,6 +311,45 @@ both! {
         ended_well(&mut child);
     }
 
+    /// What splice(2) does not move is written as far as there is room.
+    fn what_is_written_to_a_pipe_with_little_room_holds_up_nobody_else(who) {
+        const FULL: usize = 65536;
+        let ((all_is_sent, sent), (tell, told)) = (channel(), channel());
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            // SAFETY: one byte of a static string.
+            let sent = unsafe { libc::send(call.stream.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+            assert_eq!(sent, 1);
+            call.say(&[b'x'; 10_000]);
+            all_is_sent.send(()).expect("send");
+            tell.send(call.exactly(4)).expect("send");
+        });
+        let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(&[b'p'; FULL]).expect("fill the pipe");
+        let held = |reader: &std::io::PipeReader| {
+            let mut count: libc::c_int = 0;
+            // SAFETY: FIONREAD fills an integer.
+            assert_eq!(unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut count) }, 0);
+            count as usize
+        };
+        let mut command = connect(who, &proxy.url("http"));
+        command.args(["a", "1"]).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("spawn");
+        drop(command);
+        sent.recv_timeout(DEADLINE).expect("the peer has sent all");
+        // Of sixteen pages one.
+        reader.read_exact(&mut [0; 4096]).expect("read");
+        wait_until("a full pipe", || held(&reader) == FULL);
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(b"ping").expect("write");
+        assert_eq!(told.recv_timeout(DEADLINE).expect("what stdin said"), b"ping");
+        let mut rest = vec![];
+        reader.read_to_end(&mut rest).expect("read");
+        assert_eq!(rest.iter().filter(|&&byte| byte == b'x').count(), 10_000);
+        drop(stdin);
+        ended_well(&mut child);
+    }
+
     fn an_idle_tunnel_uses_no_cpu(who) {
         let (tell, told) = channel();
         let proxy = Scripted::start(move |mut call| {
@@ -439,6 +478,27 @@ both! {
         child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
         drop((child.stdin.take(), child.stdout.take()));
         ended_well(&mut child);
+    }
+
+    /// It closes the one and then the other: the peer's next words may come between.
+    fn a_caller_that_takes_its_time_to_go_is_a_quiet_end(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            while call.stream.write_all(b"hello").is_ok() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        // On a busy machine it may take too long.
+        let is_quiet = || {
+            let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+            let (stdin, mut stdout) = (child.stdin.take(), child.stdout.take().expect("stdout"));
+            stdout.read_exact(&mut [0; 5]).expect("read");
+            drop(stdout);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            drop(stdin);
+            wait(&mut child, "srt-connect").success()
+        };
+        assert!((0..10).any(|_| is_quiet()));
     }
 
     fn a_peer_that_is_gone_ends_it_though_stdin_is_open(who) {
