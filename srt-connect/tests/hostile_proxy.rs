@@ -165,6 +165,12 @@ both! {
         });
         let url = |path: &std::path::Path| format!("http+unix:{}", path.display());
         run(connect(who, &url(&long)).args(["a", "1"])).ok().says("hello");
+        // Around the longest one that an address has room for.
+        for length in 106..110 {
+            let path = scratch.join("x".repeat(length - scratch.text().len() - 1));
+            std::fs::hard_link(&long, &path).expect("link");
+            run(connect(who, &url(&path)).args(["a", "1"])).ok().says("hello");
+        }
         run(connect(who, &url(&long.with_extension("missing"))).args(["a", "1"]))
             .code(1)
             .complains("cannot connect: No such file or directory")
