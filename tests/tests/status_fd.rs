@@ -204,6 +204,18 @@ both! {
         assert_eq!(fs::read_to_string(&file).expect("read"), "");
     }
 
+    fn a_file_has_one_event_behind_the_other(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("events", "");
+        // Not to append: where the next one goes is what the open file says that all share.
+        let script = "exec srt-ns --status-fd 9 -- sh -c 'exit 6' 9>\"$0\"";
+        run(who.command("sh").args(["-c", script]).arg(&file)).code(6);
+        let text = fs::read_to_string(&file).expect("read");
+        let events: Vec<_> = text.lines().map(str::to_owned).collect();
+        assert_json(&events);
+        assert_eq!(events.len(), 3, "started, exec, exited: {events:#?}");
+    }
+
     fn standard_output_may_be_the_status_descriptor(who) {
         for words in [&["srt-ns", "--status-fd", "1", "--"][..], &["srt-seccomp", "--status-fd", "1", "--"]] {
             let ran = run(who.command(words[0]).args(&words[1..]).args(["echo", "it ran"]));
