@@ -109,6 +109,11 @@ both! {
         for (mask, prepare) in masks {
             let said = same_inside(who, work.path(), &["sh", "-c", "umask"], prepare);
             assert_eq!(said.trim(), mask);
+            // Its socket is made under another one.
+            let mut command = who.command("srt-ns");
+            command.arg("--publish").arg(format!("{}=1003", work.join("s").display()));
+            command.args(["--", "sh", "-c", "umask"]);
+            run(&mut prepared(command, prepare)).ok().says(mask);
         }
     }
 
