@@ -321,6 +321,27 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_turn_moves_two_pieces_and_leaves_the_rest_to_the_next() {
+        let mut stock = Stock::new(Pipes::new(1));
+        stock.divide(4096);
+        let [(mut client, near), (mut server, far)] = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
+        for socket in [&client, &near, &server, &far] {
+            socket.set_nonblocking(true).expect("O_NONBLOCK");
+        }
+        client.write_all(&[b'x'; 100 << 10]).expect("write");
+        let [near, far] = [near, far].map(|socket| (socket.into(), libc::AF_UNIX));
+        let mut connection = Connection::new(near, far, Instant::now());
+        for end in [0, 1] {
+            connection.note(end, (libc::EPOLLIN | libc::EPOLLOUT) as u32);
+        }
+        assert_eq!(connection.turn(&mut stock), Outcome::More);
+        let mut moved = vec![];
+        let error = server.read_to_end(&mut moved).expect_err("no end");
+        assert_eq!((error.kind(), moved.len()), (ErrorKind::WouldBlock, 2 * stock.share));
+    }
 
     #[test]
     fn however_many_connections_there_are_they_hold_64_mib_and_each_16_kib() {

@@ -180,6 +180,22 @@ both! {
         }
     }
 
+    fn descriptors_of_a_pipe_that_nobody_uses_are_a_clients(who) {
+        let scratch = who.scratch();
+        greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 24, &[], &scratch.join("s"));
+        let before = relay.descriptors();
+        let mut first = connect(port);
+        hears_hello(&mut first);
+        wait_until("a pipe beside the connection", || {
+            first.write_all(&[0; 1 << 20]).expect("write");
+            relay.descriptors() == before + 4
+        });
+        // As many as there is room for without it.
+        let mut clients: Vec<_> = (0..(24 - before - 2) / 2).map(|_| connect(port)).collect();
+        clients.iter_mut().for_each(hears_hello);
+    }
+
     fn max_connections_leaves_the_rest_waiting(who) {
         let scratch = who.scratch();
         let present = greeter(who, &scratch.join("s"));
