@@ -52,8 +52,10 @@ both! {
     fn a_step_that_is_answered_for_and_not_done_is_an_error(who) {
         for (step, error) in [(libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE had no effect"), (libc::PR_SET_SECCOMP, "is answered without being done")] {
             let mut command = who.command("srt-relay");
-            in_front(command.args([format!("tcp:127.0.0.1:{}", free_port()).as_str(), "tcp:127.0.0.1:9"]), &[refuse_value(libc::SYS_prctl, 0, step, 0)]);
-            run(&mut command).code(1).one_clear_error("srt-relay").complains(error);
+            let listen = format!("tcp:127.0.0.1:{}", free_port());
+            in_front(command.args(["--ready-fd", "1", &listen, "tcp:127.0.0.1:9"]), &[refuse_value(libc::SYS_prctl, 0, step, 0)]);
+            // Nor is it ready.
+            run(&mut command).code(1).one_clear_error("srt-relay").complains(error).says("");
         }
     }
 
