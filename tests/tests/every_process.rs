@@ -395,4 +395,28 @@ both! {
         }
         assert_eq!((both, relays, armeds), (2, 1, 2), "{log}");
     }
+
+    fn nobody_lets_the_command_run_who_has_not_locked_himself_down(who) {
+        let _family = Family::new();
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output"]).arg(&log);
+        command.arg("--trace=prctl,capset,close_range,sendmsg").arg(tool("srt-ns"));
+        command.arg("--publish").arg(format!("{}=1004", scratch.join("p").display()));
+        run(command.args(["--", "true"])).ok();
+        let log = fs::read_to_string(&log).expect("the log");
+        // The watchdog and srt-init name themselves.
+        let both: Vec<_> = calls_of_each(&log).into_iter().filter(|calls| at(calls, "PR_SET_NAME").is_some()).collect();
+        assert_eq!(both.len(), 2, "{log}");
+        for calls in both {
+            let says_so = at(&calls, "sendmsg(").expect("its only word");
+            for step in ["PR_SET_NO_NEW_PRIVS, 1", "capset(", "PR_SET_DUMPABLE, SUID_DUMP_DISABLE", "close_range("] {
+                assert!(at(&calls, step).is_some_and(|at| at < says_so), "{step}: {calls:#?}");
+            }
+        }
+    }
 }
