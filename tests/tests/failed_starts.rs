@@ -169,6 +169,22 @@ both! {
         family.ends();
     }
 
+    fn a_start_that_fails_before_it_has_read_the_commands_first_word_is_one_error(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        for options in [&[][..], &["--as-pid-1"]] {
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--output=/dev/null", "--trace=unshare"]);
+            // The user, the pid and the network namespace: when the last one fails, the command waits for it.
+            command.args(["-e", "inject=unshare:error=EPERM:delay_enter=500000:when=3"]).arg(tool("srt-ns"));
+            let ran = run(command.args(options).args(["--", "echo", "it ran"]));
+            ran.code(125).says("").one_clear_error("srt-ns").complains("cannot create a net namespace");
+        }
+        family.ends();
+    }
+
     fn a_stage_that_fails_while_a_relay_never_comes_up_is_what_the_error_is_about(who) {
         let family = Family::new();
         let scratch = who.scratch();
