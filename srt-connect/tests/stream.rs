@@ -609,17 +609,22 @@ both! {
     }
 
     fn it_has_no_privileges_once_the_proxy_is_called(who) {
-        let proxy = Scripted::start(|mut call| {
-            call.open();
-            call.say(b"hello");
+        let (go, gone) = channel::<()>();
+        let gone = Mutex::new(gone);
+        let proxy = Scripted::start(move |mut call| {
+            call.head();
+            gone.lock().expect("lock").recv().expect("go");
+            call.say(b"HTTP/1.1 200 Connection established\r\n\r\nhello");
             call.stream.read_to_end(&mut vec![]).expect("read");
         });
         let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
-        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+        // Before the proxy has said a word.
         for line in ["NoNewPrivs:\t1", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000"] {
-            assert!(status.contains(line), "{line} is not in\n{status}");
+            let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+            wait_until(line, || status().contains(line));
         }
+        go.send(()).expect("send");
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
         drop(child.stdin.take());
         ended_well(&mut child);
     }
