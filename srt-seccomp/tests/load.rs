@@ -153,6 +153,15 @@ both! {
         ran.code(126).one_clear_error("srt-seccomp").complains("cannot run true: Operation not permitted");
     }
 
+    /// Why it cannot be run is looked for before the filter is loaded.
+    fn a_program_that_is_a_link_to_itself_ends_in_126(who) {
+        let lab = lab(who);
+        let circle = lab.join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).expect("a link");
+        let ran = run(who.command("srt-seccomp").arg("--load").arg(lab.join("e7")).arg("--").arg(&circle));
+        ran.code(126).one_clear_error("srt-seccomp").complains("cannot run");
+    }
+
     fn what_is_no_filter_is_an_error_and_nothing_runs(who) {
         let lab = who.scratch();
         let nonsense = instruction(0xffff, 0, 0, 0);
