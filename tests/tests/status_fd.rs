@@ -4,7 +4,7 @@ use srt_tests::talk::Talk;
 use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input};
 use std::fs;
 use std::io::{PipeReader, Read, pipe};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Instant;
@@ -59,16 +59,51 @@ fn number(event: &str, key: &str) -> u64 {
 
 /// Writes until there is no room, without waiting for a reader.
 fn fill(fd: i32) {
+    fill_by(fd, 4096);
+    fill_by(fd, 1);
+}
+
+/// The same, so many bytes at a time.
+fn fill_by(fd: i32, count: usize) {
     // SAFETY: integers.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     // SAFETY: as above.
     unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
     // SAFETY: a buffer and its length.
-    while unsafe { libc::write(fd, [0u8; 4096].as_ptr().cast(), 4096) } > 0 {}
-    // SAFETY: as above.
-    while unsafe { libc::write(fd, [0u8; 1].as_ptr().cast(), 1) } > 0 {}
+    while unsafe { libc::write(fd, [0u8; 4096].as_ptr().cast(), count) } > 0 {}
     // SAFETY: as above.
     unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+}
+
+/// A new terminal of this user's: its other side, and itself.
+fn a_terminal(who: Who) -> (OwnedFd, OwnedFd) {
+    let none = std::ptr::null_mut();
+    let (mut master, mut terminal) = (0, 0);
+    // SAFETY: two pointers to ints; no name.
+    let made = unsafe {
+        libc::openpty(&raw mut master, &raw mut terminal, none, std::ptr::null(), std::ptr::null())
+    };
+    assert_eq!(made, 0);
+    // SAFETY: they have just been made.
+    let (master, terminal) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(terminal)) };
+    std::os::unix::fs::fchown(&terminal, Some(who.uid()), None).expect("chown");
+    (master, terminal)
+}
+
+/// Fills it in pieces, of which nothing is read but as much as makes room.
+fn leave_little_room(master: &OwnedFd, terminal: &OwnedFd) {
+    let has_room = || {
+        let mut poll = libc::pollfd { fd: terminal.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one pollfd.
+        unsafe { libc::poll(&mut poll, 1, 0) > 0 }
+    };
+    while has_room() {
+        fill_by(terminal.as_raw_fd(), 256);
+    }
+    let mut other_side = fs::File::from(master.try_clone().expect("dup"));
+    while !has_room() {
+        other_side.read_exact(&mut [0; 64]).expect("read");
+    }
 }
 
 fn failures(events: &[String]) -> Vec<&String> {
@@ -191,6 +226,17 @@ both! {
             pass_fd(&mut command, full, 9);
             run(command.args(["--status-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--", "sh", "-c", "exit 6"])).code(6);
         }
+    }
+
+    fn a_terminal_with_little_room_that_nobody_reads_holds_up_nothing(who) {
+        let (master, terminal) = a_terminal(who);
+        let name = "x".repeat(2500);
+        let mut command = who.command("srt-ns");
+        pass_fd(&mut command, terminal.as_raw_fd(), 2);
+        // What is said of its end is longer than the room.
+        command.args(["--sidecar", &format!("sleep 0.3; : {name}"), "--", "sh", "-c", "sleep 0.6; exit 6"]);
+        leave_little_room(&master, &terminal);
+        run(&mut command).code(6);
     }
 
     fn a_status_descriptor_at_its_limit_holds_up_nothing(who) {
