@@ -7,7 +7,8 @@
 //!
 //! - a pipe is spliced, with SPLICE_F_NONBLOCK, which holds for the one call alone;
 //! - a socket is written with MSG_DONTWAIT;
-//! - anything else is written after POLLOUT, PIPE_BUF bytes at a time, but for a regular file, which never waits.
+//! - anything else is written after POLLOUT, PIPE_BUF bytes at a time, but for a regular file, which never waits. (A
+//!   terminal may have less room, and lets the write wait until somebody reads it.)
 //!
 //! The states of a direction: it moves bytes until its input ends; then what it still holds goes out; then its output is
 //! told (SHUT_WR for the tunnel, close(2) for stdout) and it is done. The directions end apart from each other, in
