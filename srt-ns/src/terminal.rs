@@ -151,7 +151,7 @@ impl Share {
     /// Best effort. EAGAIN: the kernel takes a change every tenth of a second, all sessions' together
     /// (`proc_sched_autogroup_set_nice()` in kernel/sched/autogroup.c).
     fn restore(&self) {
-        for _ in 0..10 {
+        for _ in 0..25 {
             let is_as_before = Self::nice(&self.file).map_or(true, |nice| nice == self.nice);
             let again = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
             if is_as_before || !(&self.file).write(self.nice.as_bytes()).is_err_and(again) {

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 const SESSIONS: [&[&str]; 5] =
     [&[], &["--keep-session"], &["--as-pid-1"], &["--keep-session", "--as-pid-1"], &["--wait-all"]];
@@ -334,7 +335,9 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         if !std::path::Path::new("/proc/self/autogroup").exists() {
             skip!("this kernel has no autogroups");
         }
-        // The kernel takes a change every tenth of a second.
+        // All changes of all sessions share the kernel's limit: one in a tenth of a second.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let change = "sh -c 'until echo 19 >/proc/self/autogroup; do sleep 0.05; done' 2>/dev/null";
         let after = |run_by: &str| {
             let script = format!("{run_by} {change} && cat /proc/self/autogroup");
