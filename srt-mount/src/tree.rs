@@ -331,16 +331,15 @@ impl<'a> Root<'a> {
         let name = c_path(path.file_name().unwrap_or_default()).context(|| "path")?;
         let directory = what.mode & libc::S_IFMT == libc::S_IFDIR;
         let cannot = |error: io::Error| cannot_make(parent, path, &error);
-        let made = make_node(parent, &name, what.mode);
-        // Somebody else may have made it meanwhile.
-        if let Err(error) = &made
-            && error.raw_os_error() != Some(libc::EEXIST)
-        {
-            return Err(cannot_make(parent, path, error));
-        }
+        let is_ours = match make_node(parent, &name, what.mode) {
+            Ok(()) => true,
+            // Somebody else may have made it meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => false,
+            Err(error) => return Err(cannot(error)),
+        };
         let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
         let opened = openat2(parent, &name, flags, ONE_STEP).map_err(cannot)?;
-        if made.is_ok() && !own {
+        if is_ours && !own {
             let as_made = statx(&opened, c"").map_err(cannot)?;
             self.made.push(Made { parent: Rc::clone(parent), name, as_made, empty: !directory });
         }

@@ -416,7 +416,7 @@ relay.terminate()";
         let mut client = served.connect();
         client.write_all(b"x").expect("write");
         // Kept alive by every byte.
-        for _ in 0..8 {
+        for _ in 0..16 {
             thread::sleep(Duration::from_millis(150));
             client.write_all(b"x").expect("write");
         }

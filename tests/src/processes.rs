@@ -139,6 +139,12 @@ pub fn kill(pid: i32, signal: i32) {
     let _gone = unsafe { libc::kill(pid, signal) };
 }
 
+/// Waits until a process that is no child of this one is dead, reaped or not: its locks and sockets are closed then.
+#[track_caller]
+pub fn wait_for_end(pid: i32) {
+    wait_until("its end", || !Process::find(pid).is_some_and(|process| process.is_alive()));
+}
+
 /// All that a test starts, however it detaches itself: the test process adopts every orphan below it.
 ///
 /// One at a time in a test process: the others wait for their turn.

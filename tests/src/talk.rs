@@ -260,6 +260,11 @@ impl Terminal {
         }
     }
 
+    /// Reads so many bytes of what was written.
+    pub fn read(&mut self, count: usize) {
+        self.master.read_exact(&mut vec![0; count]).expect("read");
+    }
+
     /// Reads away what was written.
     pub fn drain(&mut self) {
         let mut poll = libc::pollfd { fd: self.master.as_raw_fd(), events: libc::POLLIN, revents: 0 };

@@ -511,7 +511,7 @@ time.sleep(1000)";
         processes::kill(supervisor, libc::SIGSTOP);
         wait_until("its stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
         processes::kill(watchdog, libc::SIGKILL);
-        wait_until("its end", || Process::find(watchdog).is_none_or(|own| !own.is_alive()));
+        processes::wait_for_end(watchdog);
         processes::kill(supervisor, libc::SIGKILL);
         talk.status();
         drop(talk);

@@ -2,7 +2,7 @@
 //! sandbox ended. What the user has there is never touched.
 
 use srt_tests::host::Events;
-use srt_tests::processes::{Process, child_named, descendants, kill};
+use srt_tests::processes::{child_named, descendants, kill, wait_for_end};
 use srt_tests::random::Random;
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
@@ -84,9 +84,7 @@ fn kill_both(talk: Talk) {
 /// A lock is held until its process is dead, for which a busy machine takes longer than the next run's end waits.
 fn kill_for_good(pid: i32) {
     kill(pid, libc::SIGKILL);
-    wait_until("the end of what was killed", || {
-        !Process::find(pid).is_some_and(|process| process.is_alive())
-    });
+    wait_for_end(pid);
 }
 
 /// A sandbox with one placeholder under strace(1), which holds processes up as `inject` says, and its supervisor once the
@@ -263,15 +261,12 @@ both! {
                 }
             }
             wait(&mut child, "its end");
-            if turn % 3 != 2 {
-                // One of the two was left, and sees to it.
-                wait_until("the other", || fs::read_dir(project).expect("a directory").next().is_none());
-            } else {
+            if turn % 3 == 2 {
                 run(&mut sandbox(who, &asked, "true")).ok();
-                // A watchdog that was not there yet a moment ago may have been started: then the last of the two removes it.
-                // A mark without an entry may be left on the directory: it means nothing.
-                wait_until("the next run", || fs::read_dir(project).expect("a directory").next().is_none());
             }
+            // One of the two was left, and sees to it, a watchdog too that was not there yet when it was looked for. A mark
+            // without an entry may be left on the directory: it means nothing.
+            wait_until("who is left", || fs::read_dir(project).expect("a directory").next().is_none());
         }
     }
 

@@ -1,10 +1,10 @@
 //! --status-fd tells a failure of the tools from the command's own exit status, and what a script must know.
 
-use srt_tests::talk::Talk;
+use srt_tests::talk::{Talk, Terminal};
 use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input};
 use std::fs;
 use std::io::{PipeReader, Read, pipe};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Instant;
@@ -75,34 +75,13 @@ fn fill_by(fd: i32, count: usize) {
     unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
 }
 
-/// A new terminal of this user's: its other side, and itself.
-fn a_terminal(who: Who) -> (OwnedFd, OwnedFd) {
-    let none = std::ptr::null_mut();
-    let (mut master, mut terminal) = (0, 0);
-    // SAFETY: two pointers to ints; no name.
-    let made = unsafe {
-        libc::openpty(&raw mut master, &raw mut terminal, none, std::ptr::null(), std::ptr::null())
-    };
-    assert_eq!(made, 0);
-    // SAFETY: they have just been made.
-    let (master, terminal) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(terminal)) };
-    std::os::unix::fs::fchown(&terminal, Some(who.uid()), None).expect("chown");
-    (master, terminal)
-}
-
 /// Fills it in pieces, of which nothing is read but as much as makes room.
-fn leave_little_room(master: &OwnedFd, terminal: &OwnedFd) {
-    let has_room = || {
-        let mut poll = libc::pollfd { fd: terminal.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&mut poll, 1, 0) > 0 }
-    };
-    while has_room() {
-        fill_by(terminal.as_raw_fd(), 256);
+fn leave_little_room(terminal: &mut Terminal) {
+    while terminal.state().flows {
+        fill_by(terminal.fd(), 256);
     }
-    let mut other_side = fs::File::from(master.try_clone().expect("dup"));
-    while !has_room() {
-        other_side.read_exact(&mut [0; 64]).expect("read");
+    while !terminal.state().flows {
+        terminal.read(64);
     }
 }
 
@@ -229,13 +208,13 @@ both! {
     }
 
     fn a_terminal_with_little_room_that_nobody_reads_holds_up_nothing(who) {
-        let (master, terminal) = a_terminal(who);
+        let mut terminal = Terminal::new(who);
         let name = "x".repeat(2500);
         let mut command = who.command("srt-ns");
-        pass_fd(&mut command, terminal.as_raw_fd(), 2);
+        pass_fd(&mut command, terminal.fd(), 2);
         // What is said of its end is longer than the room.
         command.args(["--sidecar", &format!("sleep 0.3; : {name}"), "--", "sh", "-c", "sleep 0.6; exit 6"]);
-        leave_little_room(&master, &terminal);
+        leave_little_room(&mut terminal);
         run(&mut command).code(6);
     }
 

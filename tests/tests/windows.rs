@@ -2,7 +2,7 @@
 //! what the name leads to, and lets it go on. A race would show one of the outcomes, now and then.
 
 use srt_tests::host::{Events, Greeter};
-use srt_tests::processes::{Family, Process, child_named, descendants, kill};
+use srt_tests::processes::{Family, Process, child_named, descendants, kill, wait_for_end};
 use srt_tests::talk::Talk;
 use srt_tests::{Scratch, Who, both, dead_socket, has, landlock_abi, skip, tool, wait_until};
 use std::fs;
@@ -160,7 +160,7 @@ both! {
         wait_until("the shell", || all().any(|process| process.name == "sh"));
         let shell = all().find(|process| process.name == "sh").expect("it runs").pid;
         scratch.file("end", "");
-        wait_until("its end", || Process::find(shell).is_none_or(|shell| !shell.is_alive()));
+        wait_for_end(shell);
         // The command may need a moment until it waits for its turn.
         std::thread::sleep(std::time::Duration::from_millis(100));
         kill(supervisor, libc::SIGCONT);

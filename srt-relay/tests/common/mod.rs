@@ -81,14 +81,16 @@ impl Relay {
         wait_until(&format!("{descriptors} descriptors"), || self.descriptors() == descriptors);
     }
 
-    /// Waits until it uses `most` clock ticks (10 ms) of CPU time or fewer in `time`: what is in flight comes first.
+    /// Uses `most` clock ticks (10 ms) of CPU time or fewer in `time`, once what is in flight has come to rest.
     #[track_caller]
     pub fn is_idle_for(&self, time: Duration, most: u64) {
-        wait_until("an end of its spinning", || {
+        let used = || {
             let before = self.cpu_ticks();
             std::thread::sleep(time);
-            self.cpu_ticks() - before <= most
-        });
+            self.cpu_ticks() - before
+        };
+        wait_until("it to come to rest", || used() <= most);
+        assert!(used() <= most, "it spins");
     }
 
     /// Its CPU time so far, in clock ticks.
