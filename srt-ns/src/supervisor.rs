@@ -64,6 +64,8 @@ struct Course {
     stop_requested: bool,
     /// Everybody inside was stopped.
     frozen: bool,
+    /// More children may be dead: one SIGCHLD tells of all that died before it was read (signal(7)).
+    unreaped: bool,
 }
 
 /// The signals that ask programs to end.
@@ -101,7 +103,8 @@ impl Supervisor<'_> {
                 self.broadcast(libc::SIGKILL);
                 self.course.sweep_at = Some(now + SWEEP);
             }
-            let next = [self.course.deadline, self.course.sweep_at, self.start_deadline()];
+            let unreaped = self.course.unreaped.then_some(now);
+            let next = [self.course.deadline, self.course.sweep_at, self.start_deadline(), unreaped];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -146,11 +149,7 @@ impl Supervisor<'_> {
             self.take_signal(received);
         }
         self.read_reports();
-        for _ in 0..PIECE {
-            if !self.reap() {
-                break;
-            }
-        }
+        self.course.unreaped = (0..PIECE).all(|_| self.reap());
         self.helpers.read_reports(self.run);
         let goes_on = self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none();
         if goes_on { self.step() } else { Ok(()) }
@@ -234,7 +233,9 @@ impl Supervisor<'_> {
     ///
     /// Waits for it, but not for long: somebody inside could stop it. False: it could not be made, or was stopped or killed,
     /// and not everybody may have got the signal. It has all that this process has open, and so must not stay.
-    fn broadcast(&self, signal: libc::c_int) -> bool {
+    fn broadcast(&mut self, signal: libc::c_int) -> bool {
+        // It is in the caller's session, whose share of the processors root inside can change by /proc/PID/autogroup.
+        self.terminals.look_at_share();
         // /proc/PID/cmdline of the new one can be read inside (proc(5)). In the child it would be seen before it is wiped.
         let _as_it_is = overwrite_arguments(c"srt-ns");
         let sender = child::spawn_untied(self.run.tool, "a process inside", || {
@@ -295,10 +296,13 @@ impl Supervisor<'_> {
     fn reap(&mut self) -> bool {
         let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG;
         let Ok(Some((pid, change))) = waitid(None, options | libc::WNOWAIT) else { return false };
+        // The same change: an end that has come since is the next one's.
+        let mut kind = libc::WSTOPPED;
         if let Change::Ended(_) = change {
             self.helpers.end_group(pid);
+            kind = libc::WEXITED;
         }
-        let _same = waitid(Some(pid), options);
+        let _same = waitid(Some(pid), kind | libc::WNOHANG);
         match change {
             Change::Ended(end) if Some(pid) == self.child => self.child_ended(end),
             Change::Ended(end) => self.helper_ended(pid, end),

@@ -51,7 +51,7 @@ pub struct Terminals {
     controlling: Option<(OwnedFd, Pid)>,
     /// The foreground was ours, and is the command's, or will be once it starts.
     handed: bool,
-    /// Under --keep-session.
+    /// Once somebody inside may have been able to change it: under --keep-session from the start.
     share: Option<Share>,
 }
 
@@ -83,9 +83,20 @@ impl Terminals {
         };
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
-        let share = keep_session.then(Share::look).and_then(io::Result::ok);
         let flags = (0..=2).filter_map(|number| fcntl_getfl(&number).ok().map(|flags| (number, flags)));
-        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share }
+        let (snapshots, flags) = (snapshots.collect(), flags.collect());
+        let mut terminals = Self { snapshots, flags, controlling, handed, share: None };
+        if keep_session {
+            terminals.look_at_share();
+        }
+        terminals
+    }
+
+    /// Before a process of this session can be reached inside.
+    pub fn look_at_share(&mut self) {
+        if self.share.is_none() {
+            self.share = Share::look().ok();
+        }
     }
 
     /// In the command, the leader of its group by now: takes the terminal's foreground, if it was the supervisor's to give: a

@@ -129,6 +129,9 @@ fn without_a_sandbox_a_command_leaves_its_terminal_as_it_likes() {
     }
 }
 
+/// All changes of all sessions share the kernel's limit: one in a tenth of a second.
+static TURN: Mutex<()> = Mutex::new(());
+
 both! {
     fn a_virtual_console_hears_and_shows_what_it_did(who) {
         if console(who).is_err() {
@@ -335,8 +338,6 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         if !std::path::Path::new("/proc/self/autogroup").exists() {
             skip!("this kernel has no autogroups");
         }
-        // All changes of all sessions share the kernel's limit: one in a tenth of a second.
-        static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let change = "sh -c 'until echo 19 >/proc/self/autogroup; do sleep 0.05; done' 2>/dev/null";
         let after = |run_by: &str| {
@@ -345,6 +346,45 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         };
         assert!(after("").ends_with("nice 19\n"), "control");
         assert!(after("srt-ns --keep-session --").ends_with("nice 0\n"));
+    }
+
+    fn a_session_has_its_share_again_that_was_changed_by_what_the_supervisor_sends_inside(who) {
+        if !std::path::Path::new("/proc/self/autogroup").exists() {
+            skip!("this kernel has no autogroups");
+        }
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Stops the sender, which is in the session, and is root's own.
+        let change = "import os, signal
+if os.fork(): os.wait()
+os.setsid()
+print('up', flush=True)
+number = os.getpid() + 1
+tried = 0
+while True:
+    tried = (tried + 1) % 9
+    try: os.kill(number + tried, signal.SIGSTOP)
+    except ProcessLookupError: continue
+    try:
+        with open(f'/proc/{number + tried}/autogroup', 'w') as share: share.write('19')
+        print('written', flush=True)
+    except OSError as error: print(error.strerror, flush=True)
+    number += tried";
+        let scratch = who.scratch();
+        let (said, change) = (scratch.file("said", ""), scratch.file("change", change));
+        let script = format!(
+            "srt-ns -- srt-mount --ro-bind / / --dev /dev --proc /proc -- /usr/bin/python3 {} >{said} & supervisor=$!
+            until grep -q up {said}; do sleep 0.05; done
+            for turn in $(seq 60); do
+                kill -TSTP $supervisor; sleep 0.2; kill -CONT $supervisor; sleep 0.2
+                ! grep -q -e written -e denied {said} || break
+            done
+            kill -TERM $supervisor; wait $supervisor; cat {said} /proc/self/autogroup",
+            change.display(),
+            said = said.display(),
+        );
+        let ran = run(who.command("setsid").args(["--wait", "sh", "-c", &script]));
+        let done = if who == Who::Root { "written\n" } else { "Permission denied\n" };
+        assert!(ran.ok().out.contains(done) && ran.out.ends_with("nice 0\n"), "{ran:#?}");
     }
 
     fn a_background_job_leaves_the_foreground_and_its_modes_to_the_shell(who) {

@@ -52,6 +52,25 @@ fn said_by(socket: &Path) -> String {
 }
 
 both! {
+    fn a_child_that_stops_and_dies_between_two_looks_is_dead(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        let mut command = delayed(who, "waitid:delay_enter=300000");
+        command.arg(tool("srt-ns")).args(["--as-pid-1", "--", "sh", "-c", "echo up; read x"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        talk.expect("up");
+        let supervisor = Process::find(talk.pid()).into_iter().chain(descendants(talk.pid()));
+        let supervisor = supervisor.into_iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
+        let command = child_named(supervisor, "sh");
+        kill(command, libc::SIGSTOP);
+        // The first look has come and the second has not, or neither.
+        std::thread::sleep(std::time::Duration::from_millis(450));
+        kill(command, libc::SIGKILL);
+        assert_eq!(talk.end().0, 137);
+    }
+
     fn a_relays_socket_that_is_replaced_after_it_was_pinned_is_not_connected_to(who) {
         if !has("strace") {
             skip!("no strace");
