@@ -89,6 +89,7 @@ impl Place {
 fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
     let address = through(directory, name).ok_or(ErrorKind::InvalidInput)?;
     let socket = socket(libc::AF_UNIX, libc::SOCK_STREAM)?;
+    unix_socket::refuse_descriptors(&socket);
     let mask = umask(0o177);
     let bound = socket::bind(&socket, &address);
     umask(mask);

@@ -1,7 +1,7 @@
 //! A Unix socket to connect to, by its inode rather than by its name.
 
 use crate::sys::file::{open, statx};
-use crate::sys::socket::SocketAddress;
+use crate::sys::socket::{SocketAddress, setsockopt};
 use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,4 +38,13 @@ pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
         return Err(Error::failed(format!("{path} is another file")));
     }
     SocketAddress::unix(path.as_bytes()).ok_or_else(|| Error::failed(format!("{path} does not fit")))
+}
+
+/// SO_PASSRIGHTS of asm-generic/socket.h, Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Refuses the descriptors that a peer sends (SCM_RIGHTS), where the kernel can: who reads without taking them closes
+/// them, and that waits as long as their SO_LINGER says. What is accepted inherits it from its listener.
+pub fn refuse_descriptors(socket: &impl AsRawFd) {
+    let _older = setsockopt(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, &0);
 }

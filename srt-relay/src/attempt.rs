@@ -3,6 +3,7 @@
 use crate::listener::{STREAM, reset_on_close};
 use crate::target::Target;
 use srt_common::sys::socket::{connect, getpeername, getsockname, getsockopt, socket};
+use srt_common::unix_socket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -13,8 +14,9 @@ use std::time::Instant;
 pub struct Attempt {
     /// The client's socket.
     pub client: OwnedFd,
-    /// The socket that is to reach the target: at first of the family of the target's first address.
-    pub socket: OwnedFd,
+    /// The socket that is to reach the target: at first of the family of the target's first address. `None`: there was none
+    /// to be had for another address.
+    pub socket: Option<OwnedFd>,
     /// The client's listener.
     pub listener: usize,
     /// When the client is given up.
@@ -44,22 +46,27 @@ impl Attempt {
                 Some(libc::EAGAIN) => return Poll::Pending,
                 _ => {}
             }
-            // `localhost` has another address.
+            // `localhost` has another address. The first one's socket is closed before: the last descriptor may be its own.
             self.address += 1;
+            (self.socket, self.in_progress) = (None, false);
             let next = self.target.addresses.get(self.address);
-            let Some(Ok(next)) = next.map(|address| socket(address.family(), STREAM)) else {
+            self.socket = next.and_then(|address| socket(address.family(), STREAM).ok());
+            if self.socket.is_none() {
                 return Poll::Ready(Err(error));
-            };
-            (self.socket, self.in_progress) = (next, false);
+            }
         }
     }
 
     fn step(&mut self) -> io::Result<()> {
         let address = self.target.addresses.get(self.address).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         if !self.in_progress {
-            connect(&self.socket, address)?;
+            if address.family() == libc::AF_UNIX {
+                unix_socket::refuse_descriptors(socket);
+            }
+            connect(socket, address)?;
         } else {
-            match getsockopt(&self.socket, libc::SO_ERROR)? {
+            match getsockopt(socket, libc::SO_ERROR)? {
                 0 => {}
                 // Only a connection that stood ends so: tcp_reset() in net/ipv4/tcp_input.c. What came before can be read.
                 code @ (libc::ECONNRESET | libc::EPIPE) => {
@@ -71,9 +78,9 @@ impl Attempt {
         }
         // RFC 9293, 3.5, figure 8: where nobody listens on a port that the kernel also gives away, a socket that got it
         // connects to itself, says what is said to it, and keeps the port from its server.
-        let itself = |peer| getsockname(&self.socket).is_ok_and(|own| own == peer);
-        if address.family() != libc::AF_UNIX && getpeername(&self.socket).is_ok_and(itself) {
-            let _unsupported = reset_on_close(&self.socket);
+        let itself = |peer| getsockname(socket).is_ok_and(|own| own == peer);
+        if address.family() != libc::AF_UNIX && getpeername(socket).is_ok_and(itself) {
+            let _unsupported = reset_on_close(socket);
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
         Ok(())

@@ -238,7 +238,8 @@ impl Flow {
             to.writable = false;
             return;
         }
-        to.reset |= error.kind() == ErrorKind::ConnectionReset;
+        // Whatever broke it, the kernel has told it now, and a read would see an orderly end. EPIPE alone is one.
+        to.reset |= error.kind() != ErrorKind::BrokenPipe;
         // Passed back to the sender as far as the protocol can: its next write on a Unix socket fails.
         let _gone = shutdown(&from.socket, libc::SHUT_RD);
         *self = Self { state: State::Finished, ..Self::NEW };

@@ -39,5 +39,7 @@ fn take_signals() -> io::Result<OwnedFd> {
     let taken = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().filter(|signal| !ignored(signal));
     let set = SignalSet::of(taken);
     sigprocmask(libc::SIG_BLOCK, &set)?;
+    // A terminal with TOSTOP would stop a background job that reports (termios(3)); blocked, it lets it write.
+    sigprocmask(libc::SIG_BLOCK, &SignalSet::of([libc::SIGTTOU]))?;
     signalfd(&set)
 }

@@ -5,7 +5,7 @@ use crate::target::Target;
 use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::unix_listener::{self, Place};
-use srt_common::{Context, Error, Result};
+use srt_common::{Context, Error, Result, unix_socket};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -78,8 +78,9 @@ impl Listener {
             fcntl_getfl(socket)
                 .and_then(|flags| fcntl_setfl(socket, flags | libc::O_NONBLOCK))
                 .context(|| format!("{name}: O_NONBLOCK"))?;
-            if *family != libc::AF_UNIX {
-                tune_tcp(socket).context(|| format!("{name}: setsockopt"))?;
+            match *family {
+                libc::AF_UNIX => unix_socket::refuse_descriptors(socket),
+                _ => tune_tcp(socket).context(|| format!("{name}: setsockopt"))?,
             }
         }
         Ok(listeners)

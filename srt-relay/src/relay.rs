@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// a direction is stalled, and a stalled one wakes nobody.
 const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
+/// What a listener reports, as long as it is so.
+const INCOMING: libc::c_int = libc::EPOLLIN | libc::EPOLLRDHUP;
+
 /// Between two looks at the attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
@@ -101,7 +104,7 @@ impl<'a> Relay<'a> {
         for (end, events) in ends {
             watch(&self.epoll, end, *events, LIFE, 0).context(|| "epoll_ctl")?;
         }
-        self.resume()?;
+        self.watch_listeners(libc::EPOLL_CTL_ADD, INCOMING)?;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         let mut turns = Vec::new();
         loop {
@@ -161,7 +164,7 @@ impl<'a> Relay<'a> {
             Ok(client) => {
                 let attempt = Attempt {
                     client,
-                    socket,
+                    socket: Some(socket),
                     listener: index,
                     deadline: self.limits.connect.map(|limit| self.now + limit),
                     in_progress: false,
@@ -197,19 +200,22 @@ impl<'a> Relay<'a> {
     fn pause(&mut self) -> Result<()> {
         self.paused = Some(self.now);
         self.stock.pipes.clear();
-        self.listeners
-            .iter()
-            .try_for_each(|listener| epoll_ctl(&self.epoll, libc::EPOLL_CTL_DEL, &listener.socket, 0, 0))
-            .context(|| "epoll_ctl")
+        // EPOLLHUP cannot be left out, but is reported once.
+        self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
     }
 
     fn resume(&mut self) -> Result<()> {
         self.paused = None;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let events = libc::EPOLLIN | libc::EPOLLRDHUP;
-            watch(&self.epoll, &listener.socket, events, LISTENER, index as u64).context(|| "epoll_ctl")?;
-        }
-        Ok(())
+        self.watch_listeners(libc::EPOLL_CTL_MOD, INCOMING)
+    }
+
+    /// They are watched from the start to the end: other processes of this user may have taken all that it may watch
+    /// (ENOSPC, epoll_ctl(2)).
+    fn watch_listeners(&self, op: libc::c_int, events: libc::c_int) -> Result<()> {
+        let mut listeners = (LISTENER << NUMBER_BITS..).zip(&self.listeners);
+        listeners
+            .try_for_each(|(data, listener)| epoll_ctl(&self.epoll, op, &listener.socket, events, data))
+            .context(|| "epoll_ctl")
     }
 
     /// epoll reports something about the socket at one end of a connection.
@@ -248,11 +254,13 @@ impl<'a> Relay<'a> {
         let error = match attempt.advance() {
             Poll::Ready(Ok(())) => return self.establish(number, events),
             Poll::Ready(Err(error)) => error,
-            Poll::Pending if !attempt.in_progress => return,
-            Poll::Pending => match watch(&self.epoll, &attempt.socket, EVERYTHING, TARGET_SOCKET, number) {
-                Ok(()) => return,
-                Err(error) => error,
-            },
+            Poll::Pending => {
+                let Some(socket) = attempt.socket.as_ref().filter(|_| attempt.in_progress) else { return };
+                match watch(&self.epoll, socket, EVERYTHING, TARGET_SOCKET, number) {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
         };
         self.refuse(number, &error);
     }
@@ -260,7 +268,9 @@ impl<'a> Relay<'a> {
     fn establish(&mut self, number: u64, events: u32) {
         let Some(Client::Connecting(attempt)) = self.clients.remove(&number) else { return };
         let Attempt { client, socket, in_progress, reset, .. } = attempt;
-        let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
+        let (Some(socket), Some(listener)) = (socket, self.listeners.get_mut(attempt.listener)) else {
+            return;
+        };
         listener.lost = false;
         let family = listener.target.family();
         let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };

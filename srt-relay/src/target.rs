@@ -1,8 +1,9 @@
 //! CONNECT: where connections lead to.
 
 use crate::address::{Address, Endpoint};
+use crate::listener::STREAM;
 use srt_common::sys::fd::{borrowed, fcntl_getfl};
-use srt_common::sys::socket::SocketAddress;
+use srt_common::sys::socket::{SocketAddress, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -21,7 +22,7 @@ impl Target {
     /// by whoever can write the directory, is not followed.
     ///
     /// # Errors
-    /// When there is no such socket.
+    /// When there is no such socket, or none of its family.
     pub fn new(address: &Address) -> Result<Self> {
         let name = address.text.to_string_lossy().into_owned();
         let (addresses, pin) = match &address.endpoint {
@@ -34,7 +35,10 @@ impl Target {
             }
             &Endpoint::Inherited(fd) => (vec![inherited(fd).map_err(|error| error.within(&name))?], None),
         };
-        Ok(Self { name, addresses, _pin: pin })
+        let target = Self { name, addresses, _pin: pin };
+        // For every client one is made. A family that this machine does not have is no lack of descriptors then.
+        socket(target.family(), STREAM).context(|| format!("cannot connect to {}", target.name))?;
+        Ok(target)
     }
 
     /// AF_UNIX, or that of the address that is tried first: AF_INET or AF_INET6.

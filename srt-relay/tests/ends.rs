@@ -5,12 +5,13 @@
 mod common;
 
 use common::*;
-use srt_tests::{Scratch, Who, both, has, run, skip, wait_until};
+use srt_tests::{Scratch, Who, am_root, both, has, run, skip, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -280,6 +281,30 @@ both! {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
         setup.relay.settles_at(before);
+    }
+
+    fn a_stream_that_breaks_otherwise_does_not_look_complete_either(who) {
+        if !am_root() {
+            skip!("SOCK_DESTROY is root's");
+        }
+        let port = free_port();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let to = server.local_addr().expect("address").port();
+        let _relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")]);
+        for upload in [false, true] {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let (mut other, _) = server.accept().expect("accept");
+            other.write_all(b"a part").expect("write");
+            client.read_exact(&mut [0; 6]).expect("read");
+            while upload && has_room(&client, Duration::from_millis(500)) {
+                client.write_all(&[7; 4096]).expect("write");
+            }
+            // The relay's socket is told ECONNABORTED, once: to a write if there is something to write.
+            let killed = run(Command::new("ss").args(["-HtnK", "dst", &format!("127.0.0.1:{to}")]));
+            assert!(killed.ok().out.contains("ESTAB"), "{killed:#?}");
+            let error = client.read(&mut [0]).expect_err("a broken stream must not look complete");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
     }
 
     fn what_was_sent_before_a_server_closes_with_unread_bytes_is_delivered(who) {

@@ -5,9 +5,11 @@
 mod common;
 
 use common::*;
-use srt_tests::{Who, am_root, both, skip, wait_until};
+use srt_tests::talk::Talk;
+use srt_tests::{DEADLINE, Who, am_root, both, skip, wait_until};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -176,6 +178,23 @@ both! {
         // Who reads meets the end, which a writer that is left would keep away.
         assert_eq!(reader.read(&mut [0]).expect("read"), 0);
         assert!(relay.child.try_wait().expect("wait").is_none(), "the relay still runs");
+    }
+
+    fn a_terminal_that_stops_who_writes_in_the_background_does_not_stop_it(who) {
+        let port = free_port();
+        let script = format!("set -m; stty tostop; srt-relay tcp:127.0.0.1:{port} tcp:127.0.0.1:1 & read x");
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+        let refused = || {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+            client.set_read_timeout(Some(DEADLINE)).expect("timeout");
+            Some(client.read(&mut [0]).expect_err("nobody listens there").kind())
+        };
+        wait_until("the first", || refused() == Some(ErrorKind::ConnectionReset));
+        talk.expect("cannot connect to tcp:127.0.0.1:1");
+        assert_eq!(refused(), Some(ErrorKind::ConnectionReset));
+        // The control: others are stopped.
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", "set -m; stty tostop; echo told & sleep 0.2; jobs"]));
+        talk.expect("Stopped");
     }
 
     fn stopped_and_continued_it_goes_on(who) {

@@ -5,9 +5,10 @@
 mod common;
 
 use common::*;
+use srt_tests::refusals::{self, refuse_value};
 use srt_tests::{DEADLINE, Who, at_once, both, wait_until};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -126,6 +127,25 @@ both! {
         });
     }
 
+    fn out_of_descriptors_nobody_is_refused_who_could_wait_for_the_other_address_of_localhost(who) {
+        // A connection takes two, and had a third for a moment: one of the numbers leaves exactly two.
+        at_once(2, [20, 21], |all| {
+            let server = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("bind");
+            let (port, to) = (free_port(), server.local_addr().expect("address").port());
+            let limit = format!("--nofile={all}:{all}");
+            let mut command = who.command("prlimit");
+            command.args([&limit, "srt-relay", "--ready-fd", "1"]);
+            command.args([format!("tcp:127.0.0.1:{port}"), format!("tcp:localhost:{to}")]);
+            let relay = Relay::spawn(command, &[]);
+            let most = (all as usize - relay.descriptors()) / 2;
+            let mut clients: Vec<_> = (0..most + 3).map(|_| connect(port)).collect();
+            let served: Vec<_> = (0..most).map(|_| server.accept().expect("accept")).collect();
+            clients.iter_mut().for_each(hears_nothing);
+            assert_eq!(relay.stderr(), "");
+            drop(served);
+        });
+    }
+
     fn descriptors_that_another_connection_frees_are_used_at_once(who) {
         let scratch = who.scratch();
         let present = greeter(who, &scratch.join("s"));
@@ -194,6 +214,22 @@ both! {
         // As many as there is room for without it.
         let mut clients: Vec<_> = (0..(24 - before - 2) / 2).map(|_| connect(port)).collect();
         clients.iter_mut().for_each(hears_hello);
+    }
+
+    fn a_family_that_this_machine_does_not_have_is_told_at_the_start(who) {
+        // The control: the same filter, another family.
+        for (refused, code) in [(libc::AF_INET6, 1), (libc::AF_X25, 0)] {
+            let mut command = who.command("timeout");
+            let port = free_port();
+            command.args(["--preserve-status", "1", "srt-relay"]);
+            command.args([&format!("tcp:127.0.0.1:{port}"), "tcp:[::1]:1"]);
+            refusals::in_front(&mut command, &[refuse_value(libc::SYS_socket, 0, refused, libc::EAFNOSUPPORT)]);
+            let ran = srt_tests::run(&mut command);
+            ran.code(code);
+            if code != 0 {
+                ran.complains("cannot connect to tcp:[::1]:1: Address family not supported").one_clear_error("srt-relay");
+            }
+        }
     }
 
     fn max_connections_leaves_the_rest_waiting(who) {

@@ -5,6 +5,7 @@
 mod common;
 
 use common::*;
+use srt_tests::talk::Talk;
 use srt_tests::{Who, both, has, nobody_listens, run, skip, wait_until};
 use std::ffi::OsString;
 use std::fs;
@@ -64,6 +65,33 @@ fn ask_unix(path: &Path) -> String {
 }
 
 both! {
+    fn a_descriptor_that_a_peer_sends_is_refused(who) {
+        // Closing it is the reader's, which may wait (SO_LINGER). Linux 6.16 has SO_PASSRIGHTS.
+        let expected = if srt_tests::linux_at_least([6, 16]) { "1" } else { "sent" };
+        let scratch = who.scratch();
+        let (from, to) = (scratch.join("from"), scratch.join("to"));
+        let send = "import socket, sys
+def send(peer):
+    try: socket.send_fds(peer, [b'x'], [0])
+    except OSError as error: return error.errno
+    return 'sent'
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[2])
+server.listen()
+print('bound', flush=True)
+input()
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+print(send(client), send(server.accept()[0]), flush=True)
+pair = socket.socketpair()
+print(send(pair[0]))";
+        let mut talk = Talk::over_pipes(who.command("python3").args(["-c", send]).args([&from, &to]));
+        talk.expect("bound");
+        let _relay = Relay::start(who, &[unix(&from), unix(&to)]);
+        talk.send("\n");
+        talk.expect(&format!("{expected} {expected}\nsent"));
+    }
+
     fn a_unix_listener_is_private_and_removed_at_the_end(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
@@ -213,7 +241,7 @@ both! {
         let mut all: Vec<_> = (0..4)
             .map(|number| {
                 let mut command = who.command("strace");
-                command.args(["-f", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=300000", "-o"]);
+                command.args(["-f", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=800000", "-o"]);
                 command.arg(traces.join(number.to_string())).arg(srt_tests::tool("srt-relay"));
                 command.arg(unix(&path)).arg(tcp(port));
                 command.stderr(std::process::Stdio::piped()).spawn().expect("spawn")

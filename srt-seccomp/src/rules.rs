@@ -295,7 +295,7 @@ pub const RULES: &[Rule] = &[
     off(
         "ptrace",
         all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd
-            SYS_get_robust_list SYS_move_pages SYS_process_madvise),
+            SYS_get_robust_list SYS_move_pages SYS_migrate_pages SYS_process_madvise),
     ),
     off("bpf", all!(EPERM: SYS_bpf)),
     off("perf", all!(EPERM: SYS_perf_event_open)),

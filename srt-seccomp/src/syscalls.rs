@@ -68,7 +68,7 @@ syscalls! {
     SYS_open_tree 428 428, SYS_open_tree_attr 467 467, SYS_move_mount 429 429, SYS_mount_setattr 442 442,
     SYS_fsopen 430 430, SYS_fsconfig 431 431, SYS_fsmount 432 432, SYS_fspick 433 433,
     SYS_ptrace 101 117, SYS_process_vm_readv 310 270, SYS_process_vm_writev 311 271,
-    SYS_kcmp 312 272, SYS_pidfd_getfd 438 438, SYS_get_robust_list 274 100, SYS_move_pages 279 239,
+    SYS_kcmp 312 272, SYS_pidfd_getfd 438 438, SYS_get_robust_list 274 100, SYS_move_pages 279 239, SYS_migrate_pages 256 238,
     SYS_process_madvise 440 440,
     SYS_bpf 321 280, SYS_perf_event_open 298 241, SYS_userfaultfd 323 282,
     SYS_fanotify_init 300 262, SYS_fanotify_mark 301 263,

@@ -32,7 +32,7 @@ net          off      socket(all but AF_UNIX, AF_NETLINK), ioctl(TUNSETIFF)
 setid        off      chmod(S_ISUID or S_ISGID), fchmod(S_ISUID or S_ISGID), fchmodat(S_ISUID or S_ISGID), fchmodat2(S_ISUID or S_ISGID), mknod(S_ISUID or S_ISGID), mknodat(S_ISUID or S_ISGID), creat(S_ISUID or S_ISGID), open(O_CREAT, S_ISUID), open(O_CREAT, S_ISGID), open(O_TMPFILE, S_ISUID), open(O_TMPFILE, S_ISGID), openat(O_CREAT, S_ISUID), openat(O_CREAT, S_ISGID), openat(O_TMPFILE, S_ISUID), openat(O_TMPFILE, S_ISGID), openat2
 userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns
 mount        off      mount, umount2, pivot_root, chroot, fchroot, open_tree, open_tree_attr, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
-ptrace       off      ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd, get_robust_list, move_pages, process_madvise
+ptrace       off      ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_getfd, get_robust_list, move_pages, migrate_pages, process_madvise
 bpf          off      bpf
 perf         off      perf_event_open
 userfaultfd  off      userfaultfd, ioctl(USERFAULTFD_IOC_NEW)

@@ -214,6 +214,7 @@ const REFUSED: &[Refused] = &[
     ("ptrace", 438, 438, [0; 6], EPERM),
     ("ptrace", 274, 100, [0; 6], EPERM),
     ("ptrace", 279, 239, [0; 6], EPERM),
+    ("ptrace", 256, 238, [0; 6], EPERM),
     ("ptrace", 440, 440, [0; 6], EPERM),
     ("bpf", 321, 280, [0; 6], EPERM),
     ("perf", 298, 241, [0; 6], EPERM),
