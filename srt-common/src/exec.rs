@@ -1,7 +1,7 @@
 //! The last step of a stage: become the next program.
 
 use crate::sys::c_path;
-use crate::sys::file::statvfs;
+use crate::sys::file::{fstatfs, open, readlinkat, statvfs};
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
@@ -79,7 +79,7 @@ impl Program {
 
     /// Whether PROGRAM is a stage named without a slash.
     pub fn is_stage(&self) -> bool {
-        STAGES.iter().any(|stage| self.name == *stage)
+        is_stage(Some(&self.name))
     }
 
     /// Becomes the first of these paths that can be run: [`Program::candidates`], or others of the same program. Returns
@@ -169,7 +169,9 @@ impl Ready<'_> {
 
     fn exec_path(&self, path: &CStr) -> io::Error {
         let error = process::execve(path, &self.argv, &self.envp);
-        if error.raw_os_error() != Some(libc::ENOEXEC) {
+        // A stage is no script: with an empty one the shell would end well, and PROGRAM would not have run.
+        if error.raw_os_error() != Some(libc::ENOEXEC) || is_stage(Path::new(&self.program.name).file_name())
+        {
             return error;
         }
         // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
@@ -177,6 +179,10 @@ impl Ready<'_> {
         let argv: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(rest).collect();
         process::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
     }
+}
+
+fn is_stage(name: Option<&OsStr>) -> bool {
+    name.is_some_and(|name| STAGES.iter().any(|stage| name == *stage))
 }
 
 /// MS_NOEXEC in mount(2).
@@ -213,7 +219,13 @@ fn restore_signals() -> io::Result<()> {
 /// The path of `name` in the directory of the running tool.
 ///
 /// # Errors
-/// When /proc/self/exe cannot be read: /proc is not mounted.
+/// When /proc/self/exe cannot be read: /proc is not mounted. And when it does not tell: a root without procfs has what an
+/// earlier run may have left there, and what runs from a mount of that one file has the path `/`, as srt-mount lets it.
 pub fn beside(name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
-    std::env::current_exe().map(|own| own.with_file_name(name))
+    let link = open("/proc/self/exe", libc::O_PATH | libc::O_NOFOLLOW)?;
+    let own = readlinkat(&link, c"")?;
+    match fstatfs(&link)? {
+        libc::PROC_SUPER_MAGIC if own.file_name().is_some() => Ok(own.with_file_name(name)),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
 }

@@ -2,14 +2,10 @@
 
 use crate::detached::{Tree, new_filesystem};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{dup2, fcntl_getfl, fcntl_setfl};
-use srt_common::sys::file::{mkdirat, mknodat, open, statx, symlinkat};
+use srt_common::sys::file::{mkdirat, mknodat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, move_mount};
-use srt_common::sys::process::geteuid;
 use srt_common::{Context, Result};
-use std::io;
-use std::os::fd::{OwnedFd, RawFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 /// The devices that every Linux program may expect.
 pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -45,37 +41,4 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     let options = ["ptmxmode=0666", "mode=620"];
     let pts = new_filesystem("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
-}
-
-/// In the new root: what of the usual devices 0, 1 and 2 are is opened again there. Root owns them, and could change their modes
-/// and owners through a descriptor from outside (fchmod(2)); the nodes of `--dev` are read-only mounts for it.
-///
-/// # Errors
-/// errno.
-pub fn reopen_standard() -> Result<()> {
-    if geteuid() == 0 {
-        (0..=2).try_for_each(reopen).context(|| "cannot open a device again")
-    } else {
-        Ok(())
-    }
-}
-
-/// Leaves alone what is no such device here, and what cannot be opened here (nodev).
-fn reopen(number: RawFd) -> io::Result<()> {
-    let stat = statx(&number, c"")?;
-    if !stat.is(libc::S_IFCHR) {
-        return Ok(());
-    }
-    let flags = fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK);
-    for name in NODES {
-        // O_NONBLOCK: a FIFO that someone has put there would block for ever.
-        let opened = open(Path::new("/dev").join(name), flags | libc::O_NONBLOCK | libc::O_NOCTTY);
-        if let Ok(opened) = opened
-            && statx(&opened, c"")?.id == stat.id
-        {
-            fcntl_setfl(&opened, flags)?;
-            return dup2(&opened, number);
-        }
-    }
-    Ok(())
 }

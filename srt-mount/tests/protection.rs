@@ -126,29 +126,46 @@ both! {
         sh_on(who, "--ro-bind", &["--mask", "/dev/null", "--mask", "/etc"], "test -f /dev/null && ls -A /etc").ok().says("");
     }
 
-    fn a_device_of_the_hosts_on_0_1_or_2_keeps_its_mode(who) {
+    fn a_device_of_the_hosts_that_is_open_keeps_its_mode(who) {
         // The mode that it has, which changes nothing.
-        let chmod = "for fd in 0, 1, 2:
-    try: os.fchmod(fd, 0o666)
+        let chmod = "for fd in 0, 1, 2, 7, 8:
+    try: os.chmod(f'/proc/self/fd/{fd}', 0o666) if fd == 8 else os.fchmod(fd, 0o666)
     except OSError as error: print(fd, error.errno, file=out)
     else: print(fd, 'changed', file=out)";
-        let null = || fs::File::options().read(true).write(true).open("/dev/null").expect("open");
+        let (read, path) = (fs::File::options(), libc::O_PATH);
+        let null = || read.clone().read(true).write(true).open("/dev/null").expect("open");
+        let (seven, eight) = (null(), read.clone().read(true).custom_flags(path).open("/dev/zero").expect("open"));
         let scratch = who.scratch();
         let answers = |words: &[&str]| {
             let name = scratch.file("answers", "");
             let code = format!("import os\nout = open('{}', 'a')\n{chmod}", name.display());
             let mut command = who.command(words[0]);
             command.args(&words[1..]).args(["/usr/bin/python3", "-c", &code]);
+            pass_fd(&mut command, seven.as_raw_fd(), 7);
+            pass_fd(&mut command, eight.as_raw_fd(), 8);
             let status = command.stdin(null()).stdout(null()).stderr(null()).status().expect("spawn");
-            assert!(status.success());
+            assert!(status.success(), "{words:?}");
             fs::read_to_string(name).expect("answers")
         };
-        let alone = answers(&["env"]);
-        let inside = answers(&["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--bind", scratch.text(), scratch.text(), "--"]);
-        let each = |answer| [0, 1, 2].map(|fd| format!("{fd} {answer}\n")).concat();
-        match who {
-            Who::Root => assert_eq!((alone, inside), (each("changed"), each("30"))),
-            Who::User => assert_eq!((alone, inside), (each("1"), each("1"))),
+        let each = |answer| [0, 1, 2, 7, 8].map(|fd| format!("{fd} {answer}\n")).concat();
+        let (alone, refused) = if who == Who::Root { ("changed", "30") } else { ("1", "1") };
+        assert_eq!(answers(&["env"]), each(alone));
+        let keep = ["--keep-fd", "7", "--keep-fd", "8"];
+        let own = ["--bind", scratch.text(), scratch.text(), "--proc", "/proc"];
+        for ns in [&[][..], &["--uid", "1234", "--gid", "1234"]] {
+            for dev in [&["--dev", "/dev"][..], &[], &["--ro-bind", "/dev", "/dev"], &["--dev", "/dev", "--dev", "/tmp"]] {
+                let start = [&["srt-ns"], &keep[..], ns, &["--", "srt-mount", "--ro-bind", "/", "/"]].concat();
+                let words = [&start, dev, &own, &keep, &["--"]].concat();
+                assert_eq!(answers(&words), each(refused), "{words:?}");
+            }
+        }
+        if who == Who::Root {
+            // Where the host has no procfs.
+            let alone = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /proc && exec \"$@\"", "sh", "srt-mount", "--ro-bind", "/", "/"];
+            for dev in [&["--dev", "/dev"][..], &[]] {
+                let words = [&alone, dev, &own, &keep, &["--"]].concat();
+                assert_eq!(answers(&words), each(refused), "{words:?}");
+            }
         }
     }
 

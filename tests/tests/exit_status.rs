@@ -119,6 +119,40 @@ both! {
         run(chain(who, work.path()).arg(&script)).code(9);
     }
 
+    fn a_stage_that_is_an_empty_file_is_126(who) {
+        // As an installation leaves it where the disk is full. The shell would end well with it.
+        let work = who.scratch();
+        for name in ["srt-ns", "srt-mount", "srt-seccomp"] {
+            srt_tests::copy_program(srt_tests::tool(name), work.join(name));
+        }
+        work.script("srt-seccomp", "");
+        let ns = work.join("srt-ns");
+        let tree = ["srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--"];
+        for stages in [&[][..], &tree] {
+            for seccomp in ["srt-seccomp", work.join("srt-seccomp").to_str().expect("text")] {
+                let ran = run(who.command(&ns).arg("--").args(stages).args([seccomp, "--", "false"]));
+                ran.code(126).complains("Exec format error");
+            }
+        }
+        // The control: it is executable.
+        run(who.command("sh").args(["-c", "\"$0\""]).arg(work.join("srt-seccomp"))).code(0);
+    }
+
+    fn a_pid_1_whose_threads_make_the_supervisor_trace_them_ends_as_any_other(who) {
+        // Each thread is one more that the supervisor has to reap, and one SIGCHLD may tell of all.
+        let threads = "import ctypes, os, sys, threading, time
+def run():
+    if sys.argv[1] == 'traced': ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    time.sleep(1000)
+for _ in range(100): threading.Thread(target=run, daemon=True).start()
+time.sleep(0.3)
+os._exit(7)";
+        for kind in ["untraced", "traced"] {
+            let words = ["--signal=KILL", "10", "srt-ns", "--as-pid-1", "--", "/usr/bin/python3", "-c", threads, kind];
+            run(who.command("timeout").args(words)).code(7);
+        }
+    }
+
     fn a_stage_that_fails_is_125(who) {
         run(who.command("srt-ns").arg("true")).code(125);
         run(who.command("srt-ns").args(["--", "srt-mount", "true"])).code(125).one_clear_error("srt-mount");

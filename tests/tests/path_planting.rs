@@ -94,6 +94,27 @@ both! {
         }
     }
 
+    fn a_root_that_the_command_may_write_names_no_stage(who) {
+        // What runs from a mount of its own file has the path `/`, and without a procfs /proc/self/exe is anybody's.
+        let scratch = planted(who);
+        let (root, tools) = (scratch.text(), tools().to_str().expect("UTF-8"));
+        scratch.script("evil/srt-seccomp", MARK);
+        for directory in ["proc/self", "dev", "usr", "bin", "lib", "lib64", "tools", tools.trim_start_matches('/')] {
+            scratch.dir(directory);
+        }
+        std::os::unix::fs::symlink("/evil/x", scratch.join("proc/self/exe")).expect("symlink");
+        for (place, proc) in [("/tools", &["--proc", "/proc"][..]), (tools, &[])] {
+            let mut command = who.command(tool("srt-ns"));
+            command.current_dir("/").env("PATH", format!("/usr/bin:/bin:{place}"));
+            command.args(["--", "srt-mount", "--bind", root, "/", "--dev", "/dev", "--ro-bind", tools, place]).args(proc);
+            for directory in ["/usr", "/bin", "/lib", "/lib64"] {
+                command.args(["--ro-bind-try", directory, directory]);
+            }
+            command.args(["--", "srt-seccomp", "--", "srt-seccomp", "--", "sh", "-c", "echo ran; ls /evil"]);
+            run(&mut command).ok().says("ran\nsrt-seccomp");
+        }
+    }
+
     fn another_srt_mount_later_in_path_takes_nothing_from_the_one_beside(who) {
         let scratch = who.scratch();
         scratch.script("bin/srt-mount", "#!/bin/sh\necho another\n");
