@@ -77,7 +77,7 @@ const PIECE: usize = 16;
 /// How long a killed PID 1 may take.
 const SWEEP: Duration = Duration::from_millis(200);
 
-/// How long the sender of a signal to everybody inside is waited for.
+/// Between two looks at the sender of a signal to everybody inside, which is waited for ten times as long.
 const BROADCAST: Duration = Duration::from_millis(100);
 
 /// How long srt-mount may take to remove what it made on the host, after a start that has failed.
@@ -245,9 +245,11 @@ impl Supervisor<'_> {
         // None is made any more in a namespace whose PID 1 is dying.
         let sent = sender.and_then(|pid| {
             let pidfd = pidfd_open(pid).context(|| "pidfd_open")?;
-            if !gets_ready(&pidfd, libc::POLLIN, BROADCAST) {
-                let _dead = pidfd_send_signal(&pidfd, libc::SIGKILL, 0);
-            }
+            // On a busy machine it may be late. That it was stopped, no descriptor tells.
+            let stopped =
+                || matches!(waitid(Some(pid), libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT), Ok(Some(_)));
+            let _ended = (0..10).any(|_| gets_ready(&pidfd, libc::POLLIN, BROADCAST) || stopped());
+            let _dead = pidfd_send_signal(&pidfd, libc::SIGKILL, 0);
             waitid(Some(pid), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).context(|| "waitid")
         });
         matches!(sent, Ok(Some((_, Change::Ended(End::Exited(0))))))
