@@ -131,14 +131,15 @@ both! {
         let chmod = "for fd in 0, 1, 2, 7, 8:
     try: os.chmod(f'/proc/self/fd/{fd}', 0o666) if fd == 8 else os.fchmod(fd, 0o666)
     except OSError as error: print(fd, error.errno, file=out)
-    else: print(fd, 'changed', file=out)";
+    else: print(fd, 'changed', file=out)
+print('O_PATH', fcntl.fcntl(8, fcntl.F_GETFL) & os.O_PATH != 0, file=out)";
         let (read, path) = (fs::File::options(), libc::O_PATH);
         let null = || read.clone().read(true).write(true).open("/dev/null").expect("open");
         let (seven, eight) = (null(), read.clone().read(true).custom_flags(path).open("/dev/zero").expect("open"));
         let scratch = who.scratch();
         let answers = |words: &[&str]| {
             let name = scratch.file("answers", "");
-            let code = format!("import os\nout = open('{}', 'a')\n{chmod}", name.display());
+            let code = format!("import fcntl, os\nout = open('{}', 'a')\n{chmod}", name.display());
             let mut command = who.command(words[0]);
             command.args(&words[1..]).args(["/usr/bin/python3", "-c", &code]);
             pass_fd(&mut command, seven.as_raw_fd(), 7);
@@ -147,7 +148,7 @@ both! {
             assert!(status.success(), "{words:?}");
             fs::read_to_string(name).expect("answers")
         };
-        let each = |answer| [0, 1, 2, 7, 8].map(|fd| format!("{fd} {answer}\n")).concat();
+        let each = |answer| [0, 1, 2, 7, 8].map(|fd| format!("{fd} {answer}\n")).concat() + "O_PATH True\n";
         let (alone, refused) = if who == Who::Root { ("changed", "30") } else { ("1", "1") };
         assert_eq!(answers(&["env"]), each(alone));
         let keep = ["--keep-fd", "7", "--keep-fd", "8"];
