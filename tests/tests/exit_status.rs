@@ -144,7 +144,7 @@ both! {
 def run():
     if sys.argv[1] == 'traced': ctypes.CDLL(None).ptrace(0, 0, 0, 0)
     time.sleep(1000)
-for _ in range(100): threading.Thread(target=run, daemon=True).start()
+for _ in range(40): threading.Thread(target=run, daemon=True).start()
 time.sleep(0.3)
 os._exit(7)";
         for kind in ["untraced", "traced"] {

@@ -302,7 +302,7 @@ time.sleep(1000)",
     let mut talk = shell(Who::User);
     let script = scratch.file("fill", fill);
     talk.send(&format!(
-        "prlimit --nproc=400 srt-ns --kill-after 0.3 -- /usr/bin/python3 {}\n",
+        "prlimit --nproc=800 srt-ns --kill-after 0.3 -- /usr/bin/python3 {}\n",
         script.display()
     ));
     talk.expect("ready");
