@@ -79,7 +79,7 @@ impl Program {
 
     /// Whether PROGRAM is a stage named without a slash.
     pub fn is_stage(&self) -> bool {
-        is_stage(Some(&self.name))
+        is_stage(&self.name)
     }
 
     /// Becomes the first of these paths that can be run: [`Program::candidates`], or others of the same program. Returns
@@ -170,8 +170,8 @@ impl Ready<'_> {
     fn exec_path(&self, path: &CStr) -> io::Error {
         let error = process::execve(path, &self.argv, &self.envp);
         // A stage is no script: with an empty one the shell would end well, and PROGRAM would not have run.
-        if error.raw_os_error() != Some(libc::ENOEXEC) || is_stage(Path::new(&self.program.name).file_name())
-        {
+        let stage = Path::new(&self.program.name).file_name().is_some_and(is_stage);
+        if stage || error.raw_os_error() != Some(libc::ENOEXEC) {
             return error;
         }
         // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
@@ -181,8 +181,8 @@ impl Ready<'_> {
     }
 }
 
-fn is_stage(name: Option<&OsStr>) -> bool {
-    name.is_some_and(|name| STAGES.iter().any(|stage| name == *stage))
+fn is_stage(name: &OsStr) -> bool {
+    STAGES.iter().any(|stage| name == *stage)
 }
 
 /// MS_NOEXEC in mount(2).

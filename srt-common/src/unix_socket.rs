@@ -1,4 +1,4 @@
-//! A Unix socket to connect to, by its inode rather than by its name.
+//! A Unix socket to connect to, by its inode rather than by its name; and what none is to take.
 
 use crate::sys::file::{open, statx};
 use crate::sys::socket::{SocketAddress, setsockopt};

@@ -1,11 +1,15 @@
 //! `--dev`: a /dev with what programs expect, and nothing that leads to hardware.
 
-use crate::detached::{Tree, new_filesystem};
+use crate::detached::{Tree, is_read_only, new_filesystem};
+use crate::source::{Host, is_root_of_the_host};
 use srt_common::sys::c_path;
-use srt_common::sys::file::{mkdirat, mknodat, symlinkat};
-use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, move_mount};
+use srt_common::sys::fd::{dup2, fcntl_getfl};
+use srt_common::sys::file::{CWD, FileId, mkdirat, mknodat, open, openat, statx, symlinkat};
+use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::{Context, Result};
-use std::os::fd::OwnedFd;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The devices that every Linux program may expect.
 pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -41,4 +45,55 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     let options = ["ptmxmode=0666", "mode=620"];
     let pts = new_filesystem("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
+}
+
+/// What PROGRAM gets of the usual devices as open descriptors is opened again through a mount that is read-only, for uid 0 of
+/// the host: see [`Host::nodes`] for what it could do through one from outside (fchmod(2)). Before the new root is entered, which
+/// need not have them.
+///
+/// # Errors
+/// One cannot be opened again.
+pub fn reopen(host: &Host) -> Result<()> {
+    if !is_root_of_the_host() {
+        return Ok(());
+    }
+    (0..=2).chain(host.plan.keep.iter().copied()).try_for_each(|number| {
+        reopen_one(host, number).context(|| format!("cannot open the device on descriptor {number} again"))
+    })
+}
+
+fn reopen_one(host: &Host, number: RawFd) -> io::Result<()> {
+    let stat = statx(&number, c"")?;
+    if !stat.is(libc::S_IFCHR) {
+        return Ok(());
+    }
+    let Some((path, node)) = read_only(host, stat.id)? else { return Ok(()) };
+    let same = libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK | libc::O_PATH;
+    let flags = fcntl_getfl(&number)? & same | libc::O_NOCTTY;
+    match open(format!("/proc/self/fd/{}", node.fd.as_raw_fd()), flags) {
+        // /dev/tty, where srt-ns has made a session without one.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
+        // No procfs here: mounted in its own place, which goes with the old root.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let _there_already = move_mount(&node.fd, &CWD, &path);
+            let own = openat(&CWD, &path, flags, 0)?;
+            if is_read_only(&own)? { dup2(&own, number) } else { Err(error) }
+        }
+        own => dup2(&own?, number),
+    }
+}
+
+/// The usual device that this is, and a mount of it that is read-only: that of `--dev`, where there is one, or one more.
+fn read_only(host: &Host, id: FileId) -> io::Result<Option<(CString, Tree)>> {
+    let path = |name: &str| c_path(format!("/dev/{name}"));
+    if let Some((name, node)) = host.nodes.get().into_iter().flatten().find(|(_, node)| node.stat.id == id) {
+        return Ok(Some((path(name)?, node.clone())));
+    }
+    let mut paths = NODES.iter().filter_map(|name| path(name).ok());
+    let path = paths.find(|path| statx(&CWD, path).is_ok_and(|there| there.id == id));
+    let copy = |path: CString| {
+        let node = Tree::copy(&CWD, &path, MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY, false)?;
+        Ok((path, node))
+    };
+    path.map(copy).transpose()
 }

@@ -11,7 +11,7 @@ use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Result, args::CommandLine, handover, privileges};
 use srt_mount::options::{self, Plan};
 use srt_mount::source::Host;
-use srt_mount::{namespace, ops, program, source};
+use srt_mount::{dev, namespace, ops, program, source};
 
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
@@ -52,7 +52,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let on_host = program::on_host(&program);
     let own_directory = program::own_directory(&host);
     let opened = ops::open_all(&host)?;
-    host.reopen_devices()?;
+    dev::reopen(&host)?;
 
     // 4. The new tree, in the order given, and pins below what must not be moved away.
     let mut build = ops::build(&host, opened)?;

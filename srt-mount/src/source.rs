@@ -1,13 +1,13 @@
 //! Sources: everything that comes from the host, opened before any of the new root exists.
 
-use crate::detached::{PLAIN, Tree, is_read_only};
+use crate::detached::{PLAIN, Tree};
 use crate::dev::NODES;
 use crate::links::{Directories, Walk, open_path};
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{borrowed, dup2, fcntl_dupfd_cloexec, fcntl_getfl};
-use srt_common::sys::file::{CWD, Stat, faccessat2, open, openat, readlinkat, statx};
-use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, move_mount};
+use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
+use srt_common::sys::file::{CWD, faccessat2, open, readlinkat, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::{Context, Error, Result, handover};
 use std::cell::OnceCell;
@@ -30,8 +30,8 @@ pub struct Host<'a> {
     /// Where message queues of another ipc namespace are mounted.
     pub queues: Vec<PathBuf>,
     writable: OnceCell<Directories>,
-    /// Those of the first `--dev`.
-    nodes: OnceCell<Vec<(&'static str, Tree)>>,
+    /// The usual devices of the first `--dev`, for uid 0 of the host read-only.
+    pub nodes: OnceCell<Vec<(&'static str, Tree)>>,
 }
 
 impl<'a> Host<'a> {
@@ -194,54 +194,6 @@ impl<'a> Host<'a> {
         let _of_the_first = self.nodes.set(nodes.clone());
         nodes.extend(console.map(|tree| ("console", tree)));
         Ok(nodes)
-    }
-
-    /// What PROGRAM gets of the usual devices as open descriptors is opened again through a mount that is read-only, for uid 0
-    /// of the host: see [`Self::nodes`] for what it could do through one from outside (fchmod(2)).
-    ///
-    /// # Errors
-    /// One cannot be opened again.
-    pub fn reopen_devices(&self) -> Result<()> {
-        let numbers = (0..=2).chain(self.plan.keep.iter().copied());
-        let mut devices = numbers.filter_map(|number| Some((number, statx(&number, c"").ok()?)));
-        match is_root_of_the_host() {
-            true => devices.try_for_each(|(number, stat)| {
-                self.reopen(number, stat)
-                    .context(|| format!("cannot open the device on descriptor {number} again"))
-            }),
-            false => Ok(()),
-        }
-    }
-
-    fn reopen(&self, number: RawFd, stat: Stat) -> io::Result<()> {
-        if !stat.is(libc::S_IFCHR) {
-            return Ok(());
-        }
-        let path = |name: &str| c_path(format!("/dev/{name}"));
-        let (path, tree) =
-            match self.nodes.get().into_iter().flatten().find(|(_, node)| node.stat.id == stat.id) {
-                Some((name, node)) => (path(name)?, node.clone()),
-                None => {
-                    let mut paths = NODES.iter().filter_map(|name| path(name).ok());
-                    let same = paths.find(|path| statx(&CWD, path).is_ok_and(|there| there.id == stat.id));
-                    let Some(path) = same else { return Ok(()) };
-                    let tree = Tree::copy(&CWD, &path, MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY, false)?;
-                    (path, tree)
-                }
-            };
-        let flags =
-            fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK | libc::O_PATH);
-        match open(format!("/proc/self/fd/{}", tree.fd.as_raw_fd()), flags | libc::O_NOCTTY) {
-            // /dev/tty, where srt-ns has made a session without one.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
-            // No procfs here: mounted in its own place, which goes with the old root.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let _there_already = move_mount(&tree.fd, &CWD, &path);
-                let own = openat(&CWD, &path, flags | libc::O_NOCTTY, 0)?;
-                if is_read_only(&own)? { dup2(&own, number) } else { Err(error) }
-            }
-            opened => dup2(&opened?, number),
-        }
     }
 }
 

@@ -296,13 +296,12 @@ impl Supervisor<'_> {
 
     /// Reaps one child that has died. False: there is none.
     fn reap(&mut self) -> bool {
-        let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG;
-        let Ok(Some((pid, change))) = waitid(None, options | libc::WNOWAIT) else { return false };
-        // The same change: an end that has come since is the next one's.
-        let mut kind = libc::WSTOPPED;
-        if let Change::Ended(_) = change {
+        let any = libc::WEXITED | libc::WSTOPPED;
+        let Ok(Some((pid, change))) = waitid(None, any | libc::WNOHANG | libc::WNOWAIT) else { return false };
+        // The same change: an end that has come since a stop is the next one's.
+        let kind = if let Change::Ended(_) = change { libc::WEXITED } else { libc::WSTOPPED };
+        if kind == libc::WEXITED {
             self.helpers.end_group(pid);
-            kind = libc::WEXITED;
         }
         let _same = waitid(Some(pid), kind | libc::WNOHANG);
         match change {

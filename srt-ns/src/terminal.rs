@@ -83,13 +83,9 @@ impl Terminals {
         };
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+        let share = keep_session.then(Share::look).and_then(io::Result::ok);
         let flags = (0..=2).filter_map(|number| fcntl_getfl(&number).ok().map(|flags| (number, flags)));
-        let (snapshots, flags) = (snapshots.collect(), flags.collect());
-        let mut terminals = Self { snapshots, flags, controlling, handed, share: None };
-        if keep_session {
-            terminals.look_at_share();
-        }
-        terminals
+        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share }
     }
 
     /// Before a process of this session can be reached inside.

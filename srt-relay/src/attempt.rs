@@ -1,9 +1,8 @@
 //! From an accepted client to a connected target, which may take time, several tries, or fail.
 
-use crate::listener::{STREAM, reset_on_close};
+use crate::listener::reset_on_close;
 use crate::target::Target;
-use srt_common::sys::socket::{connect, getpeername, getsockname, getsockopt, socket};
-use srt_common::unix_socket;
+use srt_common::sys::socket::{connect, getpeername, getsockname, getsockopt};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -49,8 +48,7 @@ impl Attempt {
             // `localhost` has another address. The first one's socket is closed before: the last descriptor may be its own.
             self.address += 1;
             (self.socket, self.in_progress) = (None, false);
-            let next = self.target.addresses.get(self.address);
-            self.socket = next.and_then(|address| socket(address.family(), STREAM).ok());
+            self.socket = self.target.socket(self.address).ok();
             if self.socket.is_none() {
                 return Poll::Ready(Err(error));
             }
@@ -61,9 +59,6 @@ impl Attempt {
         let address = self.target.addresses.get(self.address).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         if !self.in_progress {
-            if address.family() == libc::AF_UNIX {
-                unix_socket::refuse_descriptors(socket);
-            }
             connect(socket, address)?;
         } else {
             match getsockopt(socket, libc::SO_ERROR)? {

@@ -78,9 +78,8 @@ impl Listener {
             fcntl_getfl(socket)
                 .and_then(|flags| fcntl_setfl(socket, flags | libc::O_NONBLOCK))
                 .context(|| format!("{name}: O_NONBLOCK"))?;
-            match *family {
-                libc::AF_UNIX => unix_socket::refuse_descriptors(socket),
-                _ => tune_tcp(socket).context(|| format!("{name}: setsockopt"))?,
+            if *family != libc::AF_UNIX {
+                tune_tcp(socket).context(|| format!("{name}: setsockopt"))?;
             }
         }
         Ok(listeners)
@@ -167,6 +166,9 @@ fn take(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
     let family = option(libc::SO_DOMAIN)?;
     if ![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].contains(&family) {
         return Err(Error::failed("neither a Unix nor a TCP socket"));
+    }
+    if family == libc::AF_UNIX {
+        unix_socket::refuse_descriptors(&socket);
     }
     Ok((socket, family))
 }

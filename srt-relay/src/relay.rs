@@ -2,12 +2,12 @@
 
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome, Stock};
-use crate::listener::{Listener, STREAM, reset_on_close, tune_tcp, tune_unix};
+use crate::listener::{Listener, reset_on_close, tune_tcp, tune_unix};
 use crate::options::Limits;
 use crate::pipes::{self, Pipes};
 use crate::reports::Reports;
 use srt_common::sys::fd::{epoll_ctl, epoll_pwait};
-use srt_common::sys::socket::{accept4, socket};
+use srt_common::sys::socket::accept4;
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -159,7 +159,7 @@ impl<'a> Relay<'a> {
             return Ok(());
         };
         // The socket for the far side comes first: no client is taken in that cannot be served.
-        let Ok(socket) = socket(listener.target.family(), STREAM) else { return self.pause() };
+        let Ok(socket) = listener.target.socket(0) else { return self.pause() };
         match accept4(&listener.socket, libc::SOCK_NONBLOCK) {
             Ok(client) => {
                 let attempt = Attempt {
@@ -212,10 +212,11 @@ impl<'a> Relay<'a> {
     /// They are watched from the start to the end: other processes of this user may have taken all that it may watch
     /// (ENOSPC, epoll_ctl(2)).
     fn watch_listeners(&self, op: libc::c_int, events: libc::c_int) -> Result<()> {
-        let mut listeners = (LISTENER << NUMBER_BITS..).zip(&self.listeners);
-        listeners
-            .try_for_each(|(data, listener)| epoll_ctl(&self.epoll, op, &listener.socket, events, data))
-            .context(|| "epoll_ctl")
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let data = LISTENER << NUMBER_BITS | index as u64;
+            epoll_ctl(&self.epoll, op, &listener.socket, events, data).context(|| "epoll_ctl")?;
+        }
+        Ok(())
     }
 
     /// epoll reports something about the socket at one end of a connection.

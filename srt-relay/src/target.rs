@@ -5,6 +5,7 @@ use crate::listener::STREAM;
 use srt_common::sys::fd::{borrowed, fcntl_getfl};
 use srt_common::sys::socket::{SocketAddress, socket};
 use srt_common::{Context, Error, Result, unix_socket};
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 /// A socket to connect to.
@@ -37,8 +38,21 @@ impl Target {
         };
         let target = Self { name, addresses, _pin: pin };
         // For every client one is made. A family that this machine does not have is no lack of descriptors then.
-        socket(target.family(), STREAM).context(|| format!("cannot connect to {}", target.name))?;
+        target.socket(0).context(|| format!("cannot connect to {}", target.name))?;
         Ok(target)
+    }
+
+    /// A new socket for one of the addresses, by its place among them.
+    ///
+    /// # Errors
+    /// There is no such address; errno.
+    pub fn socket(&self, place: usize) -> io::Result<OwnedFd> {
+        let family = self.addresses.get(place).ok_or(io::ErrorKind::AddrNotAvailable)?.family();
+        let socket = socket(family, STREAM)?;
+        if family == libc::AF_UNIX {
+            unix_socket::refuse_descriptors(&socket);
+        }
+        Ok(socket)
     }
 
     /// AF_UNIX, or that of the address that is tried first: AF_INET or AF_INET6.
