@@ -3,7 +3,6 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_common::handover;
-use srt_common::sys::fd::fcntl_dupfd_cloexec;
 use srt_common::sys::file::{fstatvfs, statx};
 use srt_common::sys::socket::{Message, recvmsg, socketpair};
 use srt_tests::{Scratch, Who, both, wait_until};
@@ -16,8 +15,7 @@ use std::process::{Child, Command, Stdio};
 fn start(command: &mut Command, options: &[&str], script: &str) -> (Child, OwnedFd, BufReader<File>) {
     let (ours, theirs) = socketpair(libc::SOCK_SEQPACKET).expect("socketpair");
     let (read, write) = srt_common::sys::fd::pipe2(0).expect("pipe");
-    // Away from the numbers that they get.
-    let [theirs, write] = [theirs, write].map(|fd| fcntl_dupfd_cloexec(&fd, 200).expect("a descriptor"));
+    let [theirs, write] = [theirs, write].map(|fd| srt_tests::above(&fd));
     srt_tests::pass_fd(command, theirs.as_raw_fd(), 9);
     srt_tests::pass_fd(command, write.as_raw_fd(), 8);
     command.arg(srt_tests::tool("srt-mount")).args(["--join", "9", "--status-fd", "8"]).args(options);

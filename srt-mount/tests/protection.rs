@@ -142,8 +142,9 @@ print('O_PATH', fcntl.fcntl(8, fcntl.F_GETFL) & os.O_PATH != 0, file=out)";
             let code = format!("import fcntl, os\nout = open('{}', 'a')\n{chmod}", name.display());
             let mut command = who.command(words[0]);
             command.args(&words[1..]).args(["/usr/bin/python3", "-c", &code]);
-            pass_fd(&mut command, seven.as_raw_fd(), 7);
-            pass_fd(&mut command, eight.as_raw_fd(), 8);
+            let copies = [&seven, &eight].map(srt_tests::above);
+            pass_fd(&mut command, copies[0].as_raw_fd(), 7);
+            pass_fd(&mut command, copies[1].as_raw_fd(), 8);
             let status = command.stdin(null()).stdout(null()).stderr(null()).status().expect("spawn");
             assert!(status.success(), "{words:?}");
             fs::read_to_string(name).expect("answers")

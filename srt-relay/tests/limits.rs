@@ -102,11 +102,12 @@ both! {
         command.args(["--ready-fd", "5", "--status-fd", "6"]);
         command.args([format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1".into()]);
         command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", scratch.join("s").display())]);
-        for (fd, number) in [(&err, 2), (&ready_writer, 5), (&status, 6)] {
+        let copies = [&err, &ready_writer, &status].map(srt_tests::above);
+        for (fd, number) in copies.iter().zip([2, 5, 6]) {
             srt_tests::pass_fd(&mut command, fd.as_raw_fd(), number);
         }
         let mut child = command.spawn().expect("spawn");
-        drop((command, ready_writer));
+        drop((command, ready_writer, copies));
         assert_eq!(read_all(&mut ready), b"ready\n");
         for _ in 0..3 {
             assert!(connect(dead).read(&mut [0]).is_err());

@@ -506,7 +506,16 @@ pub fn has(program: &str) -> bool {
     std::env::split_paths(&path_with_tools()).any(|dir| dir.join(program).is_file())
 }
 
-/// Lets `command` inherit `fd` as descriptor `number`.
+/// A copy above every number that a command inherits: passing one descriptor closes no other that is to be passed.
+pub fn above(fd: &impl std::os::fd::AsRawFd) -> std::os::fd::OwnedFd {
+    // SAFETY: no pointer.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 300) };
+    assert!(copy >= 0, "F_DUPFD_CLOEXEC");
+    // SAFETY: just made, and nobody else's.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) }
+}
+
+/// Lets `command` inherit `fd` as descriptor `number`. Where it inherits several, `fd` is one from [`above`].
 pub fn pass_fd(command: &mut Command, fd: std::os::fd::RawFd, number: std::os::fd::RawFd) {
     // SAFETY: dup2 and fcntl are async-signal-safe, and touch only the child's descriptors.
     unsafe {

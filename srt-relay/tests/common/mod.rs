@@ -39,10 +39,12 @@ impl Relay {
     /// Starts a command that becomes a relay with `--ready-fd 1`.
     #[track_caller]
     pub fn spawn(mut command: std::process::Command, fds: &[(RawFd, RawFd)]) -> Self {
-        for &(own, number) in fds {
-            pass_fd(&mut command, own, number);
+        let copies: Vec<_> = fds.iter().map(|(own, _)| srt_tests::above(own)).collect();
+        for (copy, &(_, number)) in copies.iter().zip(fds) {
+            pass_fd(&mut command, copy.as_raw_fd(), number);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        drop(copies);
         let stderr = Arc::new(Mutex::new(String::new()));
         let (lines, sink) = (child.stderr.take().expect("stderr"), Arc::clone(&stderr));
         let reader = std::thread::spawn(move || {

@@ -179,22 +179,13 @@ fn descriptors(case: &Case, world: &World, command: &mut Command) -> Vec<OwnedFd
         opened.push((*number, fd));
     }
     // Above every number that a case uses, so that dup2 does not close one that is still needed.
-    let opened = opened.into_iter().map(|(number, fd)| (number, above(&fd)));
+    let opened = opened.into_iter().map(|(number, fd)| (number, srt_tests::above(&fd)));
     opened
         .map(|(number, fd)| {
             pass_fd(command, fd.as_raw_fd(), number);
             fd
         })
         .collect()
-}
-
-fn above(fd: &OwnedFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the descriptor is open.
-    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 200) };
-    assert!(copy >= 0, "F_DUPFD_CLOEXEC");
-    // SAFETY: just made, and nobody else's.
-    unsafe { OwnedFd::from_raw_fd(copy) }
 }
 
 impl World {
