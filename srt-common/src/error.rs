@@ -167,6 +167,16 @@ mod tests {
     fn no_character_shows_others_in_another_order() {
         let error = Error::failed("cannot open a\u{202e}fdp.exe\u{2066}b\u{200f}\u{61c}é");
         assert_eq!(error.lines("t"), "t: cannot open a\\u{202e}fdp.exe\\u{2066}b\\u{200f}\\u{61c}é\n");
+        // PropList.txt of the Unicode Character Database.
+        let all = ['\u{61c}', '\u{200e}', '\u{200f}']
+            .into_iter()
+            .chain('\u{202a}'..='\u{202e}')
+            .chain('\u{2066}'..='\u{2069}');
+        for c in all {
+            assert_eq!(printable(&c.to_string()), c.escape_default().to_string());
+        }
+        let others = "\u{61b}\u{200d}\u{2010}\u{2029}\u{202f}\u{2065}\u{206a}";
+        assert_eq!(printable(others), others);
     }
 
     #[test]

@@ -65,18 +65,26 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
         },
     };
     let socket = socket(to.family(), libc::SOCK_STREAM).context(|| "socket")?;
-    if let Some(limit) = deadline.left()? {
-        // socket(7): connect(2) heeds the send timeout, for every family. A zero would be no limit.
-        let limit =
-            libc::timeval { tv_sec: limit.as_secs() as _, tv_usec: limit.subsec_micros().max(1) as _ };
-        setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
+    if to.family() == libc::AF_UNIX {
+        unix_socket::refuse_descriptors(&socket);
     }
     loop {
+        if let Some(limit) = deadline.left()? {
+            // socket(7): connect(2) heeds the send timeout, for every family. A zero would be no limit.
+            let limit =
+                libc::timeval { tv_sec: limit.as_secs() as _, tv_usec: limit.subsec_micros().max(1) as _ };
+            setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
+        }
         match socket::connect(&socket, &to) {
             // signal(7): stopping and continuing the process interrupts it. Called again, it goes on waiting.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // SO_SNDTIMEO has run out: what TCP says, and a Unix socket.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)) => {
+            // SO_SNDTIMEO has run out: what TCP says, the second time, too, and a Unix socket.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN)
+                ) =>
+            {
                 return Err(deadline.missed());
             }
             // Of what is no socket connect(2) says that nobody listens, or nobody may write.

@@ -144,6 +144,10 @@ fn a_407_says_what_to_do() {
     assert!(http(answer).hint.is_some_and(|hint| hint.contains("--auth-fd")));
     let hint = told(HTTP_LOGIN, "a", answer).hint;
     assert!(hint.is_some_and(|hint| hint.contains("does not take these")));
+    let answer = b"HTTP/1.1 401 Unauthorized\r\n";
+    assert_eq!(http(answer).hint, None);
+    let hint = told(HTTP_LOGIN, "a", answer).hint;
+    assert!(hint.is_some_and(|hint| hint.contains("does not take these")));
 }
 
 #[test]

@@ -450,6 +450,21 @@ both! {
         }
     }
 
+    fn an_input_that_cannot_be_read_is_an_error(who) {
+        for (input, code) in [("/", 1), ("/dev/null", 0)] {
+            let proxy = Scripted::start(|mut call| {
+                call.open();
+                let _all = call.stream.read_to_end(&mut vec![]);
+            });
+            let script = format!("exec srt-connect --proxy {} a 1 <{input}", proxy.url("http"));
+            let ran = run(who.command("sh").args(["-c", &script]));
+            ran.code(code);
+            if code != 0 {
+                ran.one_clear_error("srt-connect").complains("cannot read stdin: Is a directory");
+            }
+        }
+    }
+
     fn bytes_that_nobody_reads_are_an_error(who) {
         let proxy = Scripted::start(|mut call| {
             call.open();
@@ -538,6 +553,50 @@ both! {
         stream.shutdown(Shutdown::Write).expect("shutdown");
         stream.read_to_end(&mut vec![]).expect("read");
         ended_well(&mut child);
+    }
+
+    fn stopped_while_it_connects_it_has_no_more_time(who) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        // SAFETY: integers. Room for one; the SYN of the next is dropped.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let address = listener.local_addr().expect("address");
+        let _first = std::net::TcpStream::connect(address).expect("connect");
+        let mut child = start(connect(who, &format!("http://{address}")).args(["--timeout", "1", "example.org", "22"]));
+        let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+        wait_until("the call of connect(2)", || of("syscall").starts_with(&format!("{} ", libc::SYS_connect)));
+        processes::kill(child.id() as i32, libc::SIGSTOP);
+        wait_until("the stop", || of("stat").contains(") T "));
+        processes::kill(child.id() as i32, libc::SIGCONT);
+        assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
+        let mut said = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut said).expect("UTF-8");
+        assert!(said.contains("not done within 1 s\nsrt-connect: hint: --timeout"), "{said}");
+    }
+
+    fn a_descriptor_that_the_proxy_sends_is_refused(who) {
+        // Closing it may take as long as its SO_LINGER says. Linux 6.16 has SO_PASSRIGHTS.
+        let scratch = who.scratch();
+        let path = scratch.join("proxy");
+        let proxy = "import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print('bound', flush=True)
+peer = server.accept()[0]
+peer.recv(1000)
+pair = socket.socketpair()
+for peer in peer, pair[0]:
+    try: print(socket.send_fds(peer, [b'x'], [0]))
+    except OSError as error: print(-error.errno)";
+        let mut python = start(who.command("/usr/bin/python3").args(["-c", proxy]).arg(&path));
+        let mut said = std::io::BufReader::new(python.stdout.take().expect("stdout"));
+        std::io::BufRead::read_line(&mut said, &mut String::new()).expect("bound");
+        let ran = run(connect(who, &format!("http+unix:{}", path.display())).args(["example.org", "22"]));
+        ran.code(1).one_clear_error("srt-connect");
+        let mut answers = String::new();
+        said.read_to_string(&mut answers).expect("UTF-8");
+        wait(&mut python, "python3");
+        assert_eq!(answers, if srt_tests::linux_at_least([6, 16]) { "-1\n1\n" } else { "1\n1\n" });
     }
 
     fn what_a_peer_that_listens_no_more_has_not_taken_is_an_error(who) {

@@ -122,6 +122,8 @@ fn the_longest_name_of_the_dns_is_taken() {
     assert_eq!(longest.len(), 253);
     assert!(parse(&longest, b"22").is_ok());
     assert!(parse(&[&longest[..], b"."].concat(), b"22").is_ok());
+    assert!(parse(&[b'a'; 63], b"22").is_ok());
+    assert!(parse(&[b'a'; 64], b"22").is_err());
 }
 
 #[test]

@@ -72,6 +72,21 @@ both! {
         }
     }
 
+    fn nor_in_what_a_descriptor_makes_writable(who) {
+        let scratch = planted(who);
+        let open = fs::File::open(scratch.join("W")).expect("open");
+        for (bind, source, taken) in [
+            ("--bind-fd", "p", false), ("--ro-bind-fd", "p", true), ("--bind-fd", "real", true),
+        ] {
+            let source = format!("{}/W/{source}/sub", scratch.text());
+            let mut command = who.command("srt-ns");
+            command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", bind, "9", "/opt", "--ro-bind", &source, "/mnt"]);
+            pass_fd(command.args(["--", "true"]), open.as_raw_fd(), 9);
+            let ran = run(&mut command);
+            if taken { ran.ok(); } else { ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run"); }
+        }
+    }
+
     fn forty_links_are_followed_and_no_more(who) {
         let scratch = who.scratch();
         scratch.file("end/file", "end");

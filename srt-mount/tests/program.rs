@@ -171,6 +171,13 @@ both! {
         run(mount(who, SYSTEM).args(["--", ""])).code(127).one_clear_error("srt-mount");
         // On the host, and no static program: the hint says so.
         run(mount(who, ["--dir", "/x"]).args(["--", "/bin/sh"])).code(127).one_clear_error("srt-mount").complains("static");
+        let scratch = who.scratch();
+        let text = scratch.script("text", "echo it ran\n");
+        run(mount(who, ["--dir", "/x"]).arg("--").arg(&text)).code(126).hints("srt-mount", "Exec format error", "static");
+        // A shell runs it, where there is one.
+        let text = text.to_str().expect("UTF-8");
+        run(mount(who, ["--ro-bind", text, "/s"]).args(["--", "/s"])).code(127).hints("srt-mount", "cannot run /s", "no #! line");
+        run(mount(who, SYSTEM.into_iter().chain(["--ro-bind", text, "/s"])).args(["--", "/s"])).ok().says("it ran");
     }
 
     fn arguments_come_through_byte_for_byte(who) {

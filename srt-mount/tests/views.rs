@@ -99,6 +99,15 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             test -e /sys/fs/cgroup/cgroup.procs || test -e /sys/fs/cgroup/memory/cgroup.procs || test -e /sys/fs/cgroup/pids/cgroup.procs";
         let ran = sh_on(who, "--ro-bind", &words("--dev /dev --proc /proc --sys /sys"), script);
         ran.ok().says("lo");
+        // cgroups(7): `ID:CONTROLLERS:PATH` for each hierarchy, as systemd names their directories.
+        let ran = sh_on(who, "--ro-bind", &words("--dev /dev --proc /proc --sys /sys"), "ls -1 /sys/fs/cgroup; cat /proc/self/cgroup");
+        let (cgroups, names): (Vec<_>, Vec<_>) = ran.ok().out.lines().partition(|line| line.contains(':'));
+        let hierarchies = cgroups.iter().map(|line| line.split(':').nth(1).expect("controllers").trim_start_matches("name="));
+        if cgroups.len() > 1 {
+            let mut expected: Vec<_> = hierarchies.map(|name| if name.is_empty() { "unified" } else { name }).collect();
+            expected.sort_unstable();
+            assert_eq!(names, expected);
+        }
         // Control: the host's has the host's.
         let ran = sh_on(who, "--ro-bind", &["--proc", "/proc"], "ls -d /sys/class/net/*");
         assert_ne!(ran.ok().out.trim(), "/sys/class/net/lo", "{ran:#?}");

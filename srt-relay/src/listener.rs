@@ -1,7 +1,7 @@
 //! LISTEN: where connections come from.
 
 use crate::address::{Address, Endpoint};
-use crate::target::Target;
+use crate::target::{STREAM, Target, Told};
 use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::unix_listener::{self, Place};
@@ -10,9 +10,6 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-
-/// What socket(2) gets as its type, here and in the seccomp filter.
-pub const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 /// A listening socket and where its connections lead.
 pub struct Listener {
@@ -26,8 +23,8 @@ pub struct Listener {
     pub family: libc::c_int,
     /// Where its connections lead.
     pub target: Rc<Target>,
-    /// The last attempt to connect failed, and that was reported.
-    pub lost: bool,
+    /// What was reported since the last attempt that succeeded: one failure, or that the target is lost.
+    pub told: Option<Told>,
     /// Connections that do not have their target yet, the oldest first.
     pub pending: VecDeque<u64>,
     /// A Unix socket that was made here, to be removed.
@@ -47,7 +44,7 @@ impl Listener {
             socket,
             family,
             target: Rc::clone(target),
-            lost: false,
+            told: None,
             pending: VecDeque::new(),
             place,
         };

@@ -1,6 +1,6 @@
 //! No privileges, and only the system calls that the loop makes.
 
-use crate::listener::STREAM;
+use crate::target::STREAM;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::Eq;
 use seccompiler::{

@@ -35,12 +35,13 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     tool.take_status(options.words.status_fd)?;
     tool::require_kernel()?;
     let parent = tool.parent.take().filter(|_| !options.words.outlive_parent);
-    Kept::default().close_others(&options.descriptors().collect::<Vec<_>>())?;
+    // Looked at before any is opened: what the caller forgot to open would be one of the relay's own.
+    for (name, fd) in options.descriptors() {
+        fcntl_getfd(&fd).map_err(|_| Error::usage(format!("{name}{fd}: not an open descriptor")))?;
+    }
+    Kept::default().close_others(&options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
-    if let Some(fd) = options.words.report_fd {
-        fcntl_getfd(&fd).map_err(|_| Error::usage(format!("--report-fd {fd}: not an open descriptor")))?;
-    }
     let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
 

@@ -58,10 +58,13 @@ pub struct Words {
 }
 
 impl Words {
-    /// Every descriptor that an option names.
-    fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
-        let Self { ready_fd, status_fd, report_fd, lifetime_fd, .. } = self;
-        ready_fd.iter().chain(status_fd).chain(report_fd).chain(lifetime_fd).copied()
+    /// Every descriptor that an option names, and how.
+    fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
+        let ready = self.ready_fd.map(|fd| ("--ready-fd ", fd));
+        let status = self.status_fd.map(|fd| ("--status-fd ", fd));
+        let report = self.report_fd.map(|fd| ("--report-fd ", fd));
+        let lifetime = self.lifetime_fd.iter().map(|&fd| ("--lifetime-fd ", fd));
+        ready.into_iter().chain(status).chain(report).chain(lifetime)
     }
 }
 
@@ -127,10 +130,11 @@ impl Options {
         Ok(options)
     }
 
-    /// Every inherited descriptor that is still needed.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+    /// Every descriptor that the caller is to have opened, and the words before its number.
+    pub fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
         let (listen, connect) = self.address_descriptors();
-        listen.into_iter().chain(connect).chain(self.words.descriptors())
+        let addresses = listen.into_iter().chain(connect).map(|fd| ("fd:", fd));
+        self.words.descriptors().chain(addresses)
     }
 
     fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
@@ -146,7 +150,8 @@ impl Options {
     fn each_descriptor_has_one_use(&self) -> Result<()> {
         let (listen, connect) = self.address_descriptors();
         let mut used = BTreeSet::from_iter(connect);
-        match listen.into_iter().chain(self.words.descriptors()).find(|&fd| !used.insert(fd)) {
+        let options = self.words.descriptors().map(|(_, fd)| fd);
+        match listen.into_iter().chain(options).find(|&fd| !used.insert(fd)) {
             Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
             None => Ok(()),
         }
@@ -171,7 +176,7 @@ mod tests {
         let names: Vec<_> = options.pairs.iter().map(|(l, c)| (l.text.to_str(), c.text.to_str())).collect();
         assert_eq!(names, [(Some("fd:5"), Some("fd:9")), (Some("fd:6"), Some("fd:9"))]);
         assert_eq!(options.limits.connections, 7);
-        assert_eq!(options.descriptors().collect::<Vec<_>>(), [5, 6, 9, 9]);
+        assert_eq!(options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>(), [5, 6, 9, 9]);
     }
 
     #[test]

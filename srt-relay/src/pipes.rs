@@ -108,6 +108,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
+    fn what_pipes_hold_is_divided() {
+        let mut pipes = Pipes::new(1);
+        let capacities = [0, 1, 32, 33, 100_000].map(|connections| {
+            pipes.divide(connections);
+            pipes.capacity
+        });
+        assert_eq!(capacities, [1 << 20, 1 << 20, 1 << 20, 512 << 10, 512 << 10]);
+    }
+
+    #[test]
     fn nobody_gets_a_pipe_with_anothers_bytes_in_it() {
         let mut pipes = Pipes::new(1);
         let (mut from, source) = UnixStream::pair().expect("a pair");

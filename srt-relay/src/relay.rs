@@ -186,6 +186,8 @@ impl<'a> Relay<'a> {
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
                 libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
+                // Refused to the relay, perhaps (a security module's profile): the client still waits then.
+                libc::EACCES | libc::EPERM | libc::ENOSYS => self.pause(),
                 // Nothing that accepts any more: its owner has shut it down. accept4(2) says EAGAIN of a Unix socket then.
                 errno if errno == libc::EINVAL || events & libc::EPOLLRDHUP as u32 != 0 => {
                     Err(Error::system(format!("cannot accept on {}", listener.name), &error))
@@ -272,7 +274,7 @@ impl<'a> Relay<'a> {
         let (Some(socket), Some(listener)) = (socket, self.listeners.get_mut(attempt.listener)) else {
             return;
         };
-        listener.lost = false;
+        listener.told = None;
         let family = listener.target.family();
         let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };
         // A TCP client has its listener's.
@@ -296,13 +298,14 @@ impl<'a> Relay<'a> {
     }
 
     /// The target cannot be reached. The client learns that by a reset, the user by one report per failure that
-    /// lasts.
+    /// lasts, as soon as there is room for it.
     fn refuse(&mut self, number: u64, error: &io::Error) {
         let Some(Client::Connecting(attempt)) = self.release(number) else { return };
         let _unsupported = reset_on_close(&attempt.client);
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
-        if !std::mem::replace(&mut listener.lost, true) {
-            self.reports.refused(listener, error);
+        let what = listener.target.tells(error);
+        if listener.told < Some(what) && self.reports.refused(listener, what, error) {
+            listener.told = Some(what);
         }
     }
 

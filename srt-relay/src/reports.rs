@@ -1,12 +1,13 @@
 //! What is said of a target that cannot be reached, and to whom.
 
 use crate::listener::Listener;
+use crate::target::Told;
 use srt_common::Error;
 use srt_common::fds::write_all;
 use srt_common::report::Report;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::tool::Tool;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -19,20 +20,20 @@ pub struct Reports<'a> {
 }
 
 impl Reports<'_> {
-    /// A client of `listener` was refused: `error` is what the target's last address said.
-    pub fn refused(&self, listener: &Listener, error: &io::Error) {
-        // A Unix socket is pinned, and cannot come back once its owner has closed it.
-        let lost = listener.target.family() == libc::AF_UNIX && error.kind() == ErrorKind::ConnectionRefused;
+    /// A client of `listener` was refused: `error` is what the target's last address said. Whether there was room to say
+    /// so.
+    pub fn refused(&self, listener: &Listener, what: Told, error: &io::Error) -> bool {
+        let lost = what == Told::Lost;
         let fd = self.fd.or(self.tool.status.map(|status| status.number())).unwrap_or(2);
         // Whoever reads it may be slow; clients must not wait for that. Of a pipe POLLOUT means room for PIPE_BUF, 4096
         // bytes (pipe(7)).
         if !matches!(ppoll(&mut [pollfd(fd, libc::POLLOUT)], Some(Duration::ZERO)), Ok(1)) {
-            return;
+            return false;
         }
         if self.fd.is_some() {
             let report = Report { pair: listener.pair, lost, errno: error.raw_os_error().unwrap_or(0) };
             let _gone = write_all(fd, report.to_string().as_bytes());
-            return;
+            return true;
         }
         let (listen, connect) = (&listener.name, &listener.target.name);
         let message = Error::system(format!("{listen}: cannot connect to {connect}"), error);
@@ -47,5 +48,6 @@ impl Reports<'_> {
         } else {
             self.tool.warn(&message);
         }
+        true
     }
 }

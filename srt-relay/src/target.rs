@@ -1,12 +1,23 @@
 //! CONNECT: where connections lead to.
 
 use crate::address::{Address, Endpoint};
-use crate::listener::STREAM;
 use srt_common::sys::fd::{borrowed, fcntl_getfl};
 use srt_common::sys::socket::{SocketAddress, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+
+/// What socket(2) gets as its type, here, for listeners and in the seccomp filter.
+pub const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+
+/// What is told of a target that cannot be reached. The second is also told after the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    /// This time.
+    Failed,
+    /// For good: a Unix socket is pinned, and cannot come back once its owner has closed it.
+    Lost,
+}
 
 /// A socket to connect to.
 pub struct Target {
@@ -53,6 +64,12 @@ impl Target {
             unix_socket::refuse_descriptors(&socket);
         }
         Ok(socket)
+    }
+
+    /// What there is to tell of an attempt that failed.
+    pub fn tells(&self, error: &io::Error) -> Told {
+        let lost = self.family() == libc::AF_UNIX && error.kind() == io::ErrorKind::ConnectionRefused;
+        if lost { Told::Lost } else { Told::Failed }
     }
 
     /// AF_UNIX, or that of the address that is tried first: AF_INET or AF_INET6.

@@ -62,10 +62,23 @@ fn a_wrong_command_line_is_2_with_one_clear_error() {
 
 #[test]
 fn a_descriptor_that_is_not_open_is_an_error() {
-    relay(&["fd:98", "tcp:127.0.0.1:1"]).code(1).one_clear_error("srt-relay").complains("fd:98");
-    relay(&["tcp:127.0.0.1:1", "fd:98"]).code(1).one_clear_error("srt-relay").complains("fd:98");
-    let ready = relay(&["--ready-fd", "97", "tcp:127.0.0.1:1", "tcp:127.0.0.1:2"]);
-    ready.code(1).one_clear_error("srt-relay").complains("--ready-fd 97");
+    // The lowest that are free would be the relay's own.
+    for fd in 3..10 {
+        for words in [
+            "fd:N tcp:127.0.0.1:1",
+            "tcp:127.0.0.1:1 fd:N",
+            "--ready-fd N tcp:127.0.0.1:1 tcp:127.0.0.1:2",
+            "--report-fd N tcp:127.0.0.1:1 tcp:127.0.0.1:2",
+            "--lifetime-fd N tcp:127.0.0.1:1 tcp:127.0.0.1:2",
+        ] {
+            let script = format!("exec srt-relay {words} N>&-").replace('N', &fd.to_string());
+            let ran = run(Who::Root.command("sh").args(["-c", &script]));
+            ran.code(2)
+                .one_clear_error("srt-relay")
+                .complains(&format!("{fd}: not an open descriptor"))
+                .says("");
+        }
+    }
 }
 
 #[test]

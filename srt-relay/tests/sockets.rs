@@ -69,7 +69,9 @@ both! {
         // Closing it is the reader's, which may wait (SO_LINGER). Linux 6.16 has SO_PASSRIGHTS.
         let expected = if srt_tests::linux_at_least([6, 16]) { "1" } else { "sent" };
         let scratch = who.scratch();
-        let (from, to) = (scratch.join("from"), scratch.join("to"));
+        let (from, to, made) = (scratch.join("from"), scratch.join("to"), scratch.join("made"));
+        let inherited = UnixListener::bind(&made).expect("bind");
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o666)).expect("chmod");
         let send = "import socket, sys
 def send(peer):
     try: socket.send_fds(peer, [b'x'], [0])
@@ -80,16 +82,18 @@ server.bind(sys.argv[2])
 server.listen()
 print('bound', flush=True)
 input()
-client = socket.socket(socket.AF_UNIX)
-client.connect(sys.argv[1])
-print(send(client), send(server.accept()[0]), flush=True)
+for path in sys.argv[1], sys.argv[3]:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    print(send(client), send(server.accept()[0]), flush=True)
 pair = socket.socketpair()
 print(send(pair[0]))";
-        let mut talk = Talk::over_pipes(who.command("python3").args(["-c", send]).args([&from, &to]));
+        let mut talk = Talk::over_pipes(who.command("python3").args(["-c", send]).args([&from, &to, &made]));
         talk.expect("bound");
-        let _relay = Relay::start(who, &[unix(&from), unix(&to)]);
+        let addresses = [unix(&from), unix(&to), "fd:15".into(), unix(&to)];
+        let _relay = Relay::start_with(who, &addresses, &[(inherited.as_raw_fd(), 15)]);
         talk.send("\n");
-        talk.expect(&format!("{expected} {expected}\nsent"));
+        talk.expect(&format!("{expected} {expected}\n{expected} {expected}\nsent"));
     }
 
     fn a_unix_listener_is_private_and_removed_at_the_end(who) {
@@ -377,8 +381,25 @@ print(send(pair[0]))";
         let path = scratch.join("s");
         // The pair before it has made its socket by then.
         let ran = run(who.command("srt-relay").arg(unix(&path)).arg(tcp(1)).arg(tcp(port)).arg(tcp(1)));
-        ran.code(1).one_clear_error("srt-relay").complains(&format!("tcp:127.0.0.1:{port}: Address")).complains("in use");
+        ran.code(1).hints("srt-relay", &format!("tcp:127.0.0.1:{port}: Address"), "ss -ltnp").complains("in use");
         assert!(!path.exists(), "nothing is left behind");
+    }
+
+    fn localhost_is_one_address_where_there_is_no_other(who) {
+        for (call, which, errno) in [("bind", 1, "EADDRNOTAVAIL"), ("bind", 2, "EADDRNOTAVAIL"), ("bind", 2, "EACCES"), ("socket", 3, "EAFNOSUPPORT")] {
+            let mut command = who.command("strace");
+            command.args(["-o", "/dev/null", "-e", &format!("inject={call}:error={errno}:when={which}")]);
+            command.arg(srt_tests::tool("srt-relay")).args(["--ready-fd", "1"]);
+            let mut talk = Talk::over_pipes(command.args([&format!("tcp:localhost:{}", free_port()), "tcp:127.0.0.1:1"]));
+            let first = talk.line();
+            if which == 1 || errno == "EACCES" {
+                assert!(first.starts_with("srt-relay: tcp:localhost:"), "{call} {which} {errno}: {first}");
+                continue;
+            }
+            assert_eq!(first, "ready", "{call} {which} {errno}");
+            talk.signal(libc::SIGTERM);
+            talk.end();
+        }
     }
 
     fn inherited_listeners_share_an_inherited_target(who) {
@@ -559,6 +580,44 @@ print(send(pair[0]))";
         assert_eq!(relay.stderr(), "");
         relay.terminate();
         assert_eq!(String::from_utf8(read_all(&mut reports)).expect("text"), format!("failed 0 {}\n", libc::ECONNREFUSED).repeat(2));
+    }
+
+    fn a_target_that_is_lost_is_reported_after_a_failure_that_might_have_passed(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        // Room for one.
+        srt_common::sys::socket::listen(&listener, 0).expect("listen");
+        let first = UnixStream::connect(&path).expect("connect");
+        let port = free_port();
+        let (mut reports, writer) = pipe();
+        let args = [tcp(port), unix(&path), "--report-fd".into(), "7".into(), "--connect-timeout".into(), "0.1".into()];
+        let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7)]);
+        drop(writer);
+        let refused = || assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect").read(&mut [0]).is_err());
+        (0..2).for_each(|_| refused());
+        drop((listener, first));
+        nobody_listens(&path);
+        (0..3).for_each(|_| refused());
+        relay.terminate();
+        let told = format!("failed 0 {}\nlost 0 {}\n", libc::ETIMEDOUT, libc::ECONNREFUSED);
+        assert_eq!(String::from_utf8(read_all(&mut reports)).expect("text"), told);
+    }
+
+    fn a_failure_is_reported_once_there_is_room(who) {
+        let (port, to) = (free_port(), free_port());
+        let (mut reports, writer) = pipe();
+        let mut filler = fs::File::from(writer.try_clone().expect("dup"));
+        filler.write_all(&[b'x'; 65536]).expect("fill the pipe");
+        let relay = Relay::start_with(who, &[tcp(port), tcp(to), "--report-fd".into(), "7".into()], &[(writer.as_raw_fd(), 7)]);
+        drop((writer, filler));
+        let refused = || assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect").read(&mut [0]).is_err());
+        refused();
+        reports.read_exact(&mut [0; 65536]).expect("what was there");
+        (0..2).for_each(|_| refused());
+        relay.terminate();
+        assert_eq!(String::from_utf8(read_all(&mut reports)).expect("text"), format!("failed 0 {}\n", libc::ECONNREFUSED));
     }
 
     fn a_target_of_another_type_is_reported(who) {

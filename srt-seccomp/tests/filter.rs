@@ -297,6 +297,10 @@ fn of_the_internet_s_sockets_tcp_s_alone_are_left_where_landlock_knows_the_ports
                 let expected = if (level, option) == (6, 31) { EOPNOTSUPP } else { ALLOW };
                 assert_eq!(eval(SYS_setsockopt, args), expected, "{level} {option}");
             }
+            for (request, expected) in [(0x4004_54ca, EPERM), (0x4004_54cb, ALLOW), (0x54ca, ALLOW)] {
+                let got = eval(SYS_ioctl, [3, request | garbage, 0, 0, 0, 0]);
+                assert_eq!(got, expected, "{request:#x}");
+            }
             for (syscall, at) in [(SYS_sendto, 3), (SYS_sendmsg, 2), (SYS_sendmmsg, 3)] {
                 for bit in 0..32 {
                     let mut args = [0; 6];
@@ -337,14 +341,13 @@ fn of_the_pairs_that_unix_leaves_net_refuses_those_of_tipc() {
 
 #[test]
 fn of_all_ioctls_those_that_change_what_may_only_be_read_are_refused_under_landlock() {
-    const OTHERS: [u64; 8] =
-        [0x5413, 0x4008_941b, 0x4080_6684, 0x4080_6686, 0x6685, 0x800c_6614, 0xc00c_6615, 0x400c_6615];
+    const CHANGE: [u64; 5] = [0x4008_941a, 0xc0c0_9425, 0x4080_6685, 0x800c_6613, 0x4008_7602];
+    let others = CHANGE.into_iter().flat_map(|request| [request - 1, request + 1, request ^ 0xc000_0000]);
+    let others: Vec<_> = others.chain([0x5413]).collect();
     for arch in ARCHES {
-        for request in (0x5000_9300..0x5000_9600).chain(OTHERS).chain([0x4008_941a, 0x4080_6685, 0x800c_6613])
-        {
+        for request in (0x5000_9300..0x5000_9600).chain(CHANGE).chain(others.iter().copied()) {
             for garbage in GARBAGE {
-                let refused = request & !0xff == 0x5000_9400
-                    || [0x4008_941a, 0x4080_6685, 0x800c_6613].contains(&request);
+                let refused = request & !0xff == 0x5000_9400 || CHANGE.contains(&request);
                 let got = eval(
                     &[&NO_CHANGES_BY_IOCTL],
                     arch,
@@ -352,6 +355,25 @@ fn of_all_ioctls_those_that_change_what_may_only_be_read_are_refused_under_landl
                     [3, request | garbage, 0, 0, 0, 0],
                 );
                 assert_eq!(got, if refused { EPERM } else { ALLOW }, "{request:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_all_socket_options_a_key_that_is_named_to_af_alg_alone_is_refused() {
+    for arch in ARCHES {
+        for (level, option) in
+            [1, 6, 278, 279, 280].into_iter().flat_map(|level| (0..64).map(move |o| (level, o)))
+        {
+            for garbage in GARBAGE {
+                let args = [3, level, option, 0, 0, 0].map(|arg: u64| arg | garbage);
+                let expected = if (level, option) == (279, 7) { EPERM } else { ALLOW };
+                assert_eq!(
+                    eval(&default(), arch, number(SYS_setsockopt, arch), args),
+                    expected,
+                    "{level} {option}"
+                );
             }
         }
     }

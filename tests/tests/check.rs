@@ -68,6 +68,31 @@ both! {
         assert!(ran.ok().out.ends_with("\nthe same\n"), "{ran:#?}");
     }
 
+    fn an_overlay_as_the_root_is_told(who) {
+        let scratch = who.scratch();
+        let script = format!("mount -t tmpfs none {0} && cd {0} && chmod 755 . && mkdir u w m && mount -t overlay none -o lowerdir=/,upperdir=u,workdir=w m && mount --rbind /proc m/proc && mkdir -p m{1} && mount --rbind {1} m{1} && cd m && pivot_root . . && umount -l . && cd / && exec \"$@\"", scratch.text(), srt_tests::tools().display());
+        let overlay = |command: Command| {
+            let mut inside = Command::new("unshare");
+            inside.args(["-m", "sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+            inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            run(&mut inside)
+        };
+        let ran = overlay(check(who));
+        assert!(rows(&ran, "limited").contains(&"overlay"), "{ran:#?}");
+        assert!(ran.out.contains("the root is an overlay") && ran.out.contains("--tmp-overlay, or"), "{ran:#?}");
+        assert!(!rows(&run(&mut check(who)), "limited").contains(&"overlay"));
+    }
+
+    fn a_kernel_without_overlayfs_is_told_what_to_load(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let mut command = who.command("strace");
+        command.args(["-f", "--quiet=all", "-o", "/dev/null", "--trace=fsopen", "-e", "inject=fsopen:error=ENODEV:when=2"]);
+        let ran = run(command.arg(tool("srt-ns")).arg("--check"));
+        assert!(rows(&ran, "no").contains(&"overlay") && ran.out.contains("modprobe overlay"), "{ran:#?}");
+    }
+
     fn a_limit_of_zero_fails_what_needs_it(who) {
         let ran = run(&mut with_none_of("max_user_namespaces", &check(who)));
         refused(&ran, 125, &INSIDE, &[

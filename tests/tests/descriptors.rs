@@ -122,8 +122,11 @@ both! {
             entries.filter_map(|entry| fs::read_link(entry.path()).ok()).map(|link| link.display().to_string()).collect()
         };
         let init = child_named(talk.pid(), "srt-init");
+        // The command may be faster than whoever has let it go, which closes its end of srt-mount's socket then.
+        srt_tests::wait_until("srt-init to have a pipe and nothing else", || {
+            matches!(&open(init)[..], [only] if only.starts_with("pipe:"))
+        });
         let held = open(init);
-        assert!(held.len() == 1 && held[0].starts_with("pipe:"), "{held:?}");
         // It can be written to, and no more: open(2), O_WRONLY is 1.
         let number = fs::read_dir(format!("/proc/{init}/fdinfo")).expect("root may look").next().expect("one");
         let info = fs::read_to_string(number.expect("one").path()).expect("fdinfo");
@@ -131,7 +134,6 @@ both! {
         let own = |link: &&String| {
             link.contains("[signalfd]") || link.contains("pidfd") || **link == held[0] || link.starts_with("net:")
         };
-        // The command may be faster than the supervisor, which closes its end of srt-mount's socket then.
         srt_tests::wait_until("the supervisor to have nothing else", || {
             let supervisor = open(talk.pid());
             supervisor.iter().filter(own).count() + 3 == supervisor.len()

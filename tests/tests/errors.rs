@@ -250,6 +250,7 @@ mod srt_ns {
             for (words, complaint) in BAD {
                 place.refuses("srt-ns", &before_true(words), 125, complaint);
             }
+            place.run("srt-ns", &before_true(&["--relay", "80=dangling"])).hints("srt-ns", "--relay 80=dangling", "name the socket itself");
             place.refuses("srt-ns", &["--"], 125, "nothing follows --");
             place.refuses("srt-ns", &[""; 0], 125, "missing -- before PROGRAM");
             place.refuses("srt-ns", &["--uid"], 125, "missing -- before PROGRAM");

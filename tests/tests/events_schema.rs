@@ -157,7 +157,14 @@ both! {
         }
         let published = scratch.join("published.sock");
         let publish = format!("{}=4000", published.display());
-        text += &of_event(scratch, with(who, "--publish", &publish), "connect-failed", |_| refused(&published));
+        let told = of_event(scratch, with(who, "--publish", &publish), "connect-failed", |_| refused(&published));
+        assert!(told.contains("cannot connect: Connection refused"), "{told}");
+        text += &told;
+        let told = of_event(scratch, with(who, "--publish", &publish), "relay-lost", |talk| {
+            kill(child_named(talk.pid(), "srt-relay"), libc::SIGKILL);
+        });
+        assert!(told.contains(&publish) && told.contains("srt-relay ended: "), "{told}");
+        text += &told;
         text += &of_event(scratch, with(who, "--sidecar", "exec sleep 1000"), "sidecar-ended", |talk| {
             kill(child_named(talk.pid(), "sleep"), libc::SIGKILL);
         });

@@ -70,6 +70,16 @@ both! {
         assert!(ran.ok().out.contains("CapEff:\t0000000000200000"), "{ran:#?}");
     }
 
+    fn without_a_path_programs_are_those_of_the_system(who) {
+        let scratch = who.scratch();
+        scratch.script("true", "#!/bin/sh\necho PLANTED\n");
+        // Set by env(1): the test itself has to find setpriv.
+        for (path, says) in [(vec!["-u", "PATH"], ""), (vec!["PATH=."], "PLANTED")] {
+            let mut command = who.command("env");
+            run(command.current_dir(scratch.path()).args(path).arg(tool("srt-ns")).args(["--", "true"])).ok().says(says);
+        }
+    }
+
     fn the_environment_loads_nothing_into_a_stage(who) {
         let scratch = who.scratch();
         // The loader of a dynamic program complains about what it cannot load: once for the command, never for a tool.

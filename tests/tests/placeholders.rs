@@ -569,6 +569,9 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
             assert!(ran.err.to_lowercase().contains(&error.to_lowercase()), "{asked:?}: {error}: {ran:#?}");
             nothing_is_left(&project);
         }
+        for (asked, hint) in [("link/it", "name the directory itself"), ("missing/it", "needs its directory")] {
+            run(&mut sandbox(who, &[&at(asked)], "true")).code(125).hints("srt-ns", "--placeholder", hint);
+        }
         // A directory that was removed takes no entries.
         let inside = sandbox(who, &["it"], "echo it ran");
         let line = format!("mkdir {0} && cd {0} && rmdir {0} && exec \"$@\"", at("gone"));

@@ -49,26 +49,30 @@ fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
     (done == 0).then_some(value)
 }
 
-/// The options of every TCP connection that a process has.
-fn connections(pid: i32) -> Vec<[Option<i32>; 5]> {
+/// Every connection of these families that a process has.
+fn connected(pid: i32, families: &'static [i32]) -> impl Iterator<Item = OwnedFd> {
     let numbers = fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").filter_map(Result::ok);
     let sockets = numbers.filter(|entry| {
         fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
     });
-    let sockets =
-        sockets.map(|entry| of_another(pid, entry.file_name().to_string_lossy().parse().expect("a number")));
-    let tcp = sockets.filter(|fd| {
+    let sockets = sockets
+        .map(move |entry| of_another(pid, entry.file_name().to_string_lossy().parse().expect("a number")));
+    sockets.filter(|fd| {
         let of = |name| option(fd, libc::SOL_SOCKET, name);
-        [Some(libc::AF_INET), Some(libc::AF_INET6)].contains(&of(libc::SO_DOMAIN))
+        of(libc::SO_DOMAIN).is_some_and(|family| families.contains(&family))
             && of(libc::SO_ACCEPTCONN) == Some(0)
-    });
+    })
+}
+
+/// The options of every TCP connection that a process has.
+fn connections(pid: i32) -> Vec<[Option<i32>; 5]> {
     let options = |fd: OwnedFd| {
         let tcp = |name| option(&fd, libc::IPPROTO_TCP, name);
         let keepalive = option(&fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE);
         let [idle, interval, count] = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT].map(tcp);
         [keepalive, idle, interval, count, tcp(libc::TCP_NODELAY)]
     };
-    tcp.map(options).collect()
+    connected(pid, &[libc::AF_INET, libc::AF_INET6]).map(options).collect()
 }
 
 /// On, idle 10, interval 5, count 3, no delay.
@@ -216,6 +220,9 @@ both! {
         let _accepted = server.accept().expect("accept");
         // It is tuned once it is connected, which the peer may see first.
         wait_until("both", || connections(pid) == [TUNED, TUNED]);
+        // Of Unix sockets, the one of each side has room for twice what it has by itself.
+        let room = || connected(pid, &[libc::AF_UNIX]).map(|fd| option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF)).collect::<Vec<_>>();
+        wait_until("room", || room() == [Some(425_984); 2]);
     }
 
     fn a_connection_to_a_proxy_has_keepalive_and_no_delay(who) {
