@@ -61,7 +61,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
         let entry = entry.context(cannot)?;
         let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
         // Processes come last, as numbers.
-        if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+        if name.as_bytes().iter().all(u8::is_ascii_digit) {
             break;
         }
         if kind.is_symlink() || kind.is_file() && READ_ONLY.iter().any(|known| name == *known) {

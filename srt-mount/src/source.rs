@@ -6,7 +6,7 @@ use crate::links::{Directories, Walk, open_path};
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
-use srt_common::sys::file::{CWD, faccessat2, open, readlinkat, statx};
+use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::{Context, Error, Result, handover};
@@ -86,7 +86,16 @@ impl<'a> Host<'a> {
     /// # Errors
     /// It cannot be reached.
     pub fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
-        let absolute = self.directory.as_deref().unwrap_or(Path::new("/")).join(path);
+        // It may have been removed, or something else be mounted over it.
+        let leads_here = |path: &&PathBuf| matches!((look(path), look(Path::new("."))), (Ok(there), Ok(here)) if there.id == here.id && there.mount == here.mount);
+        let absolute = match &self.directory {
+            _ if path.is_absolute() => path.to_owned(),
+            Some(directory) if leads_here(&directory) => directory.join(path),
+            _ => {
+                let why = "the path of the working directory does not lead to it";
+                return Err(Error::failed(format!("cannot open {}: {why}", path.display())).path(path));
+            }
+        };
         Walk::along(&self.root, &absolute, writable, true, &|error| cannot_open(path, error))
     }
 
@@ -105,9 +114,11 @@ impl<'a> Host<'a> {
                     break;
                 }
                 for path in self.plan.ops.iter().flat_map(|op| op.action.sources(writes)) {
-                    let Ok(walk) = self.walk(&path, &Directories::new()) else { continue };
-                    if writes || walk.is_in(&all) {
-                        all.insert(walk.end().stat.id);
+                    match self.walk(&path, &Directories::new()) {
+                        Ok(walk) if writes || walk.is_in(&all) => _ = all.insert(walk.end().stat.id),
+                        Ok(_) => {}
+                        // Nothing that is missing; but where it is, is not known.
+                        Err(_) => all.extend(look(&path).map(|stat| stat.id)),
                     }
                 }
             }
@@ -277,6 +288,10 @@ pub fn refuse_standard_directories() -> Result<()> {
 /// It is not open.
 pub fn content(fd: RawFd) -> Result<OwnedFd> {
     fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
+}
+
+fn look(path: &Path) -> io::Result<Stat> {
+    statx(&open(path, libc::O_PATH)?, c"")
 }
 
 fn path_of(fd: RawFd) -> io::Result<PathBuf> {

@@ -87,6 +87,28 @@ both! {
         }
     }
 
+    fn a_link_is_not_followed_from_where_the_working_directory_is_not(who) {
+        let scratch = who.scratch();
+        scratch.file("q/real/f", "meant");
+        scratch.file("over/real/f", "another");
+        symlink("real", scratch.join("q/l")).expect("symlink");
+        symlink("real", scratch.join("over/l")).expect("symlink");
+        scratch.dir("q/gone");
+        scratch.dir("q/r");
+        let mount = "srt-ns -- srt-mount --ro-bind / / --ro-bind";
+        let mounted = "unshare -Urm sh -c 'mount --bind ../over ../q && exec";
+        for (script, taken) in [
+            (format!("cd q && {mount} l /mnt -- cat /mnt/f"), true),
+            (format!("cd q && {mounted} {mount} real /mnt -- cat /mnt/f'"), true),
+            (format!("cd q && {mounted} {mount} l /mnt -- cat /mnt/f'"), false),
+            (format!("cd q/gone && rmdir ../gone && {mount} ../l /mnt -- cat /mnt/f"), false),
+        ] {
+            let ran = run(who.command("sh").args(["-c", &script]).current_dir(scratch.path()));
+            if taken { ran.ok().says("meant"); }
+            else { ran.code(125).one_clear_error("srt-mount").complains("the path of the working directory does not lead to it").says(""); }
+        }
+    }
+
     fn forty_links_are_followed_and_no_more(who) {
         let scratch = who.scratch();
         scratch.file("end/file", "end");

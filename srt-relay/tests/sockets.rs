@@ -388,12 +388,12 @@ print(send(pair[0]))";
     fn localhost_is_one_address_where_there_is_no_other(who) {
         for (call, which, errno) in [("bind", 1, "EADDRNOTAVAIL"), ("bind", 2, "EADDRNOTAVAIL"), ("bind", 2, "EACCES"), ("socket", 3, "EAFNOSUPPORT")] {
             let mut command = who.command("strace");
-            command.args(["-o", "/dev/null", "-e", &format!("inject={call}:error={errno}:when={which}")]);
+            command.args(["-D", "-o", "/dev/null", "-e", &format!("inject={call}:error={errno}:when={which}")]);
             command.arg(srt_tests::tool("srt-relay")).args(["--ready-fd", "1"]);
             let mut talk = Talk::over_pipes(command.args([&format!("tcp:localhost:{}", free_port()), "tcp:127.0.0.1:1"]));
             let first = talk.line();
             if which == 1 || errno == "EACCES" {
-                assert!(first.starts_with("srt-relay: tcp:localhost:"), "{call} {which} {errno}: {first}");
+                assert!(first.starts_with("srt-relay: cannot listen on tcp:localhost:"), "{call} {which} {errno}: {first}");
                 continue;
             }
             assert_eq!(first, "ready", "{call} {which} {errno}");

@@ -93,7 +93,7 @@ impl Wanted {
             scoped: if abi >= 6 { SCOPES } else { 0 },
         };
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
-        let ruleset = Ruleset { fd, files: attr.handled_access_fs };
+        let ruleset = Ruleset { fd, files: attr.handled_access_fs, given: fds.to_vec() };
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -185,17 +185,29 @@ pub struct Ruleset {
     fd: OwnedFd,
     /// The rights to files that are denied unless they are given.
     files: u64,
+    /// The descriptors that PROGRAM gets.
+    given: Vec<RawFd>,
 }
 
 impl Ruleset {
     /// Restricts this process and all that it becomes.
     ///
     /// # Errors
-    /// What the kernel says; and when it is not the kernel that answers.
+    /// What the kernel says; and when it is not the kernel that answers. A file that PROGRAM could write although it gets it
+    /// for reading alone.
     pub fn restrict(&self) -> Result<()> {
         reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF)
             .and_then(|()| sys::landlock_restrict_self(&self.fd))
-            .context(|| "landlock_restrict_self")
+            .context(|| "landlock_restrict_self")?;
+        let Some(fd) = self.given.iter().find(|&&fd| self.files != 0 && can_be_written(fd).unwrap_or(false))
+        else {
+            return Ok(());
+        };
+        let error = format!(
+            "descriptor {fd}: PROGRAM could open it again and write what is read-only or hidden by its name"
+        );
+        Err(Error::failed(error)
+            .hint("it lies below a directory that may be written: give it by a pipe, cat FILE | ..."))
     }
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
@@ -258,6 +270,24 @@ impl Ruleset {
             _ => added,
         }
     }
+}
+
+/// Whether a file that is open for reading can be opened again to write, and not by its name as well. For Landlock a
+/// descriptor from outside lies where it was opened: on the mounts there, which no read-only one and no mask covers, and
+/// below inodes that may have rights inside.
+fn can_be_written(number: RawFd) -> io::Result<bool> {
+    let stat = file::statx(&number, c"")?;
+    if fd::fcntl_getfl(&number)? & libc::O_ACCMODE != libc::O_RDONLY
+        || !stat.is(libc::S_IFREG)
+        || stat.links == 0
+    {
+        return Ok(false);
+    }
+    let link = format!("/proc/self/fd/{number}");
+    let again = |path: &Path| file::open(path, libc::O_WRONLY | libc::O_NONBLOCK);
+    let _opened = again(Path::new(&link))?;
+    let named = again(&fs::read_link(&link)?).and_then(|named| file::statx(&named, c""));
+    Ok(!named.is_ok_and(|named| named.id == stat.id))
 }
 
 const CANNOT: fn() -> &'static str = || "cannot open it";

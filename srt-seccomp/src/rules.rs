@@ -74,6 +74,10 @@ const TIOCMBIS: c_int = 0x5416;
 const TIOCMSET: c_int = 0x5418;
 /// linux/fcntl.h; libc has it not for every target.
 const F_SETSIG: c_int = 10;
+/// linux/resource.h.
+const PRIO_USER: c_int = 2;
+/// asm-generic/ioctls.h; libc has it not for every target.
+const TIOCSRS485: c_int = 0x542f;
 const FIOASYNC: c_int = 0x5452;
 /// FS_IOC_ADD_ENCRYPTION_KEY of linux/fscrypt.h.
 const ADD_KEY: c_int = 0xc050_6617_u32 as c_int;
@@ -86,10 +90,13 @@ const KEY_BY_SERIAL: c_int = 7;
 const TUNSETIFF: c_int = 0x4004_54ca;
 /// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
 const USERFAULTFD_IOC_NEW: c_int = 0xaa00;
-/// BTRFS_IOC_SUBVOL_SETFLAGS and BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h,
-/// FS_IOC_SET_ENCRYPTION_POLICY of linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h.
+/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
+/// linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, OCFS2_IOC_REFLINK of fs/ocfs2/ocfs2_ioctl.h.
 const BY_DESCRIPTOR: [c_int; 5] =
-    [0x4008_941a, 0xc0c0_9425_u32 as c_int, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602];
+    [0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602, 0x4018_6f04];
+/// BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, and the one bit in which the size of its argument differs from that of
+/// BTRFS_IOC_SET_RECEIVED_SUBVOL_32 (fs/btrfs/ioctl.c), which a 64-bit kernel takes, too.
+const RECEIVED_SUBVOL: (c_int, c_int) = (0xc0c0_9425_u32 as c_int, 0x0008_0000);
 /// The kind of the ioctls of linux/btrfs.h that take a name: `_IOW(0x94, …, struct btrfs_ioctl_vol_args)`.
 const BTRFS_WITH_NAME: c_int = 0x5000_9400;
 /// BTRFS_IOC_SNAP_CREATE of linux/btrfs.h.
@@ -190,7 +197,7 @@ pub const RULES: &[Rule] = &[
     // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
     on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
     // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226). TIOCMBIS and
-    // TIOCMSET: with TIOCM_LOOP a serial line receives what it sends.
+    // TIOCMSET with TIOCM_LOOP, TIOCSRS485 with SER_RS485_RX_DURING_TX: a serial line receives what it sends.
     on(
         "tty-inject",
         &[
@@ -198,6 +205,7 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
             when(SYS_ioctl, "TIOCMBIS or TIOCMBIC", &[masked(1, !1, TIOCMBIS)], EPERM),
             when(SYS_ioctl, "TIOCMSET", &[equal(1, TIOCMSET)], EPERM),
+            when(SYS_ioctl, "TIOCSRS485", &[equal(1, TIOCSRS485)], EPERM),
         ],
     ),
     // fcntl(2), O_ASYNC: of a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
@@ -232,7 +240,7 @@ pub const RULES: &[Rule] = &[
         ],
     ),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
-    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's reaches the caller, too.
+    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's counts it among them.
     on(
         "pid1",
         &[
@@ -241,6 +249,7 @@ pub const RULES: &[Rule] = &[
             when(SYS_sched_setattr, "PID 1", &[equal(0, 1)], EPERM),
             when(SYS_sched_setaffinity, "PID 1", &[equal(0, 1)], EPERM),
             when(SYS_setpriority, "PID 1 or its group", &[masked(0, !1, 0), equal(1, 1)], EPERM),
+            when(SYS_setpriority, "PRIO_USER", &[equal(0, PRIO_USER)], EPERM),
         ],
     ),
     // fcntl(2), "Leases": whoever opens such a file, or runs it, waits for up to 45 seconds (/proc/sys/fs/lease-break-time).
@@ -344,8 +353,8 @@ pub const NO_LIMITS_OF_OTHERS: Rule =
 
 /// What Landlock's rights by path leave to whoever may only read, since of ioctls it knows those of devices alone
 /// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): to make a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c), to make a
-/// subvolume, or a file for good (fsverity.rst), read-only, or an empty directory one that needs a key (fscrypt.rst). On a
-/// read-only mount they fail by themselves.
+/// subvolume, or a file for good (fsverity.rst), read-only, or an empty directory one that needs a key (fscrypt.rst); or to
+/// copy one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c). On a read-only mount they fail by themselves.
 pub const NO_CHANGES_BY_IOCTL: Rule = off(
     "landlock",
     &[
@@ -354,6 +363,7 @@ pub const NO_CHANGES_BY_IOCTL: Rule = off(
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[2])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[3])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[4])], EPERM),
+        when(SYS_ioctl, "", &[masked(1, !RECEIVED_SUBVOL.1, RECEIVED_SUBVOL.0)], EPERM),
         when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
     ],
 );

@@ -145,6 +145,38 @@ both! {
         }
     }
 
+    fn a_file_that_is_read_only_or_hidden_is_not_written_through_a_descriptor(who) {
+        need!(5);
+        let work = project(who);
+        let file = work.file("d/config", "before\n");
+        let (name, directory) = (file.to_str().expect("UTF-8"), work.join("d"));
+        let directory = directory.to_str().expect("UTF-8");
+        let script = "echo more >>/proc/self/fd/0";
+        for (options, refused) in [
+            (vec![], false), (vec!["--ro-bind", directory, directory], true), (vec!["--ro-bind", name, name], true), (vec!["--mask", name], true),
+        ] {
+            for landlock in [&[][..], &["--landlock"]] {
+                fs::write(&file, "before\n").expect("write");
+                let mut command = who.command("srt-ns");
+                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", work.text(), work.text()]);
+                command.args(&options).args(["--", "srt-seccomp"]).args(landlock).args(["--", "sh", "-c", script]);
+                let ran = run(command.stdin(File::open(&file).expect("open")));
+                let written = fs::read_to_string(&file).expect("read") != "before\n";
+                if refused && !landlock.is_empty() {
+                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again", "give it by a pipe");
+                } else {
+                    ran.ok();
+                }
+                // Control: without Landlock all are.
+                assert_eq!(written, !refused || landlock.is_empty(), "{options:?} {landlock:?}");
+            }
+        }
+        // A file of a shell's << that has no name any more is nobody's.
+        let gone = File::open(&file).expect("open");
+        fs::remove_file(&file).expect("rm");
+        run(in_tree(who, work.path(), &["--landlock"], "cat").stdin(gone)).ok().says("before");
+    }
+
     fn a_descriptor_gives_what_it_is_open_for_and_a_directory_nothing(who) {
         need!(5);
         let (work, outside) = (project(who), project(who));

@@ -61,7 +61,7 @@ both! {
 
     fn pid_1_is_not_starved_of_a_processor(who) {
         // A PID 1 that gets no turn could not end the sandbox, even when it is killed.
-        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 19 --pid 1", "renice 19 --pgrp 1"];
+        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 19 --pid 1", "renice 19 --pgrp 1", "renice 19 --user $(id -u)"];
         let work = who.scratch();
         for command in starve {
             let sandbox = Sandbox::new(who, work.path());
