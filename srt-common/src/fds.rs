@@ -2,9 +2,9 @@
 
 use crate::sys::{fd, file, socket};
 use crate::{Context, Error, Result};
-use std::io;
-use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::io::{self, IsTerminal};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The descriptors that `--keep-fd` names, sorted.
@@ -71,13 +71,20 @@ impl Kept {
     }
 }
 
-/// Whether [`say`] may wait for a reader.
-static NEVER_WAIT: AtomicBool = AtomicBool::new(false);
+/// Set: [`say`] may not wait for a reader. The terminals among the descriptors that it is asked to write to, opened again.
+static NEVER_WAIT: OnceLock<Vec<(RawFd, OwnedFd)>> = OnceLock::new();
+
+/// O_NONBLOCK of the caller's own open file description would be everybody's.
+const OWN: libc::c_int = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// From now on [`say`] drops what nobody reads: what this process has to do must not wait for whoever else can fill the
-/// pipe, or stop the terminal.
-pub fn never_wait() {
-    NEVER_WAIT.store(true, Relaxed);
+/// pipe, or stop the terminal. A terminal in `numbers` is opened before anybody inside can forbid that (TIOCEXCL).
+pub fn never_wait(numbers: impl IntoIterator<Item = RawFd>) {
+    let terminal = |number| {
+        fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
+        Some((number, file::open(format!("/proc/self/fd/{number}"), OWN).ok()?))
+    };
+    let _first = NEVER_WAIT.set(numbers.into_iter().filter_map(terminal).collect());
 }
 
 /// Writes a message, in one write.
@@ -85,8 +92,9 @@ pub fn never_wait() {
 /// # Errors
 /// errno; EAGAIN after [`never_wait`].
 pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
-    if !NEVER_WAIT.load(Relaxed) {
-        return write_all(number, bytes);
+    let Some(terminals) = NEVER_WAIT.get() else { return write_all(number, bytes) };
+    if let Some((_, own)) = terminals.iter().find(|(other, _)| *other == number) {
+        return fd::write(own, bytes).map(drop);
     }
     let stat = file::statx(&number, c"")?;
     if stat.is(libc::S_IFSOCK) {
@@ -95,11 +103,9 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     if stat.is(libc::S_IFREG) {
         return write_all(number, bytes);
     }
-    // O_NONBLOCK of the caller's own open file description would be everybody's. Where it cannot be opened again (its mode is
-    // the command's to change), a pipe takes what comes from a pipe without waiting (splice(2)); of a terminal what poll(2)
-    // says is next best.
-    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    match file::open(format!("/proc/self/fd/{number}"), flags) {
+    // Where it cannot be opened again (its mode is the command's to change), a pipe takes what comes from a pipe without
+    // waiting (splice(2)); of a terminal that the caller itself could not open, what poll(2) says is next best.
+    match file::open(format!("/proc/self/fd/{number}"), OWN) {
         Ok(own) => fd::write(&own, bytes).map(drop),
         Err(_) if stat.is(libc::S_IFIFO) => splice_from_own_pipe(number, bytes),
         Err(_) => match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {

@@ -21,7 +21,7 @@ use srt_ns::check;
 use srt_ns::child::{Lifeline, Run};
 use srt_ns::helpers::Helpers;
 use srt_ns::namespaces::{self, Caller};
-use srt_ns::options::{self, Request};
+use srt_ns::options::{self, Options, Request};
 use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
 use srt_ns::terminal::Terminals;
@@ -45,7 +45,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     tool::require_kernel()?;
     let kept = Kept::new(plan.options.keep_fd.clone())?;
     let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
-    refuse_shared_pipes(&plan.options.lifetime_fd, &plan.options.keep_fd)?;
+    refuse_shared_pipes(&plan.options)?;
     let parent = tool.parent.take().filter(|_| !plan.options.outlive_parent);
     let parent = parent.map(Parent::watch).transpose()?.flatten();
     let mut lives: Vec<_> = lifetimes.into_iter().map(|pipe| (pipe, 0)).collect();
@@ -77,14 +77,18 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     Supervisor::launch(run, &program, kept, signals, &lives, terminals, helpers)?.serve()
 }
 
-/// A pipe that PROGRAM has an end of: by its /proc/self/fd it could become a writer, and outlive those who were meant.
-fn refuse_shared_pipes(lifetimes: &[RawFd], kept: &[RawFd]) -> Result<()> {
+/// A pipe that PROGRAM has an end of: by its /proc/self/fd it could become a writer, and outlive those who were meant. Nor one
+/// that this process writes to.
+fn refuse_shared_pipes(options: &Options) -> Result<()> {
     let same = |one: &RawFd, other: &RawFd| matches!((statx(one, c""), statx(other, c"")), (Ok(one), Ok(other)) if one.id == other.id);
-    for pipe in lifetimes {
-        if let Some(other) = [0, 1, 2].iter().chain(kept).find(|other| same(pipe, other)) {
+    for pipe in &options.lifetime_fd {
+        if let Some(other) = [0, 1, 2].iter().chain(&options.keep_fd).find(|other| same(pipe, other)) {
             return Err(Error::usage(format!(
                 "--lifetime-fd {pipe}: PROGRAM gets the same pipe as descriptor {other}"
             )));
+        }
+        if let Some(status) = options.status_fd.iter().find(|status| same(pipe, status)) {
+            return Err(Error::usage(format!("--lifetime-fd {pipe}: the same pipe as --status-fd {status}")));
         }
     }
     Ok(())

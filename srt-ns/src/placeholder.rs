@@ -98,6 +98,9 @@ const PATIENCE: u32 = 100;
 /// The lock of those who use it.
 const SHARED: libc::c_int = libc::LOCK_SH | libc::LOCK_NB;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How many entries of a directory are looked at for leftovers, and how many of those are swept away at once.
+const SEEN: usize = 10_000;
+const SWEPT: usize = 100;
 /// How often the end tries again: a process that was killed may not be dead yet.
 const MORE_TRIES: u32 = 2;
 
@@ -181,7 +184,9 @@ impl Place {
         }
         let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        for name in names.filter(|name| name.to_str().is_some_and(is_private)).flat_map(c_path) {
+        // Whoever may write the directory can leave any number.
+        let names = names.take(SEEN).filter(|name| name.to_str().is_some_and(is_private)).take(SWEPT);
+        for name in names.flat_map(c_path) {
             let _in_use = self.open_entry(&name).and_then(|file| self.sweep(&name, &file));
         }
     }

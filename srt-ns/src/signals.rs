@@ -63,15 +63,23 @@ pub fn next(fd: &impl AsRawFd) -> Result<Option<Received>> {
     }
 }
 
-/// Stops this process as SIGTSTP does by default, and returns when it goes on. False: it did not stop, since nobody could
-/// continue it (the kernel drops SIGTSTP in an orphaned process group).
+/// SIGTSTP to this process, to be taken by [`stop`]. A SIGCONT that was pending is discarded by it, and one that comes
+/// discards it (signal(7)).
+///
+/// # Errors
+/// errno.
+pub fn ask_for_stop() -> io::Result<()> {
+    signal(libc::SIGTSTP, Disposition::Default)?;
+    kill(getpid(), libc::SIGTSTP)
+}
+
+/// Stops this process, and returns when it goes on. False: it did not stop, since nobody could continue it (the kernel drops
+/// SIGTSTP in an orphaned process group).
 ///
 /// # Errors
 /// errno.
 pub fn stop() -> io::Result<bool> {
     let tstp = SignalSet::of([libc::SIGTSTP]);
-    signal(libc::SIGTSTP, Disposition::Default)?;
-    kill(getpid(), libc::SIGTSTP)?;
     // The pending signal stops us inside this call.
     sigprocmask(libc::SIG_UNBLOCK, &tstp)?;
     sigprocmask(libc::SIG_BLOCK, &tstp)?;

@@ -14,7 +14,9 @@ use crate::signals::{self, Received};
 use crate::terminal::Terminals;
 use crate::{init, watchdog};
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, pidfd_send_signal, prctl, waitid};
+use srt_common::sys::process::{
+    self, Change, End, Pid, getpid, kill, pidfd_open, pidfd_send_signal, prctl, waitid,
+};
 use srt_common::sys::signal::{Disposition, sigaction, sigpending};
 use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result};
@@ -64,6 +66,8 @@ struct Course {
     stop_requested: bool,
     /// Everybody inside was stopped.
     frozen: bool,
+    /// When to try again to continue them: no process could be made.
+    thaw_at: Option<Instant>,
     /// More children may be dead: one SIGCHLD tells of all that died before it was read (signal(7)).
     unreaped: bool,
 }
@@ -103,8 +107,12 @@ impl Supervisor<'_> {
                 self.broadcast(libc::SIGKILL);
                 self.course.sweep_at = Some(now + SWEEP);
             }
+            if self.course.thaw_at.is_some_and(|at| at <= now) {
+                self.resume();
+            }
             let unreaped = self.course.unreaped.then_some(now);
-            let next = [self.course.deadline, self.course.sweep_at, self.start_deadline(), unreaped];
+            let Course { deadline, sweep_at, thaw_at, .. } = self.course;
+            let next = [deadline, sweep_at, thaw_at, self.start_deadline(), unreaped];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -196,6 +204,10 @@ impl Supervisor<'_> {
 
     /// Passes a signal on: as a terminal sends it, to the command's process group; any other to the command alone.
     fn forward(&mut self, signal: libc::c_int) {
+        // srt-mount removes what it has made: a second ^C must not end that.
+        if self.course.failed.is_some() {
+            return;
+        }
         let asks = ASKING.contains(&signal);
         // Before the command runs nobody is there to obey: one that asks programs to end, ends the start.
         if self.start.is_some() {
@@ -288,7 +300,10 @@ impl Supervisor<'_> {
         let by_it = matches!(end, End::Signaled(signal) if ASKING.contains(&signal.into()));
         match (course.asked.filter(|_| by_it || course.told_to_end), self.run.plan.options.kill_after.0) {
             (Some(_), None) => {}
-            (Some(asked), Some(after)) => course.deadline = Some(asked + after),
+            (Some(asked), Some(after)) => {
+                let at = asked + after;
+                course.deadline = Some(course.deadline.map_or(at, |before| before.min(at)));
+            }
             // pid_namespaces(7): the end of PID 1 is the end of all in its namespace.
             (None, _) => self.kill_all(),
         }
@@ -369,7 +384,7 @@ impl Supervisor<'_> {
         // setpgid(2): in a session of its own the command's group is orphaned, and the kernel drops SIGTSTP there.
         self.forward_group(libc::SIGSTOP);
         // While this process is stopped nobody watches the others: then none of them runs.
-        self.course.frozen = true;
+        (self.course.frozen, self.course.thaw_at) = (true, None);
         let all = self.broadcast(libc::SIGSTOP);
         let stopped = all && self.stop();
         // A stop key pressed where nobody could continue us must not stop the command either.
@@ -401,13 +416,16 @@ impl Supervisor<'_> {
         if sigpending().is_ok_and(|pending| pending.has(libc::SIGCONT)) {
             return true;
         }
+        // From here on it is the other way round: whoever makes this process go on takes the stop back.
+        if signals::ask_for_stop().is_err() {
+            return false;
+        }
         // The command may have seen to it that the kernel continues it (timer_create(2), SIGCONT): the caller's end must
         // reach a process that is stopped. That of the thread which made this process alone continues it as well.
-        if self.lives.iter().any(|(_, event)| *event == libc::POLLIN)
-            && (prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT as libc::c_ulong, 0).is_err()
-                || self.is_abandoned())
-        {
-            return false;
+        let armed = !self.lives.iter().any(|(_, event)| *event == libc::POLLIN)
+            || prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT as libc::c_ulong, 0).is_ok();
+        if !armed || self.is_abandoned() {
+            let _goes_on = kill(getpid(), libc::SIGCONT);
         }
         let watchdog = self.helpers.of(Kind::Watchdog);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
@@ -419,13 +437,14 @@ impl Supervisor<'_> {
 
     /// SIGCONT to us: the command goes on, with the terminal if we have it.
     fn resume(&mut self) {
-        if let Some(command) = &self.command {
-            self.terminals.hand_to(command.pid);
-            command.signal_group(libc::SIGCONT);
+        self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
+        // Everybody at once: whoever goes on before the others could stop the sender.
+        self.course.thaw_at = None;
+        if self.course.frozen {
+            self.course.frozen = !self.broadcast(libc::SIGCONT);
+            self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
         }
-        if std::mem::take(&mut self.course.frozen) {
-            self.broadcast(libc::SIGCONT);
-        }
+        self.forward_group(libc::SIGCONT);
     }
 
     /// Tells the status descriptor, and chooses the exit status: the command's own, or 128+N.

@@ -21,6 +21,7 @@ const TIOCEXCL: u32 = 0x540c;
 const TIOCNXCL: u32 = 0x540d;
 const TIOCSETD: u32 = 0x5423;
 const TIOCGETD: u32 = 0x5424;
+const TIOCCBRK: u32 = 0x5428;
 /// `_IOR('T', 0x40, int)`
 const TIOCGEXCL: u32 = 0x8004_5440;
 
@@ -178,6 +179,8 @@ impl Snapshot {
         {
             let _gone = ioctl_set(number, TIOCSETD, discipline);
         }
+        // Of a serial line: TIOCSBRK sends a break until somebody ends it.
+        let _gone = ioctl(number, TIOCCBRK, 0);
         // tcflow(3) undoes TCOOFF and leaves a stop key (^S) alone.
         let _gone = tcflow(number, libc::TCOON);
         // The modes are those of the foreground: a shell has set its own while a background job ran.

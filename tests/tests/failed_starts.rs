@@ -140,7 +140,13 @@ both! {
             let mut talk = Talk::over_pipes(command.args(["--", "true"]));
             if port == 1002 {
                 wait_until("a mount point", || made.exists());
+                let supervisor = processes::child_named(talk.pid(), "srt-ns");
                 drop(writer);
+                // Whoever is impatient.
+                for _ in 0..4 {
+                    processes::kill(supervisor, libc::SIGINT);
+                    std::thread::sleep(Duration::from_millis(30));
+                }
             }
             assert_eq!(code(talk.status()), 125, "{port}");
             let left: Vec<_> = fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();

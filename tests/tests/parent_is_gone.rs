@@ -336,6 +336,14 @@ both! {
             let ran = run(command.args(&words[1..]));
             ran.says("").hints(words[0], "--lifetime-fd 208: a FIFO with a name", "remove the name once both ends are open");
         }
+        // The sandbox would be a writer itself.
+        let (reader, writer) = pipe().expect("pipe");
+        let (reader, writer) = (srt_tests::above(&reader), srt_tests::above(&writer));
+        let mut command = who.command("srt-ns");
+        command.args(["--lifetime-fd", "208", "--status-fd", "207", "--", "echo", "it ran"]);
+        pass_fd(&mut command, reader.as_raw_fd(), 208);
+        pass_fd(&mut command, writer.as_raw_fd(), 207);
+        run(&mut command).code(125).one_clear_error("srt-ns").complains("--lifetime-fd 208: the same pipe as --status-fd 207");
         // PROGRAM would have an end of it, and could open the other.
         let (reader, _writer) = pipe().expect("pipe");
         for (number, options) in [(0, &[][..]), (1, &[]), (2, &[]), (207, &["--keep-fd", "207"]), (208, &["--keep-fd", "208"])] {

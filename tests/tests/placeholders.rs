@@ -541,6 +541,22 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         assert_eq!(looked.out, "", "{looked:#?}");
     }
 
+    fn leftovers_that_another_makes_without_end_hold_up_no_start(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let (scratch, _, text) = place(who);
+        for number in 0..1000 {
+            scratch.file(format!("project/.srt-placeholder-{number}-1/full"), "");
+        }
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["-f", "-o"]).arg(&log).args(["--trace=flock"]).arg(srt_tests::tool("srt-ns"));
+        run(command.args(["--placeholder", &text, "--", "true"])).ok();
+        let locked = fs::read_to_string(&log).expect("the log").lines().filter(|line| line.contains("flock(")).count();
+        assert!((100..500).contains(&locked), "{locked}");
+    }
+
     fn what_cannot_be_a_placeholder_is_one_clear_error(who) {
         let (scratch, path, text) = place(who);
         let project = path.parent().expect("a directory").to_path_buf();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// between two steps of the program.
 const LISTENER: &str = "
 import os, signal
-heard = [signal.Signals['SIG' + s] for s in 'TERM INT HUP QUIT USR1 USR2 WINCH CONT ALRM URG IO RTMAX PIPE XFSZ TTIN TTOU'.split()]
+heard = [signal.Signals['SIG' + s] for s in 'TERM INT HUP QUIT USR1 USR2 WINCH CONT ALRM URG IO RTMIN RTMAX PIPE XFSZ TTIN TTOU'.split()]
 signal.pthread_sigmask(signal.SIG_BLOCK, heard)
 os.write(1, b'ready')
 while True: os.write(1, b'<%s>' % signal.Signals(signal.sigwait(heard)).name.encode())
@@ -48,8 +48,10 @@ fn listen(mut command: Command) {
         talk.signal(number);
         assert_eq!(talk.expect(&format!("<SIG{name}>")), "", "nothing but {name}");
     }
-    talk.signal(libc::SIGRTMAX());
-    talk.expect("<SIGRTMAX>");
+    for (name, number) in [("SIGRTMIN", 34), ("SIGRTMAX", 64)] {
+        talk.signal(number);
+        talk.expect(&format!("<{name}>"));
+    }
     talk.signal(libc::SIGKILL);
 }
 
@@ -74,6 +76,19 @@ both! {
             talk.signal(*number);
             assert_eq!(talk.end().0, 128 + number);
         }
+    }
+
+    fn a_signal_after_sigterm_puts_off_no_deadline(who) {
+        // SIGHUP ends the shell; what is left of its group obeys neither.
+        let script = "trap '' TERM; sh -c \"trap '' HUP; echo ready; sleep 1000; :\" & wait";
+        let talk = start(who, &["--kill-after", "4"], &["sh", "-c", script]);
+        talk.signal(libc::SIGTERM);
+        let told = Instant::now();
+        std::thread::sleep(Duration::from_millis(3500));
+        talk.signal(libc::SIGHUP);
+        talk.end();
+        // It would be 7.5 s.
+        assert!(told.elapsed() < Duration::from_millis(6500), "{:?}", told.elapsed());
     }
 
     fn a_command_that_obeys_ends_as_it_likes(who) {

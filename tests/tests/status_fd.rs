@@ -218,6 +218,23 @@ both! {
         run(&mut command).code(6);
     }
 
+    fn a_terminal_that_the_command_has_to_itself_holds_up_nothing(who) {
+        for stderr in [true, false] {
+            let mut terminal = Terminal::new(who);
+            let name = "x".repeat(2500);
+            let mut command = who.command("srt-ns");
+            pass_fd(&mut command, terminal.fd(), if stderr { 2 } else { 9 });
+            if !stderr {
+                command.args(["--status-fd", "9", "--keep-fd", "9"]);
+            }
+            command.args(["--sidecar", &format!("sleep 0.6; : {name}"), "--", "/usr/bin/python3", "-c"]);
+            // Nobody opens it any more. (0x540c is TIOCEXCL.)
+            command.arg(format!("import fcntl, os, time; fcntl.ioctl({}, 0x540c); time.sleep(1); os._exit(6)", if stderr { 2 } else { 9 }));
+            leave_little_room(&mut terminal);
+            run(&mut command).code(6);
+        }
+    }
+
     fn a_status_descriptor_at_its_limit_holds_up_nothing(who) {
         let scratch = who.scratch();
         let file = scratch.file("events", "");

@@ -243,6 +243,31 @@ both! {
         family.ends();
     }
 
+    fn a_sandbox_whose_caller_ends_while_it_is_about_to_stop_ends(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let mut talk = shell(who);
+        // strace(1) holds the supervisor up where it would stop itself.
+        let held_up = "strace -D --output=/dev/null --trace=kill -e inject=kill:delay_enter=700000 srt-ns -- sleep 1001";
+        talk.send(&format!("sh -c '{held_up}; :' | sleep 1002\n"));
+        wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
+        let all = descendants(talk.pid());
+        let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
+        let inside = || descendants(supervisor).into_iter().find(|process| process.name == "sleep");
+        wait_until("the command", || inside().is_some());
+        let caller = processes::status_field(supervisor, "PPid").expect("a caller").parse().expect("a number");
+        processes::kill(supervisor, libc::SIGTSTP);
+        wait_until("the command's stop", || inside().is_some_and(|command| command.state == 'T'));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_ne!(Process::find(supervisor).map(|own| own.state), Some('T'), "too late for the test");
+        processes::kill(caller, libc::SIGKILL);
+        ends(supervisor, "the caller's end");
+        drop(talk);
+        family.ends();
+    }
+
     fn the_stop_key_leaves_a_sandbox_that_can_be_told_to_end(who) {
         let family = Family::new();
         for session in SESSIONS {

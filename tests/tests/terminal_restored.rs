@@ -293,6 +293,22 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         assert_eq!(states(&terminals), before);
     }
 
+    fn a_serial_line_sends_no_break_any_more(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // A pseudoterminal has no break: that it is ended is seen.
+        let (terminals, scratch) = (three(who), who.scratch());
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--signal=none", "--trace=ioctl", "--output"]).arg(&log).arg(tool("srt-ns"));
+        wait(&mut on_three(command.args(["--", "true"]), &terminals, Some(0)), "the end of the sandbox");
+        let log = std::fs::read_to_string(&log).expect("the log");
+        for number in 0..3 {
+            assert!(log.contains(&format!("ioctl({number}, TIOCCBRK)")), "{log}");
+        }
+    }
+
     fn a_terminal_that_it_writes_to_does_not_become_the_supervisors(who) {
         // The leader of a session without a terminal gets the first that it opens.
         let terminals = three(who);

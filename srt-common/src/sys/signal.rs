@@ -5,57 +5,46 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// sigset_t (sigsetops(3)).
-#[derive(Clone, Copy, Debug)]
-pub struct SignalSet(libc::sigset_t);
+/// The kernel's sigset_t: a bit for each of 64 signals. The C library's calls leave out those that its threads use (nptl(7)),
+/// musl's a real-time signal as well, and clear them in what they return.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SignalSet(u64);
 
 impl SignalSet {
-    /// No signal: for calls to fill.
-    fn empty() -> Self {
-        // SAFETY: all-zero bytes are a valid sigset_t, the empty one (sigemptyset(3) of glibc and of musl).
-        Self(unsafe { std::mem::zeroed() })
-    }
-
     /// Every signal.
     pub fn full() -> Self {
-        let mut set = Self::empty();
-        // SAFETY: a pointer to a sigset_t.
-        unsafe { libc::sigfillset(&raw mut set.0) };
-        set
+        Self(!0)
     }
 
-    /// These.
+    /// These, from 1 to 64.
     pub fn of(signals: impl IntoIterator<Item = libc::c_int>) -> Self {
-        let mut set = Self::empty();
-        for signal in signals {
-            // SAFETY: a pointer to a sigset_t.
-            unsafe { libc::sigaddset(&raw mut set.0, signal) };
-        }
-        set
+        Self(signals.into_iter().fold(0, |set, signal| set | 1 << (signal - 1)))
     }
 
     /// Whether `signal` is in it.
     pub fn has(&self, signal: libc::c_int) -> bool {
-        // SAFETY: a pointer to a sigset_t.
-        (unsafe { libc::sigismember(&raw const self.0, signal) }) == 1
+        self.0 & 1 << (signal - 1) != 0
     }
 }
 
 /// sigprocmask(2); the previous mask. `how`: SIG_BLOCK, SIG_UNBLOCK or SIG_SETMASK.
 pub fn sigprocmask(how: libc::c_int, set: &SignalSet) -> io::Result<SignalSet> {
-    let mut previous = SignalSet::empty();
-    // SAFETY: two pointers to sigset_t.
-    check(unsafe { libc::sigprocmask(how, &raw const set.0, &raw mut previous.0) })?;
+    let mut previous = SignalSet::default();
+    let (new, old) = (&raw const set.0, &raw mut previous.0);
+    // SAFETY: two pointers to sets of this size.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, old, SIZE) })?;
     Ok(previous)
 }
 
 /// sigpending(2).
 pub fn sigpending() -> io::Result<SignalSet> {
-    let mut set = SignalSet::empty();
-    // SAFETY: a pointer to a sigset_t.
-    check(unsafe { libc::sigpending(&raw mut set.0) })?;
+    let mut set = SignalSet::default();
+    // SAFETY: a pointer to a set of this size.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set.0, SIZE) })?;
     Ok(set)
 }
+
+const SIZE: usize = size_of::<SignalSet>();
 
 /// What happens at a signal that is not blocked. The tools have no handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +83,17 @@ pub fn sigaction(signal: libc::c_int) -> io::Result<Disposition> {
 pub fn sigtimedwait(set: &SignalSet, timeout: Option<Duration>) -> io::Result<libc::c_int> {
     let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: a pointer to a sigset_t; a null siginfo_t is not written; a timespec or null.
-    check(unsafe { libc::sigtimedwait(&raw const set.0, std::ptr::null_mut(), timeout) })
+    let (set, info) = (&raw const set.0, std::ptr::null_mut::<libc::siginfo_t>());
+    // SAFETY: a pointer to a set of this size; a null siginfo_t is not written; a timespec or null.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, set, info, timeout, SIZE) })
+        .map(|signal| signal as libc::c_int)
 }
 
 /// signalfd(2), not blocking.
 pub fn signalfd(set: &SignalSet) -> io::Result<OwnedFd> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: a pointer to a sigset_t; -1 makes a new descriptor.
-    owned(unsafe { libc::signalfd(-1, &raw const set.0, flags) }.into())
+    // SAFETY: a pointer to a set of this size; -1 makes a new descriptor.
+    owned(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set.0, SIZE, flags) })
 }
 
 /// read(2) of one signalfd_siginfo: the signal's number and its si_code. EAGAIN: there is none.
