@@ -141,17 +141,19 @@ both! {
     }
 
     fn what_a_command_leaves_that_ends_as_it_likes_after_a_term_has_the_rest_of_kill_after(who) {
-        at_once(2, [&[][..], &["--keep-session"]], |options| {
+        let (term, hup) = ((libc::SIGTERM, "exit 3", 3), (libc::SIGHUP, "trap - HUP; kill -HUP $$", 129));
+        at_once(3, [(&[][..], term), (&["--keep-session"], term), (&[], hup)], |(options, (signal, end, code))| {
             let options = [options, &["--kill-after", "4"]].concat();
-            let script = "trap 'echo told; read -r _; exit 3' TERM; sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & wait";
-            let mut talk = start(who, &options, &["sh", "-c", script]);
+            let left = "sh -c 'trap \"\" TERM HUP; echo ready; exec sleep 1000'";
+            let script = format!("trap 'echo told; read -r _; {end}' TERM HUP; {left} & wait");
+            let mut talk = start(who, &options, &["sh", "-c", &script]);
             let start = Instant::now();
-            talk.signal(libc::SIGTERM);
+            talk.signal(signal);
             talk.expect("told\n");
             let _told = talk.is_silent_for(Duration::from_millis(1500));
             talk.send("\n");
             let asked_for = Instant::now();
-            assert_eq!(talk.end().0, 3, "{options:?}");
+            assert_eq!(talk.end().0, code, "{options:?}");
             // Not at once, and counted from the signal.
             assert!(start.elapsed() >= Duration::from_millis(3900), "{options:?}: {:?}", start.elapsed());
             assert!(asked_for.elapsed() < Duration::from_secs(4), "{options:?}: {:?}", asked_for.elapsed());

@@ -268,6 +268,39 @@ both! {
         family.ends();
     }
 
+    fn everybody_goes_on_although_no_process_can_be_made_for_that_at_first(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let family = Family::new();
+        let scratch = who.scratch();
+        let count = scratch.file("count", "");
+        // srt-init is the first that the supervisor forks, then what stops everybody.
+        let forks = "strace -D --output=/dev/null --trace=clone -e inject=clone:error=EAGAIN:when=3";
+        let script = scratch.file("script", format!(
+            "setsid sh -c 'while :; do echo >>{}; sleep 0.01; done' & echo re''ady; sleep 1001; :", count.display()
+        ));
+        let mut talk = shell(who);
+        talk.send(&format!("{forks} srt-ns -- sh {}\n", script.display()));
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        let counted = || std::fs::metadata(&count).map_or(0, |file| file.len());
+        wait_until("the other", || counted() > 0);
+        processes::kill(supervisor, libc::SIGTSTP);
+        wait_until("the stop", || {
+            let before = counted();
+            std::thread::sleep(Duration::from_millis(200));
+            counted() == before
+        });
+        let before = counted();
+        processes::kill(supervisor, libc::SIGCONT);
+        wait_until("the other to go on", || counted() > before);
+        processes::kill(supervisor, libc::SIGKILL);
+        ends(supervisor, "SIGKILL");
+        drop(talk);
+        family.ends();
+    }
+
     fn the_stop_key_leaves_a_sandbox_that_can_be_told_to_end(who) {
         let family = Family::new();
         for session in SESSIONS {
