@@ -77,14 +77,20 @@ static NEVER_WAIT: OnceLock<Vec<(RawFd, OwnedFd)>> = OnceLock::new();
 /// O_NONBLOCK of the caller's own open file description would be everybody's.
 const OWN: libc::c_int = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
-/// From now on [`say`] drops what nobody reads: what this process has to do must not wait for whoever else can fill the
-/// pipe, or stop the terminal. A terminal in `numbers` is opened before anybody inside can forbid that (TIOCEXCL).
-pub fn never_wait(numbers: impl IntoIterator<Item = RawFd>) {
+/// The terminals among these descriptors, opened again for [`never_wait`]: while this process may do so, and before anybody
+/// inside can forbid it (TIOCEXCL).
+pub fn own_terminals(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> {
     let terminal = |number| {
         fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
         Some((number, file::open(format!("/proc/self/fd/{number}"), OWN).ok()?))
     };
-    let _first = NEVER_WAIT.set(numbers.into_iter().filter_map(terminal).collect());
+    numbers.into_iter().filter_map(terminal).collect()
+}
+
+/// From now on [`say`] drops what nobody reads: what this process has to do must not wait for whoever else can fill the
+/// pipe, or stop the terminal.
+pub fn never_wait(terminals: Vec<(RawFd, OwnedFd)>) {
+    let _first = NEVER_WAIT.set(terminals);
 }
 
 /// Writes a message, in one write.

@@ -9,7 +9,7 @@ use srt_tests::noise::Noise;
 use srt_tests::{DEADLINE, Scratch, both, processes, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -561,16 +561,20 @@ both! {
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
         let address = listener.local_addr().expect("address");
         let _first = std::net::TcpStream::connect(address).expect("connect");
-        let mut child = start(connect(who, &format!("http://{address}")).args(["--timeout", "1", "example.org", "22"]));
+        let mut child = start(connect(who, &format!("http://{address}")).args(["--timeout", "2", "example.org", "22"]));
+        let began = std::time::Instant::now();
         let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
         wait_until("the call of connect(2)", || of("syscall").starts_with(&format!("{} ", libc::SYS_connect)));
         processes::kill(child.id() as i32, libc::SIGSTOP);
         wait_until("the stop", || of("stat").contains(") T "));
+        std::thread::sleep(std::time::Duration::from_millis(1700));
         processes::kill(child.id() as i32, libc::SIGCONT);
         assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
+        // Not two more seconds.
+        assert!(began.elapsed() < std::time::Duration::from_millis(3600), "{:?}", began.elapsed());
         let mut said = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut said).expect("UTF-8");
-        assert!(said.contains("not done within 1 s\nsrt-connect: hint: --timeout"), "{said}");
+        assert!(said.contains("not done within 2 s\nsrt-connect: hint: --timeout"), "{said}");
     }
 
     fn a_descriptor_that_the_proxy_sends_is_refused(who) {
@@ -671,17 +675,24 @@ for peer in peer, pair[0]:
         let (go, gone) = channel::<()>();
         let gone = Mutex::new(gone);
         let proxy = Scripted::start(move |mut call| {
-            call.head();
+            assert!(call.head().contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="));
             gone.lock().expect("lock").recv().expect("go");
             call.say(b"HTTP/1.1 200 Connection established\r\n\r\nhello");
             call.stream.read_to_end(&mut vec![]).expect("read");
         });
-        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        let scratch = who.scratch();
+        let secret = scratch.file("secret", "user:secret");
+        let mut command = connect(who, &proxy.url("http"));
+        srt_tests::pass_fd(&mut command, std::fs::File::open(&secret).map(|file| srt_tests::above(&file)).expect("open").into_raw_fd(), 9);
+        let mut child = start(command.args(["--auth-fd", "9", "a", "1"]));
         // Before the proxy has said a word.
         for line in ["NoNewPrivs:\t1", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000"] {
             let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
             wait_until(line, || status().contains(line));
         }
+        let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).expect("fd").flatten();
+        let open: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+        assert!(!open.contains(&secret), "the password can be read again: {open:?}");
         go.send(()).expect("send");
         child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
         drop(child.stdin.take());

@@ -10,7 +10,7 @@ use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, symlinkat};
+use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result};
@@ -205,7 +205,11 @@ impl<'a> Build<'a> {
         for queue in &tree.queues {
             let onto = open_path(&tree.fd, queue, 0, libc::RESOLVE_NO_SYMLINKS);
             let onto = onto.context(|| "cannot open a mount of message queues")?;
-            move_mount(&self.empty(true)?.fd, &onto, c"").context(|| "cannot hide message queues")?;
+            let empty = self.empty(true)?;
+            move_mount(&empty.fd, &onto, c"").context(|| "cannot hide message queues")?;
+            if statx(&tree.fd, queue).context(|| "statx")?.mount != empty.stat.mount {
+                return Err(Error::failed("cannot hide message queues: move_mount had no effect"));
+            }
         }
         if writable {
             self.root.writable.insert(tree.stat.id);

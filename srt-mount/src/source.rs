@@ -87,13 +87,14 @@ impl<'a> Host<'a> {
     /// It cannot be reached.
     pub fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
         // It may have been removed, or something else be mounted over it.
-        let leads_here = |path: &&PathBuf| matches!((look(path), look(Path::new("."))), (Ok(there), Ok(here)) if there.id == here.id && there.mount == here.mount);
+        let leads_here = |path: &Path| matches!((look(path), look(Path::new("."))), (Ok(there), Ok(here)) if there.id == here.id);
         let absolute = match &self.directory {
             _ if path.is_absolute() => path.to_owned(),
-            Some(directory) if leads_here(&directory) => directory.join(path),
+            Some(directory) if leads_here(directory) => directory.join(path),
             _ => {
                 let why = "the path of the working directory does not lead to it";
-                return Err(Error::failed(format!("cannot open {}: {why}", path.display())).path(path));
+                let error = Error::failed(format!("cannot open {}: {why}", path.display())).path(path);
+                return Err(error.hint("a link on the way can be followed from there alone: cd \"$PWD\""));
             }
         };
         Walk::along(&self.root, &absolute, writable, true, &|error| cannot_open(path, error))

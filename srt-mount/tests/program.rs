@@ -110,6 +110,10 @@ both! {
         sh(who, &words("--dir /a/b --chdir /a/b"), "pwd; echo $PWD").ok().says("/a/b\n/a/b");
         sh(who, &words("--chdir /no/such"), "true").code(125).one_clear_error("srt-mount").complains("--chdir /no/such");
         sh(who, &words("--chdir /etc/passwd"), "true").code(125).one_clear_error("srt-mount").complains("Not a directory");
+        // A link of procfs that is a path, and one that is none.
+        sh(who, &words("--proc /proc --chdir /proc/self"), "true").ok();
+        sh(who, &words("--proc /proc --chdir /proc/self/cwd"), "true").code(125).one_clear_error("srt-mount")
+            .complains("--chdir /proc/self/cwd: cannot enter it");
         sh(who, &words("--perms 0 --dir /locked --chdir /locked"), "true").code(125).one_clear_error("srt-mount")
             .complains("Permission denied");
     }

@@ -187,7 +187,12 @@ pub fn leave_keyring() -> Result<()> {
     const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
-    let Err(error) = keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) else { return Ok(()) };
+    let error = match keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
+        Err(error) => error,
+        // No keyring has this number: an outer filter has answered.
+        Ok(0) => return Err(Error::failed("cannot join a new session keyring: keyctl had no effect")),
+        Ok(_) => return Ok(()),
+    };
     let refuses_all = || {
         keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
             .is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))

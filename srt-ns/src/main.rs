@@ -54,7 +54,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     kept.close_others(&own.collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
-    let terminals = Terminals::look(plan.options.keep_session);
+    let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
     let run = Run { tool, plan: &plan, life: &Lifeline::new()?, inherited };
 
     // 2. The user namespace: of the sidecars first, then the command's below it.

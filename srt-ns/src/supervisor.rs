@@ -108,7 +108,7 @@ impl Supervisor<'_> {
                 self.course.sweep_at = Some(now + SWEEP);
             }
             if self.course.thaw_at.is_some_and(|at| at <= now) {
-                self.resume();
+                self.thaw();
             }
             let unreaped = self.course.unreaped.then_some(now);
             let Course { deadline, sweep_at, thaw_at, .. } = self.course;
@@ -439,12 +439,14 @@ impl Supervisor<'_> {
     fn resume(&mut self) {
         self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
         // Everybody at once: whoever goes on before the others could stop the sender.
-        self.course.thaw_at = None;
-        if self.course.frozen {
-            self.course.frozen = !self.broadcast(libc::SIGCONT);
-            self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
-        }
+        self.thaw();
         self.forward_group(libc::SIGCONT);
+    }
+
+    /// Continues everybody inside who was stopped; later, if no process can be made for that now.
+    fn thaw(&mut self) {
+        self.course.frozen = self.course.frozen && !self.broadcast(libc::SIGCONT);
+        self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
     }
 
     /// Tells the status descriptor, and chooses the exit status: the command's own, or 128+N.

@@ -1,6 +1,7 @@
 //! The terminals on 0, 1 and 2, and the flags of whatever is there, left as they were found; and, under --keep-session, the
 //! foreground of the controlling one and the session's share of the processors.
 
+use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
@@ -54,6 +55,8 @@ pub struct Terminals {
     handed: bool,
     /// Once somebody inside may have been able to change it: under --keep-session from the start.
     share: Option<Share>,
+    /// To write to: stderr and the status descriptor, where they are terminals.
+    pub own: Vec<(RawFd, OwnedFd)>,
 }
 
 /// sched(7), "The autogroup feature": the nice value of the session, which all that is in it may change.
@@ -66,7 +69,7 @@ struct Share {
 
 impl Terminals {
     /// Looks at 0, 1 and 2; `keep_session`: and at the controlling terminal.
-    pub fn look(keep_session: bool) -> Self {
+    pub fn look(keep_session: bool, status_fd: Option<RawFd>) -> Self {
         let snapshots = (0..=2).filter_map(|number| {
             let modes = tcgetattr(&number).ok()?;
             let get = |request| ioctl_get(&number, request).ok();
@@ -86,7 +89,8 @@ impl Terminals {
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
         let share = keep_session.then(Share::look).and_then(io::Result::ok);
         let flags = (0..=2).filter_map(|number| fcntl_getfl(&number).ok().map(|flags| (number, flags)));
-        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share }
+        let own = own_terminals(status_fd.into_iter().chain([2]));
+        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share, own }
     }
 
     /// Before a process of this session can be reached inside.

@@ -345,24 +345,3 @@ fn small_backlog(who: Who, path: &Path) -> UnixListener {
     drop(streams);
     listener
 }
-
-#[test]
-fn a_relay_that_may_not_accept_does_not_spin() {
-    for errno in [libc::EACCES, libc::EPERM, libc::ENOSYS] {
-        let port = free_port();
-        let mut command = Who::Root.command("srt-relay");
-        command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), "tcp:127.0.0.1:1"]);
-        refusals::in_front(&mut command, &[refusals::refuse(libc::SYS_accept4, errno)]);
-        let relay = Relay::spawn(command, &[]);
-        let _waits = TcpStream::connect(("127.0.0.1", port)).expect("connect");
-        // proc_pid_stat(5): utime and stime, in ticks of 10 ms.
-        let used = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", relay.child.id())).expect("stat");
-            let fields: Vec<&str> = stat.split(' ').collect();
-            fields[13..15].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>()
-        };
-        thread::sleep(Duration::from_millis(600));
-        assert!(used() < 15, "{}", used());
-        assert_eq!(relay.terminate().code(), Some(0));
-    }
-}

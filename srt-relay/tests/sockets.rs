@@ -386,6 +386,9 @@ print(send(pair[0]))";
     }
 
     fn localhost_is_one_address_where_there_is_no_other(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
         for (call, which, errno) in [("bind", 1, "EADDRNOTAVAIL"), ("bind", 2, "EADDRNOTAVAIL"), ("bind", 2, "EACCES"), ("socket", 3, "EAFNOSUPPORT")] {
             let mut command = who.command("strace");
             command.args(["-D", "-o", "/dev/null", "-e", &format!("inject={call}:error={errno}:when={which}")]);

@@ -10,6 +10,7 @@ use srt_common::sys::landlock as sys;
 use srt_common::sys::{c_path, fd, file};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -93,7 +94,7 @@ impl Wanted {
             scoped: if abi >= 6 { SCOPES } else { 0 },
         };
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
-        let ruleset = Ruleset { fd, files: attr.handled_access_fs, given: fds.to_vec() };
+        let ruleset = Ruleset { fd, files: attr.handled_access_fs, written: RefCell::default() };
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -116,11 +117,12 @@ impl Wanted {
                 let added = self.find(path).and_then(|(real, opened)| {
                     let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
                     let rights = if device { rights | IOCTL_DEV } else { rights };
-                    ruleset.give(&opened, rights).context(CANNOT)
+                    ruleset.give(&real, &opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
         }
+        fds.iter().try_for_each(|&fd| ruleset.refuse_more(fd))?;
         for &port in &self.connect_tcp {
             sys::landlock_add_rule(&ruleset.fd, sys::LANDLOCK_RULE_NET_PORT, port.into(), CONNECT_TCP)
                 .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
@@ -185,29 +187,52 @@ pub struct Ruleset {
     fd: OwnedFd,
     /// The rights to files that are denied unless they are given.
     files: u64,
-    /// The descriptors that PROGRAM gets.
-    given: Vec<RawFd>,
+    /// The directories and files that may be written.
+    written: RefCell<Vec<PathBuf>>,
 }
 
 impl Ruleset {
     /// Restricts this process and all that it becomes.
     ///
     /// # Errors
-    /// What the kernel says; and when it is not the kernel that answers. A file that PROGRAM could write although it gets it
-    /// for reading alone.
+    /// What the kernel says; and when it is not the kernel that answers.
     pub fn restrict(&self) -> Result<()> {
         reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF)
             .and_then(|()| sys::landlock_restrict_self(&self.fd))
-            .context(|| "landlock_restrict_self")?;
-        let Some(fd) = self.given.iter().find(|&&fd| self.files != 0 && can_be_written(fd).unwrap_or(false))
-        else {
+            .context(|| "landlock_restrict_self")
+    }
+
+    /// Refuses a file that PROGRAM gets for reading alone and could open again to write, though its name inside is read-only or
+    /// hidden. For Landlock it lies where it was opened: on mounts outside, without those of the sandbox, and below a directory
+    /// that may be written here.
+    fn refuse_more(&self, number: RawFd) -> Result<()> {
+        let reads = fd::fcntl_getfl(&number).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
+        let file = file::statx(&number, c"").context(|| format!("descriptor {number}"))?;
+        if !reads || !file.is(libc::S_IFREG) || file.links == 0 || !is_writable(&number) {
             return Ok(());
+        }
+        // Without /proc nobody opens it again.
+        let Ok(name) = fs::read_link(format!("/proc/self/fd/{number}")) else { return Ok(()) };
+        let look = |path: &Path| {
+            let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
+            Ok::<_, io::Error>((file::statx(&opened, c"")?.id, is_writable(&opened)))
         };
-        let error = format!(
-            "descriptor {fd}: PROGRAM could open it again and write what is read-only or hidden by its name"
-        );
-        Err(Error::failed(error)
-            .hint("it lies below a directory that may be written: give it by a pipe, cat FILE | ..."))
+        for above in name.ancestors() {
+            let (Ok((id, _)), Ok(rest)) = (look(above), name.strip_prefix(above)) else { continue };
+            for point in
+                self.written.borrow().iter().filter(|point| look(point).is_ok_and(|(other, _)| other == id))
+            {
+                let there = if above == name { point.clone() } else { point.join(rest) };
+                if !look(&there).is_ok_and(|seen| seen == (file.id, true)) {
+                    let error = format!(
+                        "descriptor {number}: PROGRAM could open it again and write {}, which it may not by that name",
+                        there.display()
+                    );
+                    return Err(Error::failed(error).hint("give it by a pipe: cat FILE | ..."));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
@@ -219,8 +244,6 @@ impl Ruleset {
         points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
-        let is_writable =
-            |opened: &OwnedFd| file::fstatvfs(opened).is_ok_and(|flags| flags & libc::ST_RDONLY == 0);
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
         let (mut above, mut covers_dev): (Option<&Path>, _) = (None, false);
         for point in &points {
@@ -240,7 +263,7 @@ impl Ruleset {
             Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => return Ok(false),
             opened => opened?,
         };
-        Ok(meant(&opened) && self.give(&opened, rights).context(what).map(|()| true)?)
+        Ok(meant(&opened) && self.give(path, &opened, rights).context(what).map(|()| true)?)
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
@@ -252,11 +275,15 @@ impl Ruleset {
             libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
             _ => return Ok(()),
         };
-        if file::statx(&number, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(&number, rights) }
+        let none = Path::new("");
+        if file::statx(&number, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(none, &number, rights) }
     }
 
     /// Gives `rights` to what is open: those of a file alone where it is no directory.
-    fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
+    fn give(&self, path: &Path, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
+        if rights & REFER & self.files != 0 && rights & WRITE_FILE != 0 {
+            self.written.borrow_mut().push(path.to_owned());
+        }
         let fd = to.as_raw_fd() as u64;
         let add = |rights| {
             sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & self.files)
@@ -272,22 +299,9 @@ impl Ruleset {
     }
 }
 
-/// Whether a file that is open for reading can be opened again to write, and not by its name as well. For Landlock a
-/// descriptor from outside lies where it was opened: on the mounts there, which no read-only one and no mask covers, and
-/// below inodes that may have rights inside.
-fn can_be_written(number: RawFd) -> io::Result<bool> {
-    let stat = file::statx(&number, c"")?;
-    if fd::fcntl_getfl(&number)? & libc::O_ACCMODE != libc::O_RDONLY
-        || !stat.is(libc::S_IFREG)
-        || stat.links == 0
-    {
-        return Ok(false);
-    }
-    let link = format!("/proc/self/fd/{number}");
-    let again = |path: &Path| file::open(path, libc::O_WRONLY | libc::O_NONBLOCK);
-    let _opened = again(Path::new(&link))?;
-    let named = again(&fs::read_link(&link)?).and_then(|named| file::statx(&named, c""));
-    Ok(!named.is_ok_and(|named| named.id == stat.id))
+/// Whether the mount of what is open can be written.
+fn is_writable(opened: &impl AsRawFd) -> bool {
+    file::fstatvfs(opened).is_ok_and(|flags| flags & libc::ST_RDONLY == 0)
 }
 
 const CANNOT: fn() -> &'static str = || "cannot open it";

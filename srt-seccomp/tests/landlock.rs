@@ -154,6 +154,8 @@ both! {
         let script = "echo more >>/proc/self/fd/0";
         for (options, refused) in [
             (vec![], false), (vec!["--ro-bind", directory, directory], true), (vec!["--ro-bind", name, name], true), (vec!["--mask", name], true),
+            (vec!["--bind", work.text(), "/mnt"], false), (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt"], false),
+            (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt", "--mask", "/mnt/d"], true),
         ] {
             for landlock in [&[][..], &["--landlock"]] {
                 fs::write(&file, "before\n").expect("write");
@@ -163,7 +165,7 @@ both! {
                 let ran = run(command.stdin(File::open(&file).expect("open")));
                 let written = fs::read_to_string(&file).expect("read") != "before\n";
                 if refused && !landlock.is_empty() {
-                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again", "give it by a pipe");
+                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write ", "give it by a pipe");
                 } else {
                     ran.ok();
                 }
@@ -541,9 +543,11 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let allowed = format!("socket.create_connection((\"127.0.0.1\", {port})).send(b\"x\")");
         let refused = format!("socket.create_connection((\"127.0.0.1\", {other})).send(b\"x\")");
         let fast_open = format!("socket.socket().sendto(b\"x\", 0x20000000, (\"127.0.0.1\", {other}))");
+        let bind = format!("socket.socket().bind((\"127.0.0.2\", {port}))");
         let attacks = [
             (&*allowed, 0),
             (&*refused, libc::EACCES),
+            (&*bind, libc::EACCES),
             (&*fast_open, libc::EOPNOTSUPP),
             ("socket.socket().bind((\"127.0.0.1\", 0))", libc::EACCES),
             // The kernel gives it a port, of every address.
@@ -558,7 +562,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         let under = |options: &[&str], errnos: &[i32]| {
             answers_each(&run(&mut shell(who, work.path(), options, &python_each(&attacks))), &attacks, errnos);
         };
-        under(&["--allow", "unix"], &[0; 9]);
+        under(&["--allow", "unix"], &[0; 10]);
         under(&options, &errnos);
         under(&[&options[..], &["--read", "/"]].concat(), &errnos);
         // Two ports are two ports, and a rename is nobody's business here.

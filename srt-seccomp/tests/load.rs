@@ -162,6 +162,15 @@ both! {
         ran.code(126).one_clear_error("srt-seccomp").complains("cannot run");
     }
 
+    fn a_program_whose_interpreter_is_a_fifo_ends_in_126(who) {
+        let scratch = who.scratch();
+        run(who.command("mkfifo").arg(scratch.join("fifo"))).ok();
+        let program = scratch.script("p", format!("#!{}\n", scratch.join("fifo").display()));
+        run(who.command("srt-seccomp").arg("--").arg(&program)).code(126).says("").one_clear_error("srt-seccomp");
+        let well = scratch.script("well", "#!/bin/sh\necho ran\n");
+        run(who.command("srt-seccomp").arg("--").arg(&well)).ok().says("ran");
+    }
+
     fn what_is_no_filter_is_an_error_and_nothing_runs(who) {
         let lab = who.scratch();
         let nonsense = instruction(0xffff, 0, 0, 0);

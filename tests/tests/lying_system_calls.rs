@@ -4,6 +4,7 @@
 use srt_tests::host::with_another_relay;
 use srt_tests::processes::{attach_strace, inside};
 use srt_tests::raw_filters::lying;
+use srt_tests::refusals::{in_front, refuse_value};
 use srt_tests::{DEFAULT_RULES, Ran, Scratch, Who, both, has, run, skip, tool, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,6 +42,7 @@ test -w "$0/work/three/four" && gap "what is mounted read-only below a writable 
 test -w /proc/sys/kernel/core_pattern && gap "the host's settings can be written"
 test -s "$0/work/one/two/secret" && gap "what is masked can be read"
 test -e /var/log && gap "what something is mounted on can be seen"
+for keys in /proc/keys /proc/key-users; do read -r line <$keys 2>/dev/null && gap "the caller's keys are listed: $keys"; done
 mv "$0/work/one" "$0/work/moved" 2>/dev/null && mv "$0/work/moved" "$0/work/one" && gap "a directory above a mask can be moved"
 readlink /proc/1/exe >/dev/null && gap "PID 1 can be looked into"
 test -c /dev/null && "$1" chmod-same /dev/null >/dev/null && gap "the host's /dev/null can be changed"
@@ -274,6 +276,16 @@ both! {
         let ns = tool("srt-ns");
         lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--", "echo", "ran"], 3);
         lies_of_unshare(&mut || who.command("strace"), &[ns.to_str().expect("a path"), "--as-pid-1", "--", "echo", "ran"], 3);
+        // Where one call for all is refused there are two.
+        let others = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let refuse = |flags, errno| refuse_value(libc::SYS_unshare, 0, flags, errno);
+        let together = || refuse(libc::CLONE_NEWUSER | others, libc::EPERM);
+        for (refusals, wanted) in [(vec![together()], (Some(0), "ran\n")), (vec![together(), refuse(others, 0)], (Some(125), ""))] {
+            let mut command = who.command("srt-ns");
+            in_front(command.args(["--", "echo", "ran"]), &refusals);
+            let ran = run(&mut command);
+            assert_eq!((ran.code, ran.out.as_str()), wanted, "{ran:#?}");
+        }
     }
 
     fn a_process_group_that_was_not_left_though_it_says_so_lets_nothing_run(who) {

@@ -285,6 +285,28 @@ time.sleep(1000)
         assert_eq!(talk.end().0, 5);
     }
 
+    fn before_linux_6_9_a_number_that_is_not_known_to_be_the_leaders_gets_nothing(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        // The pidfd answers for the number; it never does.
+        for (when, by_number) in [("1", true), ("1+", false)] {
+            let log = scratch.file("log", "");
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--signal=none", "--trace=kill,pidfd_send_signal", "--output"]).arg(&log);
+            command.args(["-e", &format!("inject=pidfd_send_signal:error=EINVAL:when={when}")]).arg(tool("srt-ns"));
+            let script = "trap : TERM; echo ready; while :; do sleep 0.02; done";
+            let mut talk = Talk::over_pipes(command.args(["--kill-after", "0.1", "--", "sh", "-c", script]));
+            talk.expect("ready");
+            kill(child_named(talk.pid(), "srt-ns"), libc::SIGTERM);
+            talk.status();
+            let log = std::fs::read_to_string(&log).expect("the log");
+            let group = log.lines().any(|line| line.contains("kill(-") && line.contains("SIGTERM"));
+            assert_eq!(group, by_number, "{when}: {log}");
+        }
+    }
+
     fn the_end_of_one_is_no_signal_for_the_others_under_wait_all(who) {
         let script = "
 import os, signal, time

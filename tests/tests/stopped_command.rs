@@ -226,10 +226,12 @@ both! {
 
     fn a_sandbox_that_is_stopped_ends_with_its_caller(who) {
         let family = Family::new();
+        // Also where the caller ignores its own stop key.
+        for ignored in [":", "trap \"\" TSTP"] {
         let mut talk = shell(who);
         // The other process of the job has its parent in the session: so the kernel does not continue what is left of it, as
         // it does in an orphaned group (setpgid(2)).
-        talk.send("sh -c 'srt-ns -- sleep 1001; :' | sleep 1002\n");
+        talk.send(&format!("sh -c '{ignored}; srt-ns -- sleep 1001; :' | sleep 1002\n"));
         wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
         let all = descendants(talk.pid());
         let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
@@ -241,6 +243,7 @@ both! {
         ends(supervisor, "the caller's end");
         drop(talk);
         family.ends();
+        }
     }
 
     fn a_sandbox_whose_caller_ends_while_it_is_about_to_stop_ends(who) {
@@ -250,7 +253,7 @@ both! {
         let family = Family::new();
         let mut talk = shell(who);
         // strace(1) holds the supervisor up where it would stop itself.
-        let held_up = "strace -D --output=/dev/null --trace=kill -e inject=kill:delay_enter=700000 srt-ns -- sleep 1001";
+        let held_up = "strace -D --output=/dev/null --trace=kill -e inject=kill:delay_enter=1500000 srt-ns -- sleep 1001";
         talk.send(&format!("sh -c '{held_up}; :' | sleep 1002\n"));
         wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
         let all = descendants(talk.pid());

@@ -293,6 +293,17 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         assert_eq!(states(&terminals), before);
     }
 
+    fn what_was_typed_ahead_is_the_callers(who) {
+        let inside = "sh -c 'echo up; sleep 0.5'";
+        for run_by in ["srt-ns --keep-session --", ""] {
+            let script = format!("{run_by} {inside}; read -r line; echo \"got <$line>\"");
+            let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
+            talk.expect("up");
+            talk.send("ahead\n");
+            talk.expect("got <ahead>");
+        }
+    }
+
     fn a_serial_line_sends_no_break_any_more(who) {
         if !has("strace") {
             skip!("no strace");

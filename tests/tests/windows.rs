@@ -52,6 +52,28 @@ fn said_by(socket: &Path) -> String {
 }
 
 both! {
+    fn whether_a_socket_is_dead_is_asked_behind_another_bind_in_its_directory(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // Who is inside bind(2) of that name has the directory locked until then, and listens after it.
+        let scratch = who.scratch();
+        let socket = scratch.join("s.sock");
+        dead_socket(&socket);
+        srt_tests::chown_to(who, &socket);
+        let log = scratch.file("log", "");
+        let mut command = who.command("strace");
+        command.args(["-D", "--quiet=all", "--signal=none", "--trace=bind,connect", "--output"]).arg(&log);
+        command.arg(tool("srt-relay")).args(["--ready-fd", "1", &format!("unix:{}", socket.display()), "tcp:127.0.0.1:9"]);
+        let mut talk = Talk::over_pipes(&mut command);
+        assert_eq!(talk.line(), "ready");
+        talk.signal(libc::SIGTERM);
+        talk.end();
+        let log = fs::read_to_string(&log).expect("the log");
+        let at = |text: &str| log.lines().enumerate().filter(|(_, line)| line.starts_with(text)).map(|(at, _)| at).last();
+        assert!(at("bind(").zip(at("connect(")).is_some_and(|(bound, asked)| bound < asked), "{log}");
+    }
+
     fn a_child_that_stops_and_dies_between_two_looks_is_dead(who) {
         if !has("strace") {
             skip!("no strace");

@@ -145,7 +145,7 @@ impl<'a> Supervisor<'a> {
             // In this order: what the capabilities have refused so far, being not dumpable refuses from here on.
             child::undumpable()?;
             privileges::drop_held()?;
-            fds::never_wait(self.run.tool.status.map(|status| status.number()).into_iter().chain([2]));
+            fds::never_wait(std::mem::take(&mut self.terminals.own));
             start.locked_down = true;
             if let Some(network) = start.network.take_if(|_| !start.joined) {
                 handover::join(&start.socket, network.as_fd())
