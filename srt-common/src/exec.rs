@@ -119,7 +119,7 @@ impl Program {
 
     /// The same with a cause that the caller knows, or has looked for while it could.
     pub fn failure_with(&self, error: &io::Error, cause: impl FnOnce() -> Option<String>) -> Error {
-        let failure = Error::system(format!("cannot run {}", self.name.display()), error);
+        let failure = Error::system(format!("cannot run {}", self.name.display()), error).path(&self.name);
         match error.raw_os_error() {
             Some(libc::ENOENT) => Error { kind: Kind::NotFound, hint: cause(), ..failure },
             Some(libc::EACCES) => Error { kind: Kind::NotExecutable, hint: cause(), ..failure },

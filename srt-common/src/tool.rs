@@ -154,9 +154,12 @@ fn open_standard_descriptors() -> Result<()> {
 
 /// Where a wrong command line is told, too: its 125 must not be mistaken for the command's own.
 fn early_status(options: &[OsString]) -> Option<StatusFd> {
-    let mut words = options.iter();
-    words.find(|word| *word == "--status-fd")?;
-    StatusFd::new(decimal(words.next()?.as_bytes())?).ok()
+    let of = |option| {
+        let word = options.iter().skip_while(|word| *word != option).nth(1)?;
+        decimal(word.as_bytes())
+    };
+    // srt-ns waits for other words at the socket that it gives its srt-mount.
+    of("--status-fd").filter(|fd| Some(*fd) != of("--join")).and_then(|fd| StatusFd::new(fd).ok())
 }
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.

@@ -62,7 +62,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let chosen = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
     let origin = program::choose(&program, on_host, root, &chosen)?;
     root.enter()?;
-    program::require(&program, &origin, root, &chosen)?;
+    program::require(&program, &origin, root, &chosen, plan.chdir.is_some())?;
     if !go_on(join)? {
         return Ok(125);
     }

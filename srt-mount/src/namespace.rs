@@ -121,7 +121,7 @@ pub fn refused(what: &str, error: &io::Error) -> Error {
         ),
         Some(libc::EPERM | libc::EACCES) => cannot.hint(
             "something refuses mounts: in a container its profiles (docker run --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined), or a security module",
+             --security-opt apparmor=unconfined), a security module, or Landlock (srt-seccomp --landlock, --read, --write)",
         ),
         _ => cannot,
     }

@@ -10,7 +10,7 @@ use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, statx, symlinkat};
+use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result};
@@ -205,11 +205,7 @@ impl<'a> Build<'a> {
         for queue in &tree.queues {
             let onto = open_path(&tree.fd, queue, 0, libc::RESOLVE_NO_SYMLINKS);
             let onto = onto.context(|| "cannot open a mount of message queues")?;
-            let empty = self.empty(true)?;
-            move_mount(&empty.fd, &onto, c"").context(|| "cannot hide message queues")?;
-            if statx(&tree.fd, queue).context(|| "statx")?.mount != empty.stat.mount {
-                return Err(Error::failed("cannot hide message queues: move_mount had no effect"));
-            }
+            move_mount(&self.empty(true)?.fd, &onto, c"").context(|| "cannot hide message queues")?;
         }
         if writable {
             self.root.writable.insert(tree.stat.id);
@@ -261,8 +257,11 @@ impl<'a> Build<'a> {
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
-                // Nobody inside can reach it.
-                Some(libc::ENOENT | libc::ENOTDIR) if optional => return Ok(()),
+                // Nobody inside can reach it; but whoever names it from the working directory has meant another.
+                Some(libc::ENOENT | libc::ENOTDIR) if optional && dest.is_absolute() => return Ok(()),
+                Some(libc::ENOENT | libc::ENOTDIR) if optional => {
+                    return Err(error.hint("a relative PATH counts from the new root: write it from / on"));
+                }
                 Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.root.host.plan.placeholders => {

@@ -4,7 +4,8 @@ use crate::detached::{PLAIN, Tree, is_read_only};
 use crate::source::Host;
 use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
-use srt_common::sys::file::{open, statx};
+use srt_common::sys::c_path;
+use srt_common::sys::file::{CWD, faccessat2, open, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, interpreter};
@@ -86,14 +87,22 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
 }
 
 /// In the new root, while its privileges are still there, without which what was made on the host goes only in part: if there
-/// is something to remove, PROGRAM must be somewhere, a program, and its interpreter there, too.
+/// is something to remove, `--chdir` must lead somewhere, and PROGRAM must be somewhere, a program, and its interpreter there,
+/// too.
 ///
 /// # Errors
 /// It cannot be run.
-pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path) -> Result<()> {
-    let (Origin::Inside(paths), true) = (origin, root.would_leave_something()) else { return Ok(()) };
-    let refusal = |path: &PathBuf| match open(path, libc::O_PATH) {
-        _ if !path.is_absolute() => None,
+pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path, chdir: bool) -> Result<()> {
+    if !root.would_leave_something() {
+        return Ok(());
+    }
+    if chdir {
+        // access(2), "the real user ID": an ordinary user's capabilities do not count.
+        let entered = c_path(directory).and_then(|path| faccessat2(&CWD, &path, libc::X_OK, 0));
+        entered.context(|| cannot_enter(directory))?;
+    }
+    let Origin::Inside(paths) = origin else { return Ok(()) };
+    let refusal = |path: &PathBuf| match open(directory.join(path), libc::O_PATH) {
         Ok(file) => (!can_run(&file)).then_some(libc::EACCES),
         Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
     };
@@ -137,13 +146,15 @@ pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) 
     let exists = |path: &Path| open_in_root(&top, path, libc::O_DIRECTORY, 0).map(drop);
     if let Some(directory) = chdir {
         let directory = Path::new("/").join(directory);
-        exists(&directory)
-            .context(|| format!("--chdir {}: cannot enter it", directory.display()))
-            .map_err(|error| error.path(&directory))?;
+        exists(&directory).context(|| cannot_enter(&directory)).map_err(|error| error.path(&directory))?;
         return Ok(directory);
     }
     let found = own.iter().cloned().chain(home()).find(|path| path.is_absolute() && exists(path).is_ok());
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
+}
+
+fn cannot_enter(directory: &Path) -> String {
+    format!("--chdir {}: cannot enter it", directory.display())
 }
 
 fn home() -> Option<PathBuf> {
@@ -169,7 +180,7 @@ pub fn own_directory(host: &Host) -> Vec<PathBuf> {
 pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
     let entered = std::env::set_current_dir(chosen);
     if required {
-        entered.context(|| format!("--chdir {}: cannot enter it", chosen.display()))?;
+        entered.context(|| cannot_enter(chosen))?;
         return std::env::current_dir().context(|| "getcwd");
     }
     let fallback = || home().filter(|home| std::env::set_current_dir(home).is_ok());

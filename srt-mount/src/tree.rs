@@ -452,7 +452,7 @@ fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
 
 fn cannot_mount(error: &io::Error) -> Error {
     match error.raw_os_error() {
-        Some(libc::EACCES) => namespace::refused("cannot mount", error),
+        Some(libc::EPERM | libc::EACCES) => namespace::refused("cannot mount", error),
         _ => Error::system("cannot mount", error)
             .hint_for(libc::ENOSPC, "a mount namespace holds no more than the sysctl fs.mount-max mounts"),
     }

@@ -186,10 +186,16 @@ both! {
         let below = ["--ro-bind", "/etc", &there];
         let made = ["--placeholders", "--dir", &deep, "--ro-bind", "/etc/passwd", &file];
         let late = &["--mask", "/proc/no/such"][..];
+        let closed = at("closed");
+        fs::create_dir(&closed).expect("mkdir");
+        fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("chmod");
         let script = at("script");
         scratch.file("script", "#!/no/such/interpreter\n");
         fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
-        for (program, last, code) in [("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126)] {
+        for (program, last, code) in [("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126), ("./.", &[], 126), ("./no-such", &[], 127), ("true", &["--chdir", &closed], 125)] {
+            if program == "true" && last != late && who == Who::Root {
+                continue; // Nothing is closed to it while it has its capabilities.
+            }
             for order in [[&below[..], &made], [&made, &below]] {
                 let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
                 run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");

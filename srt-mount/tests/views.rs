@@ -138,6 +138,11 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         ran.ok().says(if who == Who::Root { "1\n1\nkept" } else { "0\n1\nkept" });
     }
 
+    fn a_mask_try_of_a_relative_path_that_is_not_there_is_an_error(who) {
+        sh(who, &words("--mask-try .env"), "true").code(125).hints("srt-mount", "--mask-try .env: ", "counts from the new root");
+        sh(who, &words("--mask-try usr/share"), "ls -A /usr/share").ok().says("");
+    }
+
     fn a_mask_try_passes_over_what_nobody_inside_can_reach(who) {
         let scratch = who.scratch();
         scratch.file("there/secret", "secret");

@@ -160,9 +160,6 @@ pub fn help() -> String {
 /// # Errors
 /// A usage error that names the option and what was expected.
 pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
-    if line.program.is_none() && !line.options.iter().any(|word| word == "--check") {
-        return Err(args::missing_separator(tool));
-    }
     let options: Options = args::parse(tool, &line.options).map_err(|error| line.explain(tool, error))?;
     if options.check {
         let words = if options.status_fd.is_some() { 3 } else { 1 };

@@ -37,7 +37,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let parent = tool.parent.take().filter(|_| !options.words.outlive_parent);
     // Looked at before any is opened: what the caller forgot to open would be one of the relay's own.
     for (name, fd) in options.descriptors() {
-        let error = if name == "fd:" { Error::failed } else { Error::usage };
+        let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
         fcntl_getfd(&fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
     }
     Kept::default().close_others(&options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>())?;

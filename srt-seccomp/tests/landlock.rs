@@ -151,10 +151,12 @@ both! {
         let file = work.file("d/config", "before\n");
         let (name, directory) = (file.to_str().expect("UTF-8"), work.join("d"));
         let directory = directory.to_str().expect("UTF-8");
+        let other = work.file("other", "");
+        let other = other.to_str().expect("UTF-8");
         let script = "echo more >>/proc/self/fd/0";
         for (options, refused) in [
             (vec![], false), (vec!["--ro-bind", directory, directory], true), (vec!["--ro-bind", name, name], true), (vec!["--mask", name], true),
-            (vec!["--bind", work.text(), "/mnt"], false), (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt"], false),
+            (vec!["--bind", other, name], true), (vec!["--bind", work.text(), "/mnt"], false), (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt"], false),
             (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt", "--mask", "/mnt/d"], true),
         ] {
             for landlock in [&[][..], &["--landlock"]] {

@@ -415,6 +415,8 @@ fn sentences(text: &str) -> String {
 
 /// A line with Markdown's `code`, *emphasis* and [links](to) in it.
 fn inline(text: &str) -> String {
+    // Strong emphasis is emphasis.
+    let text = &text.replace("**", "*");
     let mut text = text.to_owned();
     while let Some(middle) = text.find("](") {
         let (Some(start), Some(end)) = (text[..middle].rfind('['), text[middle..].find(')')) else { break };

@@ -253,7 +253,11 @@ mod srt_ns {
             place.run("srt-ns", &before_true(&["--relay", "80=dangling"])).hints("srt-ns", "--relay 80=dangling", "name the socket itself");
             place.refuses("srt-ns", &["--"], 125, "nothing follows --");
             place.refuses("srt-ns", &[""; 0], 125, "missing -- before PROGRAM");
-            place.refuses("srt-ns", &["--uid"], 125, "missing -- before PROGRAM");
+            place.refuses("srt-ns", &["--uid"], 125, "--uid: expected a value");
+            // What is wrong is told where nothing follows --, too.
+            for (word, hint) in [("-h", "see --help"), ("--uid=5", "write --uid 5"), ("--chekc", "write srt-ns [options]")] {
+                place.run("srt-ns", &[word]).code(125).hints("srt-ns", &format!("{word}: unknown option"), hint);
+            }
         }
 
         fn a_start_that_fails_half_way_leaves_nothing(who) {
