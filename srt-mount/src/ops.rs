@@ -259,11 +259,11 @@ impl<'a> Build<'a> {
             Err(error) => match error.errno {
                 // Nobody inside can reach it; but whoever names it from the working directory has meant another.
                 Some(libc::ENOENT | libc::ENOTDIR) if optional && dest.is_absolute() => return Ok(()),
+                Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
+                Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT | libc::ENOTDIR) if optional => {
                     return Err(error.hint("a relative PATH counts from the new root: write it from / on"));
                 }
-                Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
-                Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.root.host.plan.placeholders => {
                     // A slash at the end says what is to be made.
                     let directory = dest.as_os_str().as_bytes().ends_with(b"/");

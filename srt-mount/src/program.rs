@@ -97,9 +97,9 @@ pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path
         return Ok(());
     }
     if chdir {
-        // access(2), "the real user ID": an ordinary user's capabilities do not count.
+        // access(2), "the real user ID": capabilities do not count but for uid 0.
         let entered = c_path(directory).and_then(|path| faccessat2(&CWD, &path, libc::X_OK, 0));
-        entered.context(|| cannot_enter(directory))?;
+        entered.context(|| cannot_enter(directory)).map_err(|error| error.path(directory))?;
     }
     let Origin::Inside(paths) = origin else { return Ok(()) };
     let refusal = |path: &PathBuf| match open(directory.join(path), libc::O_PATH) {

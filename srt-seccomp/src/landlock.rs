@@ -7,12 +7,13 @@
 use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
 use srt_common::sys::landlock as sys;
+use srt_common::sys::process::{Fork, exit, fork, geteuid, waitid};
 use srt_common::sys::{c_path, fd, file};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
 use std::cell::RefCell;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -94,7 +95,8 @@ impl Wanted {
             scoped: if abi >= 6 { SCOPES } else { 0 },
         };
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
-        let ruleset = Ruleset { fd, files: attr.handled_access_fs, written: RefCell::default() };
+        let ruleset =
+            Ruleset { fd, files: attr.handled_access_fs, written: RefCell::default(), given: fds.to_vec() };
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -122,7 +124,6 @@ impl Wanted {
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
         }
-        fds.iter().try_for_each(|&fd| ruleset.refuse_more(fd))?;
         for &port in &self.connect_tcp {
             sys::landlock_add_rule(&ruleset.fd, sys::LANDLOCK_RULE_NET_PORT, port.into(), CONNECT_TCP)
                 .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
@@ -189,14 +190,18 @@ pub struct Ruleset {
     files: u64,
     /// The directories and files that may be written.
     written: RefCell<Vec<PathBuf>>,
+    /// The descriptors that PROGRAM gets.
+    given: Vec<RawFd>,
 }
 
 impl Ruleset {
     /// Restricts this process and all that it becomes.
     ///
     /// # Errors
-    /// What the kernel says; and when it is not the kernel that answers.
+    /// What the kernel says; and when it is not the kernel that answers. A file that PROGRAM gets for reading alone, and could
+    /// write.
     pub fn restrict(&self) -> Result<()> {
+        self.given.iter().try_for_each(|&fd| self.refuse_more(fd))?;
         reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF)
             .and_then(|()| sys::landlock_restrict_self(&self.fd))
             .context(|| "landlock_restrict_self")
@@ -207,32 +212,81 @@ impl Ruleset {
     /// that may be written here.
     fn refuse_more(&self, number: RawFd) -> Result<()> {
         let reads = fd::fcntl_getfl(&number).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
-        let file = file::statx(&number, c"").context(|| format!("descriptor {number}"))?;
-        if !reads || !file.is(libc::S_IFREG) || file.links == 0 || !is_writable(&number) {
+        let stat = file::statx(&number, c"").context(|| format!("descriptor {number}"))?;
+        if self.written.borrow().is_empty()
+            || !reads
+            || !stat.is(libc::S_IFREG)
+            || stat.links == 0
+            || !is_writable(&number)
+        {
             return Ok(());
         }
-        // Without /proc nobody opens it again.
-        let Ok(name) = fs::read_link(format!("/proc/self/fd/{number}")) else { return Ok(()) };
-        let look = |path: &Path| {
-            let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
-            Ok::<_, io::Error>((file::statx(&opened, c"")?.id, is_writable(&opened)))
+        let link = format!("/proc/self/fd/{number}");
+        let name = match fs::read_link(&link) {
+            Ok(name) => name,
+            // Nobody opens it again.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::system(link, &error)),
         };
-        for above in name.ancestors() {
-            let (Ok((id, _)), Ok(rest)) = (look(above), name.strip_prefix(above)) else { continue };
-            for point in
-                self.written.borrow().iter().filter(|point| look(point).is_ok_and(|(other, _)| other == id))
-            {
-                let there = if above == name { point.clone() } else { point.join(rest) };
-                if !look(&there).is_ok_and(|seen| seen == (file.id, true)) {
-                    let error = format!(
-                        "descriptor {number}: PROGRAM could open it again and write {}, which it may not by that name",
-                        there.display()
-                    );
-                    return Err(Error::failed(error).hint("give it by a pipe: cat FILE | ..."));
-                }
-            }
+        let is_it = |path: &Path| {
+            let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
+            Ok::<_, io::Error>(file::statx(&opened, c"")?.id == stat.id && is_writable(&opened))
+        };
+        // By the name outside, or what is left of it below a directory that is mounted under another name inside.
+        let rests = || name.ancestors().filter_map(|above| name.strip_prefix(above).ok());
+        let written = self.written.borrow();
+        let below = written.iter().flat_map(|point| rests().map(|rest| point.join(rest)));
+        if written.iter().chain([&name]).any(|path| is_it(path).unwrap_or(false))
+            || below.into_iter().any(|path| is_it(&path).unwrap_or(false))
+        {
+            return Ok(());
         }
-        Ok(())
+        // access(2): its mode forbids it, and is not PROGRAM's to change.
+        let mode_allows =
+            file::faccessat2(&file::CWD, &c_path(&link).context(CANNOT)?, libc::W_OK, 0).is_ok();
+        if !mode_allows && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
+            return Ok(());
+        }
+        let error = format!(
+            "descriptor {number}: PROGRAM could open it again and write, which it may not by its name"
+        );
+        Err(Error::failed(error).path(name.clone()).hint("give it by a pipe: cat FILE | ..."))
+    }
+
+    /// Whether a file that can be read is below a directory that may be written, as Landlock sees it: a child may read what is
+    /// there alone, and tries. To try to write would tell watchers of the file, break leases, and copy it up in an overlay.
+    fn is_below_what_is_written(&self, link: &str) -> Result<bool> {
+        let what = || "cannot ask Landlock where a descriptor lies";
+        let (answer, tell) = fd::pipe2(0).context(what)?;
+        let read_alone = || {
+            let attr = sys::RulesetAttr { handled_access_fs: READ_FILE, ..sys::RulesetAttr::default() };
+            let ruleset = sys::landlock_create_ruleset(&attr)?;
+            for point in self.written.borrow().iter() {
+                let point = file::open(point, libc::O_PATH | libc::O_NOFOLLOW)?;
+                let fd = point.as_raw_fd() as u64;
+                sys::landlock_add_rule(&ruleset, sys::LANDLOCK_RULE_PATH_BENEATH, fd, READ_FILE)?;
+            }
+            sys::landlock_restrict_self(&ruleset)
+        };
+        let child = match fork().context(what)? {
+            Fork::Child => {
+                let opened = || file::open(link, libc::O_RDONLY | libc::O_NONBLOCK);
+                // What is no answer is a failure.
+                let byte = read_alone().map(|()| u8::from(opened().is_ok()));
+                let _told = byte.and_then(|byte| fd::write(&tell, &[byte]));
+                exit(0)
+            }
+            Fork::Parent(pid) => pid,
+        };
+        drop(tell);
+        let mut byte = [0];
+        let told = fd::read(&answer, &mut byte);
+        // ECHILD where the caller ignores SIGCHLD.
+        let _reaped = waitid(Some(child), libc::WEXITED);
+        match told.context(what)? {
+            1 => Ok(byte != [0]),
+            _ => Err(Error::failed(what())),
+        }
     }
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be

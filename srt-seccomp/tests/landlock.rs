@@ -154,27 +154,54 @@ both! {
         let other = work.file("other", "");
         let other = other.to_str().expect("UTF-8");
         let script = "echo more >>/proc/self/fd/0";
-        for (options, refused) in [
-            (vec![], false), (vec!["--ro-bind", directory, directory], true), (vec!["--ro-bind", name, name], true), (vec!["--mask", name], true),
-            (vec!["--bind", other, name], true), (vec!["--bind", work.text(), "/mnt"], false), (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt"], false),
-            (vec!["--ro-bind", work.text(), work.text(), "--bind", work.text(), "/mnt", "--mask", "/mnt/d"], true),
+        #[derive(PartialEq, Debug)]
+        enum Is { Written, Denied, Refused }
+        let (all, below) = (work.text(), ["--ro-bind", directory, "/mnt/d"]);
+        let elsewhere = ["--tmpfs", all, "--bind", all, "/mnt"];
+        for (options, expected) in [
+            (vec![], Is::Written),
+            (vec!["--ro-bind", directory, directory], Is::Refused),
+            (vec!["--ro-bind", name, name], Is::Refused),
+            (vec!["--mask", name], Is::Refused),
+            (vec!["--bind", other, name], Is::Refused),
+            // A directory of the sandbox's own in its place.
+            (vec!["--tmpfs", all], Is::Denied),
+            (vec!["--ro-bind", all, all], Is::Denied),
+            // By another name.
+            (vec!["--bind", all, "/mnt"], Is::Written),
+            (vec!["--ro-bind", all, all, "--bind", all, "/mnt"], Is::Written),
+            (vec!["--ro-bind", all, all, "--bind", all, "/mnt", "--mask", "/mnt/d"], Is::Refused),
+            (elsewhere.to_vec(), Is::Written),
+            ([&elsewhere[..], &below].concat(), Is::Refused),
         ] {
             for landlock in [&[][..], &["--landlock"]] {
                 fs::write(&file, "before\n").expect("write");
                 let mut command = who.command("srt-ns");
-                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", work.text(), work.text()]);
+                command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", all, all]);
                 command.args(&options).args(["--", "srt-seccomp"]).args(landlock).args(["--", "sh", "-c", script]);
                 let ran = run(command.stdin(File::open(&file).expect("open")));
                 let written = fs::read_to_string(&file).expect("read") != "before\n";
-                if refused && !landlock.is_empty() {
-                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write ", "give it by a pipe");
-                } else {
-                    ran.ok();
-                }
                 // Control: without Landlock all are.
-                assert_eq!(written, !refused || landlock.is_empty(), "{options:?} {landlock:?}");
+                let expected = if landlock.is_empty() { &Is::Written } else { &expected };
+                assert_eq!(written, *expected == Is::Written, "{options:?} {landlock:?} {ran:#?}");
+                if *expected == Is::Refused {
+                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write, ", "give it by a pipe");
+                } else {
+                    assert_ne!(ran.code, Some(125), "{options:?} {landlock:?} {ran:#?}");
+                }
             }
         }
+        // Its owner may change the mode; nobody else.
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o444)).expect("chmod");
+        let start = || {
+            let mut command = who.command("srt-ns");
+            command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", all, all, "--ro-bind", directory, directory]);
+            command.args(["--", "srt-seccomp", "--landlock", "--", "cat"]).stdin(File::open(&file).expect("open"));
+            run(&mut command)
+        };
+        start().code(125);
+        std::os::unix::fs::chown(&file, Some(4321), None).expect("chown");
+        start().ok().says("before");
         // A file of a shell's << that has no name any more is nobody's.
         let gone = File::open(&file).expect("open");
         fs::remove_file(&file).expect("rm");

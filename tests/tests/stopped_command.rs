@@ -279,7 +279,8 @@ both! {
         let scratch = who.scratch();
         let count = scratch.file("count", "");
         // srt-init is the first that the supervisor forks, then what stops everybody.
-        let forks = "strace -D --output=/dev/null --trace=clone -e inject=clone:error=EAGAIN:when=3";
+        let log = scratch.file("log", "");
+        let forks = format!("strace -D --output={} --trace=clone,?fork -e inject=clone,?fork:error=EAGAIN:when=3", log.display());
         let script = scratch.file("script", format!(
             "setsid sh -c 'while :; do echo >>{}; sleep 0.01; done' & echo re''ady; sleep 1001; :", count.display()
         ));
@@ -298,6 +299,7 @@ both! {
         let before = counted();
         processes::kill(supervisor, libc::SIGCONT);
         wait_until("the other to go on", || counted() > before);
+        assert!(std::fs::read_to_string(&log).is_ok_and(|log| log.contains("INJECTED")), "there was no first try");
         processes::kill(supervisor, libc::SIGKILL);
         ends(supervisor, "SIGKILL");
         drop(talk);
