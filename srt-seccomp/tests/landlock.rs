@@ -203,6 +203,7 @@ both! {
         std::os::unix::fs::chown(&file, Some(4321), None).expect("chown");
         start().ok().says("before");
         // A file of a shell's << that has no name any more is nobody's.
+        let file = work.file("gone", "before");
         let gone = File::open(&file).expect("open");
         fs::remove_file(&file).expect("rm");
         run(in_tree(who, work.path(), &["--landlock"], "cat").stdin(gone)).ok().says("before");

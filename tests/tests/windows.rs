@@ -56,6 +56,7 @@ both! {
         if !has("strace") {
             skip!("no strace");
         }
+        let family = Family::new();
         // Who is inside bind(2) of that name has the directory locked until then, and listens after it.
         let scratch = who.scratch();
         let socket = scratch.join("s.sock");
@@ -69,6 +70,7 @@ both! {
         assert_eq!(talk.line(), "ready");
         talk.signal(libc::SIGTERM);
         talk.end();
+        family.ends();
         let log = fs::read_to_string(&log).expect("the log");
         let at = |text: &str| log.lines().enumerate().filter(|(_, line)| line.starts_with(text)).map(|(at, _)| at).last();
         assert!(at("bind(").zip(at("connect(")).is_some_and(|(bound, asked)| bound < asked), "{log}");
