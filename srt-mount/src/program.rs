@@ -1,7 +1,7 @@
 //! Where PROGRAM comes from: the new root, or a read-only copy of a file of the host.
 
 use crate::detached::{PLAIN, Tree, is_read_only};
-use crate::source::Host;
+use crate::source::{Host, leads_here};
 use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
 use srt_common::sys::c_path;
@@ -99,7 +99,7 @@ pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path
     if chdir {
         // access(2), "the real user ID": capabilities do not count but for uid 0.
         let entered = c_path(directory).and_then(|path| faccessat2(&CWD, &path, libc::X_OK, 0));
-        entered.context(|| cannot_enter(directory)).map_err(|error| error.path(directory))?;
+        entered.map_err(|error| cannot_enter(directory, &error))?;
     }
     let Origin::Inside(paths) = origin else { return Ok(()) };
     let refusal = |path: &PathBuf| match open(directory.join(path), libc::O_PATH) {
@@ -146,15 +146,15 @@ pub fn choose_directory(chdir: Option<&Path>, own: &[PathBuf], root: &mut Root) 
     let exists = |path: &Path| open_in_root(&top, path, libc::O_DIRECTORY, 0).map(drop);
     if let Some(directory) = chdir {
         let directory = Path::new("/").join(directory);
-        exists(&directory).context(|| cannot_enter(&directory)).map_err(|error| error.path(&directory))?;
+        exists(&directory).map_err(|error| cannot_enter(&directory, &error))?;
         return Ok(directory);
     }
     let found = own.iter().cloned().chain(home()).find(|path| path.is_absolute() && exists(path).is_ok());
     Ok(found.unwrap_or_else(|| PathBuf::from("/")))
 }
 
-fn cannot_enter(directory: &Path) -> String {
-    format!("--chdir {}: cannot enter it", directory.display())
+fn cannot_enter(directory: &Path, error: &io::Error) -> Error {
+    Error::system(format!("--chdir {}: cannot enter it", directory.display()), error).path(directory)
 }
 
 fn home() -> Option<PathBuf> {
@@ -163,11 +163,9 @@ fn home() -> Option<PathBuf> {
 
 /// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
 pub fn own_directory(host: &Host) -> Vec<PathBuf> {
-    let look = |path: &Path| statx(&open(path, libc::O_PATH)?, c"");
-    let id = |path: &Path| look(path).map(|stat| stat.id).ok();
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
-        plain && id(path).is_some_and(|named| Some(named) == id(Path::new(".")))
+        plain && leads_here(path)
     });
     named.into_iter().chain(host.directory.clone()).collect()
 }
@@ -180,7 +178,7 @@ pub fn own_directory(host: &Host) -> Vec<PathBuf> {
 pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
     let entered = std::env::set_current_dir(chosen);
     if required {
-        entered.context(|| cannot_enter(chosen))?;
+        entered.map_err(|error| cannot_enter(chosen, &error))?;
         return std::env::current_dir().context(|| "getcwd");
     }
     let fallback = || home().filter(|home| std::env::set_current_dir(home).is_ok());

@@ -86,8 +86,6 @@ impl<'a> Host<'a> {
     /// # Errors
     /// It cannot be reached.
     pub fn walk(&self, path: &Path, writable: &Directories) -> Result<Walk> {
-        // It may have been removed, or something else be mounted over it.
-        let leads_here = |path: &Path| matches!((look(path), look(Path::new("."))), (Ok(there), Ok(here)) if there.id == here.id);
         let absolute = match &self.directory {
             _ if path.is_absolute() => path.to_owned(),
             Some(directory) if leads_here(directory) => directory.join(path),
@@ -289,6 +287,12 @@ pub fn refuse_standard_directories() -> Result<()> {
 /// It is not open.
 pub fn content(fd: RawFd) -> Result<OwnedFd> {
     fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
+}
+
+/// Whether the working directory is at `path`: it may have been removed, or something else be mounted over it.
+pub fn leads_here(path: &Path) -> bool {
+    let here = look(Path::new("."));
+    look(path).is_ok_and(|there| here.is_ok_and(|here| there.id == here.id))
 }
 
 fn look(path: &Path) -> io::Result<Stat> {

@@ -8,10 +8,12 @@ use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{Fork, exit, fork, geteuid, waitid};
-use srt_common::sys::{c_path, fd, file};
+use srt_common::sys::{
+    c_path, fd,
+    file::{self, Stat},
+};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
-use std::cell::RefCell;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -95,8 +97,7 @@ impl Wanted {
             scoped: if abi >= 6 { SCOPES } else { 0 },
         };
         let fd = sys::landlock_create_ruleset(&attr).context(what)?;
-        let ruleset =
-            Ruleset { fd, files: attr.handled_access_fs, written: RefCell::default(), given: fds.to_vec() };
+        let mut ruleset = Ruleset { fd, files: attr.handled_access_fs, written: vec![], read_alone: vec![] };
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -119,7 +120,7 @@ impl Wanted {
                 let added = self.find(path).and_then(|(real, opened)| {
                     let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
                     let rights = if device { rights | IOCTL_DEV } else { rights };
-                    ruleset.give(&real, &opened, rights).context(CANNOT)
+                    ruleset.give_at(&real, &opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
@@ -189,9 +190,9 @@ pub struct Ruleset {
     /// The rights to files that are denied unless they are given.
     files: u64,
     /// The directories and files that may be written.
-    written: RefCell<Vec<PathBuf>>,
-    /// The descriptors that PROGRAM gets.
-    given: Vec<RawFd>,
+    written: Vec<PathBuf>,
+    /// What PROGRAM gets that is not open for writing, and could be opened again: named files on mounts that can be written.
+    read_alone: Vec<(RawFd, Stat)>,
 }
 
 impl Ruleset {
@@ -201,7 +202,7 @@ impl Ruleset {
     /// What the kernel says; and when it is not the kernel that answers. A file that PROGRAM gets for reading alone, and could
     /// write.
     pub fn restrict(&self) -> Result<()> {
-        self.given.iter().try_for_each(|&fd| self.refuse_more(fd))?;
+        self.read_alone.iter().try_for_each(|(fd, stat)| self.refuse_more(*fd, stat))?;
         reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF)
             .and_then(|()| sys::landlock_restrict_self(&self.fd))
             .context(|| "landlock_restrict_self")
@@ -210,17 +211,7 @@ impl Ruleset {
     /// Refuses a file that PROGRAM gets for reading alone and could open again to write, though its name inside is read-only or
     /// hidden. For Landlock it lies where it was opened: on mounts outside, without those of the sandbox, and below a directory
     /// that may be written here.
-    fn refuse_more(&self, number: RawFd) -> Result<()> {
-        let reads = fd::fcntl_getfl(&number).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
-        let stat = file::statx(&number, c"").context(|| format!("descriptor {number}"))?;
-        if self.written.borrow().is_empty()
-            || !reads
-            || !stat.is(libc::S_IFREG)
-            || stat.links == 0
-            || !is_writable(&number)
-        {
-            return Ok(());
-        }
+    fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
         let link = format!("/proc/self/fd/{number}");
         let name = match fs::read_link(&link) {
             Ok(name) => name,
@@ -232,13 +223,11 @@ impl Ruleset {
             let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
             Ok::<_, io::Error>(file::statx(&opened, c"")?.id == stat.id && is_writable(&opened))
         };
-        // By the name outside, or what is left of it below a directory that is mounted under another name inside.
+        // By the name outside; or below a directory, or as a file, that is mounted under another name inside.
         let rests = || name.ancestors().filter_map(|above| name.strip_prefix(above).ok());
-        let written = self.written.borrow();
-        let below = written.iter().flat_map(|point| rests().map(|rest| point.join(rest)));
-        if written.iter().chain([&name]).any(|path| is_it(path).unwrap_or(false))
-            || below.into_iter().any(|path| is_it(&path).unwrap_or(false))
-        {
+        let below = self.written.iter().flat_map(|point| rests().map(|rest| point.join(rest)));
+        let mut names = below.chain(self.written.iter().chain([&name]).cloned());
+        if names.any(|path| is_it(&path).unwrap_or(false)) {
             return Ok(());
         }
         // access(2): its mode forbids it, and is not PROGRAM's to change.
@@ -261,7 +250,7 @@ impl Ruleset {
         let read_alone = || {
             let attr = sys::RulesetAttr { handled_access_fs: READ_FILE, ..sys::RulesetAttr::default() };
             let ruleset = sys::landlock_create_ruleset(&attr)?;
-            for point in self.written.borrow().iter() {
+            for point in &self.written {
                 let point = file::open(point, libc::O_PATH | libc::O_NOFOLLOW)?;
                 let fd = point.as_raw_fd() as u64;
                 sys::landlock_add_rule(&ruleset, sys::LANDLOCK_RULE_PATH_BENEATH, fd, READ_FILE)?;
@@ -291,7 +280,7 @@ impl Ruleset {
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
     /// written.
-    fn add_mounts(&self) -> Result<bool> {
+    fn add_mounts(&mut self) -> Result<bool> {
         let text =
             mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
         let mut points: Vec<_> = mountinfo::writable(&text).collect();
@@ -310,34 +299,42 @@ impl Ruleset {
     }
 
     /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
-    fn add(&self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<bool> {
+    fn add(&mut self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<bool> {
         let path = path.as_ref();
         let what = || format!("cannot open {}", path.display());
         let opened = match file::open(path, libc::O_PATH | libc::O_NOFOLLOW).context(what) {
             Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => return Ok(false),
             opened => opened?,
         };
-        Ok(meant(&opened) && self.give(path, &opened, rights).context(what).map(|()| true)?)
+        Ok(meant(&opened) && self.give_at(path, &opened, rights).context(what).map(|()| true)?)
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
     /// A directory gives nothing.
-    fn add_open(&self, number: RawFd) -> io::Result<()> {
+    fn add_open(&mut self, number: RawFd) -> io::Result<()> {
         let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
             libc::O_RDONLY => READ_FILE,
             libc::O_WRONLY => WRITE_FILE | TRUNCATE,
             libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,
-            _ => return Ok(()),
+            _ => 0,
         };
-        let none = Path::new("");
-        if file::statx(&number, c"")?.is(libc::S_IFDIR) { Ok(()) } else { self.give(none, &number, rights) }
+        let stat = file::statx(&number, c"")?;
+        if rights & WRITE_FILE == 0 && stat.is(libc::S_IFREG) && stat.links > 0 && is_writable(&number) {
+            self.read_alone.push((number, stat));
+        }
+        if rights == 0 || stat.is(libc::S_IFDIR) { Ok(()) } else { self.give(&number, rights) }
+    }
+
+    /// Gives `rights` to what is open, and has this path.
+    fn give_at(&mut self, path: &Path, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
+        if rights & WRITE == WRITE {
+            self.written.push(path.to_owned());
+        }
+        self.give(to, rights)
     }
 
     /// Gives `rights` to what is open: those of a file alone where it is no directory.
-    fn give(&self, path: &Path, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
-        if rights & REFER & self.files != 0 && rights & WRITE_FILE != 0 {
-            self.written.borrow_mut().push(path.to_owned());
-        }
+    fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
         let fd = to.as_raw_fd() as u64;
         let add = |rights| {
             sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & self.files)

@@ -191,6 +191,13 @@ both! {
                 }
             }
         }
+        // Nor by a descriptor that is open for nothing.
+        let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&file).expect("O_PATH");
+        let mut command = who.command("srt-ns");
+        command.args(["--keep-fd", "208", "--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--bind", all, all, "--ro-bind", directory, directory]);
+        command.args(["--keep-fd", "208", "--", "srt-seccomp", "--keep-fd", "208", "--landlock", "--", "true"]);
+        pass_fd(&mut command, path.as_raw_fd(), 208);
+        run(&mut command).code(125).one_clear_error("srt-seccomp").complains("descriptor 208: PROGRAM could open it again");
         // Its owner may change the mode; nobody else.
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o444)).expect("chmod");
         let start = || {

@@ -23,6 +23,20 @@ fn shell(who: Who) -> Talk {
     talk
 }
 
+/// A job of the shell's with a sandbox in it: its supervisor, and who has started that.
+#[track_caller]
+fn of_a_job(talk: &mut Talk, srt_ns: &str) -> (i32, i32) {
+    // The other process of the job has its parent in the session: so the kernel does not continue what is left of it, as
+    // it does in an orphaned group (setpgid(2)).
+    talk.send(&format!("sh -c '{srt_ns} -- sleep 1001; :' | sleep 1002\n"));
+    wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
+    let all = descendants(talk.pid());
+    let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
+    let caller = processes::status_field(supervisor, "PPid").expect("a caller").parse().expect("a number");
+    wait_until("the command", || descendants(supervisor).iter().any(|process| process.name == "sleep"));
+    (supervisor, caller)
+}
+
 /// Who of the sandbox runs and is not stopped.
 fn running(supervisor: i32, name: &str) -> bool {
     descendants(supervisor)
@@ -227,22 +241,15 @@ both! {
     fn a_sandbox_that_is_stopped_ends_with_its_caller(who) {
         let family = Family::new();
         // Also where the caller ignores its own stop key.
-        for ignored in [":", "trap \"\" TSTP"] {
-        let mut talk = shell(who);
-        // The other process of the job has its parent in the session: so the kernel does not continue what is left of it, as
-        // it does in an orphaned group (setpgid(2)).
-        talk.send(&format!("sh -c '{ignored}; srt-ns -- sleep 1001; :' | sleep 1002\n"));
-        wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
-        let all = descendants(talk.pid());
-        let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
-        let caller = processes::status_field(supervisor, "PPid").expect("a caller").parse().expect("a number");
-        wait_until("the command", || descendants(supervisor).iter().any(|process| process.name == "sleep"));
-        processes::kill(supervisor, libc::SIGTSTP);
-        wait_until("the stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
-        processes::kill(caller, libc::SIGKILL);
-        ends(supervisor, "the caller's end");
-        drop(talk);
-        family.ends();
+        for before in [":", "trap \"\" TSTP"] {
+            let mut talk = shell(who);
+            let (supervisor, caller) = of_a_job(&mut talk, &format!("{before}; srt-ns"));
+            processes::kill(supervisor, libc::SIGTSTP);
+            wait_until("the stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+            processes::kill(caller, libc::SIGKILL);
+            ends(supervisor, "the caller's end");
+            drop(talk);
+            family.ends();
         }
     }
 
@@ -253,16 +260,11 @@ both! {
         let family = Family::new();
         let mut talk = shell(who);
         // strace(1) holds the supervisor up where it would stop itself.
-        let held_up = "strace -D --output=/dev/null --trace=kill -e inject=kill:delay_enter=1500000 srt-ns -- sleep 1001";
-        talk.send(&format!("sh -c '{held_up}; :' | sleep 1002\n"));
-        wait_until("the job", || ["srt-init", "sleep"].iter().all(|name| running(talk.pid(), name)));
-        let all = descendants(talk.pid());
-        let supervisor = all.iter().find(|process| process.name == "srt-ns").expect("srt-ns").pid;
-        let inside = || descendants(supervisor).into_iter().find(|process| process.name == "sleep");
-        wait_until("the command", || inside().is_some());
-        let caller = processes::status_field(supervisor, "PPid").expect("a caller").parse().expect("a number");
+        let held_up = "strace -D --output=/dev/null --trace=kill -e inject=kill:delay_enter=1500000 srt-ns";
+        let (supervisor, caller) = of_a_job(&mut talk, held_up);
         processes::kill(supervisor, libc::SIGTSTP);
-        wait_until("the command's stop", || inside().is_some_and(|command| command.state == 'T'));
+        let stopped = |process: &Process| process.name == "sleep" && process.state == 'T';
+        wait_until("the command's stop", || descendants(supervisor).iter().any(stopped));
         std::thread::sleep(Duration::from_millis(200));
         assert_ne!(Process::find(supervisor).map(|own| own.state), Some('T'), "too late for the test");
         processes::kill(caller, libc::SIGKILL);
