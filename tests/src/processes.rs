@@ -139,6 +139,17 @@ pub fn kill(pid: i32, signal: i32) {
     let _gone = unsafe { libc::kill(pid, signal) };
 }
 
+/// Takes the status of every child that has ended in a pid namespace below: a supervisor's, which this process adopted
+/// when the supervisor was killed ([`Family`]). A PID 1 that is killed waits until all in its namespace are reaped.
+pub fn reap_inside() {
+    let own = i32::try_from(std::process::id()).expect("a pid");
+    let ended = |process: &Process| process.parent == own && !process.is_alive() && is_inside(process.pid);
+    for process in all().into_iter().filter(ended) {
+        // SAFETY: a null status is not written.
+        unsafe { libc::waitpid(process.pid, std::ptr::null_mut(), libc::WNOHANG) };
+    }
+}
+
 /// Waits until a process that is no child of this one is dead, reaped or not: its locks and sockets are closed then.
 #[track_caller]
 pub fn wait_for_end(pid: i32) {

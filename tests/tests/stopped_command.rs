@@ -94,6 +94,8 @@ fn ends(supervisor: i32, what: &str) {
         Process::find(pid).is_some_and(|process| process.is_alive() && process.name == name)
     };
     while all.iter().any(|process| alive(process.pid, &process.name)) || alive(supervisor, "srt-ns") {
+        // What the supervisor has sent inside, to stop all or to continue them, may not be reaped yet when it is killed.
+        processes::reap_inside();
         assert!(start.elapsed() < AT_MOST, "{what}: still there: {:#?}", descendants(supervisor));
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -167,6 +169,7 @@ both! {
             let start = Instant::now();
             let alive = |of: &Process| Process::find(of.pid).is_some_and(|now| now.is_alive() && now.name == of.name);
             while all.iter().any(alive) || Process::find(supervisor).is_some_and(|own| own.is_alive() && own.name == "srt-ns") {
+                processes::reap_inside();
                 assert!(start.elapsed() < AT_MOST, "the caller's death: still there: {:#?}", descendants(supervisor));
                 std::thread::sleep(Duration::from_millis(5));
             }
