@@ -183,14 +183,16 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Mutex;
 
-    /// One at a time: the umask is the process's, and tests are its threads.
+    /// The umask is the process's, and tests are its threads.
+    static UMASK: Mutex<()> = Mutex::new(());
+
     fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
-        static UMASK: Mutex<()> = Mutex::new(());
         let _one = UMASK.lock();
         super::bind(path)
     }
 
     fn directory(test: &str) -> PathBuf {
+        let _one = UMASK.lock();
         let path = std::env::temp_dir().join(format!("srt-common-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory");
         path

@@ -89,6 +89,10 @@ impl Leader {
     /// proc(5), /proc/PID/task/TID/stat: a process whose first thread has ended is a zombie and may be stopped. A stop is one
     /// of all threads, and the command can have them without end: a few are asked. True also where that cannot be read.
     pub fn is_stopped(&self) -> bool {
+        // pidfd_open(2): all of it is dead.
+        if is_ready(&self.pidfd, libc::POLLIN) {
+            return false;
+        }
         let is_stopped = |stat: String| {
             stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
         };

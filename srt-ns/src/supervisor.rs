@@ -64,6 +64,8 @@ struct Course {
     told_to_end: bool,
     /// Somebody sent us SIGTSTP, and the command has not stopped yet.
     stop_requested: bool,
+    /// The command has stopped before this process knew who it is.
+    stopped_early: bool,
     /// Everybody inside was stopped.
     frozen: bool,
     /// When to try again to continue them: no process could be made.
@@ -160,7 +162,13 @@ impl Supervisor<'_> {
         self.course.unreaped = (0..PIECE).all(|_| self.reap());
         self.helpers.read_reports(self.run);
         let goes_on = self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none();
-        if goes_on { self.step() } else { Ok(()) }
+        if goes_on {
+            self.step()?;
+        }
+        if self.command.is_some() && std::mem::take(&mut self.course.stopped_early) {
+            self.stop_with_command();
+        }
+        Ok(())
     }
 
     /// Whose end ends the sandbox is gone.
@@ -395,6 +403,10 @@ impl Supervisor<'_> {
 
     /// The command stopped by itself or by the terminal's key: so do we, for the caller's shell to see.
     fn stop_with_command(&mut self) {
+        if self.command.is_none() {
+            // The report has overtaken the command's first word, which says who it is.
+            self.course.stopped_early = self.start.is_some();
+        }
         if !self.command.as_ref().is_some_and(Leader::is_stopped) {
             return; // Somebody has continued it since.
         }

@@ -361,7 +361,7 @@ both! {
     }
 
     fn a_command_that_obeys_sigterm_is_not_killed(who) {
-        let mut running = Running::start(sh(who, &[], "trap 'exit 5' TERM; echo up; read line"));
+        let mut running = Running::start(sh(who, &[], "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"));
         running.signal(libc::SIGTERM);
         assert_eq!(wait(&mut running.child, "the end").code(), Some(5));
     }

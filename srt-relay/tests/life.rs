@@ -193,7 +193,7 @@ both! {
         talk.expect("cannot connect to tcp:127.0.0.1:1");
         assert_eq!(refused(), Some(ErrorKind::ConnectionReset));
         // The control: others are stopped.
-        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", "set -m; stty tostop; echo told & sleep 0.2; jobs"]));
+        let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", "set -m; stty tostop; echo told & while sleep 0.2; do jobs; done"]));
         talk.expect("Stopped");
     }
 

@@ -131,8 +131,9 @@ both! {
     fn out_of_descriptors_nobody_is_refused_who_could_wait_for_the_other_address_of_localhost(who) {
         // A connection takes two, and had a third for a moment: one of the numbers leaves exactly two.
         at_once(2, [20, 21], |all| {
-            let server = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("bind");
-            let (port, to) = (free_port(), server.local_addr().expect("address").port());
+            // Not a port that the kernel chooses: it may give the same one of 127.0.0.1 to somebody else.
+            let (port, to) = (free_port(), free_port());
+            let _server = TcpListener::bind((Ipv6Addr::LOCALHOST, to)).expect("bind");
             let limit = format!("--nofile={all}:{all}");
             let mut command = who.command("prlimit");
             command.args([&limit, "srt-relay", "--ready-fd", "1"]);
@@ -142,7 +143,9 @@ both! {
             let most = (all as usize - before) / 2;
             let mut clients: Vec<_> = (0..most + 3).map(|_| connect(port)).collect();
             clients.iter_mut().for_each(hears_nothing);
-            assert_eq!((relay.stderr(), relay.descriptors()), (String::new(), before + 2 * most));
+            // Who waits is looked at ten times a second, for which a descriptor is taken for a moment.
+            relay.settles_at(before + 2 * most);
+            assert_eq!(relay.stderr(), "");
         });
     }
 
@@ -219,15 +222,14 @@ both! {
     fn a_family_that_this_machine_does_not_have_is_told_at_the_start(who) {
         // The control: the same filter, another family.
         for (refused, code) in [(libc::AF_INET6, 1), (libc::AF_X25, 0)] {
-            let mut command = who.command("timeout");
-            let port = free_port();
-            command.args(["--preserve-status", "1", "srt-relay"]);
-            command.args([&format!("tcp:127.0.0.1:{port}"), "tcp:[::1]:1"]);
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{}", free_port()), "tcp:[::1]:1"]);
             refusals::in_front(&mut command, &[refuse_value(libc::SYS_socket, 0, refused, libc::EAFNOSUPPORT)]);
-            let ran = srt_tests::run(&mut command);
-            ran.code(code);
-            if code != 0 {
-                ran.complains("cannot connect to tcp:[::1]:1: Address family not supported").one_clear_error("srt-relay");
+            if code == 0 {
+                assert_eq!(Relay::spawn(command, &[]).terminate().code(), Some(code));
+            } else {
+                let ran = srt_tests::run(&mut command);
+                ran.code(code).says("").complains("cannot connect to tcp:[::1]:1: Address family not supported").one_clear_error("srt-relay");
             }
         }
     }

@@ -24,8 +24,9 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -359,7 +360,14 @@ pub fn run(command: &mut Command) -> Ran {
     run_with_input(command, b"")
 }
 
-/// The same with something on stdin, unless it is empty.
+/// What `run` has run in the end: bubblewrap fails where a mount goes away meanwhile, and other tests have some.
+pub fn run_bwrap(mut run: impl FnMut() -> Ran) -> Ran {
+    let passes =
+        |ran: &Ran| ![&ran.out, &ran.err].iter().any(|said| said.contains("Unable to apply mount flags"));
+    std::iter::repeat_with(&mut run).take(10).find(passes).unwrap_or_else(run)
+}
+
+/// The same as [`run`] with something on stdin, unless it is empty.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
     reset_inherited();
@@ -397,23 +405,44 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
     Ran { code: status.code(), signal: status.signal(), out, err }
 }
 
+/// For how long somebody looks for something again and again. Not the clock's time: a virtual machine may stand still, and
+/// everything in it with it, so from one look to the next at most a second counts.
+#[derive(Debug)]
+pub struct Patience {
+    last: Instant,
+    spent: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { last: Instant::now(), spent: Duration::ZERO }
+    }
+}
+
+impl Patience {
+    /// Another look: how much time counts so far.
+    pub fn spent(&mut self) -> Duration {
+        let now = Instant::now();
+        self.spent += (now - std::mem::replace(&mut self.last, now)).min(Duration::from_secs(1));
+        self.spent
+    }
+}
+
 /// Waits for a child's end; kills it and fails the test at the deadline, and tells what it and its children do.
 #[track_caller]
 pub fn wait(child: &mut Child, what: &str) -> std::process::ExitStatus {
-    // The time slept, not the clock's: a virtual machine may stand still, and everything in it with it.
-    let mut waited = Duration::ZERO;
+    let mut patience = Patience::default();
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait().expect("wait") {
             return status;
         }
-        if waited > DEADLINE {
+        if patience.spent() > DEADLINE {
             let who_does_what = processes::tree(child.id());
             let _gone = child.kill();
             panic!("waited {DEADLINE:?} in vain for {what}; there are\n{who_does_what}");
         }
         std::thread::sleep(pause);
-        waited += pause;
         pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
@@ -421,10 +450,27 @@ pub fn wait(child: &mut Child, what: &str) -> std::process::ExitStatus {
 /// Waits until `condition` holds; fails the test at the deadline with `what` was awaited.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let mut patience = Patience::default();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        assert!(patience.spent() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What an ordinary user may have 200 of (keyrings(7), maxkeys): each srt-init and each srt-relay has a keyring.
+pub const MANY_KEYS: &str = "srt-tests-many-keys";
+
+/// What a test limits for an ordinary user (getrlimit(2), RLIMIT_NPROC), and another has many of.
+pub const MANY_PROCESSES: &str = "srt-tests-many-processes";
+
+/// A turn of those tests, in all programs, that take much of one thing.
+pub fn turn_of(name: &str) -> UnixListener {
+    let name = SocketAddr::from_abstract_name(name).expect("a name");
+    loop {
+        if let Ok(turn) = UnixListener::bind_addr(&name) {
+            return turn;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

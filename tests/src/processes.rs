@@ -1,11 +1,11 @@
 //! What runs on this machine, and what a sandbox has left.
 
-use crate::{DEADLINE, Who, wait_until};
+use crate::{DEADLINE, Patience, Who, wait_until};
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A line of ps(1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn tree(of: u32) -> String {
 /// command is.
 #[track_caller]
 pub fn child_named(parent: i32, name: &str) -> i32 {
-    let start = Instant::now();
+    let mut patience = Patience::default();
     loop {
         let all_now = all();
         let init = all_now.iter().find(|p| p.parent == parent && p.name == "srt-init").map(|p| p.pid);
@@ -84,7 +84,7 @@ pub fn child_named(parent: i32, name: &str) -> i32 {
             return found.pid;
         }
         let children = || all().into_iter().filter(|p| p.parent == parent).collect::<Vec<_>>();
-        assert!(start.elapsed() < DEADLINE, "{parent} has no child {name}, but {:?}", children());
+        assert!(patience.spent() < DEADLINE, "{parent} has no child {name}, but {:?}", children());
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -191,7 +191,7 @@ impl Family {
     /// The promise is a second; ten are for a machine that has other things to do.
     #[track_caller]
     pub fn ends(&self) -> Duration {
-        let start = Instant::now();
+        let mut patience = Patience::default();
         loop {
             // In the loop: a PID 1 that is killed waits until all in its namespace are reaped, and those that were the
             // supervisor's children are ours now.
@@ -200,11 +200,11 @@ impl Family {
             if members.is_empty() {
                 break;
             }
-            let long = start.elapsed() > Duration::from_secs(10);
-            assert!(!long, "still there after {:?}: {members:#?}", start.elapsed());
+            let took = patience.spent();
+            assert!(took < Duration::from_secs(10), "still there after {took:?}: {members:#?}");
             std::thread::sleep(Duration::from_micros(200));
         }
-        start.elapsed()
+        patience.spent()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::{Scratch, Who, run, wait_until};
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A server that listens on 127.0.0.1.
 #[derive(Debug)]
@@ -48,9 +49,15 @@ impl Server {
     }
 }
 
-/// A port that nobody listens on. Somebody else may take it first: a test of one machine's own can live with that.
+/// A port on which nothing listens now, of those that the kernel gives to nobody by itself. Not bound to find out: a child
+/// that another thread starts meanwhile would hold the socket until its exec.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16 % 200 * 100;
+    (0..)
+        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .find(|&port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err())
+        .expect("a free port")
 }
 
 /// An HTTP proxy that forwards and tunnels (CONNECT) to everywhere; with a user name and a password, or without.

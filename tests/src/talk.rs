@@ -1,14 +1,14 @@
 //! Conversations with a running program, over pipes or on a terminal of its own: what it says is awaited with a
 //! deadline, never slept for.
 
-use crate::{DEADLINE, Who, wait};
+use crate::{DEADLINE, Patience, Who, wait};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A program that runs, and both directions of the talk with it.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Talk {
     /// Waits until it says `text`; returns what it said before that. What is awaited next must come after it.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let start = Instant::now();
+        let mut patience = Patience::default();
         loop {
             let found = self.seen.windows(text.len()).position(|window| window == text.as_bytes());
             if let Some(at) = found {
@@ -98,9 +98,12 @@ impl Talk {
                 before.truncate(at);
                 return String::from_utf8_lossy(&before).into_owned();
             }
-            let more = self.more(DEADLINE.saturating_sub(start.elapsed()));
+            let more = self.more(Duration::from_millis(500));
             let seen = String::from_utf8_lossy(&self.seen);
-            assert!(more.is_some(), "waited {DEADLINE:?} in vain for {text:?}; it said {seen:?}");
+            assert!(
+                more.is_some() || patience.spent() < DEADLINE,
+                "waited {DEADLINE:?} in vain for {text:?}; it said {seen:?}"
+            );
             assert!(more != Some(0), "it ended before it said {text:?}; it said {seen:?}");
         }
     }
@@ -136,14 +139,8 @@ impl Talk {
     #[track_caller]
     pub fn end(mut self) -> (i32, String) {
         // The end may wait for somebody to read.
-        let start = Instant::now();
-        while self.more(Duration::from_secs(30)).is_some_and(|count| count > 0) {
-            assert!(
-                start.elapsed() < DEADLINE,
-                "it goes on and on: {:?}",
-                String::from_utf8_lossy(&self.seen)
-            );
-        }
+        let mut patience = Patience::default();
+        while self.more(Duration::from_millis(500)) != Some(0) && patience.spent() < DEADLINE {}
         let status = self.status();
         (code(status), String::from_utf8_lossy(&self.seen).into_owned())
     }

@@ -1,7 +1,7 @@
 //! Each stage works alone, under a system tool, or in front of one: every combination that the documentation names, with
 //! the real program.
 
-use srt_tests::{Ran, Scratch, Who, both, chain, pass_fd, path_with_tools, run, tool, wait_until};
+use srt_tests::{Ran, Scratch, Who, both, chain, pass_fd, path_with_tools, run, run_bwrap, tool, wait_until};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,7 @@ fn line(parts: &[&[&str]]) -> Vec<String> {
 
 /// Runs `words`, the tools by their names.
 fn run_line(who: Who, words: &[String]) -> Ran {
-    run(who.command("env").args(words))
+    run_bwrap(|| run(who.command("env").args(words)))
 }
 
 /// What a process tells of its privileges and its place: capabilities, no_new_privs, filter, PID 1, who it is.
@@ -124,7 +124,8 @@ mod replaced {
                 let mut command = who.command("bwrap");
                 command.args(["--unshare-all", "--unshare-user"]).args(TREE).args(seccomp);
                 pass_fd(&mut command, filter.as_raw_fd(), 9);
-                run(command.args(["/usr/bin/python3", "-c", make]))
+                command.args(["/usr/bin/python3", "-c", make]);
+                run_bwrap(|| run(&mut command))
             };
             bwrap(&["--seccomp", "9"]).code(1).complains("PermissionError: [Errno 1]");
             // The control.
@@ -133,7 +134,7 @@ mod replaced {
 
         fn socat_in_place_of_srt_relay(who) {
             let server = Server::start(who);
-            let sidecar = format!("socat TCP-LISTEN:8080,bind=127.0.0.1,fork UNIX-CONNECT:{}", server.path);
+            let sidecar = format!("socat -t 30 TCP-LISTEN:8080,bind=127.0.0.1,fork UNIX-CONNECT:{}", server.path);
             let words = line(&[&["srt-ns", "--sidecar", &sidecar, "--", "srt-mount"], &TREE, &["--", "srt-seccomp", "--", "sh", "-c", &client(8080, 1000)]]);
             run_line(who, &words).ok().says("hello, sandbox");
         }

@@ -1,8 +1,7 @@
 //! tests/from-bubblewrap.md: each sample does the same on both sides, and no option of bubblewrap's is left out.
 
 use srt_tests::pages::page;
-use srt_tests::{Ran, both, has, run, skip};
-use std::iter;
+use srt_tests::{both, has, run, run_bwrap, skip};
 use std::process::Command;
 
 const PAGE: &str = "tests/from-bubblewrap.md";
@@ -29,10 +28,7 @@ both! {
         for (theirs, ours) in samples() {
             let [theirs, ours] = [theirs, ours].map(|line| {
                 assert!(line.starts_with("bwrap ") || line.starts_with("srt-"), "{line}");
-                let again = || run(who.command("bash").args(["-euc", &line]).current_dir(scratch.path()));
-                // bubblewrap fails where a mount goes away meanwhile, and other tests have some.
-                let passes = |ran: &Ran| !ran.err.contains("Unable to apply mount flags");
-                let ran = iter::repeat_with(again).take(10).find(passes).unwrap_or_else(again);
+                let ran = run_bwrap(|| run(who.command("bash").args(["-euc", &line]).current_dir(scratch.path())));
                 (ran.code, ran.signal, ran.out.clone(), ran)
             });
             assert_eq!((theirs.0, theirs.1, &theirs.2), (ours.0, ours.1, &ours.2), "{:#?}\n{:#?}", theirs.3, ours.3);

@@ -3,7 +3,8 @@
 //! What the hint proposes is tried where a test can.
 
 use srt_tests::refusals::{Refusal, in_front, refuse, refuse_flag, refuse_value, with_mounts, with_none_of};
-use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool};
+use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool, wait_until};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -627,10 +628,24 @@ mod caller {
     both! {
         fn one_that_has_ended_already_is_missed(who) {
             // strace(1) holds srt-ns back, where it opens a pidfd of the shell, until the shell has ended.
-            let late = "strace -D -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:delay_enter=1000000";
+            let late = "strace -D -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:delay_enter=1500000";
             let orphan = |options: &str| {
-                let script = format!("{late} srt-ns {options} -- echo it ran & sleep 0.3");
-                run(who.command("sh").args(["-c", &script]))
+                let scratch = who.scratch();
+                let call = || {
+                    let pid = fs::read_to_string(scratch.join("pid")).ok()?;
+                    fs::read_to_string(format!("/proc/{}/syscall", pid.trim())).ok()
+                };
+                let there = format!("{} ", libc::SYS_pidfd_open);
+                let script = format!(
+                    "{late} srt-ns {options} -- echo it ran & echo $! >pid; until [ -e go ]; do sleep 0.01; done"
+                );
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        wait_until("the call", || call().is_some_and(|call| call.starts_with(&there)));
+                        scratch.file("go", "");
+                    });
+                    run(who.command("sh").args(["-c", &script]).current_dir(scratch.path()))
+                })
             };
             orphan("").says("").hints("srt-ns", "the parent process is dead", "--outlive-parent");
             orphan("--outlive-parent").says("it ran");

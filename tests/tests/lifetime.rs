@@ -92,7 +92,9 @@ fn time_of_a_start(who: Who) -> Duration {
 
 /// What a sandbox must not change: the mounts here, and the files in a directory that it may write.
 fn traces(work: &Path) -> (String, usize) {
+    // Without those of other tests, see `LoopMount`.
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let mounts = mounts.lines().filter(|mount| !mount.contains("/mounted ")).collect();
     (mounts, fs::read_dir(work).expect("its work directory").count())
 }
 
@@ -454,7 +456,8 @@ time.sleep(1000)";
             talk.expect(&format!("got {word}"));
         }
         wait_until("the command to end", || {
-            !processes::all().iter().any(|child| child.parent == talk.pid() && child.name == "sh" && child.is_alive())
+            let all = processes::descendants(talk.pid());
+            all.iter().filter(|process| process.name == "sh" && process.is_alive()).count() == 1
         });
         assert!(talk.is_alive());
         talk.close_input();
@@ -534,7 +537,8 @@ signal.pause()";
         let start = Instant::now();
         talk.signal(libc::SIGTERM);
         talk.status();
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        // Whoever is beside the sandbox has turns, too.
+        assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
         family.ends();
     }
 }

@@ -4,7 +4,7 @@
 
 use srt_tests::attacks::Sandbox;
 use srt_tests::host::Greeter;
-use srt_tests::{Ran, Scratch, Who, both, pass_fd, run, wait_until};
+use srt_tests::{Ran, Scratch, Who, both, pass_fd, run, run_bwrap, wait_until};
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -125,7 +125,7 @@ both! {
         let mut command = who.command("bwrap");
         command.args(place.words("--ro-bind / / --bind @/work @/work --bind @/work/p/sub @/work/p/sub"));
         command.args(["sh", "-c", "echo OWNED >$0/file"]).arg(place.path("work/p/sub"));
-        run(&mut command).ok();
+        run_bwrap(|| run(&mut command)).ok();
         assert_eq!(fs::read_to_string(place.path("secret/sub/file")).expect("read"), "OWNED\n");
     }
 

@@ -53,7 +53,7 @@ set -- $(cat /proc/self/stat)
 test "${6:-0}" = 0 && gap "the session is the caller's"
 set -- /proc/self/fd/*
 test $# -gt 4 && gap "descriptors: $*"
-echo "mounts $(wc -l </proc/self/mountinfo)"
+echo "mounts $(grep -vc "/mounted " /proc/self/mountinfo)"
 "#;
 
 /// What builds a file tree. A fallback is for one errno each (an older kernel's), and EIO is none of them.

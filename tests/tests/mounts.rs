@@ -167,7 +167,7 @@ both! {
         sandbox(who, &scratch).each(&attacks).all_were_refused();
         // The host's root can do each with a namespace of its own making, and anybody sees what is below.
         let unshare = if who == Who::Root { "-mnpf" } else { "-Umnpf" };
-        let mut child = who.command("unshare").args([unshare, "sleep", "60"]).spawn().expect("unshare");
+        let mut child = who.command("unshare").args([unshare, "--kill-child", "sleep", "60"]).spawn().expect("unshare");
         let ns = format!("/proc/{}/ns", child.id());
         srt_tests::wait_until("the namespaces", || {
             let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();

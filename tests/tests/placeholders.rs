@@ -628,7 +628,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         let mut command = who.command("strace");
         command.args(["--follow-forks", "--quiet=all", "--signal=none", "--trace=flock", "--output"]).arg(&log);
         // The second of the watchdog's: the shared one.
-        command.args(["-e", "inject=flock:delay_enter=2000000:when=2"]).arg(tool("srt-ns"));
+        command.args(["-e", "inject=flock:delay_enter=4000000:when=2"]).arg(tool("srt-ns"));
         let mut second = Talk::over_pipes(command.arg("--placeholder").arg(&place).args(["--", "sh", "-c", "test -f \"$0\" && echo there"]).arg(&place));
         wait_until("the first flock", || fs::read_to_string(&log).expect("the log").contains("LOCK_EX"));
         first.signal(libc::SIGTERM);
@@ -660,7 +660,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         let log = scratch.file("log", "");
         let mut command = who.command("strace");
         command.args(["--quiet=all", "--follow-forks", "--signal=none", "--trace=setsid,mknodat", "--output"]).arg(&log);
-        command.args(["-e", "inject=setsid:delay_enter=500000:when=1"]).arg(tool("srt-ns")).arg("--placeholder").arg(scratch.join(".x"));
+        command.args(["-e", "inject=setsid:delay_enter=2000000:when=1"]).arg(tool("srt-ns")).arg("--placeholder").arg(scratch.join(".x"));
         let talk = Talk::over_pipes(command.args(["--", "true"]));
         let supervisor = child_named(talk.pid(), "srt-ns");
         wait_until("the watchdog's process", || !descendants(supervisor).is_empty());

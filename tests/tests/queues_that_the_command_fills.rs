@@ -7,7 +7,7 @@
 use srt_tests::attacks::{INSIDE, Sandbox};
 use srt_tests::processes::{Family, Process, child_named};
 use srt_tests::talk::{Talk, code};
-use srt_tests::{Who, both, wait_until};
+use srt_tests::{MANY_PROCESSES, Patience, Who, both, turn_of, wait_until};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -41,12 +41,13 @@ fn sandbox(who: Who, options: &[&str], flood: &[String]) -> Command {
 /// Waits for the end, which must come in time, and returns how.
 #[track_caller]
 fn end_in_time(talk: &mut Talk, what: &str) -> i32 {
-    let start = Instant::now();
+    let mut patience = Patience::default();
     while talk.is_alive() {
-        assert!(start.elapsed() < AT_MOST, "{what}: still there after {:?}", start.elapsed());
+        let waited = patience.spent();
+        assert!(waited < AT_MOST, "{what}: still there after {waited:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    eprintln!("{what}: {:?}", start.elapsed());
+    eprintln!("{what}: {:?}", patience.spent());
     code(talk.status())
 }
 
@@ -67,6 +68,7 @@ fn pipe_between(from: i32, to: i32) -> File {
 
 both! {
     fn a_flooded_supervisor_keeps_the_deadline(who) {
+        let _turn = turn_of(MANY_PROCESSES);
         let family = Family::new();
         for (flood, options) in floods() {
             let mut talk = Talk::over_pipes(&mut sandbox(who, &[options, &["--kill-after", "0.3"]].concat(), &flood));
@@ -78,6 +80,7 @@ both! {
     }
 
     fn a_flooded_supervisor_ends_with_its_caller(who) {
+        let _turn = turn_of(MANY_PROCESSES);
         let family = Family::new();
         for (flood, options) in floods() {
             let sandbox = sandbox(who, options, &flood);
@@ -93,6 +96,7 @@ both! {
     }
 
     fn a_flooded_supervisor_passes_signals_on(who) {
+        let _turn = turn_of(MANY_PROCESSES);
         let family = Family::new();
         // Under --keep-session a supervisor stops with its command: what it gets then waits, but for SIGTERM.
         for (flood, options) in floods().into_iter().filter(|(_, options)| options.is_empty()) {

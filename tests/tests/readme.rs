@@ -8,7 +8,7 @@ use srt_tests::pages::{Block, agent_recipe, blocks, page, workspace};
 use srt_tests::processes::Family;
 use srt_tests::servers::passwd_files;
 use srt_tests::talk::Talk;
-use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tools};
+use srt_tests::{Ran, Scratch, Who, both, has, run, run_bwrap, skip, tools};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -140,15 +140,17 @@ impl Place {
 
     /// Runs a block to its end in a fresh home and project, and compares what it prints with what the page says.
     #[track_caller]
-    fn run(&self, block: &Block, inside: impl FnOnce(Command) -> Command) -> Ran {
+    fn run(&self, block: &Block, inside: impl Fn(Command) -> Command) -> Ran {
         // The last one that is named here is the one at which a test was stuck.
         eprintln!("{}:{}", block.page, block.line);
-        self.reset();
         let together = |bash| match block.output {
             Some(_) => under(&["sh", "-c", "exec \"$@\" 2>&1", "sh"], &bash),
             None => bash,
         };
-        let ran = run(&mut self.bash(&block.text, |bash| inside(together(bash))));
+        let ran = run_bwrap(|| {
+            self.reset();
+            run(&mut self.bash(&block.text, |bash| inside(together(bash))))
+        });
         assert_eq!(ran.code, Some(0), "{}:{}: {}\n{ran:#?}", block.page, block.line, block.text);
         if let Some(output) = &block.output {
             let home = self.scratch.join("home");

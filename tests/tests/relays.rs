@@ -245,9 +245,10 @@ both! {
         let kinds: BTreeMap<i32, String> = fs::read_dir(format!("/proc/{relay}/fd"))
             .expect("fd")
             .map(|entry| entry.expect("an entry").path())
-            .map(|path| {
+            .filter_map(|path| {
                 let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-                (number.expect("a number"), fs::read_link(&path).expect("a link").to_string_lossy().into_owned())
+                // That of a connection may go meanwhile.
+                Some((number.expect("a number"), fs::read_link(&path).ok()?.to_string_lossy().into_owned()))
             })
             .collect();
         for (number, kind) in &kinds {

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use srt_tests::host::{Events, HostRelay, chain_out, with_another_relay};
-use srt_tests::processes::{Process, child_named, kill};
+use srt_tests::processes::{Process, child_named, descendants, kill};
 use srt_tests::servers::web;
 use srt_tests::talk::Talk;
 use srt_tests::{both, has, run, tool, wait_until};
@@ -147,22 +147,33 @@ both! {
     }
 
     fn the_number_of_one_that_has_ended_is_not_killed_later(who) {
-        let scratch = who.scratch();
-        let log = scratch.file("log", "");
-        // timeout(1) kills the supervisor; strace(1) notes who kills a process group at which time.
-        let kills = |sidecar: &str| {
+        // strace(1) notes who kills a process group at which time, each process in a log of its own.
+        let kills = |sidecar: &str, sleeps: usize| {
+            let scratch = who.scratch();
             let mut command = who.command("strace");
-            command.args(["-f", "-qq", "-e", "trace=kill,pidfd_send_signal", "-e", "signal=none", "-o"]).arg(&log);
-            command.args(["timeout", "--foreground", "-s", "KILL", "1"]).arg(tool("srt-ns"));
-            command.args(["--outlive-parent", "--sidecar", sidecar, "--", "sleep", "60"]);
-            run(&mut command);
-            let log = std::fs::read_to_string(&log).expect("the log");
+            command.args(["-ff", "-qq", "-e", "trace=kill,pidfd_send_signal", "-e", "signal=none", "-o"]).arg(scratch.join("log"));
+            command.arg(tool("srt-ns")).args(["--outlive-parent", "--sidecar", sidecar, "--", "sh", "-c", "echo up; exec sleep 60"]);
+            let mut talk = Talk::over_pipes(&mut command);
+            let supervisor = child_named(talk.pid(), "srt-ns");
+            wait_until("the sleeps", || {
+                let all = descendants(supervisor).into_iter();
+                all.filter(|process| process.name == "sleep" && process.is_alive()).count() == sleeps
+            });
+            if sleeps == 1 {
+                talk.expect("ended before the command");
+            }
+            kill(supervisor, libc::SIGKILL);
+            talk.status();
+            let logs = std::fs::read_dir(scratch.path()).expect("a directory");
+            let text: String =
+                logs.map(|log| std::fs::read_to_string(log.expect("an entry").path()).expect("a log")).collect();
             // Linux 6.9: the group behind a pidfd (0x4, PIDFD_SIGNAL_PROCESS_GROUP), which no other process can be.
             let group = |line: &&str| line.contains("kill(-") || line.contains("SIGKILL, NULL, 0x4) = 0");
-            log.lines().filter(group).count()
+            text.lines().filter(group).count()
         };
-        // The control: the watchdog does it. Of one that has ended the supervisor has ended the rest, at once.
-        assert_eq!(kills("exec sleep 60"), 1);
-        assert_eq!(kills("exec sleep 0.2"), 1);
+        // The control: the watchdog does it, for the one that nobody else kills. Of one that has ended the supervisor has
+        // ended the rest, at once.
+        assert_eq!(kills("sleep 60 & exec sleep 60", 3), 1);
+        assert_eq!(kills("exec sleep 0.2", 1), 1);
     }
 }

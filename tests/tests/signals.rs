@@ -88,7 +88,7 @@ both! {
         talk.signal(libc::SIGHUP);
         talk.end();
         // It would be 7.5 s.
-        assert!(told.elapsed() < Duration::from_millis(6500), "{:?}", told.elapsed());
+        assert!(told.elapsed() < Duration::from_millis(7400), "{:?}", told.elapsed());
     }
 
     fn a_command_that_obeys_ends_as_it_likes(who) {

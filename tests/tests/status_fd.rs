@@ -209,11 +209,13 @@ both! {
 
     fn a_terminal_with_little_room_that_nobody_reads_holds_up_nothing(who) {
         let mut terminal = Terminal::new(who);
-        let name = "x".repeat(2500);
+        let (scratch, name) = (who.scratch(), "x".repeat(2500));
+        let up = scratch.join("up").display().to_string();
         let mut command = who.command("srt-ns");
         pass_fd(&mut command, terminal.fd(), 2);
-        // What is said of its end is longer than the room.
-        command.args(["--sidecar", &format!("sleep 0.3; : {name}"), "--", "sh", "-c", "sleep 0.6; exit 6"]);
+        // What is said of its end, once the command runs, is longer than the room.
+        let sidecar = format!("while [ ! -e {up} ]; do sleep 0.05; done; : {name}");
+        command.args(["--sidecar", &sidecar, "--", "sh", "-c", &format!(">{up}; sleep 0.6; exit 6")]);
         leave_little_room(&mut terminal);
         run(&mut command).code(6);
     }
@@ -221,15 +223,18 @@ both! {
     fn a_terminal_that_the_command_has_to_itself_holds_up_nothing(who) {
         for stderr in [true, false] {
             let mut terminal = Terminal::new(who);
-            let name = "x".repeat(2500);
+            let (scratch, name) = (who.scratch(), "x".repeat(2500));
+            let up = scratch.join("up").display().to_string();
             let mut command = who.command("srt-ns");
             pass_fd(&mut command, terminal.fd(), if stderr { 2 } else { 9 });
             if !stderr {
                 command.args(["--status-fd", "9", "--keep-fd", "9"]);
             }
-            command.args(["--sidecar", &format!("sleep 0.6; : {name}"), "--", "/usr/bin/python3", "-c"]);
+            let sidecar = format!("while [ ! -e {up} ]; do sleep 0.05; done; : {name}");
+            command.args(["--sidecar", &sidecar, "--", "/usr/bin/python3", "-c"]);
             // Nobody opens it any more. (0x540c is TIOCEXCL.)
-            command.arg(format!("import fcntl, os, time; fcntl.ioctl({}, 0x540c); time.sleep(1); os._exit(6)", if stderr { 2 } else { 9 }));
+            let fd = if stderr { 2 } else { 9 };
+            command.arg(format!("import fcntl, os, time; fcntl.ioctl({fd}, 0x540c); open('{up}', 'w'); time.sleep(0.6); os._exit(6)"));
             leave_little_room(&mut terminal);
             run(&mut command).code(6);
         }

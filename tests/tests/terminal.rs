@@ -2,7 +2,7 @@
 
 use srt_tests::processes::{self, Process, child_named};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, run, tool, wait_until};
+use srt_tests::{Who, both, has, run, skip, tool, wait_until};
 use std::fs;
 use std::time::Duration;
 
@@ -130,6 +130,32 @@ both! {
             talk.expect("the command runs");
             talk.expect("READY> ");
         }
+    }
+
+    fn a_start_that_stops_before_the_supervisor_knows_the_command_stops_it(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        // strace(1) keeps the supervisor in its third unshare(2), of the network namespace.
+        let strace = "strace -D --output=/dev/null --trace=unshare -e inject=unshare:delay_exit=4000000:when=3";
+        let work = who.scratch();
+        run(who.command("mkfifo").arg(work.join("options"))).ok();
+        let mut talk = shell(who, "bash");
+        let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command runs 9< <(cat {}/options)", work.text());
+        talk.send(&format!("{strace} srt-ns --keep-session --keep-fd 9 -- {stages}\n"));
+        wait_until("srt-mount to read its options", || job(&talk).iter().any(|process| process.name == "srt-mount"));
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        let held = format!("{} ", libc::SYS_unshare);
+        assert!(fs::read_to_string(format!("/proc/{supervisor}/syscall")).is_ok_and(|call| call.starts_with(&held)));
+        talk.send(STOP_KEY);
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("fg\n");
+        talk.expect("strace");
+        wait_until("srt-mount to go on", || job(&talk).iter().all(|process| !['T', 't'].contains(&process.state)));
+        fs::write(work.join("options"), "--tmpfs\0/tmp\0").expect("write");
+        talk.expect("the command runs");
+        talk.expect("READY> ");
     }
 
     fn bg_lets_it_go_on_in_the_background(who) {

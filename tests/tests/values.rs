@@ -2,6 +2,7 @@
 
 use srt_tests::host::{Greeter, chain_out};
 use srt_tests::processes::child_named;
+use srt_tests::servers::free_port;
 use srt_tests::talk::Talk;
 use srt_tests::{Who, both, chain, has, pass_fd, run, skip, tools, wait_until};
 use std::collections::BTreeMap;
@@ -362,8 +363,4 @@ fn the_nodes_in_dev_are_read_only_where_nobody_can_tell_who_root_is() {
         "mount -t tmpfs tmpfs /proc && exec srt-mount --ro-bind / / --dev /dev -- python3 -c 'import os
 print([os.statvfs(node).f_flag & os.ST_RDONLY for node in (\"/dev/null\", \"/dev/tty\")])'";
     run(Who::Root.command("unshare").args(["--mount", "sh", "-c", script])).ok().says("[1, 1]");
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }

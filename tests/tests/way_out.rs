@@ -6,7 +6,7 @@
 use srt_tests::host::{Greeter, HostRelay, chain_out, own_program};
 use srt_tests::noise::Noise;
 use srt_tests::servers::{Server, microsocks, tinyproxy, web};
-use srt_tests::{Ran, Scratch, Who, at_once, both, has, run, wait};
+use srt_tests::{MANY_KEYS, Ran, Scratch, Who, at_once, both, has, run, turn_of, wait};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -146,12 +146,13 @@ both! {
             run(command.arg(&program).arg("4000=hello")).ok();
         });
         // Whoever opens the port beside the command is too late for it.
-        let late = "sleep 1; exec socat TCP-LISTEN:4000,bind=127.0.0.1 OPEN:/dev/null";
+        let late = "sleep 10; exec socat TCP-LISTEN:4000,bind=127.0.0.1 OPEN:/dev/null";
         let ran = run(who.command("srt-ns").args(["--sidecar", late, "--"]).arg(&program).arg("4000=hello"));
         ran.code(1).complains("Connection refused");
     }
 
     fn two_relays_serve_50_sandboxes_at_once(who) {
+        let _turn = turn_of(MANY_KEYS);
         let scratch = who.scratch();
         let program = own_program(&scratch, env!("CARGO_BIN_EXE_connect-at-once"));
         let _one = Greeter::start(&scratch.join("one.sock"), "one");

@@ -237,7 +237,7 @@ both! {
         // The first signal is forwarded, the next one would kill: it waits for the command's own end.
         let mut command = delayed(who, "pidfd_send_signal:delay_enter=2000000:when=2");
         command.arg(tool("srt-ns")).args(["--status-fd", "9", "--kill-after", "0.1", "--", "sh", "-c"]);
-        command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do read -r _; done");
+        command.arg("trap 'sleep 0.3; exit 0' TERM; echo ready; while :; do sleep 0.1; done");
         let events = Events::of(&mut command, &scratch);
         let mut talk = Talk::over_pipes(&mut command);
         talk.expect("ready");

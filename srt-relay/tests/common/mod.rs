@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use srt_tests::noise::Noise;
+pub use srt_tests::servers::free_port;
 use srt_tests::{DEADLINE, Who, pass_fd, wait, wait_until};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,7 +12,6 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -167,18 +167,6 @@ impl Stream for UnixStream {
 pub fn bounded(stream: impl Stream + 'static) -> Box<dyn Stream> {
     stream.deadline();
     Box::new(stream)
-}
-
-/// A port on which nothing listens now, below those that the kernel gives to outgoing connections: one of those
-/// might take it before the relay does. Not bound to find out: a child that another thread starts meanwhile would
-/// hold the socket until its exec.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id() as u16 % 200 * 100;
-    (0..)
-        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
-        .find(|&port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err())
-        .expect("a free port")
 }
 
 /// The four ways in which a relay can stand between two families.

@@ -67,7 +67,10 @@ fn asynchronous(fd: i32, signal: u64, how: &str) -> Outcome {
         _ => sys!(libc::SYS_ioctl, fd, 0x5452 /* FIOASYNC */, &raw const on)?,
     };
     println!("armed");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Until there is input, whose signal it is.
+    let time = libc::timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut input = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    sys!(libc::SYS_ppoll, &raw mut input, 1, &raw const time, 0, 8)?;
     Ok("armed".into())
 }
 
