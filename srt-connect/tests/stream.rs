@@ -547,7 +547,13 @@ both! {
         processes::kill(child.id() as i32, libc::SIGCONT);
         wait_until("the call of connect(2), again", connects);
         let _second = listener.accept().expect("accept");
-        let (mut stream, _) = listener.accept().expect("accept");
+        listener.set_nonblocking(true).expect("O_NONBLOCK");
+        let mut accepted = None;
+        wait_until("its connection", || {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        let (mut stream, _) = accepted.expect("it is there");
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
         drop(child.stdin.take());
         stream.shutdown(Shutdown::Write).expect("shutdown");

@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use srt_tests::talk::Talk;
-use srt_tests::{DEADLINE, Who, am_root, both, skip, wait_until};
+use srt_tests::{Who, am_root, both, skip, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -186,7 +186,7 @@ both! {
         let mut talk = Talk::on_terminal(who, who.command("sh").args(["-c", &script]));
         let refused = || {
             let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-            client.set_read_timeout(Some(DEADLINE)).expect("timeout");
+            client.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
             Some(client.read(&mut [0]).expect_err("nobody listens there").kind())
         };
         wait_until("the first", || refused() == Some(ErrorKind::ConnectionReset));

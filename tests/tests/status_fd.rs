@@ -195,12 +195,12 @@ both! {
     }
 
     fn a_status_descriptor_that_nobody_reads_holds_up_nothing(who) {
-        // A full pipe, which an ordinary user cannot open again since it is root's; and a full socket.
+        // A full pipe and a full terminal, which an ordinary user cannot open again since they are root's; and a full socket.
         let (_reader, writer) = pipe().expect("pipe");
         let (_near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        fill(writer.as_raw_fd());
-        fill(far.as_raw_fd());
-        for full in [writer.as_raw_fd(), far.as_raw_fd()] {
+        let terminal = Terminal::new(Who::Root);
+        for full in [writer.as_raw_fd(), far.as_raw_fd(), terminal.fd()] {
+            fill(full);
             let mut command = who.command("srt-ns");
             pass_fd(&mut command, full, 9);
             run(command.args(["--status-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--", "sh", "-c", "exit 6"])).code(6);
