@@ -148,11 +148,11 @@ impl Supervisor<'_> {
     /// One look at everything.
     fn turn(&mut self) -> Result<()> {
         if self.is_abandoned() {
-            self.lives = &[];
             match self.start {
                 Some(_) => self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone")),
                 None => self.kill_all(),
             }
+            self.lives = &[];
         }
         for _ in 0..PIECE {
             let Some(received) = signals::next(&self.signals)? else { break };
@@ -184,7 +184,8 @@ impl Supervisor<'_> {
     }
 
     fn give_up(&mut self, code: u8) {
-        self.start = None;
+        // Whose end it was to meet ends nothing but the start.
+        (self.start, self.lives) = (None, &[]);
         self.course.failed = Some(code);
         self.course.deadline = Some(Instant::now() + CLEAN_UP);
     }

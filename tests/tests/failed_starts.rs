@@ -133,9 +133,9 @@ both! {
         let scratch = who.scratch();
         let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
         copy_program(tool("srt-mount"), ns.with_file_name("srt-mount"));
-        // It fails by itself; and it never comes up, until its caller's pipe ends the start.
-        at_once(2, [1001, 1002], |port| {
-            let directory = scratch.dir(port.to_string());
+        // It fails by itself; and it never comes up, until its caller's pipe ends the start, or a signal and then the pipe.
+        at_once(3, [(1001, false), (1002, false), (1002, true)], |(port, signal_first)| {
+            let directory = scratch.dir(format!("{port}-{signal_first}"));
             let made = directory.join("made");
             let (reader, writer) = std::io::pipe().expect("pipe");
             let mut command = who.command("strace");
@@ -148,6 +148,10 @@ both! {
             if port == 1002 {
                 wait_until("a mount point", || made.exists());
                 let supervisor = processes::child_named(talk.pid(), "srt-ns");
+                if signal_first {
+                    processes::kill(supervisor, libc::SIGINT);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
                 drop(writer);
                 // Whoever is impatient.
                 for _ in 0..4 {

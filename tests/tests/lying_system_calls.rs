@@ -126,8 +126,12 @@ fn calls(who: Who, scratch: &Scratch, names: &str) -> (BTreeMap<Call, String>, B
         if !arguments.contains(" = -1 ") {
             calls.insert((name.to_owned(), *count), arguments.to_owned());
             // What is taken from a process that the command may never see: the first time it does take something.
-            let takes =
-                ["PR_SET_NO_NEW_PRIVS", "PR_SET_DUMPABLE", "{effective=0, permitted=0, inheritable=0}"];
+            let takes = [
+                "PR_SET_NO_NEW_PRIVS",
+                "PR_SET_DUMPABLE",
+                "{effective=0, permitted=0, inheritable=0}",
+                "KEYCTL_JOIN_SESSION_KEYRING",
+            ];
             if let Some(what) = takes.iter().find(|what| arguments.contains(**what))
                 && firsts.insert((process, *what))
             {
