@@ -5,7 +5,7 @@
 mod common;
 
 use common::{sh, sh_on, words};
-use srt_tests::{Scratch, Who, both, pass_fd, run, tool};
+use srt_tests::{Scratch, Who, both, pass_fd, run, run_bwrap, tool};
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -77,7 +77,8 @@ both! {
         let hooks = scratch.join("p/.git/hooks");
         let mut bwrap = who.command("bwrap");
         bwrap.args(["--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--ro-bind"]).arg(&hooks).arg(&hooks);
-        run(bwrap.args(["--chdir", scratch.text(), "sh", "-c", ATTACK])).ok();
+        bwrap.args(["--chdir", scratch.text(), "sh", "-c", ATTACK]);
+        run_bwrap(|| run(&mut bwrap)).ok();
         assert!(!hooks.exists(), "bwrap pins, too");
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::multiple_unsafe_ops_per_block)]
 
 use srt_tests::refusals::{in_front, refuse, refuse_value};
-use srt_tests::{DEFAULT_RULES, Scratch, Who, both, has, landlock_abi, pass_fd, run, skip};
+use srt_tests::{DEFAULT_RULES, Scratch, Who, both, has, landlock_abi, pass_fd, run, run_bwrap, skip};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -334,7 +334,8 @@ both! {
                 pass_fd(&mut command, file.as_raw_fd(), 7);
                 command.args(["--seccomp", "7"]);
             }
-            run(command.args(["--dev-bind", "/", "/", "--", "python3", "-c", connect]))
+            command.args(["--dev-bind", "/", "/", "--", "python3", "-c", connect]);
+            run_bwrap(|| run(&mut command))
         };
         bwrap(false).ok().says("made");
         bwrap(true).code(1).complains("Operation not permitted");

@@ -170,6 +170,8 @@ impl Family {
     /// Waits for its turn, and begins with nobody.
     pub fn new() -> Self {
         crate::reset_inherited();
+        // Whoever copies them is nobody's.
+        let _made = crate::tools();
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
         // SAFETY: integers.

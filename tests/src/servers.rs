@@ -3,9 +3,12 @@
 use crate::{Scratch, Who, run, wait_until};
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A server that listens on 127.0.0.1.
@@ -52,10 +55,18 @@ impl Server {
 /// A port on which nothing listens now, of those that the kernel gives to nobody by itself. Not bound to find out: a child
 /// that another thread starts meanwhile would hold the socket until its exec.
 pub fn free_port() -> u16 {
+    static BLOCK: OnceLock<(UnixListener, u16)> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id() as u16 % 200 * 100;
+    // The block is this process's until its end.
+    let block = |number: u16| {
+        let name = SocketAddr::from_abstract_name(format!("srt-tests-ports-{number}")).ok()?;
+        Some((UnixListener::bind_addr(&name).ok()?, 10_000 + number * 200))
+    };
+    let own = std::process::id() as u16 % 100;
+    let (_, first) = BLOCK
+        .get_or_init(|| (0..100).find_map(|number| block((own + number) % 100)).expect("a block of ports"));
     (0..)
-        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 200)
         .find(|&port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err())
         .expect("a free port")
 }

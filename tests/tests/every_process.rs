@@ -3,7 +3,7 @@
 use srt_tests::host::{Greeter, chain_out};
 use srt_tests::processes::{Family, child_named, descendants, status_field};
 use srt_tests::talk::Talk;
-use srt_tests::{Scratch, Who, both, has, pass_fd, run, skip, tool, tools};
+use srt_tests::{Scratch, Who, both, has, pass_fd, run, skip, tool, tools, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -305,6 +305,10 @@ both! {
             let look = || -> Vec<String> {
                 let all = TABLE.iter().flat_map(|row| {
                     let pid = if row.name == "srt-ns" { talk.pid() } else { child_named(talk.pid(), row.name) };
+                    if row.environment {
+                        // Who has a new name has not its new environment yet (execve(2)).
+                        wait_until("its exec", || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| !all.is_empty()));
+                    }
                     compare(who, &scratch, pid, row, &secret, options)
                 });
                 all.collect()

@@ -628,7 +628,7 @@ mod caller {
     both! {
         fn one_that_has_ended_already_is_missed(who) {
             // strace(1) holds srt-ns back, where it opens a pidfd of the shell, until the shell has ended.
-            let late = "strace -D -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:delay_enter=1500000";
+            let late = "strace -D -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:delay_enter=2500000:when=1";
             let orphan = |options: &str| {
                 let scratch = who.scratch();
                 let call = || {

@@ -65,12 +65,12 @@ row() {
     count=0 late=0
     while [ $count -lt 500 ]; do
         if said=$(/mnt/srt-ns -- srt-mount --ro-bind / / --dev /dev --proc /proc --bind /tmp/work /tmp/work -- srt-seccomp -- true 2>&1); then
-            count=$((count + 1))
+            count=$((count + 1)) late=0
             continue
         fi
         # The kernel takes a network namespace apart in its own time; what is left behind for good is there after ten seconds.
         case $said in
-            *"a limit of namespaces is reached"*) late=$((late + 1)); [ $late -lt 100 ] && sleep 0.1 && continue ;;
+            *"namespaces is reached"*) late=$((late + 1)); [ $late -lt 100 ] && sleep 0.1 && continue ;;
         esac
         echo "$said" >&2
         exit 1

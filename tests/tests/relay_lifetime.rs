@@ -6,7 +6,7 @@
 use srt_tests::host::{Events, Greeter, own_program};
 use srt_tests::processes::{self, Family, Process, child_named, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{both, run, wait_until};
+use srt_tests::{both, wait_until};
 use std::time::Duration;
 
 both! {
@@ -102,8 +102,11 @@ both! {
         let mut command = who.command("srt-ns");
         command.args(["--relay", &format!("4000={}/one.sock", scratch.text())]);
         command.arg("--publish").arg(format!("{}=8000", published.display()));
-        command.args(["--sidecar", "sleep 1000 & sleep 1000", "--"]).arg(program).arg("4000=one");
-        run(&mut command).ok();
+        command.args(["--sidecar", "sleep 1000 & sleep 1000", "--", "sh", "-c", "read -r _; exec \"$0\" 4000=one"]).arg(program);
+        let mut talk = Talk::over_pipes(&mut command);
+        wait_until("two sleeps", || family.members().iter().filter(|process| process.name == "sleep").count() == 2);
+        talk.send("\n");
+        assert_eq!(talk.end().0, 0);
         // Not even for a moment: srt-ns has reaped them. What a sidecar's shell has started is killed, and its parent
         // is gone: whoever adopts it reaps it.
         let left: Vec<_> = family.members().into_iter().filter(|process| process.name != "sleep").collect();

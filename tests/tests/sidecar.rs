@@ -132,7 +132,7 @@ both! {
 
     fn one_that_is_stopped_goes_on(who) {
         let mut command = who.command("srt-ns");
-        command.args(["--sidecar", "exec sleep 1000", "--", "sh", "-c", "trap 'echo heard' USR1; echo ready; while :; do read -r _; done"]);
+        command.args(["--sidecar", "exec sleep 1000", "--", "sh", "-c", "trap 'echo heard' USR1; echo ready; while :; do sleep 0.05; done"]);
         let mut talk = Talk::over_pipes(&mut command);
         talk.expect("ready");
         let sleep = child_named(talk.pid(), "sleep");

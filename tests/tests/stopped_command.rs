@@ -316,10 +316,11 @@ both! {
         wait_until("the other", || counted() > 0);
         processes::kill(supervisor, libc::SIGTSTP);
         wait_until("the stop of everybody", || {
-            let all = descendants(supervisor).into_iter();
-            let mut all = all.filter(|process| process.is_alive() && ["sh", "sleep"].contains(&process.name.as_str())).peekable();
+            let mut all = descendants(supervisor);
+            all.retain(|process| process.is_alive() && ["sh", "sleep"].contains(&process.name.as_str()));
             // D: a shell whose child, made by vfork(2), was stopped before its exec.
-            all.peek().is_some() && all.all(|process| ['T', 'D'].contains(&process.state))
+            let waits = |process: &Process| process.state == 'D' && all.iter().any(|child| child.parent == process.pid);
+            !all.is_empty() && all.iter().all(|process| process.state == 'T' || waits(process))
         });
         let before = counted();
         processes::kill(supervisor, libc::SIGCONT);

@@ -110,7 +110,7 @@ both! {
             let work = who.scratch();
             run(who.command("mkfifo").arg(work.join("options"))).ok();
             let mut talk = shell(who, "bash");
-            let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command runs 9< <(cat {}/options)", work.text());
+            let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command ru''ns 9< <(cat {}/options)", work.text());
             talk.send(&format!("srt-ns {session} --keep-fd 9 -- {stages}\n"));
             wait_until("srt-mount to read its options", || job(&talk).iter().any(|process| process.name == "srt-mount"));
             talk.send(STOP_KEY);
@@ -141,12 +141,13 @@ both! {
         let work = who.scratch();
         run(who.command("mkfifo").arg(work.join("options"))).ok();
         let mut talk = shell(who, "bash");
-        let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command runs 9< <(cat {}/options)", work.text());
+        let stages = format!("srt-mount --ro-bind / / --args 9 -- echo the command ru''ns 9< <(cat {}/options)", work.text());
         talk.send(&format!("{strace} srt-ns --keep-session --keep-fd 9 -- {stages}\n"));
         wait_until("srt-mount to read its options", || job(&talk).iter().any(|process| process.name == "srt-mount"));
         let supervisor = child_named(talk.pid(), "srt-ns");
         let held = format!("{} ", libc::SYS_unshare);
-        assert!(fs::read_to_string(format!("/proc/{supervisor}/syscall")).is_ok_and(|call| call.starts_with(&held)));
+        let call = || fs::read_to_string(format!("/proc/{supervisor}/syscall"));
+        wait_until("the supervisor to be held", || call().is_ok_and(|call| call.starts_with(&held)));
         talk.send(STOP_KEY);
         talk.expect("Stopped");
         talk.expect("READY> ");

@@ -174,7 +174,7 @@ both! {
             skip!("no strace");
         }
         let _family = Family::new();
-        let script = "trap 'exit 3' USR1; trap 'kill -9 $$' USR2; echo ready; while :; do read -r _; done";
+        let script = "trap 'exit 3' USR1; trap 'kill -9 $$' USR2; echo ready; while :; do sleep 0.05; done";
         for (signal, expected) in [(libc::SIGUSR1, 3), (libc::SIGUSR2, 137)] {
             // Between the look at what PID 1 tells and the one at who is dead.
             let mut command = delayed(who, "waitid:delay_enter=150000");
