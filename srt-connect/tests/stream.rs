@@ -6,7 +6,7 @@ mod common;
 
 use common::{Call, Scripted, connect, start};
 use srt_tests::noise::Noise;
-use srt_tests::{DEADLINE, Scratch, both, processes, run, run_with_input, wait, wait_until};
+use srt_tests::{DEADLINE, Scratch, both, is_ready, processes, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -653,13 +653,8 @@ for peer in peer, pair[0]:
         let mut stdin = child.stdin.take().expect("stdin");
         let pipe = stdin.as_fd().try_clone_to_owned().expect("dup");
         let feeder = std::thread::spawn(move || stdin.write_all(&vec![0; 64 << 20]).is_err());
-        let is_full = || {
-            let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-            // SAFETY: one pollfd.
-            unsafe { libc::poll(&mut poll, 1, 0) == 0 }
-        };
         // Until the socket and the pipe are full.
-        wait_until("it to wait for the tunnel", || stays_asleep(&child) && is_full());
+        wait_until("it to wait for the tunnel", || stays_asleep(&child) && !is_ready(&pipe, libc::POLLOUT));
         go.send(()).expect("send");
         assert_eq!(wait(&mut child, "srt-connect").code(), Some(1));
         assert!(feeder.join().expect("feeder"));

@@ -148,11 +148,11 @@ impl Supervisor<'_> {
     /// One look at everything.
     fn turn(&mut self) -> Result<()> {
         if self.is_abandoned() {
+            self.lives = &[];
             match self.start {
                 Some(_) => self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone")),
                 None => self.kill_all(),
             }
-            self.lives = &[];
         }
         for _ in 0..PIECE {
             let Some(received) = signals::next(&self.signals)? else { break };
@@ -404,11 +404,12 @@ impl Supervisor<'_> {
 
     /// The command stopped by itself or by the terminal's key: so do we, for the caller's shell to see.
     fn stop_with_command(&mut self) {
-        if self.command.is_none() {
+        let Some(command) = &self.command else {
             // The report has overtaken the command's first word, which says who it is.
             self.course.stopped_early = self.start.is_some();
-        }
-        if !self.command.as_ref().is_some_and(Leader::is_stopped) {
+            return;
+        };
+        if !command.is_stopped() {
             return; // Somebody has continued it since.
         }
         self.terminals.take_back();

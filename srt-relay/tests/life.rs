@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use srt_tests::talk::Talk;
-use srt_tests::{Who, am_root, both, skip, wait_until};
+use srt_tests::{Who, am_root, both, is_ready, skip, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -176,11 +176,7 @@ both! {
         let mut relay = Relay::start_with(who, &[socket.as_str(), "tcp:127.0.0.1:1"], &[(writer.as_raw_fd(), 207)]);
         drop(writer);
         // Who reads meets the end, which a writer that is left would keep away.
-        wait_until("the end", || {
-            let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd.
-            unsafe { libc::poll(&mut poll, 1, 0) == 1 }
-        });
+        wait_until("the end", || is_ready(&reader, libc::POLLIN));
         assert_eq!(reader.read(&mut [0]).expect("read"), 0);
         assert!(relay.child.try_wait().expect("wait").is_none(), "the relay still runs");
     }

@@ -457,6 +457,13 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// poll(2), without waiting: whether any of these events is there, an end or an error too.
+pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
 /// What an ordinary user may have 200 of (keyrings(7), maxkeys): each srt-init and each srt-relay has a keyring.
 pub const MANY_KEYS: &str = "srt-tests-many-keys";
 

@@ -1,7 +1,7 @@
 //! Conversations with a running program, over pipes or on a terminal of its own: what it says is awaited with a
 //! deadline, never slept for.
 
-use crate::{DEADLINE, Patience, Who, wait};
+use crate::{DEADLINE, Patience, Who, is_ready, wait};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -140,7 +140,14 @@ impl Talk {
     pub fn end(mut self) -> (i32, String) {
         // The end may wait for somebody to read.
         let mut patience = Patience::default();
-        while self.more(Duration::from_millis(500)) != Some(0) && patience.spent() < DEADLINE {}
+        loop {
+            let more = self.more(Duration::from_millis(500));
+            let late = patience.spent() >= DEADLINE;
+            if more == Some(0) || more.is_none() && late {
+                break;
+            }
+            assert!(!late, "it goes on and on: {:?}", String::from_utf8_lossy(&self.seen));
+        }
         let status = self.status();
         (code(status), String::from_utf8_lossy(&self.seen).into_owned())
     }
@@ -239,9 +246,7 @@ impl Terminal {
         let mut exclusive: libc::c_int = 0;
         // SAFETY: TIOCGEXCL writes an integer.
         assert_eq!(unsafe { libc::ioctl(fd, TIOCGEXCL, &raw mut exclusive) }, 0);
-        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one pollfd.
-        let flows = unsafe { libc::poll(&raw mut poll, 1, 0) } == 1;
+        let flows = is_ready(&self.slave, libc::POLLOUT);
         let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: TIOCGWINSZ writes a winsize.
         assert_eq!(unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) }, 0);

@@ -88,12 +88,17 @@ fn goes_on(talk: &Talk, supervisor: i32) {
 
 #[track_caller]
 fn ends(supervisor: i32, what: &str) {
+    all_end(supervisor, &descendants(supervisor), what);
+}
+
+/// The supervisor, and those who were inside.
+#[track_caller]
+fn all_end(supervisor: i32, inside: &[Process], what: &str) {
     let start = Instant::now();
-    let all = descendants(supervisor);
     let alive = |pid: i32, name: &str| {
         Process::find(pid).is_some_and(|process| process.is_alive() && process.name == name)
     };
-    while all.iter().any(|process| alive(process.pid, &process.name)) || alive(supervisor, "srt-ns") {
+    while inside.iter().any(|process| alive(process.pid, &process.name)) || alive(supervisor, "srt-ns") {
         // What the supervisor has sent inside, to stop all or to continue them, may not be reaped yet when it is killed.
         processes::reap_inside();
         assert!(start.elapsed() < AT_MOST, "{what}: still there: {:#?}", descendants(supervisor));
@@ -166,13 +171,7 @@ both! {
             processes::kill(caller, signal);
             // What a stopped caller is sent waits for its continuation, but for SIGKILL.
             processes::kill(caller, libc::SIGCONT);
-            let start = Instant::now();
-            let alive = |of: &Process| Process::find(of.pid).is_some_and(|now| now.is_alive() && now.name == of.name);
-            while all.iter().any(alive) || Process::find(supervisor).is_some_and(|own| own.is_alive() && own.name == "srt-ns") {
-                processes::reap_inside();
-                assert!(start.elapsed() < AT_MOST, "the caller's death: still there: {:#?}", descendants(supervisor));
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            all_end(supervisor, &all, "the caller's death");
             drop(talk);
             family.ends();
         }
