@@ -259,6 +259,18 @@ fn what_is_not_http_1_is_said_so_at_once() {
         assert!(verdict.starts_with("the answer is not HTTP/1: "), "{verdict}");
         assert!(!verdict.contains(char::is_control), "{verdict:?}");
     }
+    assert!(http(b"\x05\xff").hint.is_some_and(|hint| hint.contains("socks5h://")));
+}
+
+#[test]
+fn no_more_of_a_refusals_body_is_awaited_than_is_shown() {
+    for length in ["A: b", "Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
+        let mut exchange = handshake(HTTP, "a");
+        let head = format!("HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n{length}\r\n\r\n");
+        assert_eq!(exchange.feed(head.as_bytes()), Ok(Step::More), "{length}");
+        assert_eq!(exchange.feed(&[b'x'; 1023]), Ok(Step::More), "{length}");
+        exchange.feed(b"x").expect_err(length);
+    }
 }
 
 #[test]

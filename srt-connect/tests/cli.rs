@@ -7,9 +7,11 @@ mod common;
 use common::{Scripted, connect};
 use srt_tests::{both, pass_fd, run};
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 both! {
     fn help_and_version_go_to_stdout_with_status_0(who) {
@@ -56,7 +58,7 @@ both! {
         let hosts: Vec<OsString> = [
             &b""[..], b"a b", b" a", b"a\rb", b"a\nb", b"a\r\nX-Injected: yes", b"a\tb", b"a\x1b[2J", b"a\x7f", b"user@host", b"a/b",
             b"h%00", b"\xff\xfe", b"b\xc3\xbccher", b"-oProxyCommand=id", b"host:22", b"[::1", b"::1]", b"[::1]:22", b"fe80::1%lo",
-            b"[fe80::1%lo]", b"1:2", b"127.1", b"0x7f.1", b"017700000001", &[b'a'; 300], &[b'a'; 64], b"a..b",
+            b"[fe80::1%lo]", b"1:2", b"--help", b"--version", b"127.1", b"0x7f.1", b"017700000001", &[b'a'; 300], &[b'a'; 64], b"a..b",
         ]
         .iter()
         .map(|host| OsStr::from_bytes(host).to_os_string())
@@ -162,6 +164,26 @@ both! {
                 .one_clear_error("srt-connect");
         }
         assert_eq!(proxy.connections(), 0);
+    }
+
+    fn credentials_that_are_late_leave_the_proxy_no_more_time_than_there_is(who) {
+        // This machine may stand still: one of five in time.
+        let in_time = || {
+            let proxy = Scripted::start(|mut call| drop(call.stream.read_to_end(&mut vec![])));
+            let (reader, mut writer) = std::io::pipe().expect("pipe");
+            let mut command = connect(who, &proxy.url("http"));
+            pass_fd(&mut command, reader.as_raw_fd(), 9);
+            let start = Instant::now();
+            let late = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(1500));
+                writer.write_all(b"user:secret").expect("write");
+            });
+            let ran = run(command.args(["--auth-fd", "9", "--timeout", "2", "a", "1"]));
+            late.join().expect("the writer");
+            ran.code(1).complains("not done within 2 s").one_clear_error("srt-connect");
+            start.elapsed() < Duration::from_secs(3)
+        };
+        assert!((0..5).any(|_| in_time()));
     }
 
     fn the_environment_is_no_configuration(who) {

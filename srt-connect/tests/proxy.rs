@@ -98,6 +98,8 @@ fn what_is_no_proxy_is_a_usage_error() {
     assert!(
         parse(b"socks5://127.0.0.1:80").expect_err("5").hint.is_some_and(|hint| hint.contains("socks5h"))
     );
+    let percent = parse(b"http://user:p%4@127.0.0.1:80").expect_err("%");
+    assert!(percent.hint.is_some_and(|hint| hint.contains("%25")));
 }
 
 #[test]
@@ -125,6 +127,7 @@ fn credentials_that_a_protocol_cannot_carry_are_refused_before_anything_is_sent(
         "http://a%3Ab:c@127.0.0.1:80",
         "http://a:b%0d%0aX:%20y@127.0.0.1:80",
         "http://a:%00@127.0.0.1:80",
+        "http://a%0d:b@127.0.0.1:80",
         "socks5h://:secret@127.0.0.1:80",
         "socks5h://user:@127.0.0.1:80",
         &format!("socks5h://{}:b@127.0.0.1:80", "a".repeat(256)),

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Call, Scripted, connect, start};
+use common::{Call, Scripted, connect, start, start_with};
 use srt_tests::noise::Noise;
 use srt_tests::{DEADLINE, Scratch, both, is_ready, processes, run, run_with_input, wait, wait_until};
 use std::io::{Read, Write};
@@ -478,6 +478,39 @@ both! {
         let mut complaint = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("UTF-8");
         assert_eq!(complaint, "srt-connect: cannot write to stdout: Broken pipe\n");
+    }
+
+    fn bytes_that_nobody_reads_are_no_error_once_stdin_is_done(who) {
+        let proxy = Scripted::start(|mut call| {
+            call.open();
+            while call.stream.write_all(&[b'x'; 10_000]).is_ok() {}
+        });
+        let mut child = start_with(connect(who, &proxy.url("http")).args(["a", "1"]), Stdio::null());
+        let mut stdout = child.stdout.take().expect("stdout");
+        stdout.read_exact(&mut [0; 10]).expect("read");
+        drop(stdout);
+        ended_well(&mut child);
+    }
+
+    fn what_stdin_says_is_sent_though_nobody_reads_stdout_any_more(who) {
+        let (tell, told) = channel();
+        let proxy = Scripted::start(move |mut call| {
+            call.open();
+            call.say(b"hello");
+            let mut all = String::new();
+            call.stream.read_to_string(&mut all).expect("read");
+            tell.send(all).expect("send");
+        });
+        let mut child = start(connect(who, &proxy.url("http")).args(["a", "1"]));
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0; 5]).expect("read");
+        drop(child.stdout.take());
+        wait_until("it to sleep", || is_asleep(&child));
+        assert!(stays_asleep(&child), "it has ended, or does something");
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(b"late").expect("it is still there");
+        drop(stdin);
+        assert_eq!(told.recv_timeout(DEADLINE).expect("all"), "late");
+        ended_well(&mut child);
     }
 
     /// What an ssh client leaves behind that was killed: nobody, on both sides.

@@ -192,13 +192,16 @@ both! {
         let script = at("script");
         scratch.file("script", "#!/no/such/interpreter\n");
         fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
-        for (program, last, code) in [("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126), ("./.", &[], 126), ("./no-such", &[], 127), ("true", &["--chdir", &closed], 125)] {
+        // Found in one directory of PATH, and no program.
+        scratch.file("bin/prog", "");
+        let path = format!("{}:/usr/bin:/bin", at("bin"));
+        for (program, last, code) in [("prog", &[][..], 126), ("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126), ("./.", &[], 126), ("./no-such", &[], 127), ("true", &["--chdir", &closed], 125)] {
             if program == "true" && last != late && who == Who::Root {
                 continue; // Nothing is closed to it while it has its capabilities.
             }
             for order in [[&below[..], &made], [&made, &below]] {
                 let options = [&["--ro-bind", "/", "/", "--bind", &w, &w], &order.concat()[..], &["--remount-ro", &w, "--remount-ro", &w], last];
-                run(mount(who, options.concat()).args(["--", program])).code(code).one_clear_error("srt-mount");
+                run(mount(who, options.concat()).args(["--", program]).env("PATH", &path)).code(code).one_clear_error("srt-mount");
                 let left: Vec<_> = fs::read_dir(&w).expect("read").map(|entry| entry.expect("an entry").file_name()).collect();
                 assert_eq!(left, ["there"], "{program}");
             }
@@ -228,8 +231,8 @@ both! {
     }
 
     fn on_a_read_only_mount_a_mount_point_must_exist(who) {
-        sh_on(who, "--ro-bind", &["--tmpfs", "/no-such-directory"], "true").code(125).one_clear_error("srt-mount")
-            .complains("Read-only file system");
+        sh_on(who, "--ro-bind", &["--tmpfs", "/no-such-directory"], "true").code(125)
+            .hints("srt-mount", "Read-only file system", "a mount point on a read-only mount must exist before");
     }
 
     fn a_directory_does_not_go_onto_a_file_nor_a_file_onto_a_directory(who) {

@@ -87,6 +87,6 @@ both! {
         command.args(words("--keep-fd 7 -- srt-mount --args 7 -- true"));
         let _file = common::give(&mut command, &many, 7);
         let ran = run(&mut command);
-        ran.code(125).one_clear_error("srt-mount");
+        ran.code(125).hints("srt-mount", "100000 mounts are more than a mount namespace holds", "fs.mount-max is ");
     }
 }

@@ -43,7 +43,9 @@ both! {
             );
             run(who.command("script").args(["-qec", &inner, "/dev/null"])).ok().says("said");
         }
-        // Without one there is none: see the list above.
+        // Without one there is none: see the list above. /dev/tty cannot be opened again in a session without a terminal.
+        let inner = format!("{} -- srt-mount {list} --proc /proc --dev /dev -- echo ran </dev/tty", tool.display());
+        run(who.command("script").args(["-qec", &inner, "/dev/null"])).ok().says("ran");
     }
 
     fn proc_shows_the_sandbox_alone(who) {

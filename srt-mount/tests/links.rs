@@ -105,7 +105,7 @@ both! {
         ] {
             let ran = run(who.command("sh").args(["-c", &script]).current_dir(scratch.path()));
             if taken { ran.ok().says("meant"); }
-            else { ran.code(125).one_clear_error("srt-mount").complains("the path of the working directory does not lead to it").says(""); }
+            else { ran.code(125).hints("srt-mount", "the path of the working directory does not lead to it", "cd \"$PWD\"").says(""); }
         }
     }
 
@@ -152,9 +152,12 @@ both! {
         let stat = fs::metadata(scratch.join("SECRET/sub/secret")).expect("stat");
         let (major, minor) = (libc::major(stat.dev()), libc::minor(stat.dev()));
         let id = format!("{major}:{minor}:{}", stat.ino());
+        let named = fs::metadata(scratch.file("name", "")).expect("stat");
+        let named = format!("{major}:{minor}:{}", named.ino());
         for (path, id, error) in [
             ("DIR/SECRET/sub/secret", &*id, None),
             ("SECRET/sub/secret", &id, None),
+            ("name", &named, None),
             ("DIR/SECRET/sub/secret", "1:2:3", Some("has been replaced during the start")),
             ("DIR/SECRET/sub", &id, Some("has been replaced during the start")),
             ("DIR/SECRET/sub/none", &id, Some("No such file or directory")),

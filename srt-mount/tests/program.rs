@@ -8,7 +8,7 @@ use common::{SYSTEM, mount, sh, sh_on, words};
 use srt_tests::{Who, both, has, run, skip};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 /// A static program that shows what it can do with its own file.
@@ -242,14 +242,39 @@ both! {
     }
 
     fn a_failure_is_told_on_the_status_descriptor(who) {
-        let mut command = who.command("srt-ns");
-        command.args(words("--keep-fd 9 -- srt-mount --status-fd 9 --bind /no/such /a -- true"));
-        let file = common::give(&mut command, b"", 9);
-        run(&mut command).code(125);
-        let mut text = String::new();
-        std::io::Seek::rewind(&mut &file).expect("rewind");
-        std::io::Read::read_to_string(&mut &file, &mut text).expect("read");
-        assert_eq!(text, "{\"stage\":\"srt-mount\",\"event\":\"failed\",\"code\":125,\"message\":\"--bind /no/such /a: cannot open /no/such: No such file or directory\",\"option\":\"--bind\",\"errno\":2,\"path\":\"/no/such\"}\n");
+        let told = |options: &str| {
+            let mut command = who.command("srt-ns");
+            command.args(words(&format!("--keep-fd 9 -- srt-mount --status-fd 9 {options}")));
+            let file = common::give(&mut command, b"", 9);
+            let code = run(&mut command).code;
+            let mut text = String::new();
+            std::io::Seek::rewind(&mut &file).expect("rewind");
+            std::io::Read::read_to_string(&mut &file, &mut text).expect("read");
+            let text = text.lines().last().expect("an event").to_owned();
+            assert!(text.starts_with(&format!("{{\"stage\":\"srt-mount\",\"event\":\"failed\",\"code\":{},", code.expect("a code"))), "{text}");
+            text
+        };
+        let text = told("--bind /no/such /a -- true");
+        assert_eq!(text, "{\"stage\":\"srt-mount\",\"event\":\"failed\",\"code\":125,\"message\":\"--bind /no/such /a: cannot open /no/such: No such file or directory\",\"option\":\"--bind\",\"errno\":2,\"path\":\"/no/such\"}");
+        // Which path it is about is a field of its own, whatever is wrong with it.
+        let scratch = who.scratch();
+        scratch.dir("W");
+        symlink("/etc", scratch.join("W/link")).expect("symlink");
+        let link = format!("{}/W/link", scratch.text());
+        let (dir, root) = (scratch.text(), "--ro-bind / /");
+        for (options, path) in [
+            (format!("{root} --chdir /no/such -- true"), "/no/such"),
+            (format!("{root} --tmpfs {link} -- true"), &link),
+            (format!("{root} --tmpfs /usr/no-such -- true"), "/usr/no-such"),
+            (format!("{root} --bind {dir}/W {dir}/W --tmpfs {dir}/W/new -- true"), &format!("{dir}/W/new")),
+            (format!("{root} --mask /no/such -- true"), "/no/such"),
+            (format!("{root} --bind {dir}/W {dir}/W --ro-bind {link}/ssl /mnt -- true"), &link),
+            (format!("{root} -- /no/such"), "/no/such"),
+            (format!("{root} -- /etc/passwd"), "/etc/passwd"),
+        ] {
+            let text = told(&options);
+            assert!(text.contains(&format!(",\"path\":\"{path}\"")), "{options}: {text}");
+        }
     }
 
     fn nothing_can_be_mounted_or_unmounted_inside(who) {

@@ -13,7 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A server whose behaviour the first byte of each request chooses.
 fn serve(mut stream: Box<dyn Stream>) {
@@ -438,18 +438,21 @@ relay.terminate()";
     fn a_peer_that_is_silent_for_the_idle_timeout_is_dropped(who) {
         let served = start(who, true, &["--idle-timeout", "1"]);
         let before = served.relay.descriptors();
-        // Kept alive by every byte; unless this process is late for a second.
-        let kept_alive = || {
+        // Kept alive by every byte, and dropped after a second; unless this process is late.
+        let dropped_after = || {
             let mut client = served.connect();
-            let wrote = (0..16).all(|_| {
+            for _ in 0..16 {
                 thread::sleep(Duration::from_millis(150));
-                client.write_all(b"x").is_ok()
-            });
-            wrote.then_some(client)
+                client.write_all(b"x").ok()?;
+            }
+            let start = Instant::now();
+            let error = client.read(&mut [0]).expect_err("dropped");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            Some(start.elapsed())
         };
-        let mut client = (0..5).find_map(|_| kept_alive()).expect("one that is kept alive");
-        let error = client.read(&mut [0]).expect_err("dropped");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let in_time = |after: &Duration| *after < Duration::from_millis(1800);
+        let after = (0..5).filter_map(|_| dropped_after()).find(in_time).expect("one in time");
+        assert!(after > Duration::from_millis(900), "{after:?}");
         served.relay.settles_at(before);
         served.relay.is_idle_for(Duration::from_millis(500), 1);
     }

@@ -303,7 +303,7 @@ print(send(pair[0]))";
         // The control: it leads to the socket.
         assert_eq!(ask_unix(&link), "hello");
         let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&link)));
-        ran.code(1).one_clear_error("srt-relay").complains("a symbolic link, which is not followed");
+        ran.code(1).hints("srt-relay", "a symbolic link, which is not followed", "name the socket itself");
         let (way, port) = (scratch.join("way"), free_port());
         symlink(scratch.join("d"), &way).expect("symlink");
         let _relay = Relay::start(who, &[tcp(port), unix(&way.join("target"))]);

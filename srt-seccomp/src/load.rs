@@ -50,7 +50,8 @@ impl Filter {
         let limit = (MOST * INSTRUCTION + 1) as u64;
         opened
             .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-            .context(|| format!("{option}: cannot read the filter"))?;
+            .context(|| format!("{option}: cannot read the filter"))
+            .map_err(|error| if let Load::File(path) = load { error.path(path) } else { error })?;
         let program = parse(&bytes).map_err(|error| error.within(&option))?;
         Ok(Self { option, program })
     }

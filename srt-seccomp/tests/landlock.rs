@@ -7,6 +7,7 @@ use srt_tests::host::LoopMount;
 use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
 use srt_tests::talk::Talk;
 use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip, tool};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -191,6 +192,12 @@ both! {
                 }
             }
         }
+        // The question that Landlock is asked leaves no child to PROGRAM.
+        let mut command = who.command("srt-ns");
+        command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", all, all, "--tmpfs", all]);
+        let wait = "import os\ntry: print(os.wait())\nexcept ChildProcessError: print('nobody')";
+        command.args(["--", "srt-seccomp", "--landlock", "--", "/usr/bin/python3", "-c", wait]).stdin(File::open(&file).expect("open"));
+        run(&mut command).ok().says("nobody");
         // Nor by a descriptor that is open for nothing.
         let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&file).expect("O_PATH");
         let mut command = who.command("srt-ns");
@@ -221,15 +228,24 @@ both! {
         let (work, outside) = (project(who), project(who));
         outside.file("secret", "secret");
         let log = outside.file("log", "log");
+        let keep = ["--keep-fd", "208", "--keep-fd", "209", "--keep-fd", "210"];
         let by_path = ["--read", "/usr", "--read", "/etc", "--read", "/proc", "--write", work.text()];
-        for (options, errno) in [(vec!["--keep-fd", "208", "--keep-fd", "209"], 0), ([&["--keep-fd", "208", "--keep-fd", "209"], &by_path[..]].concat(), libc::EACCES)] {
-            let attacks = ["os.open(\"/proc/self/fd/208\", os.O_RDONLY)", "os.open(\"/proc/self/fd/208\", os.O_WRONLY)", "os.open(\"secret\", os.O_RDONLY, dir_fd=209)"];
+        for (options, errno) in [(keep.to_vec(), 0), ([&keep[..], &by_path].concat(), libc::EACCES)] {
+            let attacks = [
+                "os.open(\"/proc/self/fd/208\", os.O_RDONLY)",
+                "os.open(\"/proc/self/fd/208\", os.O_WRONLY)",
+                "os.open(\"secret\", os.O_RDONLY, dir_fd=209)",
+                "os.open(\"/proc/self/fd/210\", os.O_RDONLY)",
+            ];
             let attacks = attacks.map(str::to_owned);
             let mut command = shell(who, work.path(), &options, &python_each(&attacks));
             let (writer, directory) = (OpenOptions::new().write(true).open(&log).expect("open"), File::open(outside.path()).expect("open"));
             pass_fd(&mut command, writer.as_raw_fd(), 208);
             pass_fd(&mut command, directory.as_raw_fd(), 209);
-            answers_each(&run(&mut command), &attacks, &[errno, 0, errno]);
+            // For nothing at all: O_PATH.
+            let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&log).expect("O_PATH");
+            pass_fd(&mut command, path.as_raw_fd(), 210);
+            answers_each(&run(&mut command), &attacks, &[errno, 0, errno, errno]);
         }
     }
 
@@ -287,6 +303,10 @@ both! {
             echo x >/dev/null && head -c 1 /dev/urandom >/dev/null && ! echo x >/dev/srt-new 2>/dev/null";
         for options in [&[][..], &["--landlock"]] {
             run(&mut with_mounts(mounts, &shell(who, work.path(), options, script))).ok();
+            // tty(4): it is there for a session without a terminal, and says ENXIO.
+            let tty = python("os.open(\"/dev/tty\", os.O_RDWR)");
+            let command = shell(who, work.path(), options, &format!("setsid --wait {tty}"));
+            answers(&run(&mut with_mounts(mounts, &command)), libc::ENXIO);
         }
     }
 
@@ -653,6 +673,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--connect-tcp", "080"], "--connect-tcp 080: expected a port from 1 to 65535"),
             (&["--connect-tcp", "http"], "--connect-tcp http: expected a port from 1 to 65535"),
             (&["--landlock", "--write", "/"], "--landlock gives the rights that the mounts give"),
+            (&["--landlock", "--read", "/"], "--landlock gives the rights that the mounts give"),
             (&["--landlock", "--landlock"], "--landlock: given twice"),
         ] {
             let ran = run(&mut shell(who, work.path(), words, "echo ran"));
@@ -708,9 +729,19 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         run(who.command("ln").arg("-s").arg(victim.path()).arg(&link)).ok();
         victim.dir("sub");
         let deep = link.join("sub");
+        let names = who.scratch();
+        let alias = names.join("alias");
+        std::os::unix::fs::symlink(work.path(), &alias).expect("symlink");
+        let alias = alias.to_str().expect("UTF-8");
         for named in [link.to_str(), deep.to_str()].map(|path| path.expect("UTF-8")) {
             for options in [["--write", path, "--write", named], ["--write", named, "--write", path], ["--write", path, "--read", named]] {
                 let ran = run(&mut shell(who, work.path(), &options, "echo ran"));
+                ran.code(125).says("").hints("srt-seccomp", "cache is a symbolic link that PROGRAM may replace", out);
+            }
+            // Nor by another name of what may be written, or on a way that goes up again.
+            let around = named.replacen(path, &format!("{out}/../{}", work.path().file_name().and_then(OsStr::to_str).expect("UTF-8")), 1);
+            for [written, read] in [[alias, named], [path, &around]] {
+                let ran = run(&mut shell(who, work.path(), &["--write", written, "--read", read], "echo ran"));
                 ran.code(125).says("").hints("srt-seccomp", "cache is a symbolic link that PROGRAM may replace", out);
             }
             // Where the link cannot have come from PROGRAM, it is followed.

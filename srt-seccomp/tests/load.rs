@@ -287,7 +287,8 @@ both! {
             ran.code(125).one_clear_error("srt-seccomp").complains("does not hold").says("");
         }
         // Behind another filter the kernel says that there is one: then only a call that is refused tells.
-        for rules in [&[][..], &["--allow", "unix"], &["--allow", "unix,vsock"], &["--deny", "setid", "--allow", "unix,vsock,keyring"]] {
+        let but = |rule| ["--deny", rule, "--allow", "unix,vsock,keyring"];
+        for rules in [&[][..], &["--allow", "unix"], &["--allow", "unix,vsock"], &but("setid"), &but("net"), &but("userns")] {
             let mut command = who.command("strace");
             command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));

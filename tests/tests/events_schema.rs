@@ -143,6 +143,10 @@ both! {
             let command = &mut who.command(words.next().expect("a tool"));
             let told = of_run(scratch, command.args(words.clone()));
             assert!(told.contains("\"event\":\"failed\""), "{words:?}: {told}");
+            // The path that a message is about is a field of its own.
+            if words.clone().any(|word| ["/missing", "80=/missing"].contains(&word)) && !told.contains("namespace") {
+                assert!(told.contains("\"path\":\"/missing\""), "{words:?}: {told}");
+            }
             text += &told;
         }
         // What happens to helpers while the command runs.

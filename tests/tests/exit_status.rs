@@ -117,6 +117,8 @@ both! {
         let script = work.script("script", "exit 9\n");
         run(who.command("env").arg(&script)).code(9);
         run(chain(who, work.path()).arg(&script)).code(9);
+        let script = work.script("arguments", "echo \"$#<$1><$2>\"\n");
+        run(chain(who, work.path()).arg(&script).args(["a  b", ""])).ok().says("2<a  b><>");
     }
 
     fn a_stage_that_is_an_empty_file_is_126(who) {

@@ -4,13 +4,24 @@
 
 use srt_tests::attacks::Sandbox;
 use srt_tests::host::Greeter;
-use srt_tests::{Ran, Scratch, Who, both, pass_fd, run, run_bwrap, wait_until};
+use srt_tests::{Ran, Scratch, Who, both, copy_program, pass_fd, run, run_bwrap, tool, wait_until};
 use std::fs;
-use std::io::Write;
+use std::io::{PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::thread;
+
+/// Waits until srt-mount reads the pipe: it has opened all that comes from the host then.
+fn reads(writer: &mut PipeWriter) {
+    writer.write_all(b"x").expect("write");
+    wait_until("srt-mount to read", || {
+        let mut unread: libc::c_int = 0;
+        // SAFETY: an open descriptor, and room for an int (ioctl_tty(2)).
+        assert_eq!(unsafe { libc::ioctl(writer.as_raw_fd(), libc::FIONREAD, &raw mut unread) }, 0);
+        unread == 0
+    });
+}
 
 /// What the two runs share: `work` is writable inside, `secret` is not granted at all.
 struct Place {
@@ -183,18 +194,35 @@ both! {
         command.args(["/mnt", "--tmpfs", "/media", "--file", "9", "/media/data", "--mask", "/mnt/link/file", "--", "true"]);
         pass_fd(&mut command, reader.as_raw_fd(), 9);
         let started = thread::spawn(move || (run(&mut command), drop(reader)).0);
-        // Once it reads, it has opened all that comes from the host.
-        writer.write_all(b"x").expect("write");
-        wait_until("srt-mount to read", || {
-            let mut unread: libc::c_int = 0;
-            // SAFETY: an open descriptor, and room for an int (ioctl_tty(2)).
-            assert_eq!(unsafe { libc::ioctl(writer.as_raw_fd(), libc::FIONREAD, &raw mut unread) }, 0);
-            unread == 0
-        });
+        reads(&mut writer);
         fs::rename(scratch.join("work/sub"), scratch.join("work/was")).expect("rename");
         fs::rename(scratch.join("work/other"), scratch.join("work/sub")).expect("rename");
         drop(writer);
         started.join().expect("it ran").code(125).one_clear_error("srt-mount").complains("/mnt/link");
+    }
+
+    fn a_program_in_whose_place_another_stands_by_then_does_not_run(who) {
+        let scratch = who.scratch();
+        copy_program(tool("srt-connect"), scratch.dir("secret").join("tool"));
+        scratch.dir("work");
+        symlink("../secret", scratch.join("work/d")).expect("symlink");
+        // Afterwards there is no link on the way any more.
+        for (exchanged, code) in [(false, 0), (true, 127)] {
+            let (reader, mut writer) = std::io::pipe().expect("pipe");
+            let mut command = who.command("srt-ns");
+            command.args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/usr", "/usr", "--tmpfs", "/media", "--bind"]);
+            command.arg(scratch.join(if exchanged { "work" } else { "secret" })).args(["/mnt", "--file", "9", "/media/data", "--"]);
+            command.arg(scratch.join("work/d/tool")).arg("--version");
+            pass_fd(&mut command, reader.as_raw_fd(), 9);
+            let started = thread::spawn(move || (run(&mut command), drop(reader)).0);
+            reads(&mut writer);
+            if exchanged {
+                fs::remove_file(scratch.join("work/d")).expect("rm");
+                copy_program("/bin/echo", scratch.dir("work/d").join("tool"));
+            }
+            drop(writer);
+            started.join().expect("it ran").code(code);
+        }
     }
 
     fn a_relay_does_not_lead_through_a_link_in_its_sockets_place(who) {

@@ -312,7 +312,11 @@ both! {
         let scratch = who.scratch();
         let file = File::open(scratch.file("file", "")).expect("open");
         let (_reader, writer) = pipe().expect("pipe");
-        for (fd, what) in [(None, "closed"), (Some(file.as_raw_fd()), "a file"), (Some(writer.as_raw_fd()), "a writer")] {
+        let both = scratch.join("both");
+        run(who.command("mkfifo").arg(&both)).ok();
+        let ends = File::options().read(true).write(true).open(&both).expect("open");
+        std::fs::remove_file(&both).expect("rm");
+        for (fd, what) in [(None, "closed"), (Some(file.as_raw_fd()), "a file"), (Some(writer.as_raw_fd()), "a writer"), (Some(ends.as_raw_fd()), "both ends")] {
             for words in [&["srt-ns", "--lifetime-fd", "208", "--", "echo", "it ran"][..],
                           &["srt-relay", "--lifetime-fd", "208", "unix:/tmp/none/s.sock", "tcp:127.0.0.1:9"]] {
                 let mut command = who.command(words[0]);

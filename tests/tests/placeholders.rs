@@ -689,7 +689,9 @@ fn one_of_another_users_is_a_clear_error() {
     let mut other = Command::new("setpriv");
     other.args(["--reuid=2000", "--regid=2000", "--clear-groups", "--"]).arg(srt_tests::tool("srt-ns"));
     other.current_dir("/").args(["--placeholder", &text, "--", "echo", "it ran"]);
-    refused(&run(&mut other), "cannot open the placeholder that is there: Permission denied");
+    let ran = run(&mut other);
+    let error = "cannot open the placeholder that is there: Permission denied";
+    ran.code(125).says("").hints("srt-ns", error, "wait until that sandbox has ended");
     finish(talk);
     nothing_is_left(project);
 }

@@ -8,7 +8,7 @@ use srt_tests::processes::{child_named, kill};
 use srt_tests::talk::{Talk, code};
 use srt_tests::{Who, both, has, run, wait, wait_until};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -68,6 +68,25 @@ both! {
         assert_ne!(curl(who, &socket, "").code, Some(0));
         talk.send("\n");
         wait_until("the server", || curl(who, &socket, "").out == "late\n");
+    }
+
+    /// Node and Vite listen on ::1 alone where `localhost` is that first.
+    fn a_server_on_ipv6s_loopback_alone_is_reached(who) {
+        if !has("socat") || !Path::new("/proc/net/if_inet6").exists() {
+            srt_tests::skip!("no socat or no IPv6");
+        }
+        let scratch = who.scratch();
+        let socket = scratch.join("dev.sock");
+        let mut command = who.command("srt-ns");
+        command.arg("--publish").arg(format!("{}=8000", socket.display())).args(["--", "socat"]);
+        let mut talk = Talk::over_pipes(command.args(["TCP6-LISTEN:8000,bind=[::1],fork", "SYSTEM:echo six"]));
+        let hears = || {
+            let mut word = String::new();
+            UnixStream::connect(&socket).and_then(|mut stream| stream.read_to_string(&mut word)).is_ok_and(|_| word == "six\n")
+        };
+        wait_until("the server", hears);
+        talk.signal(libc::SIGTERM);
+        let _ended = talk.status();
     }
 
     fn once_srt_relay_is_dead_nobody_is_left_waiting(who) {

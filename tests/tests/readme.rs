@@ -8,7 +8,7 @@ use srt_tests::pages::{Block, agent_recipe, blocks, page, workspace};
 use srt_tests::processes::Family;
 use srt_tests::servers::passwd_files;
 use srt_tests::talk::Talk;
-use srt_tests::{Ran, Scratch, Who, both, has, run, run_bwrap, skip, tools};
+use srt_tests::{MANY_PROCESSES, Ran, Scratch, Who, both, has, run, run_bwrap, skip, tools, turn_of};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -314,6 +314,8 @@ both! {
         let family = Family::new();
         let place = Place::new(who);
         for block in blocks_for(Fixture::None) {
+            // All of the user's processes count.
+            let _turn = block.text.contains("--nproc").then(|| turn_of(MANY_PROCESSES));
             let ran = place.run(&block, |bash| bash);
             family.ends();
             // What the recipe is for.

@@ -130,6 +130,9 @@ both! {
             assert_eq!(failures.len(), 1, "{words}: {events:#?}");
             let expected = format!("{{\"stage\":\"{stage}\",\"event\":\"failed\",\"code\":{code},\"message\":\"");
             assert!(failures[0].starts_with(&expected) && failures[0].contains(message), "{words}: {events:#?}");
+            if message.starts_with('/') {
+                assert!(failures[0].contains(&format!(",\"path\":\"{message}\"")), "{words}: {events:#?}");
+            }
         }
     }
 

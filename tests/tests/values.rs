@@ -221,6 +221,22 @@ both! {
         let _accepted = server.accept().expect("accept");
         // It is tuned once it is connected, which the peer may see first.
         wait_until("both", || connections(pid) == [TUNED, TUNED]);
+        // Accepted over IPv6, and on a listener that the relay was given.
+        if Path::new("/proc/net/if_inet6").exists() {
+            let port = free_port();
+            let given = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+            let (copy, to_unix) = (srt_tests::above(&given), format!("unix:{}", socket.display()));
+            let mut command = who.command("srt-relay");
+            srt_tests::pass_fd(&mut command, copy.as_raw_fd(), 9);
+            command.args(["--ready-fd", "1", &format!("tcp:[::1]:{port}"), &to_unix, "fd:9", &to_unix]);
+            let mut talk = Talk::over_pipes(&mut command);
+            assert_eq!(talk.line(), "ready");
+            let _six = TcpStream::connect(("::1", port)).expect("connect");
+            let _accepted = unix.accept().expect("accept");
+            let _given = TcpStream::connect(given.local_addr().expect("address")).expect("connect");
+            let _accepted = unix.accept().expect("accept");
+            assert_eq!(connections(talk.pid()), [TUNED, TUNED]);
+        }
         // Of Unix sockets, the one of each side has room for twice what it has by itself.
         let room = || connected(pid, &[libc::AF_UNIX]).map(|fd| option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF)).collect::<Vec<_>>();
         wait_until("room", || room() == [Some(425_984); 2]);

@@ -89,12 +89,12 @@ pub fn connect(who: Who, proxy: &str) -> Command {
 
 /// Starts it with all three standard descriptors piped.
 pub fn start(command: &mut Command) -> Child {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("srt-connect starts")
+    start_with(command, Stdio::piped())
+}
+
+/// The same with another stdin.
+pub fn start_with(command: &mut Command, stdin: Stdio) -> Child {
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("srt-connect starts")
 }
 
 /// Makes the end of this connection a reset.
