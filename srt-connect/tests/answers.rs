@@ -281,6 +281,8 @@ fn an_endless_head_has_an_end() {
         let verdict = http(&answer).verdict.expect_err("too long");
         assert_eq!(verdict, format!("the answer's head is longer than {HEAD_LIMIT} bytes"));
     }
+    // A refusal is one nonetheless.
+    refused(&[b"HTTP/1.1 403 No\r\n", &b"X: y\r\n".repeat(1 << 14)[..]].concat(), "refused: HTTP/1.1 403 No");
     let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000);
     assert!(http(interim.as_bytes()).verdict.is_err());
     let mut longest = start;

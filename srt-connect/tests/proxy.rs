@@ -115,7 +115,13 @@ fn credentials_in_the_url_are_percent_decoded_and_sent() {
     let text = opening("http://Aladdin:open%20sesame@127.0.0.1:80").expect("good");
     assert!(text.contains("\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"), "{text}");
     // `a:b@c`, `a:` and `:`, in all lengths of base64's last group.
-    for (url, basic) in [("a:b@c", "YTpiQGM="), ("a", "YTo="), (":", "Og=="), ("a:%62%63d", "YTpiY2Q=")] {
+    for (url, basic) in [
+        ("a:b@c", "YTpiQGM="),
+        ("a", "YTo="),
+        (":", "Og=="),
+        ("a:%62%63d", "YTpiY2Q="),
+        ("a:b:c", "YTpiOmM="),
+    ] {
         let text = opening(&format!("http://{url}@127.0.0.1:80")).expect("good");
         assert!(text.contains(&format!("Basic {basic}\r\n")), "{text}");
     }

@@ -338,7 +338,9 @@ mod tests {
         for end in [0, 1] {
             connection.note(end, (libc::EPOLLIN | libc::EPOLLOUT) as u32);
         }
+        server.write_all(b"reply").expect("write");
         assert_eq!(connection.turn(&mut stock), Outcome::More);
+        client.read_exact(&mut [0; 5]).expect("the other direction has had its turn");
         let mut moved = vec![];
         let error = server.read_to_end(&mut moved).expect_err("no end");
         assert_eq!((error.kind(), moved.len()), (ErrorKind::WouldBlock, 2 * stock.share));

@@ -241,27 +241,29 @@ both! {
     }
 
     fn a_reset_by_one_side_is_a_reset_for_the_other(who) {
-        let port = free_port();
-        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-        let to = server.local_addr().expect("address").port();
-        let relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")]);
-        let before = relay.descriptors();
-        for server_resets in [true, false] {
-            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
-            let (mut other, _) = server.accept().expect("accept");
-            client.write_all(b"x").expect("write");
-            other.read_exact(&mut [0]).expect("read");
-            let mut left = if server_resets {
-                reset(other);
-                client
-            } else {
-                reset(client);
-                other
-            };
-            let error = left.read(&mut [0]).expect_err("a broken stream must not look complete");
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let has_ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+        for host in ["127.0.0.1", "[::1]"].into_iter().filter(|host| has_ipv6 || *host != "[::1]") {
+            let (port, to) = (free_port(), free_port());
+            let server = TcpListener::bind(format!("{host}:{to}")).expect("bind");
+            let relay = Relay::start(who, &[format!("tcp:{host}:{port}"), format!("tcp:{host}:{to}")]);
+            let before = relay.descriptors();
+            for server_resets in [true, false] {
+                let mut client = TcpStream::connect(format!("{host}:{port}")).expect("connect");
+                let (mut other, _) = server.accept().expect("accept");
+                client.write_all(b"x").expect("write");
+                other.read_exact(&mut [0]).expect("read");
+                let mut left = if server_resets {
+                    reset(other);
+                    client
+                } else {
+                    reset(client);
+                    other
+                };
+                let error = left.read(&mut [0]).expect_err("a broken stream must not look complete");
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
+            relay.settles_at(before);
         }
-        relay.settles_at(before);
     }
 
     fn a_reset_is_one_for_the_other_side_also_where_a_write_meets_it_first(who) {
@@ -355,12 +357,16 @@ for _ in range(50):
     except OSError: said = b''
     if said: print('it said', said)
 for attempt in range(100):
-    try: socket.socket().bind(('127.0.0.1', 40000))
+    family, host = (socket.AF_INET6, '::1') if '::1' in sys.argv[2] else (socket.AF_INET, '127.0.0.1')
+    try: socket.socket(family).bind((host, 40000))
     except OSError: time.sleep(0.01)
     else: break
 else: print('the port is taken')
 relay.terminate()";
-        for target in ["tcp:127.0.0.1:40000", "tcp:0.0.0.0:40000"] {
+        for target in ["tcp:127.0.0.1:40000", "tcp:0.0.0.0:40000", "tcp:[::1]:40000"] {
+            if target.contains('[') && !std::path::Path::new("/proc/net/if_inet6").exists() {
+                continue;
+            }
             let scratch = who.scratch();
             let mut command = who.command("unshare");
             command.args(if who == Who::Root { &["--net"][..] } else { &["-Urn"] }).args(["sh", "-c", outer, "sh", "python3", "-c", try_it]);

@@ -92,28 +92,30 @@ both! {
     fn a_stderr_and_a_status_descriptor_that_nobody_reads_hold_up_nobody(who) {
         let scratch = who.scratch();
         greeter(who, &scratch.join("s"));
-        let ((_stderr, err), (_events, status), (mut ready, ready_writer)) = (pipe(), pipe(), pipe());
-        for full in [&err, &status] {
-            let mut file = std::fs::File::from(full.try_clone().expect("dup"));
-            file.write_all(&[b'x'; 65536]).expect("fill the pipe");
+        for options in [&["--status-fd", "6"][..], &[]] {
+            let ((_stderr, err), (_events, status), (mut ready, ready_writer)) = (pipe(), pipe(), pipe());
+            for full in [&err, &status] {
+                let mut file = std::fs::File::from(full.try_clone().expect("dup"));
+                file.write_all(&[b'x'; 65536]).expect("fill the pipe");
+            }
+            let (port, dead) = (free_port(), free_port());
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd", "5"]).args(options);
+            command.args([format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1".into()]);
+            command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", scratch.join("s").display())]);
+            let copies = [&err, &ready_writer, &status].map(srt_tests::above);
+            for (fd, number) in copies.iter().zip([2, 5, 6]) {
+                srt_tests::pass_fd(&mut command, fd.as_raw_fd(), number);
+            }
+            let mut child = command.spawn().expect("spawn");
+            drop((command, ready_writer, copies));
+            assert_eq!(read_all(&mut ready), b"ready\n");
+            for _ in 0..3 {
+                assert!(connect(dead).read(&mut [0]).is_err());
+                hears_hello(&mut connect(port));
+            }
+            let _ended = (child.kill(), child.wait());
         }
-        let (port, dead) = (free_port(), free_port());
-        let mut command = who.command("srt-relay");
-        command.args(["--ready-fd", "5", "--status-fd", "6"]);
-        command.args([format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1".into()]);
-        command.args([format!("tcp:127.0.0.1:{port}"), format!("unix:{}", scratch.join("s").display())]);
-        let copies = [&err, &ready_writer, &status].map(srt_tests::above);
-        for (fd, number) in copies.iter().zip([2, 5, 6]) {
-            srt_tests::pass_fd(&mut command, fd.as_raw_fd(), number);
-        }
-        let mut child = command.spawn().expect("spawn");
-        drop((command, ready_writer, copies));
-        assert_eq!(read_all(&mut ready), b"ready\n");
-        for _ in 0..3 {
-            assert!(connect(dead).read(&mut [0]).is_err());
-            hears_hello(&mut connect(port));
-        }
-        let _ended = (child.kill(), child.wait());
     }
 
     fn out_of_descriptors_it_goes_on_and_accepts_again(who) {
@@ -235,7 +237,8 @@ both! {
     }
 
     fn what_happens_to_one_client_or_to_the_whole_system_ends_no_relay(who) {
-        for (errno, waits) in [(libc::ECONNABORTED, false), (libc::ENFILE, true), (libc::ENOBUFS, true), (libc::ENOMEM, true)] {
+        let cases = [(libc::ECONNABORTED, false), (libc::ENFILE, true), (libc::ENOBUFS, true), (libc::ENOMEM, true)];
+        at_once(4, cases, |(errno, waits)| {
             let port = free_port();
             let mut command = who.command("srt-relay");
             command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), "tcp:127.0.0.1:1"]);
@@ -247,7 +250,69 @@ both! {
             if waits {
                 relay.is_idle_for(Duration::from_millis(500), 5);
             }
+        });
+    }
+
+    fn a_connection_that_cannot_be_watched_is_reset_and_leaves_nothing(who) {
+        let scratch = who.scratch();
+        greeter(who, &scratch.join("s"));
+        let start = |refused: Option<i32>| {
+            let port = free_port();
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), &format!("unix:{}", scratch.join("s").display())]);
+            if let Some(number) = refused {
+                // epoll_ctl(2): ENOSPC is the limit of /proc/sys/fs/epoll/max_user_watches.
+                refusals::in_front(&mut command, &[refuse_value(libc::SYS_epoll_ctl, 2, number, libc::ENOSPC)]);
+            }
+            (Relay::spawn(command, &[]), port)
+        };
+        // The control, and the numbers that a connection has.
+        let (control, port) = start(None);
+        let numbers = || -> std::collections::BTreeSet<i32> {
+            let all = std::fs::read_dir(format!("/proc/{}/fd", control.pid())).expect("fd");
+            all.map(|entry| entry.expect("an entry").file_name().to_string_lossy().parse().expect("a number")).collect()
+        };
+        let before = numbers();
+        let mut client = connect(port);
+        hears_hello(&mut client);
+        let of_a_connection: Vec<_> = numbers().difference(&before).copied().collect();
+        assert_eq!(of_a_connection.len(), 2);
+        for number in of_a_connection {
+            let (relay, port) = start(Some(number));
+            for _ in 0..3 {
+                let error = connect(port).read(&mut [0]).expect_err("reset");
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
+            relay.settles_at(before.len());
         }
+    }
+
+    fn pipes_of_those_who_stall_leave_descriptors_for_the_others(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let (relay, port) = limited(who, 64, &[], &path);
+        let pipes = || -> std::collections::BTreeSet<_> {
+            let all = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).expect("fd");
+            let links = all.filter_map(|entry| std::fs::read_link(entry.expect("an entry").path()).ok());
+            links.filter(|link| link.to_string_lossy().starts_with("pipe:")).collect()
+        };
+        let before = pipes().len();
+        let mut stalled = vec![];
+        for _ in 0..10 {
+            let client = connect(port);
+            let server = listener.accept().expect("accept").0;
+            // Until nothing more goes in: nobody reads.
+            while has_room(&client, Duration::from_millis(100)) {
+                client.set_nonblocking(true).expect("O_NONBLOCK");
+                while (&client).write(&[0; 65536]).is_ok() {}
+            }
+            stalled.push((client, server));
+        }
+        // A sixteenth of the descriptors.
+        let taken = pipes().len() - before;
+        assert!((1..=4).contains(&taken), "{taken} pipes");
     }
 
     fn max_connections_leaves_the_rest_waiting(who) {
@@ -263,6 +328,25 @@ both! {
             drop(first);
             hears_hello(&mut second);
         }
+        // Two listeners are one limit, also where both have a client at the same moment.
+        let ports = [free_port(), free_port()];
+        let target = format!("unix:{}", scratch.join("s").display());
+        let pairs = ports.map(|port| [format!("tcp:127.0.0.1:{port}"), target.clone()]).concat();
+        let both = Relay::start(who, &[vec!["--max-connections".to_owned(), "1".to_owned()], pairs].concat());
+        both.signal(libc::SIGSTOP);
+        let mut clients = ports.map(connect);
+        both.signal(libc::SIGCONT);
+        let heard = |client: &mut TcpStream| {
+            client.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+            client.read(&mut [0; 5]).is_ok_and(|count| count > 0)
+        };
+        let mut served = 0;
+        wait_until("one of them", || {
+            served = clients.iter_mut().map(heard).filter(|heard| *heard).count();
+            served > 0
+        });
+        assert_eq!(served, 1);
+        drop((clients, both));
         // Also where the relay is woken all the time, for longer than it waits until it looks for room by itself.
         let (mut first, mut second) = (connect(port), connect(port));
         hears_hello(&mut first);
@@ -279,8 +363,10 @@ both! {
         let scratch = who.scratch();
         let path = scratch.join("s");
         let listener = small_backlog(who, &path);
+        // 0: without a limit.
+        let (_patient, other) = limited(who, 1024, &["--connect-timeout", "0"], &path);
         let (relay, port) = limited(who, 1024, &[], &path);
-        let mut clients: Vec<_> = (0..50).map(|_| connect(port)).collect();
+        let mut clients: Vec<_> = (0..50).map(|_| connect(port)).chain((0..5).map(|_| connect(other))).collect();
         thread::sleep(Duration::from_millis(300));
         relay.is_idle_for(Duration::from_secs(1), 5);
         thread::spawn(move || listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"hello"))));

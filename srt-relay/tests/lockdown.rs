@@ -378,6 +378,9 @@ mod injected {
             assert!(matches!(inject(two.pid(), libc::SYS_socket, &inet, scratch.path(), None), Fate::Returned(0..)));
             let inet6 = vec![Number(libc::AF_INET6.into()), Number(STREAM), Number(0)];
             assert_eq!(inject(two.pid(), libc::SYS_socket, &inet6, scratch.path(), None), Fate::Died(libc::SIGSYS));
+            let three = Relay::start(who, &[format!("tcp:127.0.0.1:{}", free_port()), "tcp:127.0.0.1:1".into()]);
+            let unix = vec![Number(libc::AF_UNIX.into()), Number(STREAM), Number(0)];
+            assert_eq!(inject(three.pid(), libc::SYS_socket, &unix, scratch.path(), None), Fate::Died(libc::SIGSYS));
         }
     }
 }

@@ -443,6 +443,20 @@ print(send(pair[0]))";
                 wait_until("the reason", || relay.stderr().contains("cannot accept on fd:15: "));
             }
         }
+        // Where there is no room at that moment it waits for that, and does nothing.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let scratch = who.scratch();
+        let path = scratch.join("target");
+        let target = UnixListener::bind(&path).expect("bind");
+        srt_tests::chown_to(who, &path);
+        let args = ["--max-connections".into(), "1".into(), OsString::from("fd:15"), unix(&path)];
+        let mut relay = Relay::start_with(who, &args, &[(listener.as_raw_fd(), 15)]);
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let _far = target.accept().expect("accept");
+        srt_common::sys::socket::shutdown(&listener.as_raw_fd(), libc::SHUT_RDWR).expect("shutdown");
+        relay.is_idle_for(std::time::Duration::from_millis(500), 5);
+        drop((client, _far));
+        assert_eq!(relay.wait().code(), Some(1));
     }
 
     fn descriptors_that_are_something_else_are_refused(who) {

@@ -236,6 +236,16 @@ both! {
             let _given = TcpStream::connect(given.local_addr().expect("address")).expect("connect");
             let _accepted = unix.accept().expect("accept");
             assert_eq!(connections(talk.pid()), [TUNED, TUNED]);
+            // And connected over IPv6.
+            let server = std::net::TcpListener::bind(("::1", free_port())).expect("bind");
+            let (from, to) = (scratch.join("six.sock"), format!("tcp:[::1]:{}", server.local_addr().expect("address").port()));
+            let mut command = who.command("srt-relay");
+            command.args(["--ready-fd", "1", &format!("unix:{}", from.display()), &to]);
+            let mut talk = Talk::over_pipes(&mut command);
+            assert_eq!(talk.line(), "ready");
+            let _client = std::os::unix::net::UnixStream::connect(&from).expect("connect");
+            let _accepted = server.accept().expect("accept");
+            wait_until("it to be tuned", || connections(talk.pid()) == [TUNED]);
         }
         // Of Unix sockets, the one of each side has room for twice what it has by itself.
         let room = || connected(pid, &[libc::AF_UNIX]).map(|fd| option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF)).collect::<Vec<_>>();
