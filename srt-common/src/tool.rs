@@ -175,22 +175,20 @@ pub const LANDLOCK_IS_OFF: &str =
 /// The kernel is too old.
 pub fn require_kernel() -> Result<String> {
     let release = process::uname().context(|| "uname")?;
-    match parse_release(&release) {
-        Some(version) if version < OLDEST_KERNEL => {
-            let (major, minor) = OLDEST_KERNEL;
-            Err(Error::failed(format!(
-                "kernel {release} is too old: Linux {major}.{minor} or newer is needed"
-            ))
-            .hint("run a newer kernel; the tools do not fall back to weaker means"))
-        }
-        _ => Ok(release),
+    if is_too_old(&release) {
+        let (major, minor) = OLDEST_KERNEL;
+        let error = format!("kernel {release} is too old: Linux {major}.{minor} or newer is needed");
+        return Err(
+            Error::failed(error).hint("run a newer kernel; the tools do not fall back to weaker means")
+        );
     }
+    Ok(release)
 }
 
-/// `6.1.0-13-amd64` is (6, 1). `None` for what does not look like a release: the system calls will tell.
-fn parse_release(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+/// Of `6.1.0-13-amd64` (6, 1) counts. What does not look like a release is not too old: the system calls will tell.
+fn is_too_old(release: &str) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST_KERNEL)
 }
 
 #[cfg(test)]
@@ -199,10 +197,18 @@ mod tests {
 
     #[test]
     fn releases_are_compared_as_numbers() {
-        assert_eq!(parse_release("6.1.0-13-amd64"), Some((6, 1)));
-        assert_eq!(parse_release("5.9"), Some((5, 9)));
-        assert!(parse_release("5.4.0") < Some(OLDEST_KERNEL) && Some((5, 12)) >= Some(OLDEST_KERNEL));
-        assert_eq!(parse_release("rolling"), None);
+        for (old, release) in [
+            (true, "5.11.22"),
+            (true, "5.4.0"),
+            (true, "5.9"),
+            (true, "4.19"),
+            (false, "5.12"),
+            (false, "6.1.0-13-amd64"),
+            (false, "10.0"),
+            (false, "rolling"),
+        ] {
+            assert_eq!(is_too_old(release), old, "{release}");
+        }
     }
 
     #[test]

@@ -405,6 +405,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_mount_counts_for_no_mount_namespace() {
+        // More than fs.mount-max ever is by itself.
+        let fits = |text: &str| crate::namespace::has_room_for(&vec![ops(text).remove(0); 200_000]).is_ok();
+        assert!(!fits("--tmpfs /d"));
+        for text in ["--dir /d", "--symlink x /l", "--chmod 755 /d", "--remount-ro /"] {
+            assert!(fits(text), "{text}");
+        }
+    }
+
+    #[test]
     fn operations_keep_their_order_and_their_words() {
         let list = ops("--ro-bind /a /b --tmpfs c --symlink x /l --chmod 0711 /b --bind-fd 3 /d");
         let shown: Vec<String> = list.iter().map(Op::to_string).collect();

@@ -81,6 +81,9 @@ both! {
         sh(who, &["--proc", "/proc", "--placeholders", "--tmpfs", &format!("{to}/new")], "true")
             .code(125).one_clear_error("srt-mount");
         assert!(fs::read_dir(scratch.path()).expect("read").next().is_none());
+        // Nor to what is there by another name.
+        sh_on(who, "--ro-bind", &["--proc", "/proc", "--tmpfs", "/proc/self/root/mnt"], "true")
+            .code(125).one_clear_error("srt-mount").complains("Too many levels of symbolic links");
     }
 
     fn a_mount_point_is_not_made_on_the_host_unless_asked_for(who) {
@@ -151,17 +154,20 @@ both! {
         if !has("strace") {
             skip!("no strace");
         }
-        let scratch = who.scratch();
-        let file = scratch.join(".env");
-        let mut command = who.command("strace");
-        command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=mknodat", "-e", "inject=mknodat:delay_enter=500000"]);
-        command.args(["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders", "--mask"]);
-        let mut child = command.arg(&file).args(["--", "true"]).stderr(Stdio::piped()).spawn().expect("strace");
-        std::thread::sleep(std::time::Duration::from_millis(250));
-        scratch.file(".env", "");
-        let code = wait(&mut child, "strace").code();
-        assert_eq!(code, Some(0));
-        assert!(file.exists());
+        let late = ["--mask", "/proc/no/such"];
+        // The other's stays, whatever comes of the start.
+        for (call, option, last, code) in [("mknodat", "--mask", &[][..], 0), ("mkdirat", "--tmpfs", &[], 0), ("mknodat", "--mask", &late, 125), ("mkdirat", "--tmpfs", &late, 125)] {
+            let scratch = who.scratch();
+            let place = scratch.join("new");
+            let mut command = who.command("strace");
+            command.args(["--follow-forks", "--quiet=all", "--output=/dev/null", &format!("--trace={call}"), "-e", &format!("inject={call}:delay_enter=500000")]);
+            command.args(["srt-ns", "--", "srt-mount", "--ro-bind", "/", "/", "--bind", scratch.text(), scratch.text(), "--placeholders", option]);
+            let mut child = command.arg(&place).args(last).args(["--", "true"]).stderr(Stdio::piped()).spawn().expect("strace");
+            std::thread::sleep(std::time::Duration::from_millis(250));
+            if call == "mkdirat" { drop(scratch.dir("new")) } else { drop(scratch.file("new", "")) }
+            assert_eq!(wait(&mut child, "strace").code(), Some(code), "{call} {last:?}");
+            assert!(place.exists(), "{call} {last:?}");
+        }
     }
 
     fn parents_may_lead_back_to_what_is_there(who) {

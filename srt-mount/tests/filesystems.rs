@@ -48,6 +48,25 @@ both! {
         run(who.command("script").args(["-qec", &inner, "/dev/null"])).ok().says("ran");
     }
 
+    fn a_device_that_cannot_be_opened_again_read_only_is_an_error(who) {
+        // Without a procfs the node is mounted in its own place for that, which is answered for and not done.
+        if !has("strace") {
+            skip!("no strace");
+        }
+        if who == Who::User {
+            return; // What it has open is no device of its own.
+        }
+        let run_with = |inject: &[&str]| {
+            let mut command = who.command("unshare");
+            command.args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs /proc && exec \"$@\"", "sh", "strace", "-qq", "-o", "/dev/null", "-e", "trace=move_mount"]);
+            command.args(inject).arg(srt_tests::tool("srt-mount")).args(["--ro-bind", "/", "/", "--", "echo", "ran"]);
+            run(command.stdin(std::process::Stdio::null()))
+        };
+        run_with(&[]).ok().says("ran");
+        let ran = run_with(&["-e", "inject=move_mount:retval=0:when=1"]);
+        ran.code(125).one_clear_error("srt-mount").complains("cannot open the device on descriptor 0 again").says("");
+    }
+
     fn proc_shows_the_sandbox_alone(who) {
         sh(who, &words("--proc /proc"), "ls /proc | grep -c '^[0-9]'; readlink /proc/self").ok();
         let ran = sh(who, &words("--proc /proc"), "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done");

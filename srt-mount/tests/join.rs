@@ -78,6 +78,19 @@ both! {
         assert_eq!(std::fs::read_dir(scratch.join("w")).expect("list").count(), 0);
     }
 
+    fn a_start_that_has_failed_by_then_adds_nothing(who) {
+        // Where the network is asked for earlier: a sysfs shows it.
+        let mut command = who.command("unshare");
+        let (child, socket, _) = start(command.args(["-UrnC", "--"]), &["--ro-bind", "/", "/", "--sys", "/sys"], "echo ran");
+        recvmsg(&socket, 0).expect("hello");
+        drop(socket);
+        assert_eq!(end(child), (Some(125), String::new(), String::new()));
+        // Before the hello.
+        let (child, socket, _) = start(under_unshare(who).arg("sh").args(["-c", "read -r _ <&9; exec \"$@\"", "sh"]), &["--ro-bind", "/", "/"], "echo ran");
+        drop(socket);
+        assert_eq!(end(child), (Some(125), String::new(), String::new()));
+    }
+
     fn its_socket_is_no_descriptor_of_the_user(who) {
         for options in [&["--keep-fd", "9"][..], &["--args", "9"], &["--bind-fd", "9", "/x"], &["--file", "9", "/x"]] {
             let (child, socket, _) = start(&mut under_unshare(who), options, "true");
@@ -85,6 +98,18 @@ both! {
             let (code, _, err) = end(child);
             assert!(code == Some(125) && err.contains("9: not an open descriptor"), "{options:?}: {err}");
         }
+    }
+
+    fn nor_is_it_the_descriptor_of_the_status(who) {
+        // srt-ns waits for other words there.
+        let (ours, theirs) = socketpair(libc::SOCK_SEQPACKET).expect("socketpair");
+        let copy = srt_tests::above(&theirs);
+        let mut command = under_unshare(who);
+        srt_tests::pass_fd(&mut command, copy.as_raw_fd(), 9);
+        command.arg(srt_tests::tool("srt-mount")).args(["--join", "9", "--status-fd", "9", "--", "true"]);
+        srt_tests::run(&mut command).code(125);
+        drop((command, copy, theirs));
+        assert_eq!(recvmsg(&ours, 0).expect("the end").byte, None);
     }
 
     fn a_socket_that_is_not_there_is_an_error(who) {

@@ -96,6 +96,13 @@ both! {
         scratch.dir("q/gone");
         scratch.dir("q/r");
         let mount = "srt-ns -- srt-mount --ro-bind / / --ro-bind";
+        // What may be written is what it is, though its path leads elsewhere: a link in it is not followed by another name.
+        scratch.dir("alias");
+        symlink("../../over/real", scratch.join("q/real/out")).expect("symlink");
+        let script = "cd q && unshare -Urm sh -c 'mount --bind . ../alias && mount --bind ../over ../q && exec srt-ns -- \\
+            srt-mount --ro-bind / / --bind real /mnt --ro-bind '$0'/alias/real/out /opt -- echo ran'";
+        let ran = run(who.command("sh").args(["-c", script, scratch.text()]).current_dir(scratch.path()));
+        ran.code(125).one_clear_error("srt-mount").complains("leads through the symbolic link").says("");
         let mounted = "unshare -Urm sh -c 'mount --bind ../over ../q && exec";
         for (script, taken) in [
             (format!("cd q && {mount} l /mnt -- cat /mnt/f"), true),

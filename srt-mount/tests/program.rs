@@ -241,6 +241,27 @@ both! {
         assert!(inside.starts_with("300\n0\n") && inside == outside, "{ran:#?}");
     }
 
+    fn a_relative_program_is_that_of_the_new_root(who) {
+        let scratch = who.scratch();
+        let script = |name: &str, said: &str| scratch.script(name, format!("#!/bin/sh\necho {said}\n")).display().to_string();
+        let (program, other) = (script("program", "host"), script("other", "inside"));
+        scratch.script("broken", "#!/no/such/interpreter\n");
+        scratch.dir("W");
+        let (dir, new) = (scratch.text(), format!("{}/W/new", scratch.text()));
+        // And where something was made on the host, which is then looked for before it is too late to remove it.
+        let made = ["--bind", dir, dir, "--placeholders", "--mask", &new];
+        for (options, said) in [(&[][..], "host"), (&["--ro-bind", &other, &program], "inside")] {
+            for more in [&[][..], &made] {
+                let mut command = mount(who, [&["--ro-bind", "/", "/"], more, options].concat());
+                run(command.args(["--", "./program"]).current_dir(scratch.path())).ok().says(said);
+            }
+        }
+        fs::remove_file(&new).expect("what was made");
+        let mut command = mount(who, [&["--ro-bind", "/", "/"], &made[..]].concat());
+        run(command.args(["--", "./broken"]).current_dir(scratch.path())).code(127).one_clear_error("srt-mount");
+        assert!(!scratch.join("W/new").exists());
+    }
+
     fn a_failure_is_told_on_the_status_descriptor(who) {
         let told = |options: &str| {
             let mut command = who.command("srt-ns");

@@ -70,25 +70,27 @@ buffer = ctypes.create_string_buffer(65536)
 print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         // In a mount and ipc namespace of the test's own, whose mqueue the sandbox's caller sees.
         let outer = "mount -t tmpfs none /dev/shm 2> /dev/null; mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue && exec \"$@\"";
-        let inner = |options: &str, who: Who| {
+        let inner = |options: &str, ns: &str, who: Who| {
             let mut command = Who::Root.command("unshare");
             command.args(["-mi", "sh", "-c", outer, "sh", "/usr/bin/python3", "-c", script]);
             if who == Who::User {
                 command.args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
             }
             if !options.is_empty() {
-                command.arg(tool("srt-ns")).args(["--", "srt-mount"]).args(words(options)).arg("--");
+                command.arg(tool("srt-ns")).args(words(ns)).args(["--", "srt-mount"]).args(words(options)).arg("--");
             }
             command.args(["/usr/bin/python3", "-c", take]);
             run(&mut command)
         };
-        inner("", who).ok().says("7");
+        inner("", "", who).ok().says("7");
+        // Of an ipc namespace that is the caller's they are the command's, too.
+        inner("--ro-bind / /", "--share ipc", who).ok().says("7");
         // Where they are the source read-only as well: to receive a message is to read. Written, they are what was asked for.
         let queues = "--ro-bind / / --tmpfs /dev/mqueue --ro-bind /dev/mqueue /dev/mqueue";
         for options in ["--ro-bind / /", "--bind / /", "--dev-bind / /", queues] {
-            inner(options, who).ok().says("No such file or directory");
+            inner(options, "", who).ok().says("No such file or directory");
         }
-        inner("--ro-bind / / --bind /dev/mqueue /dev/mqueue", who).ok().says("7");
+        inner("--ro-bind / / --bind /dev/mqueue /dev/mqueue", "", who).ok().says("7");
     }
 
     fn a_new_sysfs_shows_the_sandboxs_devices_and_limits(who) {
@@ -111,6 +113,20 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         // Control: the host's has the host's.
         let ran = sh_on(who, "--ro-bind", &["--proc", "/proc"], "ls -d /sys/class/net/*");
         assert_ne!(ran.ok().out.trim(), "/sys/class/net/lo", "{ran:#?}");
+    }
+
+    fn where_there_is_version_2_of_cgroups_alone_it_is_the_directory_itself(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("cgroup", "0::/\n");
+        let mut command = who.command("unshare");
+        // The number of a process is that of the next program, too. Without a user namespace that is root's alone.
+        if who == Who::User {
+            command.args(["--user", "--map-root-user", "--keep-caps"]);
+        }
+        let look = "test -e /sys/fs/cgroup/cgroup.procs && test ! -e /sys/fs/cgroup/unified && echo well";
+        let outer = "mount --bind \"$0\" /proc/$$/cgroup && exec \"$@\"";
+        command.args(["--mount", "--net", "--cgroup", "sh", "-c", outer]).arg(file).arg(tool("srt-mount"));
+        run(command.args(["--ro-bind", "/", "/", "--sys", "/sys", "--", "sh", "-c", look])).ok().says("well");
     }
 
     fn without_a_cgroup_namespace_the_hint_says_so(who) {
@@ -176,6 +192,10 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             let hint = if name.starts_with('m') { "mask the directory" } else { "name the place" };
             ran.code(125).hints("srt-mount", refusal, hint);
         }
+        // Without -try nothing is passed over.
+        close("m/sub", 54321);
+        let ran = sh_on(who, "--ro-bind", &["--bind", &at("m"), &at("m"), "--mask", &at("m/sub/.env")], &script);
+        ran.code(125).hints("srt-mount", "Permission denied", "mask the directory");
         // The directory itself can be hidden; and another's is closed for good.
         for (owner, option, name) in [(who.uid(), "--mask", "m/sub"), (54321, "--mask-try", "m/sub/.env")] {
             close("m/sub", owner);

@@ -5,7 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use Outcome::{Killed, Returned};
-use srt_tests::{DEFAULT_RULES, Scratch, Who, both, run, skip};
+use srt_tests::{DEFAULT_RULES, Scratch, Who, both, landlock_abi, run, skip};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -552,6 +552,10 @@ both! {
             assert_ne!(lab.outside(&pair), EPERM, "control");
             assert_eq!(lab.under(&["--deny", "net"], &pair), EPERM);
             assert_eq!(lab.under(&["--deny", "net", "--allow", "unix"], &pair), EPERM);
+            if landlock_abi() >= 4 {
+                assert_eq!(lab.under(&["--connect-tcp", "9"], &pair), EPERM);
+                assert_eq!(lab.under(&["--connect-tcp", "9", "--allow", "unix"], &pair), EPERM);
+            }
         }
     }
 

@@ -171,6 +171,7 @@ both! {
             // By another name.
             (vec!["--bind", all, "/mnt"], Is::Written),
             (vec!["--ro-bind", all, all, "--bind", all, "/mnt"], Is::Written),
+            (vec!["--ro-bind", all, all, "--bind", name, other], Is::Written),
             (vec!["--ro-bind", all, all, "--bind", all, "/mnt", "--mask", "/mnt/d"], Is::Refused),
             (elsewhere.to_vec(), Is::Written),
             ([&elsewhere[..], &below].concat(), Is::Refused),
@@ -198,6 +199,17 @@ both! {
         let wait = "import os\ntry: print(os.wait())\nexcept ChildProcessError: print('nobody')";
         command.args(["--", "srt-seccomp", "--landlock", "--", "/usr/bin/python3", "-c", wait]).stdin(File::open(&file).expect("open"));
         run(&mut command).ok().says("nobody");
+        // Whoever is asked and cannot tell has not said no.
+        if has("strace") {
+            let mut strace = who.command("strace");
+            strace.args(["-f", "--quiet=all", "--output=/dev/null", "--trace=write", "-e", "inject=write:error=EIO:when=1"]);
+            strace.arg(tool("srt-seccomp")).args(["--landlock", "--", "true"]);
+            let mounts = format!("mount --bind {all} {all}; mount --bind {directory} {directory}
+                for d in {directory} /; do mount -o remount,bind,ro $d; done");
+            let ran = run(with_mounts(&mounts, &strace).stdin(File::open(&file).expect("open")));
+            // What it writes to say so is its first write, too.
+            ran.code(125).says("");
+        }
         // Nor by a descriptor that is open for nothing.
         let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&file).expect("O_PATH");
         let mut command = who.command("srt-ns");
@@ -337,10 +349,11 @@ both! {
         for dir in [&read, &write, &none] {
             let name = dir.file_name().expect("a name").to_str().expect("UTF-8");
             work.file(format!("{name}/f"), "text");
+            work.dir(format!("{name}/empty"));
             run(who.command("cp").arg("/bin/true").arg(dir.join("true"))).ok();
         }
         let [read, write] = [read, write].map(|path| path.to_str().expect("UTF-8").to_owned());
-        let options = ["--read", "/usr", "--read", "/etc", "--read", &read, "--write", &write];
+        let options = ["--allow", "unix", "--read", "/usr", "--read", "/etc", "--read", &read, "--write", &write];
         let attacks = [
             ("open(\"DIR/f\")", 0, 0, libc::EACCES),
             ("os.listdir(\"DIR\")", 0, 0, libc::EACCES),
@@ -351,6 +364,9 @@ both! {
             ("os.mkfifo(\"DIR/p\")", libc::EACCES, 0, libc::EACCES),
             ("os.symlink(\"x\", \"DIR/s\")", libc::EACCES, 0, libc::EACCES),
             ("os.unlink(\"DIR/f\")", libc::EACCES, 0, libc::EACCES),
+            ("os.rmdir(\"DIR/empty\")", libc::EACCES, 0, libc::EACCES),
+            ("os.mknod(\"DIR/n\")", libc::EACCES, 0, libc::EACCES),
+            ("socket.socket(socket.AF_UNIX).bind(\"DIR/socket\")", libc::EACCES, 0, libc::EACCES),
         ];
         let each = attacks.iter().flat_map(|&(attack, of_read, of_write, of_none)| {
             [("read", of_read), ("write", of_write), ("none", of_none)].map(|(dir, errno)| (attack.replace("DIR", dir), errno))
@@ -359,13 +375,17 @@ both! {
         answers_each(&run(&mut shell(who, work.path(), &options, &python_each(&attacks))), &attacks, &errnos);
         // And without Landlock it works, if it has not been done.
         let refused: Vec<_> = attacks.into_iter().zip(errnos).filter(|(_, errno)| *errno != 0).map(|(attack, _)| attack).collect();
-        answers_each(&run(&mut shell(who, work.path(), &[], &python_each(&refused))), &refused, &vec![0; refused.len()]);
+        answers_each(&run(&mut shell(who, work.path(), &["--allow", "unix"], &python_each(&refused))), &refused, &vec![0; refused.len()]);
         // A path may be a file.
         let file = work.file("none/one", "x");
         let file = file.to_str().expect("UTF-8");
         let to_one = ["--read", "/", "--write", file];
         run(&mut shell(who, work.path(), &to_one, "echo y >none/one; cat none/one")).ok().says("y");
         run(&mut shell(who, work.path(), &to_one, "echo y >none/two")).code(2);
+        // Which can be read, and run.
+        let program = work.join("none/true");
+        let options = ["--read", "/usr", "--read", "/etc", "--read", file, "--read", program.to_str().expect("UTF-8")];
+        run(&mut shell(who, work.path(), &options, "cat none/one && none/true")).ok().says("y");
     }
 
     fn what_may_only_be_read_is_not_changed_by_an_ioctl(who) {
@@ -622,6 +642,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         under(&["--allow", "unix"], &[0; 10]);
         under(&options, &errnos);
         under(&[&options[..], &["--read", "/"]].concat(), &errnos);
+        // It stands in place of the rule.
+        under(&[&options[..], &["--deny", "net"]].concat(), &errnos);
         // Two ports are two ports, and a rename is nobody's business here.
         let both = [&options[..], &["--connect-tcp", &other]].concat();
         answers(&run(&mut shell(who, work.path(), &both, &python(&refused))), 0);

@@ -288,7 +288,7 @@ both! {
         }
         // Behind another filter the kernel says that there is one: then only a call that is refused tells.
         let but = |rule| ["--deny", rule, "--allow", "unix,vsock,keyring"];
-        for rules in [&[][..], &["--allow", "unix"], &["--allow", "unix,vsock"], &but("setid"), &but("net"), &but("userns")] {
+        for rules in [&[][..], &["--allow", "unix"], &["--allow", "vsock,keyring"], &["--allow", "unix,keyring"], &["--allow", "unix,vsock"], &but("setid"), &but("net"), &but("userns")] {
             let mut command = who.command("strace");
             command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));

@@ -161,6 +161,9 @@ both! {
             (refuse_value(libc::SYS_prctl, 0, libc::PR_SET_SECCOMP, EPERM), 125, &["seccomp"]),
             (refuse_value(libc::SYS_prctl, 0, libc::PR_CAPBSET_DROP, EPERM), 125, &["user namespace"]),
             (refuse_flag(libc::SYS_ioctl, 1, 0x8000, EPERM), 125, &["net namespace"]),
+            (refuse_flag(libc::SYS_keyctl, 0, 1, EPERM), 125, &["session keyring"]),
+            // Answered for and not done.
+            (refuse_value(libc::SYS_unshare, 0, libc::CLONE_NEWPID, 0), 125, &["pid namespace", "procfs", "procfs subset=pid"]),
             (needs(libc::SYS_landlock_create_ruleset), 0, &["Landlock"]),
             (refuse(libc::SYS_landlock_restrict_self, EPERM), 0, &["Landlock"]),
             (refuse(libc::SYS_fsetxattr, libc::EOPNOTSUPP), 0, &["user xattrs"]),
@@ -173,6 +176,7 @@ both! {
                 ["seccomp"] => "remedy: a seccomp filter in front refuses further ones",
                 ["Landlock"] => "lsm=",
                 ["user xattrs"] => "remedy: Linux 6.6 has them on tmpfs",
+                ["session keyring"] => "still works: ",
                 _ => "remedy: ",
             };
             assert!(ran.out.contains(remedy), "{remedy} {ran:#?}");
@@ -232,14 +236,22 @@ both! {
         let scratch = who.scratch();
         scratch.file("kernel/apparmor_restrict_unprivileged_userns", "1\n");
         // A path with what means something in a profile.
-        let copy = scratch.dir("a {b} \"c\"").join("srt-ns");
+        let copy = scratch.dir("a {b} \"c\" *@").join("srt-ns");
         srt_tests::copy_program(tool("srt-ns"), &copy);
         let script = format!("mount --bind {}/kernel /proc/sys/kernel", scratch.text());
         let mut command = with_mounts(&script, who.command(&copy).arg("--check"));
         in_front(&mut command, &[refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM)]);
         let ran = run(&mut command);
-        refused(&ran, 125, &INSIDE, &["cat >/etc/apparmor.d/srt-ns <<'END'\n", "a \\{b\\} \\\"c\\\"/srt-ns\"", "\nEND\napparmor_parser -r"]);
+        refused(&ran, 125, &INSIDE, &["cat >/etc/apparmor.d/srt-ns <<'END'\n", "a \\{b\\} \\\"c\\\" \\*\\@/srt-ns\"", "\nEND\napparmor_parser -r"]);
         assert_eq!(ran.out.matches("userns,").count(), 1, "{ran:#?}");
+        // Root is to paste it: no path ends the text early.
+        let copy = scratch.dir("a\nEND\nb").join("srt-ns");
+        srt_tests::copy_program(tool("srt-ns"), &copy);
+        let mut command = with_mounts(&script, who.command(&copy).arg("--check"));
+        in_front(&mut command, &[refuse_flag(libc::SYS_unshare, 0, libc::CLONE_NEWUSER, EPERM)]);
+        let broken = run(&mut command);
+        refused(&broken, 125, &INSIDE, &["remedy: "]);
+        assert!(!broken.out.contains("apparmor_parser"), "{broken:#?}");
         if !has("apparmor_parser") {
             skip!("there is no apparmor_parser");
         }

@@ -132,6 +132,7 @@ both! {
             format!("srt-ns {status} --nope -- true"),
             format!("srt-ns {status} -- /missing"),
             format!("srt-ns {status} --relay 80=/missing -- true"),
+            format!("srt-ns {status} --placeholder /missing/it -- true"),
             format!("srt-mount {status} --bind /missing / -- true"),
             format!("srt-ns {status} -- srt-mount {status} --bind /missing / -- true"),
             format!("srt-ns {status} -- srt-mount {status} --ro-bind / / -- /"),
@@ -144,7 +145,7 @@ both! {
             let told = of_run(scratch, command.args(words.clone()));
             assert!(told.contains("\"event\":\"failed\""), "{words:?}: {told}");
             // The path that a message is about is a field of its own.
-            if words.clone().any(|word| ["/missing", "80=/missing"].contains(&word)) && !told.contains("namespace") {
+            if words.clone().any(|word| ["/missing", "80=/missing", "/missing/it"].contains(&word)) && !told.contains("namespace") {
                 assert!(told.contains("\"path\":\"/missing\""), "{words:?}: {told}");
             }
             text += &told;

@@ -88,7 +88,14 @@ both! {
     fn a_program_that_cannot_be_run_is_126(who) {
         let work = who.scratch();
         let text = work.file("text", "just words");
-        for name in [text.as_path(), work.path()] {
+        // Two files that say nonsense of what runs them: a name without end, and the file itself.
+        let mut elf = vec![0; 200];
+        elf[..5].copy_from_slice(b"\x7fELF\x02");
+        (elf[32], elf[54], elf[56], elf[64]) = (64, 56, 1, 3);
+        elf[96..104].fill(0xff);
+        let elf = work.file("elf", elf);
+        let own = work.file("own", format!("#!{}/own\n", work.text()));
+        for name in [text.as_path(), work.path(), &elf, &own] {
             run(who.command("srt-ns").arg("--").arg(name)).code(126).one_clear_error("srt-ns");
             run(chain(who, work.path()).arg(name)).code(126).one_clear_error("srt-seccomp");
         }

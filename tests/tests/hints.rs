@@ -261,6 +261,9 @@ mod all_tools {
             for name in STAGES {
                 failed(&under(name, &["--", "echo", "it ran"]), name, "is too old", "run a newer kernel");
             }
+            let checked = under("srt-ns", &["--check"]);
+            checked.code(125).complains("the tools cannot do all on this host: kernel");
+            assert!(checked.out.contains("is too old: Linux 5.12 or newer"), "{checked:#?}");
             for (name, words) in [
                 ("srt-relay", ["tcp:127.0.0.1:9", "tcp:127.0.0.1:1"].as_slice()),
                 ("srt-connect", &["--proxy", "http://127.0.0.1:1", "example.org", "22"]),
@@ -328,6 +331,11 @@ mod all_tools {
                     "refusing to run setuid, setgid or with file capabilities",
                     "chmod u-s,g-s and setcap -r",
                 );
+                // It is told on the status descriptor as well: this 125 is not the command's.
+                if words == stage {
+                    let ran = run(Who::User.command(&path).args(["--status-fd", "1"]).args(words));
+                    assert!(ran.out.contains("\"event\":\"failed\""), "{ran:#?}");
+                }
                 // Root is not made more by either.
                 if words == stage && give[0] == "chmod" {
                     let help = run(Command::new(&path).arg("--help"));
@@ -368,6 +376,17 @@ mod mounts {
                     let error = error.split(" (").next().expect("its text");
                     failed(&behind(&[refuse(call, errno)], command), name, error, "--security-opt apparmor=unconfined");
                 }
+            }
+        }
+
+        fn a_bounding_set_that_cannot_be_emptied_is_an_error(who) {
+            // EINVAL says that there are no more capabilities: of the first one it says something else.
+            let refuse = |errno| refuse_value(libc::SYS_prctl, 0, libc::PR_CAPBSET_DROP, errno);
+            let refused = behind(&[refuse(libc::EINVAL)], with(who, "srt-seccomp", &[]));
+            match who {
+                Who::Root => drop(refused.code(125).one_clear_error("srt-seccomp").says("").complains("prctl(PR_CAPBSET_DROP)")),
+                // Nobody without CAP_SETPCAP asks.
+                Who::User => drop(refused.ok().says("it ran")),
             }
         }
 
@@ -666,6 +685,9 @@ mod keys {
             // keyctl(2): 1 is KEYCTL_JOIN_SESSION_KEYRING.
             let ran = behind(&[refuse_flag(libc::SYS_keyctl, 0, 1, EPERM)], with(who, "srt-ns", &[]));
             ran.code(125).says("").complains("cannot join a new session keyring").one_clear_error("srt-ns");
+            // Nor is it where the question is refused for another reason than all of keyctl(2) is.
+            let refusals = [refuse_flag(libc::SYS_keyctl, 0, 1, EPERM), refuse(libc::SYS_keyctl, libc::EACCES)];
+            behind(&refusals, with(who, "srt-ns", &[])).code(125).says("").one_clear_error("srt-ns");
         }
     }
 

@@ -557,17 +557,33 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         assert!((100..500).contains(&locked), "{locked}");
     }
 
+    fn a_watchdog_that_dies_before_the_placeholder_stands_is_told(who) {
+        if !srt_tests::has("strace") {
+            srt_tests::skip!("no strace");
+        }
+        let (_scratch, path, text) = place(who);
+        let mut command = who.command("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsetxattr", "-e", "inject=fsetxattr:signal=SIGKILL:when=1"]);
+        command.arg(srt_tests::tool("srt-ns")).args(["--placeholder", &text, "--", "echo", "it ran"]);
+        refused(&run(&mut command), "the watchdog was ended from outside");
+        // What it has left goes with the next run.
+        run(&mut sandbox(who, &[&text], "echo it ran")).ok().says("it ran");
+        nothing_is_left(path.parent().expect("a directory"));
+    }
+
     fn what_cannot_be_a_placeholder_is_one_clear_error(who) {
         let (scratch, path, text) = place(who);
         let project = path.parent().expect("a directory").to_path_buf();
         symlink(&project, scratch.join("link")).expect("symlink");
         scratch.file("file", "");
         let at = |name: &str| scratch.join(name).to_str().expect("UTF-8").to_owned();
+        run(who.command("mkfifo").arg(at("fifo"))).ok();
         for (asked, error) in [
             (vec![at("link/it")], "is a symbolic link to"),
             (vec![at("link/./it/")], "is a symbolic link to"),
             (vec![at("missing/it")], "No such file or directory"),
             (vec![at("file/it")], "Not a directory"),
+            (vec![at("fifo/it")], "Not a directory"),
             (vec!["/proc/it".to_owned()], "cannot make it: No such file or directory"),
             (vec!["/proc/it/".to_owned()], "cannot make it: "),
             (vec![text.clone(), text.clone()], "named twice"),

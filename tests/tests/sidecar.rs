@@ -4,6 +4,7 @@
 
 use srt_tests::host::{Events, HostRelay, chain_out, with_another_relay};
 use srt_tests::processes::{Process, child_named, descendants, kill};
+use srt_tests::refusals::with_mounts;
 use srt_tests::servers::web;
 use srt_tests::talk::Talk;
 use srt_tests::{both, has, run, tool, wait_until};
@@ -82,10 +83,19 @@ both! {
         let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
         let publish = format!("{}=1004", scratch.join("p.sock").display());
         let start = |sidecar: &str| run(who.command(&ns).args(["--publish", &publish, "--sidecar", sidecar, "--", "echo", "it ran"]));
-        let ran = start("exit 3");
-        ran.code(125).says("").complains("--sidecar exit 3: ended before the command could start").one_clear_error("srt-ns");
+        for sidecar in ["exit 3", "exit 125"] {
+            let error = format!("--sidecar {sidecar}: ended before the command could start");
+            start(sidecar).code(125).says("").complains(&error).one_clear_error("srt-ns");
+        }
         start("exec sleep 1000").ok().says("it ran");
         assert!(!scratch.join("p.sock").exists());
+    }
+
+    fn a_shell_that_cannot_be_run_is_told_once(who) {
+        let mut command = who.command("srt-ns");
+        command.args(["--sidecar", "x", "--", "echo", "it ran"]);
+        let ran = run(&mut with_mounts("mount --bind /dev/null \"$(readlink -f /bin/sh)\"", &command));
+        ran.code(125).says("").one_clear_error("srt-ns").complains("--sidecar");
     }
 
     fn a_sidecar_that_ends_early_is_reported_and_the_command_goes_on(who) {

@@ -56,6 +56,18 @@ fn listen(mut command: Command) {
 }
 
 both! {
+    fn a_command_behind_srt_mount_gets_its_signals_as_pid_1_too(who) {
+        let script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+        for options in [&[][..], &["--as-pid-1"]] {
+            let mut command = who.command("srt-ns");
+            command.args(options).args(["--", "srt-mount", "--ro-bind", "/", "/", "--", "sh", "-c", script]);
+            let mut talk = Talk::over_pipes(&mut command);
+            talk.expect("ready");
+            talk.signal(libc::SIGTERM);
+            assert_eq!(talk.end().0, 3, "{options:?}");
+        }
+    }
+
     fn signals_reach_the_command(who) {
         let work = who.scratch();
         listen(chain(who, work.path()));

@@ -99,6 +99,7 @@ both! {
             assert_eq!(failures(&events), [""; 0]);
             let told: Vec<&String> = events.iter().filter(|event| !event.contains("\"event\":\"exec\"")).collect();
             assert_eq!(told.len(), 3, "started, built and exited: {events:#?}");
+            assert_eq!(events.len() - told.len(), 3, "an exec of each stage: {events:#?}");
             assert!(told[0].starts_with("{\"stage\":\"srt-ns\",\"event\":\"started\","), "{events:#?}");
             assert!(told[1].starts_with("{\"stage\":\"srt-mount\",\"event\":\"started\","), "{events:#?}");
             assert!(told[2].contains(&format!("\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":{code}")), "{events:#?}");

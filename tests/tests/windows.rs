@@ -353,6 +353,29 @@ both! {
         }
     }
 
+    fn a_dead_socket_that_is_removed_while_it_is_replaced_leaves_its_place(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let _family = Family::new();
+        // Behind the bind that finds it there, and behind the look that finds it dead.
+        for call in ["bind", "connect"] {
+            let scratch = who.scratch();
+            let socket = scratch.join("s.sock");
+            dead_socket(&socket);
+            srt_tests::chown_to(who, &socket);
+            let mut command = stopped_behind(who, &scratch, call, "srt-relay");
+            command.args(["--ready-fd", "1", &format!("unix:{}", socket.display()), "tcp:127.0.0.1:9"]);
+            let mut talk = Talk::over_pipes(&mut command);
+            let pid = stop_of(&talk, &scratch, "srt-relay");
+            fs::remove_file(&socket).expect("remove");
+            kill(pid, libc::SIGCONT);
+            assert_eq!(talk.line(), "ready", "{call}");
+            talk.signal(libc::SIGTERM);
+            assert_eq!(talk.end().0, 0);
+        }
+    }
+
     fn a_parent_that_dies_between_two_looks_is_told_from_the_one_that_adopts(who) {
         if !has("strace") {
             skip!("no strace");
