@@ -95,6 +95,7 @@ both! {
     }
 
     fn credentials_come_from_a_descriptor_less_the_line_break_at_their_end(who) {
+        let longest = format!("dXNlcjp4{}eHg=", "eHh4".repeat(2728));
         for (content, basic) in [
             (&b"user:secret"[..], "dXNlcjpzZWNyZXQ="),
             (b"user:secret\n", "dXNlcjpzZWNyZXQ="),
@@ -102,7 +103,7 @@ both! {
             (b"user:a:b@c/%41", "dXNlcjphOmJAYy8lNDE="),
             (b"user:\n", "dXNlcjo="),
             // As much as there may be.
-            (&[&b"user:"[..], &[b'x'; 8187]].concat(), "dXNlcjp4eHh4eHh4"),
+            (&[&b"user:"[..], &[b'x'; 8187]].concat(), &longest),
         ] {
             let (seen, head) = std::sync::mpsc::channel();
             let proxy = Scripted::start(move |mut call| {
@@ -116,8 +117,7 @@ both! {
             pass_fd(&mut command, reader.as_raw_fd(), 9);
             run(command.args(["--auth-fd", "9", "a", "1"])).code(1).complains("403 enough");
             let head = head.recv_timeout(srt_tests::DEADLINE).expect("a head");
-            let line = format!("\r\nProxy-Authorization: Basic {basic}");
-            assert!(head.contains(&line) && (content.len() > 100 || head.contains(&format!("{line}\r\n"))), "{head}");
+            assert!(head.contains(&format!("\r\nProxy-Authorization: Basic {basic}\r\n")), "{head}");
         }
     }
 

@@ -580,7 +580,7 @@ both! {
             print([name for _, name in socket.if_nameindex()])";
         let mut command = who.command("srt-ns");
         command.args(["--", "python3", "-c", script]);
-        if !std::path::Path::new("/proc/net/if_inet6").exists() {
+        if !srt_tests::has_ipv6() {
             skip!("no IPv6");
         }
         run(&mut command).ok().says("127.0.0.1 True\n::1 True\n['lo']");

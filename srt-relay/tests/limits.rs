@@ -5,13 +5,15 @@
 mod common;
 
 use common::*;
+use srt_tests::processes::{Process, status_field};
 use srt_tests::refusals::{self, refuse_value};
-use srt_tests::{DEADLINE, Who, at_once, both, wait_until};
+use srt_tests::{DEADLINE, Who, at_once, both, has_ipv6, skip, wait_until};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -19,8 +21,7 @@ use std::time::{Duration, Instant};
 
 /// A Unix server that says `hello` and then waits for the other side's end; counts who is there.
 fn greeter(who: Who, path: &Path) -> Arc<AtomicUsize> {
-    let listener = UnixListener::bind(path).expect("bind");
-    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    let listener = srt_tests::unix_listener(who, path);
     let present = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&present);
     thread::spawn(move || {
@@ -131,6 +132,9 @@ both! {
     }
 
     fn out_of_descriptors_nobody_is_refused_who_could_wait_for_the_other_address_of_localhost(who) {
+        if !has_ipv6() {
+            skip!("no IPv6 here");
+        }
         // A connection takes two, and had a third for a moment: one of the numbers leaves exactly two.
         at_once(2, [20, 21], |all| {
             // Not a port that the kernel chooses: it may give the same one of 127.0.0.1 to somebody else.
@@ -185,8 +189,7 @@ both! {
     fn bulk_transfers_work_without_a_descriptor_for_a_pipe(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let listener = srt_tests::unix_listener(who, &path);
         let (relay, port) = limited(who, 16, &[], &path);
         let mut pairs = vec![];
         while relay.descriptors() + 2 <= 16 {
@@ -244,7 +247,12 @@ both! {
             command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), "tcp:127.0.0.1:1"]);
             refusals::in_front(&mut command, &[refusals::refuse(libc::SYS_accept4, errno)]);
             let mut relay = Relay::spawn(command, &[]);
+            let woken = || status_field(relay.pid(), "voluntary_ctxt_switches");
+            // It waits for a client.
+            wait_until("it to wait", || Process::find(relay.pid()).is_some_and(|relay| relay.state == 'S'));
+            let before = woken();
             let _client = connect(port);
+            wait_until("it to have met the client", || !waits || woken() != before);
             thread::sleep(Duration::from_millis(300));
             assert!(relay.child.try_wait().expect("wait").is_none(), "{errno}: {}", relay.stderr());
             if waits {
@@ -268,14 +276,11 @@ both! {
         };
         // The control, and the numbers that a connection has.
         let (control, port) = start(None);
-        let numbers = || -> std::collections::BTreeSet<i32> {
-            let all = std::fs::read_dir(format!("/proc/{}/fd", control.pid())).expect("fd");
-            all.map(|entry| entry.expect("an entry").file_name().to_string_lossy().parse().expect("a number")).collect()
-        };
-        let before = numbers();
+        let before: BTreeSet<_> = control.open().collect();
         let mut client = connect(port);
         hears_hello(&mut client);
-        let of_a_connection: Vec<_> = numbers().difference(&before).copied().collect();
+        let number = |link: PathBuf| -> i32 { link.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number") };
+        let of_a_connection: Vec<_> = control.open().filter(|link| !before.contains(link)).map(number).collect();
         assert_eq!(of_a_connection.len(), 2);
         for number in of_a_connection {
             let (relay, port) = start(Some(number));
@@ -290,13 +295,11 @@ both! {
     fn pipes_of_those_who_stall_leave_descriptors_for_the_others(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let listener = srt_tests::unix_listener(who, &path);
         let (relay, port) = limited(who, 64, &[], &path);
-        let pipes = || -> std::collections::BTreeSet<_> {
-            let all = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).expect("fd");
-            let links = all.filter_map(|entry| std::fs::read_link(entry.expect("an entry").path()).ok());
-            links.filter(|link| link.to_string_lossy().starts_with("pipe:")).collect()
+        let pipes = || -> BTreeSet<_> {
+            let names = relay.open().filter_map(|link| std::fs::read_link(link).ok());
+            names.filter(|name| name.to_string_lossy().starts_with("pipe:")).collect()
         };
         let before = pipes().len();
         let mut stalled = vec![];
@@ -334,6 +337,7 @@ both! {
         let pairs = ports.map(|port| [format!("tcp:127.0.0.1:{port}"), target.clone()]).concat();
         let both = Relay::start(who, &[vec!["--max-connections".to_owned(), "1".to_owned()], pairs].concat());
         both.signal(libc::SIGSTOP);
+        wait_until("it to stop", || Process::find(both.pid()).is_some_and(|relay| relay.state == 'T'));
         let mut clients = ports.map(connect);
         both.signal(libc::SIGCONT);
         let heard = |client: &mut TcpStream| {
@@ -426,8 +430,7 @@ both! {
 
 /// A Unix listener whose backlog is as small as can be.
 fn small_backlog(who: Who, path: &Path) -> UnixListener {
-    let listener = UnixListener::bind(path).expect("bind");
-    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    let listener = srt_tests::unix_listener(who, path);
     // SAFETY: two integers.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     // The control: nobody else gets in either.

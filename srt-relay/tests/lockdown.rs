@@ -15,15 +15,13 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
 use std::thread;
 
 /// A relay from TCP to an echoing Unix server, and the directory of the latter.
 fn relay(who: Who, extra: &[String]) -> (Relay, u16, Scratch) {
     let scratch = who.scratch();
     let path = scratch.join("s");
-    let listener = UnixListener::bind(&path).expect("bind");
-    std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+    let listener = srt_tests::unix_listener(who, &path);
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut byte = [0];
@@ -84,8 +82,7 @@ both! {
         // As srt-ns starts it: no /proc, no /dev, the pinned socket bound where the relay connects to.
         let scratch = who.scratch();
         let path = scratch.join("s");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let listener = srt_tests::unix_listener(who, &path);
         thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(b"hello"))));
         let inside = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = inside.local_addr().expect("address").port();

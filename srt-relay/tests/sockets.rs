@@ -37,8 +37,7 @@ fn tcp_server(word: &'static str) -> u16 {
 }
 
 fn unix_server(who: Who, path: &Path, word: &'static str) {
-    let listener = UnixListener::bind(path).expect("bind");
-    std::os::unix::fs::chown(path, Some(who.uid()), None).expect("chown");
+    let listener = srt_tests::unix_listener(who, path);
     thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(word.as_bytes()))));
 }
 
@@ -447,8 +446,7 @@ print(send(pair[0]))";
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let scratch = who.scratch();
         let path = scratch.join("target");
-        let target = UnixListener::bind(&path).expect("bind");
-        srt_tests::chown_to(who, &path);
+        let target = srt_tests::unix_listener(who, &path);
         let args = ["--max-connections".into(), "1".into(), OsString::from("fd:15"), unix(&path)];
         let mut relay = Relay::start_with(who, &args, &[(listener.as_raw_fd(), 15)]);
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
@@ -541,8 +539,7 @@ print(send(pair[0]))";
         for told in ["stderr", "--status-fd", "--report-fd"] {
             let scratch = who.scratch();
             let path = scratch.join("target");
-            let listener = UnixListener::bind(&path).expect("bind");
-            std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+            let listener = srt_tests::unix_listener(who, &path);
             let (port, other, other_port) = (free_port(), tcp_server("other"), free_port());
             let (mut events, writer) = pipe();
             let mut args = vec![tcp(other_port), tcp(other), tcp(port), unix(&path)];
@@ -602,8 +599,7 @@ print(send(pair[0]))";
     fn a_target_that_is_lost_is_reported_after_a_failure_that_might_have_passed(who) {
         let scratch = who.scratch();
         let path = scratch.join("target");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), None).expect("chown");
+        let listener = srt_tests::unix_listener(who, &path);
         // Room for one.
         srt_common::sys::socket::listen(&listener, 0).expect("listen");
         let first = UnixStream::connect(&path).expect("connect");
@@ -687,9 +683,8 @@ print(send(pair[0]))";
         let port = free_port();
         let secret = fs::File::open("/etc/passwd").expect("open");
         let relay = Relay::start_with(who, &[tcp(port), tcp(1)], &[(secret.as_raw_fd(), 50), (secret.as_raw_fd(), 900)]);
-        for entry in fs::read_dir(format!("/proc/{}/fd", relay.pid())).expect("fd").flatten() {
-            let link = fs::read_link(entry.path()).expect("link");
-            assert_ne!(link, Path::new("/etc/passwd"));
+        for link in relay.open() {
+            assert_ne!(fs::read_link(link).expect("link"), Path::new("/etc/passwd"));
         }
     }
 }

@@ -201,14 +201,20 @@ both! {
         run(&mut command).ok().says("nobody");
         // Whoever is asked and cannot tell has not said no.
         if has("strace") {
-            let mut strace = who.command("strace");
-            strace.args(["-f", "--quiet=all", "--output=/dev/null", "--trace=write", "-e", "inject=write:error=EIO:when=1"]);
-            strace.arg(tool("srt-seccomp")).args(["--landlock", "--", "true"]);
             let mounts = format!("mount --bind {all} {all}; mount --bind {directory} {directory}
                 for d in {directory} /; do mount -o remount,bind,ro $d; done");
-            let ran = run(with_mounts(&mounts, &strace).stdin(File::open(&file).expect("open")));
+            let log = work.file("log", "");
+            let start = |inject: &[&str]| {
+                let mut strace = who.command("strace");
+                strace.args(["-f", "--quiet=all", "--trace=write"]).args(inject).arg("--output").arg(&log);
+                strace.arg(tool("srt-seccomp")).args(["--landlock", "--", "true"]);
+                run(with_mounts(&mounts, &strace).stdin(File::open(&file).expect("open")))
+            };
+            start(&[]).code(125).complains("descriptor 0: PROGRAM could open it again");
             // What it writes to say so is its first write, too.
-            ran.code(125).says("");
+            start(&["-e", "inject=write:error=EIO:when=1"]).code(125).says("");
+            let log = fs::read_to_string(log).expect("the log");
+            assert!(log.lines().any(|line| line.contains(", 1) ") && line.contains("(INJECTED)")), "the answer: {log}");
         }
         // Nor by a descriptor that is open for nothing.
         let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&file).expect("O_PATH");

@@ -23,6 +23,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -534,6 +535,19 @@ pub fn in_chain(who: Who, work: &Path, script: &str) -> Ran {
 /// Gives a file to the user.
 pub fn chown_to(who: Who, path: &Path) {
     chown(path, Some(who.uid()), Some(who.uid())).expect("chown");
+}
+
+/// A Unix socket that listens, and that its user may connect to.
+#[track_caller]
+pub fn unix_listener(who: Who, path: impl AsRef<Path>) -> UnixListener {
+    let listener = UnixListener::bind(&path).expect("bind");
+    chown_to(who, path.as_ref());
+    listener
+}
+
+/// Whether there is an address ::1: a kernel with IPv6 may have been told to use none.
+pub fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
 }
 
 /// Whether this process is root and can so play both parts.

@@ -4,7 +4,6 @@
 use srt_tests::{Ran, Scratch, Who, both, chain, pass_fd, path_with_tools, run, run_bwrap, tool, wait_until};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 /// What most trees here are made of. /tmp is the host's, where the tools under test are: wrappers look them up inside.
@@ -48,8 +47,7 @@ impl Server {
     fn start(who: Who) -> Self {
         let scratch = who.scratch();
         let path = scratch.join("server");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::os::unix::fs::chown(&path, Some(who.uid()), Some(who.uid())).expect("chown");
+        let listener = srt_tests::unix_listener(who, &path);
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let mut said = String::new();

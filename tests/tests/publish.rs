@@ -10,7 +10,7 @@ use srt_tests::{Who, both, has, run, wait, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -72,7 +72,7 @@ both! {
 
     /// Node and Vite listen on ::1 alone where `localhost` is that first.
     fn a_server_on_ipv6s_loopback_alone_is_reached(who) {
-        if !has("socat") || !Path::new("/proc/net/if_inet6").exists() {
+        if !has("socat") || !srt_tests::has_ipv6() {
             srt_tests::skip!("no socat or no IPv6");
         }
         let scratch = who.scratch();
@@ -120,8 +120,7 @@ both! {
                     scratch.dir(dir);
                 }
                 let socket = scratch.join("dir/s");
-                let _theirs = UnixListener::bind(scratch.join("other/s")).expect("bind");
-                srt_tests::chown_to(who, &scratch.join("other/s"));
+                let _theirs = srt_tests::unix_listener(who, scratch.join("other/s"));
                 if by_socat {
                     // The control: a program that unlinks by name.
                     let mut socat = who.command("socat");
@@ -150,8 +149,7 @@ both! {
         let scratch = who.scratch();
         let file = scratch.file("file", "precious");
         let living = scratch.join("living");
-        let _somebody = UnixListener::bind(&living).expect("bind");
-        srt_tests::chown_to(who, &living);
+        let _somebody = srt_tests::unix_listener(who, &living);
         for (path, words) in [(&file, "not a socket"), (&living, "listens there already")] {
             let publish = format!("{}=8000", path.display());
             // What was made before the failure goes, too.

@@ -39,6 +39,11 @@ fn start(who: Who, options: &[&str], program: &[&str]) -> Talk {
     talk
 }
 
+/// Whether the command, a shell, is still there.
+fn has_shell(talk: &Talk) -> bool {
+    descendants(talk.pid()).iter().any(|process| process.name == "sh" && process.is_alive())
+}
+
 #[test]
 fn without_a_sandbox_a_signal_to_the_shell_alone_runs_no_trap_and_one_to_its_group_does() {
     // The control of all these tests.
@@ -113,10 +118,7 @@ both! {
                 talk.signal(number);
                 talk.expect(&format!("<SIG{name}>"));
                 // A shell lets its child end first when it is interrupted.
-                wait_until("the shell to die", || {
-                    let shell = |process: &Process| process.name == "sh" && process.is_alive();
-                    name == "INT" || !descendants(talk.pid()).iter().any(shell)
-                });
+                wait_until("the shell to die", || name == "INT" || !has_shell(&talk));
                 // It is there, with all the time that it needs.
                 talk.send("goodbye\n");
                 talk.expect("read goodbye");
@@ -200,9 +202,7 @@ while True: signal.pause()
         let mut talk = start(who, &["--kill-after", "0"], &["sh", "-c", WITH_A_LISTENER, LISTENER]);
         talk.signal(libc::SIGTERM);
         talk.expect("<SIGTERM>");
-        wait_until("the shell to die", || {
-            !descendants(talk.pid()).iter().any(|process| process.name == "sh" && process.is_alive())
-        });
+        wait_until("the shell to die", || !has_shell(&talk));
         std::thread::sleep(Duration::from_millis(100));
         talk.send("goodbye\n");
         talk.expect("read goodbye");
@@ -279,7 +279,7 @@ os.setpgid(0, child)
 os.write(1, b'ready')
 time.sleep(1000)
 ";
-        let options = ["--keep-session", "--kill-after", "1"];
+        let options = ["--keep-session", "--kill-after", "5"];
         let talk = start(who, &options, &["/usr/bin/python3", "-c", script]);
         let start = Instant::now();
         talk.signal(libc::SIGTERM);

@@ -4,7 +4,7 @@ use srt_tests::host::{Greeter, chain_out};
 use srt_tests::processes::child_named;
 use srt_tests::servers::free_port;
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, chain, has, pass_fd, run, skip, tools, wait_until};
+use srt_tests::{Who, both, chain, has, has_ipv6, pass_fd, run, skip, tools, wait_until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -202,8 +202,7 @@ both! {
     fn a_relayed_connection_has_keepalive_and_no_delay_on_both_sides(who) {
         let scratch = who.scratch();
         let socket = scratch.join("p.sock");
-        let unix = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
-        srt_tests::chown_to(who, &socket);
+        let unix = srt_tests::unix_listener(who, &socket);
         let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = free_port();
         let (to_unix, to_tcp) = (format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{}", server.local_addr().expect("address").port()));
@@ -221,35 +220,36 @@ both! {
         let _accepted = server.accept().expect("accept");
         // It is tuned once it is connected, which the peer may see first.
         wait_until("both", || connections(pid) == [TUNED, TUNED]);
-        // Accepted over IPv6, and on a listener that the relay was given.
-        if Path::new("/proc/net/if_inet6").exists() {
-            let port = free_port();
-            let given = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-            let (copy, to_unix) = (srt_tests::above(&given), format!("unix:{}", socket.display()));
-            let mut command = who.command("srt-relay");
-            srt_tests::pass_fd(&mut command, copy.as_raw_fd(), 9);
-            command.args(["--ready-fd", "1", &format!("tcp:[::1]:{port}"), &to_unix, "fd:9", &to_unix]);
-            let mut talk = Talk::over_pipes(&mut command);
-            assert_eq!(talk.line(), "ready");
-            let _six = TcpStream::connect(("::1", port)).expect("connect");
-            let _accepted = unix.accept().expect("accept");
-            let _given = TcpStream::connect(given.local_addr().expect("address")).expect("connect");
-            let _accepted = unix.accept().expect("accept");
-            assert_eq!(connections(talk.pid()), [TUNED, TUNED]);
-            // And connected over IPv6.
-            let server = std::net::TcpListener::bind(("::1", free_port())).expect("bind");
-            let (from, to) = (scratch.join("six.sock"), format!("tcp:[::1]:{}", server.local_addr().expect("address").port()));
-            let mut command = who.command("srt-relay");
-            command.args(["--ready-fd", "1", &format!("unix:{}", from.display()), &to]);
-            let mut talk = Talk::over_pipes(&mut command);
-            assert_eq!(talk.line(), "ready");
-            let _client = std::os::unix::net::UnixStream::connect(&from).expect("connect");
-            let _accepted = server.accept().expect("accept");
-            wait_until("it to be tuned", || connections(talk.pid()) == [TUNED]);
-        }
         // Of Unix sockets, the one of each side has room for twice what it has by itself.
         let room = || connected(pid, &[libc::AF_UNIX]).map(|fd| option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF)).collect::<Vec<_>>();
         wait_until("room", || room() == [Some(425_984); 2]);
+        // Accepted over IPv6, and on a listener that the relay was given.
+        if !has_ipv6() {
+            skip!("no IPv6 here");
+        }
+        let port = free_port();
+        let given = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let (copy, to_unix) = (srt_tests::above(&given), format!("unix:{}", socket.display()));
+        let mut command = who.command("srt-relay");
+        srt_tests::pass_fd(&mut command, copy.as_raw_fd(), 9);
+        command.args(["--ready-fd", "1", &format!("tcp:[::1]:{port}"), &to_unix, "fd:9", &to_unix]);
+        let mut talk = Talk::over_pipes(&mut command);
+        assert_eq!(talk.line(), "ready");
+        let _six = TcpStream::connect(("::1", port)).expect("connect");
+        let _accepted = unix.accept().expect("accept");
+        let _given = TcpStream::connect(given.local_addr().expect("address")).expect("connect");
+        let _accepted = unix.accept().expect("accept");
+        assert_eq!(connections(talk.pid()), [TUNED, TUNED]);
+        // And connected over IPv6.
+        let server = std::net::TcpListener::bind(("::1", free_port())).expect("bind");
+        let (from, to) = (scratch.join("six.sock"), format!("tcp:[::1]:{}", server.local_addr().expect("address").port()));
+        let mut command = who.command("srt-relay");
+        command.args(["--ready-fd", "1", &format!("unix:{}", from.display()), &to]);
+        let mut talk = Talk::over_pipes(&mut command);
+        assert_eq!(talk.line(), "ready");
+        let _client = std::os::unix::net::UnixStream::connect(&from).expect("connect");
+        let _accepted = server.accept().expect("accept");
+        wait_until("it to be tuned", || connections(talk.pid()) == [TUNED]);
     }
 
     fn a_connection_to_a_proxy_has_keepalive_and_no_delay(who) {

@@ -359,7 +359,7 @@ both! {
         }
         let _family = Family::new();
         // Behind the bind that finds it there, and behind the look that finds it dead.
-        for call in ["bind", "connect"] {
+        for (call, answer) in [("bind", "EADDRINUSE"), ("connect", "ECONNREFUSED")] {
             let scratch = who.scratch();
             let socket = scratch.join("s.sock");
             dead_socket(&socket);
@@ -368,6 +368,8 @@ both! {
             command.args(["--ready-fd", "1", &format!("unix:{}", socket.display()), "tcp:127.0.0.1:9"]);
             let mut talk = Talk::over_pipes(&mut command);
             let pid = stop_of(&talk, &scratch, "srt-relay");
+            let log = fs::read_to_string(scratch.join("log")).expect("the log");
+            assert!(log.contains(answer), "control: {log}");
             fs::remove_file(&socket).expect("remove");
             kill(pid, libc::SIGCONT);
             assert_eq!(talk.line(), "ready", "{call}");

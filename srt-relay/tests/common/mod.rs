@@ -10,7 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,7 +75,13 @@ impl Relay {
 
     /// How many descriptors it has.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("fd").count()
+        self.open().count()
+    }
+
+    /// The links of its descriptors in /proc.
+    pub fn open(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("fd");
+        entries.map(|entry| entry.expect("an entry").path())
     }
 
     /// Waits until it has as many descriptors as before.
@@ -199,8 +206,7 @@ impl Setup {
             let port = server.local_addr().expect("address").port();
             (Box::new(move || bounded(server.accept().expect("accept").0)), format!("tcp:127.0.0.1:{port}"))
         } else {
-            let server = UnixListener::bind(&target).expect("bind");
-            std::os::unix::fs::chown(&target, Some(who.uid()), None).expect("chown");
+            let server = srt_tests::unix_listener(who, &target);
             (
                 Box::new(move || bounded(server.accept().expect("accept").0)),
                 format!("unix:{}", target.display()),
