@@ -1,5 +1,5 @@
 //! What at least two of the srt tools share, and that carries no policy: how an error looks, exit status, the
-//! split at `--`, descriptors, exec, the dropping of privileges, the making of a file system. Mounts, namespaces, BPF and
+//! split at `--`, descriptors, exec, the way along a path, the dropping of privileges, the making of a file system. Mounts, namespaces, BPF and
 //! proxies stay in their tool.
 
 #![deny(unsafe_code)]
@@ -11,6 +11,7 @@ pub mod fds;
 pub mod filesystem;
 pub mod handover;
 pub mod interpreter;
+pub mod links;
 pub mod mountinfo;
 pub mod parent;
 pub mod privileges;

@@ -4,7 +4,6 @@
 
 pub mod detached;
 pub mod dev;
-pub mod links;
 pub mod namespace;
 pub mod ops;
 pub mod options;

@@ -1,7 +1,6 @@
 //! The operations, in two halves: the first opens all that comes from the host, the second builds the new tree.
 
 use crate::detached::{INERT, PLAIN, Tree, new_filesystem, set_attributes, tmpfs};
-use crate::links::open_path;
 use crate::options::{Access, Action, Op, Source, Upper};
 use crate::pins::Pins;
 use crate::source::{Host, content};
@@ -9,6 +8,7 @@ use crate::sysfs::{self, Cgroups};
 use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
+use srt_common::links::open_path;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};

@@ -2,8 +2,8 @@
 
 use crate::detached::{PLAIN, Tree};
 use crate::dev::NODES;
-use crate::links::{Directories, Walk, open_path};
 use crate::options::{Access, Action, Plan, Source, Upper};
+use srt_common::links::{Directories, Walk, open_path};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
 use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};

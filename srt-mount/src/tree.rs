@@ -5,9 +5,9 @@
 //! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
 
 use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
-use crate::links::{Directories, Walk, names};
 use crate::namespace;
 use crate::source::Host;
+use srt_common::links::{Directories, Walk, names};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, statx, unlinkat};
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};

@@ -6,18 +6,20 @@
 
 use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
+use srt_common::links::{Directories, Walk};
+use srt_common::sys::file::{self, Stat};
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{Fork, exit, fork, geteuid, waitid};
-use srt_common::sys::{
-    c_path, fd,
-    file::{self, Stat},
-};
+use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// What the user asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -96,8 +98,7 @@ impl Wanted {
             handled_access_net: if tcp { BIND_TCP | CONNECT_TCP } else { 0 },
             scoped: if abi >= 6 { SCOPES } else { 0 },
         };
-        let fd = sys::landlock_create_ruleset(&attr).context(what)?;
-        let mut ruleset = Ruleset { fd, files: attr.handled_access_fs, written: vec![], read_alone: vec![] };
+        let mut ruleset = Ruleset::new(attr).context(what)?;
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -115,12 +116,19 @@ impl Wanted {
             ("--write", WRITE, &self.write),
             ("--unix", RESOLVE_UNIX, &self.unix),
         ];
+        // Where PROGRAM may put a link: without rights to files, wherever it likes.
+        let written = self.write.iter().map(|Raw(path)| Path::new(path));
+        let written = written.chain(ruleset.written.iter().map(PathBuf::as_path));
+        let written = written.chain((!files).then_some(Path::new("/")));
+        let ids =
+            written.filter_map(|path| Some(file::statx(&file::open(path, libc::O_PATH).ok()?, c"").ok()?.id));
+        let writable = if unix || self.by_path() { ids.collect() } else { Directories::new() };
         for (option, rights, paths) in paths {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
-                let added = self.find(path).and_then(|(real, opened)| {
-                    let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
+                let added = self.find(path, &writable).and_then(|way| {
+                    let device = rights & WRITE_FILE != 0 && way.path().starts_with("/dev");
                     let rights = if device { rights | IOCTL_DEV } else { rights };
-                    ruleset.give_at(&real, &opened, rights).context(CANNOT)
+                    ruleset.give_at(&way.path(), &way.end().fd, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
@@ -139,47 +147,13 @@ impl Wanted {
         if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
-    /// What a path that the user names leads to, and its path without links.
-    fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
-        let open = |path: &Path, how| file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, how);
-        // Only to have the kernel tell what is missing or leads in circles.
-        open(path, 0).context(CANNOT)?;
-        // getcwd(2) fails in a directory that was removed.
-        let path = std::path::absolute(path).context(|| "getcwd")?;
-        let real = self.without_links(PathBuf::new(), &path)?;
-        // Whoever has put a link there since then gains nothing.
-        let opened = open(&real, libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
-        Ok((real, opened))
-    }
-
-    /// `path`, seen from `real`, without the symbolic links on its way. None of them may stand where PROGRAM may write: it
-    /// could lead anywhere (the kind of CVE-2024-42472).
-    fn without_links(&self, mut real: PathBuf, path: &Path) -> Result<PathBuf> {
-        for part in path.components() {
-            let link = real.join(part);
-            match fs::read_link(&link) {
-                _ if part == Component::ParentDir => drop(real.pop()),
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => real = link,
-                Ok(target) if self.may_change(&real) => {
-                    let error = format!("{} is a symbolic link that PROGRAM may replace", link.display());
-                    let hint = format!("name what it leads to, if that is meant: {}", target.display());
-                    return Err(Error::failed(error).hint(hint));
-                }
-                target => real = self.without_links(real, &target.context(CANNOT)?)?,
-            }
-        }
-        Ok(real)
-    }
-
-    /// Whether PROGRAM, and so an earlier run of it, may put a link into a directory: below a `--write`, or, where the
-    /// mounts give the rights, on any that is writable. (Its mode may have been another then.)
-    fn may_change(&self, directory: &Path) -> bool {
-        if self.by_path() {
-            let written = |Raw(path): &Raw| Path::new(path).canonicalize();
-            return self.write.iter().any(|path| written(path).is_ok_and(|path| directory.starts_with(path)));
-        }
-        let flags = file::open(directory, libc::O_PATH).and_then(|opened| file::fstatvfs(&opened));
-        flags.map_or(true, |flags| flags & libc::ST_RDONLY == 0)
+    /// The way to what the user names. A link on it that PROGRAM, and so an earlier run of it, could have put there may lead
+    /// anywhere.
+    fn find(&self, path: &Path, writable: &Directories) -> Result<Walk> {
+        // Which fails in a directory that was removed.
+        let path = std::path::absolute(path).context(CANNOT)?;
+        let root = file::open("/", libc::O_PATH).context(CANNOT)?;
+        Walk::along(&Rc::new(root), &path, writable, true, &|error| Error::system(CANNOT(), error))
     }
 }
 
@@ -196,6 +170,11 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    fn new(attr: sys::RulesetAttr) -> io::Result<Self> {
+        let (fd, files) = (sys::landlock_create_ruleset(&attr)?, attr.handled_access_fs);
+        Ok(Self { fd, files, written: vec![], read_alone: vec![] })
+    }
+
     /// Restricts this process and all that it becomes.
     ///
     /// # Errors
@@ -223,11 +202,10 @@ impl Ruleset {
             let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
             Ok::<_, io::Error>(file::statx(&opened, c"")?.id == stat.id && is_writable(&opened))
         };
-        // By the name outside; or below a directory, or as a file, that is mounted under another name inside.
+        // As a file that is mounted; or below a directory that is, maybe under another name than outside.
         let rests = || name.ancestors().filter_map(|above| name.strip_prefix(above).ok());
-        let below = self.written.iter().flat_map(|point| rests().map(|rest| point.join(rest)));
-        let mut names = below.chain(self.written.iter().chain([&name]).cloned());
-        if names.any(|path| is_it(&path).unwrap_or(false)) {
+        let below = |point: &PathBuf| rests().any(|rest| is_it(&point.join(rest)).unwrap_or(false));
+        if self.written.iter().any(|point| is_it(point).unwrap_or(false) || below(point)) {
             return Ok(());
         }
         // access(2): its mode forbids it, and is not PROGRAM's to change.
@@ -248,14 +226,11 @@ impl Ruleset {
         let what = || "cannot ask Landlock where a descriptor lies";
         let (answer, tell) = fd::pipe2(0).context(what)?;
         let read_alone = || {
-            let attr = sys::RulesetAttr { handled_access_fs: READ_FILE, ..sys::RulesetAttr::default() };
-            let ruleset = sys::landlock_create_ruleset(&attr)?;
+            let alone = Self::new(sys::RulesetAttr { handled_access_fs: READ_FILE, ..Default::default() })?;
             for point in &self.written {
-                let point = file::open(point, libc::O_PATH | libc::O_NOFOLLOW)?;
-                let fd = point.as_raw_fd() as u64;
-                sys::landlock_add_rule(&ruleset, sys::LANDLOCK_RULE_PATH_BENEATH, fd, READ_FILE)?;
+                alone.give(&file::open(point, libc::O_PATH | libc::O_NOFOLLOW)?, READ_FILE)?;
             }
-            sys::landlock_restrict_self(&ruleset)
+            sys::landlock_restrict_self(&alone.fd)
         };
         let child = match fork().context(what)? {
             Fork::Child => {
@@ -284,15 +259,21 @@ impl Ruleset {
         let text =
             mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
         let mut points: Vec<_> = mountinfo::writable(&text).collect();
-        points.sort();
+        // By bytes: a directory comes before all that is below it.
+        points.sort_unstable();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
         let (mut above, mut covers_dev): (Option<&Path>, _) = (None, false);
-        for point in &points {
-            if !above.is_some_and(|above| point.starts_with(above)) && self.add(point, WRITE, is_writable)? {
-                above = Some(point);
-                covers_dev |= Path::new("/dev").starts_with(point);
+        for point in points {
+            let written = Path::new(OsStr::from_bytes(point));
+            if above.is_some_and(|above| written.starts_with(above)) {
+                continue;
+            }
+            let path = mountinfo::path(point);
+            if self.add(&path, WRITE, is_writable)? {
+                above = Some(written);
+                covers_dev |= Path::new("/dev").starts_with(path);
             }
         }
         Ok(covers_dev)

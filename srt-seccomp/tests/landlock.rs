@@ -692,7 +692,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         work.file("f", "");
         for (words, complaint) in [
             (&["--read", "none"][..], "--read none: cannot open it: No such file or directory"),
-            (&["--write", ""], "--write : cannot open it: No such file or directory"),
+            (&["--write", ""], "--write : cannot open it: cannot make an empty path absolute"),
             (&["--write", "f/x"], "--write f/x: cannot open it: Not a directory"),
             (&["--read", "/", "--read", "none"], "--read none: cannot open it"),
             (&["--connect-tcp", "0"], "--connect-tcp 0: expected a port from 1 to 65535"),
@@ -764,13 +764,13 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         for named in [link.to_str(), deep.to_str()].map(|path| path.expect("UTF-8")) {
             for options in [["--write", path, "--write", named], ["--write", named, "--write", path], ["--write", path, "--read", named]] {
                 let ran = run(&mut shell(who, work.path(), &options, "echo ran"));
-                ran.code(125).says("").hints("srt-seccomp", "cache is a symbolic link that PROGRAM may replace", out);
+                ran.code(125).says("").hints("srt-seccomp", "cache, which this sandbox may replace", out);
             }
             // Nor by another name of what may be written, or on a way that goes up again.
             let around = named.replacen(path, &format!("{out}/../{}", work.path().file_name().and_then(OsStr::to_str).expect("UTF-8")), 1);
             for [written, read] in [[alias, named], [path, &around]] {
                 let ran = run(&mut shell(who, work.path(), &["--write", written, "--read", read], "echo ran"));
-                ran.code(125).says("").hints("srt-seccomp", "cache is a symbolic link that PROGRAM may replace", out);
+                ran.code(125).says("").hints("srt-seccomp", "cache, which this sandbox may replace", out);
             }
             // Where the link cannot have come from PROGRAM, it is followed.
             run(&mut shell(who, victim.path(), &["--read", "/", "--write", named], "echo x >sub/f && cat sub/f")).ok().says("x");

@@ -1,10 +1,10 @@
 //! No path leads through a symbolic link that an earlier run of the sandbox could have left (the kind of
 //! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
 
-use srt_common::sys::c_path;
-use srt_common::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
-use srt_common::sys::process::geteuid;
-use srt_common::{Error, Result};
+use crate::sys::c_path;
+use crate::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use crate::sys::process::geteuid;
+use crate::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
