@@ -186,6 +186,8 @@ impl<'a> Relay<'a> {
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
                 libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
+                // A filter or a security module in front, which leaves the client in the queue.
+                libc::EPERM | libc::EACCES | libc::ENOSYS => self.pause(),
                 // Nothing that accepts any more: its owner has shut it down. accept4(2) says EAGAIN of a Unix socket then.
                 errno if errno == libc::EINVAL || events & libc::EPOLLRDHUP as u32 != 0 => {
                     Err(Error::system(format!("cannot accept on {}", listener.name), &error))

@@ -240,8 +240,9 @@ both! {
     }
 
     fn what_happens_to_one_client_or_to_the_whole_system_ends_no_relay(who) {
-        let cases = [(libc::ECONNABORTED, false), (libc::ENFILE, true), (libc::ENOBUFS, true), (libc::ENOMEM, true)];
-        at_once(4, cases, |(errno, waits)| {
+        let waiting = [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES, libc::ENOSYS];
+        let cases = waiting.map(|errno| (errno, true)).into_iter().chain([(libc::ECONNABORTED, false)]);
+        at_once(7, cases, |(errno, waits)| {
             let port = free_port();
             let mut command = who.command("srt-relay");
             command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), "tcp:127.0.0.1:1"]);
