@@ -5,13 +5,12 @@
 mod common;
 
 use common::{mount, words};
-use srt_tests::{Ran, Scratch, Who, both, copy_program, has, pass_fd, run, skip, tool};
+use srt_tests::{Ran, Scratch, Who, both, copy_program, has, pass_fd, run, skip, tool, wait_until};
 use std::fs;
 use std::fs::Permissions;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Stdio;
-use std::time::Duration;
 
 /// A directory W that the sandbox may write, in which an earlier run has replaced directories by links to SECRET.
 fn planted(who: Who) -> Scratch {
@@ -240,12 +239,13 @@ both! {
         scratch.file("SECRET/x", "secret");
         let open = fs::File::open(scratch.join("s/d")).expect("open");
         let mut command = who.command("strace");
-        // The name is asked for after the text of /proc/self.
-        command.args(["--quiet=all", "--follow-forks", "--output=/dev/null", "--trace=readlinkat", "-e", "inject=readlinkat:delay_exit=1000000:when=2"]);
+        let log = scratch.join("log");
+        // The log tells of a call before its delay.
+        command.args(["--quiet=all", "--follow-forks", "--trace=readlinkat", "-e", "inject=readlinkat:delay_exit=500000", "--output"]).arg(&log);
         command.arg(tool("srt-ns")).args(["--keep-fd", "9", "--", "srt-mount", "--ro-bind", "/", "/", "--ro-bind", "/proc/self/fd/9", "/mnt", "--", "cat", "/mnt/x"]);
         pass_fd(&mut command, open.as_raw_fd(), 9);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace");
-        std::thread::sleep(Duration::from_millis(400));
+        wait_until("the name", || fs::read_to_string(&log).is_ok_and(|log| log.contains("/s/d\"")));
         fs::rename(scratch.join("s/d"), scratch.join("s/moved")).expect("rename");
         symlink(scratch.join("SECRET"), scratch.join("s/d")).expect("symlink");
         let ran = child.wait_with_output().expect("its end");
