@@ -6,7 +6,7 @@ mod common;
 
 use common::{Call, Scripted, connect, start};
 use srt_common::sys::socket::{SocketAddress, bind, socket};
-use srt_tests::{Who, at_once, both, dead_socket, run, wait};
+use srt_tests::{Who, at_once, both, dead_socket, run, unix_listener, wait};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -273,8 +273,7 @@ both! {
     fn a_proxy_that_accepts_nobody_is_left_at_the_time_limit(who) {
         let scratch = who.scratch();
         let path = scratch.join("socket");
-        let unix = UnixListener::bind(&path).expect("bind");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        let unix = unix_listener(who, &path);
         common::shrink_backlog(unix.as_raw_fd());
         let tcp = TcpListener::bind("127.0.0.1:0").expect("bind");
         common::shrink_backlog(tcp.as_raw_fd());

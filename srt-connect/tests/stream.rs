@@ -6,7 +6,9 @@ mod common;
 
 use common::{Call, Scripted, connect, start, start_with};
 use srt_tests::noise::Noise;
-use srt_tests::{DEADLINE, Scratch, both, is_ready, processes, run, run_with_input, wait, wait_until};
+use srt_tests::{
+    DEADLINE, Scratch, both, is_ready, processes, run, run_with_input, unix_listener, wait, wait_until,
+};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -148,8 +150,7 @@ both! {
         const LENGTH: usize = 20_000_000;
         let scratch = who.scratch();
         let path = scratch.join("proxy");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        let listener = unix_listener(who, &path);
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("accept");
             let mut head = vec![];
@@ -565,8 +566,7 @@ both! {
     fn stopped_while_it_connects_it_goes_on(who) {
         let scratch = who.scratch();
         let path = scratch.join("proxy");
-        let listener = UnixListener::bind(&path).expect("bind");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        let listener = unix_listener(who, &path);
         // SAFETY: integers. Room for one client, which is the first.
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
         let _first = UnixStream::connect(&path).expect("connect");
