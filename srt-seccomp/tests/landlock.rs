@@ -408,6 +408,9 @@ both! {
             (&["mkfs.ext4", "-q", "-F", "-O", "encrypt"], &[encrypt.to_owned()]),
         ];
         for (mkfs, attacks) in kinds {
+            if !has(mkfs[0]) {
+                skip!("no {}", mkfs[0]);
+            }
             let scratch = project(who);
             let Some(mounted) = LoopMount::new(&scratch, 120, mkfs, "loop") else {
                 skip!("no file system of {} can be mounted here", mkfs[0]);
@@ -772,10 +775,18 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
                 let ran = run(&mut shell(who, work.path(), &["--write", written, "--read", read], "echo ran"));
                 ran.code(125).says("").hints("srt-seccomp", "cache, which this sandbox may replace", out);
             }
+            // Without rights to files it may put links wherever its user may.
+            if abi() >= 9 {
+                let ran = run(&mut shell(who, work.path(), &["--unix", named], "echo ran"));
+                ran.code(125).says("").hints("srt-seccomp", "cache, which this sandbox may replace", out);
+            }
             // Where the link cannot have come from PROGRAM, it is followed.
             run(&mut shell(who, victim.path(), &["--read", "/", "--write", named], "echo x >sub/f && cat sub/f")).ok().says("x");
         }
         // Links of the system on the way.
+        if abi() >= 9 && who == Who::User {
+            run(&mut shell(who, work.path(), &["--unix", "/bin"], "true")).ok();
+        }
         run(&mut shell(who, work.path(), &["--read", "/", "--write", path, "--read", "/var/run", "--read", "/bin"], "true")).ok();
     }
 
