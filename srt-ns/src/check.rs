@@ -5,7 +5,6 @@ use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use crate::options::Share;
 use srt_common::fds::{self, Kept};
-use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock::{self, RulesetAttr};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
@@ -13,7 +12,6 @@ use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
 use srt_common::tool::{LANDLOCK_IS_OFF, Tool, require_kernel};
 use srt_common::{Context, Error, Result, filesystem, privileges};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -25,9 +23,6 @@ type Answer = Result<Told>;
 
 /// What is tried, in a process of its own.
 type Step = fn() -> Answer;
-
-/// Its name, the steps, of which the last one tells the result, and what still works without it.
-type Row = (&'static str, &'static [Step], &'static str);
 
 const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
 const USER: Step = || namespaces::enter_user_for_helpers(Caller::current()?).map(ok);
@@ -44,7 +39,8 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 /// The first of the rows: what the chain srt-ns, srt-mount, srt-seccomp needs.
 const NEEDED: usize = 15;
 
-const ROWS: [Row; 20] = [
+/// The name, the steps, of which the last one tells the result, and what still works without it.
+const ROWS: [(&str, &[Step], &str); 20] = [
     ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
     ("close_range", &[|| Kept::default().alone_survive_exec().map(ok)], "nothing"),
     ("pidfds", &[pidfds], ALL_BUT_NS),
@@ -73,52 +69,44 @@ const ROWS: [Row; 20] = [
 /// The chain does not work on this host.
 pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     tool.take_status(status_fd)?;
-    let (mut missing, mut told) = (vec![], vec![]);
+    // An empty remedy is none, and counts as told.
+    let (mut missing, mut told) = (vec![], vec![String::new()]);
     for (at, (name, steps, without)) in ROWS.into_iter().enumerate() {
         let [result, cause, remedy] = in_children(tool, name, steps, Told::default()).unwrap_or_else(no);
-        if result == "no" && at < NEEDED {
-            missing.push(name);
-        }
+        missing.extend((result == "no" && at < NEEDED).then_some(name));
         let remedy = if remedy == namespaces::APPARMOR { profile().unwrap_or(remedy) } else { remedy };
-        let mut text = format!("{name:<20} {result:<8} {cause}").trim_end().to_owned();
-        if !remedy.is_empty() && !told.contains(&remedy) {
-            text.push_str(&format!("\n    remedy: {remedy}"));
-        }
-        if result != "ok" {
-            text.push_str(&format!("\n    still works: {without}"));
-        }
-        tool.print(&(text + "\n"))?;
+        let mut lines = vec![format!("{name:<20} {result:<8} {cause}").trim_end().to_owned()];
+        lines.extend((!told.contains(&remedy)).then(|| format!("    remedy: {remedy}")));
+        lines.extend((result != "ok").then(|| format!("    still works: {without}")));
+        tool.print(&(lines.join("\n") + "\n"))?;
         tool.tell("check", |event| {
             event.text("name", name).text("result", &result).text("cause", &cause).text("remedy", &remedy)
         });
         told.push(remedy);
     }
-    if missing.is_empty() {
-        return Ok(0);
-    }
-    Err(Error::failed(format!("the tools cannot do all on this host: {}", missing.join(", "))))
+    let failed = || Error::failed(format!("the tools cannot do all on this host: {}", missing.join(", ")));
+    if missing.is_empty() { Ok(0) } else { Err(failed()) }
 }
 
 /// What the last of the steps says, each in a child of the process that has done those before: in a new pid namespace
 /// that is the first one. The answer comes through a pipe. A filter may kill instead of refusing.
 fn in_children(tool: &Tool, name: &str, steps: &[Step], told: Told) -> Answer {
     let [step, later @ ..] = steps else { return Ok(told) };
-    let (answers, answer) = pipe2(0).context(|| "pipe")?;
+    let (answers, answer) = io::pipe().context(|| "pipe")?;
     let pid = child::spawn_untied(tool, name, || {
         let told = step().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
         let _gone = fds::write_all(answer.as_raw_fd(), told.join("\0").as_bytes());
         process::exit(0)
     })?;
     drop(answer);
-    let text = io::read_to_string(File::from(answers)).context(|| "read")?;
+    let text = io::read_to_string(answers).context(|| "read")?;
     let Some((_, Change::Ended(end))) = waitid(Some(pid), libc::WEXITED).context(|| "waitid")? else {
         return Err(Error::failed("the process that tried it is not dead"));
     };
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
-    words.try_into().map_err(|_| {
-        Error::failed(format!("the process that tried it gave no answer: {end}"))
-            .hint("a seccomp filter in front may kill: see the container's profile")
-    })
+    let silent = format!("the process that tried it gave no answer: {end}");
+    let hint = "a seccomp filter in front may kill: see the container's profile";
+    words.try_into().map_err(|_| Error::failed(silent).hint(hint))
 }
 
 fn enter(flag: libc::c_int, name: &str) -> Answer {
@@ -167,20 +155,18 @@ fn mount_api() -> Answer {
     root.enter().map(ok)
 }
 
-fn procfs(options: &[&str]) -> Answer {
+fn procfs(option: &[&str]) -> Answer {
     // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
     let hint = "nothing may be mounted over parts of /proc, as a container's masks are (docker run --security-opt \
                 systempaths=unconfined); srt-mount --proc-pids may work there (Linux 7.2)";
-    let made = filesystem::new("a procfs", c"proc", options, 0);
-    made.map_err(|error| error.hint_for(libc::EPERM, hint)).map(ok)
+    filesystem::new("a procfs", c"proc", option, 0).map_err(|error| error.hint_for(libc::EPERM, hint)).map(ok)
 }
 
 fn overlay() -> Answer {
     let root = openat(&CWD, c"/", libc::O_PATH, 0).and_then(|root| fstatfs(&root)).context(|| "/")?;
     let tmpfs = EmptyRoot::new()?;
     fchdir(tmpfs.directory()).context(|| "fchdir")?;
-    let layers = [c"lower", c"upper", c"work"];
-    layers.iter().try_for_each(|name| mkdirat(&CWD, name, 0o700)).context(|| "mkdir")?;
+    [c"lower", c"upper", c"work"].iter().try_for_each(|dir| mkdirat(&CWD, dir, 0o700)).context(|| "mkdir")?;
     let options = ["lowerdir=lower", "upperdir=upper", "workdir=work", "userxattr"];
     let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
     filesystem::new("an overlay", c"overlay", &options, 0)
