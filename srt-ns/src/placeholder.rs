@@ -19,10 +19,7 @@ use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
 use srt_common::args::{Raw, decimal};
 use srt_common::sys::c_path;
-use srt_common::sys::file::{
-    FileId, Stat, fgetxattr, flock, fremovexattr, fsetxattr, mkdirat, mknodat, open, openat, renameat2,
-    statx, umask, unlinkat,
-};
+use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
 use srt_common::token::token;
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString, OsStr};
@@ -55,9 +52,8 @@ impl Placeholder {
         // The last part as it is written: to Path `x/.` is `x`. Its parent() has no `/` and `/.` at the end, with which a
         // link would be followed.
         let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
-        let name = name.filter(|name| !matches!(*name, b"." | b"..")).ok_or_else(|| {
-            Error::usage(format!("{text}: expected a path that ends in a name (and / for a directory)"))
-        })?;
+        let bad = Error::usage("expected a path that ends in a name (and / for a directory)").within(&text);
+        let name = name.filter(|name| !matches!(*name, b"." | b"..")).ok_or(bad)?;
         let parent = Path::new(value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
         let name = c_path(OsStr::from_bytes(name)).context(|| &text)?;
         Ok(Self { text, parent: parent.to_owned(), name, directory: value.as_bytes().ends_with(b"/") })
@@ -127,7 +123,7 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
 /// What the system says.
 pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place, OwnedFd)>> {
     // The one of this process, which makes nothing else.
-    umask(0o077);
+    file::umask(0o077);
     let mut held = vec![];
     for place in places.iter().take_while(|_| !is_ready(life.pidfd(), libc::POLLIN)) {
         let file = place.stand().map_err(|error| error.within(&place.wanted.text))?;
@@ -148,18 +144,17 @@ pub fn release(held: Vec<(&Place, OwnedFd)>) {
 
 impl Place {
     fn open(wanted: &Placeholder) -> Result<Self> {
-        let path = &wanted.parent;
-        let what = || format!("cannot open {}", path.display());
+        let (path, shown) = (&wanted.parent, wanted.parent.display());
+        let what = || format!("cannot open {shown}");
         // Readable, since there is no mark through an O_PATH descriptor. A link in its place is not followed: an earlier
         // run could have put it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let parent = open(path, flags).context(what).map_err(|error| {
+        let parent = file::open(path, flags).context(what).map_err(|error| {
             let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
-            let link = |target: PathBuf| {
-                Error::failed(format!("{} is a symbolic link to {}", path.display(), target.display()))
-                    .hint("name the directory itself: a link could have been made by an earlier run")
-            };
-            fs::read_link(path).map_or(error.hint_for(libc::ENOENT, hint), link).path(path)
+            let planted = "name the directory itself: a link could have been made by an earlier run";
+            let link = |to: PathBuf| Error::failed(format!("{shown} is a symbolic link to {}", to.display()));
+            let link = fs::read_link(path).map(|to| link(to).hint(planted));
+            link.unwrap_or(error.hint_for(libc::ENOENT, hint)).path(path)
         })?;
         let parent_id = statx(&parent, c"").context(what)?.id;
         Ok(Self { wanted: wanted.clone(), parent, parent_id, inode: None })
@@ -232,28 +227,23 @@ impl Place {
     /// What is there.
     fn look(&self) -> Result<There> {
         let what = || "cannot look at what is there";
+        let hint = "it is another user's; wait until that sandbox has ended";
         let there = match openat(&self.parent, &self.wanted.name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(There::Nothing),
             opened => opened.context(what)?,
         };
         let stat = statx(&there, c"").context(what)?;
-        if (stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG))
-            && let Ok(mark) = fgetxattr(&self.parent, &mark_of(&stat))
-        {
-            match self.open_entry(&self.wanted.name) {
-                // No two have the same, so it is what was looked at.
-                Ok(file) if fgetxattr(&file, MARK).is_ok_and(|own| own == mark) => {
-                    return Ok(There::Placeholder(file, stat));
-                }
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(Error::system("cannot open the placeholder that is there", &error)
-                        .hint("it is another user's; wait until that sandbox has ended"));
-                }
-                _ => {}
-            }
+        let can_be = stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG);
+        let mark = can_be.then(|| fgetxattr(&self.parent, &mark_of(&stat)).ok()).flatten();
+        let opened = mark.is_some().then(|| self.open_entry(&self.wanted.name)).transpose();
+        match opened.context(|| "cannot open the placeholder that is there") {
+            // No two have the same, so it is what was looked at.
+            Ok(Some(file)) if fgetxattr(&file, MARK).ok() == mark => Ok(There::Placeholder(file, stat)),
+            Err(error) if error.errno != Some(libc::ENOENT) => Err(error.hint(hint)),
+            // Without a mark: the user's own, or one that was removed meanwhile, which loses its name before its marks.
+            _ if self.has(&self.wanted.name, stat.id) => Ok(There::Own),
+            _ => Ok(There::Nothing),
         }
-        // Without a mark: the user's own, or one that was removed meanwhile, which loses its name before its marks.
-        Ok(if self.has(&self.wanted.name, stat.id) { There::Own } else { There::Nothing })
     }
 
     /// A marked and locked entry under its name.
@@ -264,21 +254,19 @@ impl Place {
         let what = || "cannot make it";
         let private = c_path(format!("{PRIVATE}{token}")).context(what)?;
         let made = match self.wanted.directory {
-            true => mkdirat(&self.parent, &private, 0o700),
-            false => mknodat(&self.parent, &private, libc::S_IFREG | 0o600),
+            true => file::mkdirat(&self.parent, &private, 0o700),
+            false => file::mknodat(&self.parent, &private, libc::S_IFREG | 0o600),
         };
         let file = made.and_then(|()| self.open_entry(&private)).context(what)?;
-        let name = || {
-            flock(&file, SHARED).context(|| "cannot lock it")?;
-            self.mark(&file, &token)?;
-            let renamed = renameat2(&self.parent, &private, &self.wanted.name, libc::RENAME_NOREPLACE);
-            renamed.context(|| "cannot name it")
-        };
-        name().inspect_err(|_| self.remove(&private, &file)).map(|()| file)
+        let locked = flock(&file, SHARED).context(|| "cannot lock it");
+        let marked = locked.and_then(|()| self.mark(&file, &token));
+        let rename = || file::renameat2(&self.parent, &private, &self.wanted.name, libc::RENAME_NOREPLACE);
+        let named = marked.and_then(|()| rename().context(|| "cannot name it"));
+        named.inspect_err(|_| self.remove(&private, &file)).map(|()| file)
     }
 
     fn mark(&self, file: &OwnedFd, token: &str) -> Result<()> {
-        let set = |on: &OwnedFd, name: &CStr| fsetxattr(on, name, token.as_bytes(), 0);
+        let set = |on: &OwnedFd, name: &CStr| file::fsetxattr(on, name, token.as_bytes(), 0);
         let marked = set(file, MARK).and_then(|()| set(&self.parent, &mark_of(&statx(file, c"")?)));
         let none = "this file system has no user extended attributes (tmpfs: since Linux 6.6) to tell it from a file of yours";
         // xattr(7): only for its owner.
@@ -292,14 +280,14 @@ impl Place {
         let Ok(stat) = statx(file, c"") else { return };
         let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
         if (stat.is(libc::S_IFDIR) || stat.size == 0) && self.has(name, stat.id) {
-            match unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
+            match file::unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
                 Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
                 // It cannot be removed now, and still is a placeholder.
                 Err(_) => return,
             }
         }
-        let _none = fremovexattr(file, MARK);
-        let _none = fremovexattr(&self.parent, &mark_of(&stat));
+        let _none = file::fremovexattr(file, MARK);
+        let _none = file::fremovexattr(&self.parent, &mark_of(&stat));
     }
 
     fn has(&self, name: &CStr, inode: FileId) -> bool {
