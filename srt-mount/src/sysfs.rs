@@ -52,14 +52,12 @@ fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
 /// # Errors
 /// What cannot be mounted.
 pub fn mount_cgroups(cgroups: &[(String, Tree)], sys: &OwnedFd) -> Result<()> {
-    let cannot = || "cannot mount on fs/cgroup";
-    if let [(name, tree)] = cgroups
-        && name.is_empty()
-    {
-        return move_mount(&tree.fd, sys, c"fs/cgroup").context(cannot);
-    }
-    let Tree { fd: directory, .. } = tmpfs(0o755, None)?;
-    move_mount(&directory, sys, c"fs/cgroup").context(cannot)?;
+    let attach = |root: &OwnedFd| move_mount(root, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup");
+    let directory = match cgroups {
+        [(name, tree)] if name.is_empty() => return attach(&tree.fd),
+        _ => tmpfs(0o755, None)?.fd,
+    };
+    attach(&directory)?;
     for (name, tree) in cgroups {
         let name = if name.is_empty() { "unified" } else { name };
         let mount = || {
