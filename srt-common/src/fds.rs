@@ -17,7 +17,7 @@ impl Kept {
     /// # Errors
     /// A usage error that names the one that is not.
     pub fn new(fds: Vec<RawFd>) -> Result<Self> {
-        if let Some(fd) = fds.iter().find(|&&number| fd::fcntl_getfd(&number).is_err()) {
+        if let Some(fd) = fds.iter().find(|&&number| fd::given(number).is_err()) {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
         }
         Ok(fds.into_iter().fold(Self::default(), Self::and))

@@ -2,13 +2,14 @@
 //! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
 
 use crate::sys::c_path;
-use crate::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use crate::sys::fd::given;
+use crate::sys::file::{CWD, FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
 use crate::sys::process::geteuid;
 use crate::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -33,15 +34,15 @@ pub struct Step {
 pub struct Walk(Vec<Step>);
 
 impl Walk {
-    /// Walks from `root` along `path` to its end. A link in one of the `writable` directories, or below, is an error. A
-    /// magic link of a procfs is followed only if `magic`.
+    /// Walks from `root` along `path` to its end. A link where `is_planted` says so of the way to it is an error. A magic
+    /// link of a procfs is followed only if `magic`.
     ///
     /// # Errors
     /// Such a link; `cannot` of what the system says.
     pub fn along(
         root: &Rc<OwnedFd>,
         path: &Path,
-        writable: &Directories,
+        is_planted: &dyn Fn(&Self) -> bool,
         magic: bool,
         cannot: &dyn Fn(&io::Error) -> Error,
     ) -> Result<Self> {
@@ -51,6 +52,9 @@ impl Walk {
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
+            if name == ".." && !walk.end().stat.is(libc::S_IFDIR) {
+                return Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR)));
+            }
             if name == ".." {
                 walk.0.truncate((walk.0.len() - 1).max(1));
                 continue;
@@ -68,7 +72,7 @@ impl Walk {
                 return Err(cannot(io::Error::from_raw_os_error(libc::ELOOP)));
             }
             let target = readlinkat(&next.fd, c"").map_err(cannot)?;
-            if walk.may_be_written(writable) {
+            if is_planted(&walk) {
                 return Err(planted(path, &walk.path().join(&next.name), &target));
             }
             let on_procfs = fstatfs(&next.fd).map_err(cannot)? == libc::PROC_SUPER_MAGIC;
@@ -79,10 +83,13 @@ impl Walk {
                 if !magic {
                     return Err(cannot(error));
                 }
+                if is_opened_here(walk.end(), &next.name) {
+                    return Err(cannot(io::Error::from_raw_os_error(libc::ENOENT)));
+                }
                 let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
                 if target.is_absolute() {
-                    walk = Self::along(root, &target, writable, magic, tell)?;
+                    walk = Self::along(root, &target, is_planted, magic, tell)?;
                     // Its text is a path only where that leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!(
@@ -124,7 +131,7 @@ impl Walk {
     /// mount and this place, or owns it: an earlier run may have taken away the permission after it had made the link, and
     /// can give it back. EROFS comes only where the permissions alone would do (`do_faccessat()` in fs/open.c), and the
     /// same directory is writable elsewhere.
-    fn may_be_written(&self, writable: &Directories) -> bool {
+    pub fn may_be_written(&self, writable: &Directories) -> bool {
         let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
         self.0.iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
             match faccessat2(&*step.fd, c"", libc::W_OK, flags) {
@@ -134,6 +141,14 @@ impl Walk {
             }
         })
     }
+}
+
+/// Whether a name in a directory is that of a descriptor which this program has opened itself, where the user may mean one
+/// that it was given.
+fn is_opened_here(directory: &Step, name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
+    let is_own = statx(&CWD, c"/proc/self/fd").is_ok_and(|own| own.id == directory.stat.id);
+    is_own && number.is_some_and(|number| given(number).is_err())
 }
 
 /// openat2(2) with O_PATH, of a directory first: O_DIRECTORY also triggers an automount, as mount(2) does.

@@ -32,15 +32,15 @@ pub fn parse(text: &[u8]) -> Option<Vec<Mount<'_>>> {
     lines(text).map(mount).collect()
 }
 
-/// Where the mounts of /proc/self/mounts are that can be written, as [`path`] takes it: a line is
+/// Where the mounts of /proc/self/mounts are that can be written: a line is
 /// `/dev/root /mnt2 ext3 rw,noatime,errors=continue 0 0`, whose options begin with `ro` where the mount or its file system
 /// is read-only (`show_vfsmnt()` in fs/proc_namespace.c). The kernel makes it in two thirds of the time that mountinfo
 /// takes. Other lines count for nothing.
-pub fn writable(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn writable(text: &[u8]) -> impl Iterator<Item = PathBuf> {
     lines(text).filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
         let (point, options) = (fields.nth(1)?, fields.nth(1)?);
-        (options.split(|&byte| byte == b',').next() == Some(b"rw")).then_some(point)
+        (options.split(|&byte| byte == b',').next() == Some(b"rw")).then(|| path(point))
     })
 }
 
@@ -63,7 +63,7 @@ fn mount(line: &[u8]) -> Option<Mount<'_>> {
 
 /// The path in a field: mangle() of fs/proc_namespace.c writes a space, a tab, a line feed, a backslash and `#` as three
 /// octal digits.
-pub fn path(field: &[u8]) -> PathBuf {
+fn path(field: &[u8]) -> PathBuf {
     let mut pieces = field.split(|&byte| byte == b'\\');
     let mut bytes = pieces.next().unwrap_or_default().to_vec();
     for piece in pieces {
@@ -94,7 +94,7 @@ mod tests {
             ("x /a ext3\nx\nx /b ext3 rw 0 0", &["/b"]),
             ("", &[]),
         ] {
-            let points: Vec<_> = writable(line.as_bytes()).map(path).collect();
+            let points: Vec<_> = writable(line.as_bytes()).collect();
             assert_eq!(points, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{line}");
         }
     }

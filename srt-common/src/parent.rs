@@ -49,7 +49,7 @@ const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
 /// A usage error for what is no such end.
 pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let wrong = |what: &str| Error::usage(format!("--lifetime-fd {number}: {what}"));
-    let pipe = fd::borrowed(number).map_err(|_| wrong("not an open descriptor"))?;
+    let pipe = fd::given(number).map_err(|_| wrong("not an open descriptor"))?;
     let stat = file::statx(&pipe, c"").map_err(|error| Error::system("statx", &error))?;
     let is_pipe = stat.is(libc::S_IFIFO);
     let reads = fd::fcntl_getfl(&pipe).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);

@@ -20,7 +20,7 @@ impl StatusFd {
     /// # Errors
     /// A usage error when it is not open.
     pub fn new(number: RawFd) -> Result<Self> {
-        match fd::fcntl_getfd(&number) {
+        match fd::given(number) {
             Ok(_) => Ok(Self(number)),
             Err(_) => Err(Error::usage(format!("--status-fd {number}: not an open descriptor"))),
         }

@@ -5,7 +5,7 @@ use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::links::{Directories, Walk, open_path};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec};
+use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec, given};
 use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
@@ -95,7 +95,8 @@ impl<'a> Host<'a> {
                 return Err(error.hint("a link on the way can be followed from there alone: cd \"$PWD\""));
             }
         };
-        Walk::along(&self.root, &absolute, writable, true, &|error| cannot_open(path, error))
+        let is_planted = |walk: &Walk| walk.may_be_written(writable);
+        Walk::along(&self.root, &absolute, &is_planted, true, &|error| cannot_open(path, error))
     }
 
     /// Whether the sandbox may write something of the host.
@@ -165,7 +166,9 @@ impl<'a> Host<'a> {
     /// # Errors
     /// It is not open, or cannot be copied.
     pub fn of_descriptor(&self, fd: RawFd, access: Access) -> Result<Tree> {
-        let wanted = statx(&fd, c"").map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))?;
+        let wanted = given(fd)
+            .and_then(|fd| statx(&fd, c""))
+            .map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))?;
         match self.copy(&fd, access) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             tree => return tree.context(|| format!("cannot mount descriptor {fd}")),
@@ -261,7 +264,8 @@ pub fn is_root_of_the_host() -> bool {
 /// # Errors
 /// errno.
 pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
-    let own = fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage("not an open descriptor"))?;
+    let own = given(fd).and_then(|fd| fcntl_dupfd_cloexec(&fd, 3));
+    let own = own.map_err(|_| Error::usage("not an open descriptor"))?;
     let mut data = vec![];
     File::from(own).read_to_end(&mut data).context(|| "cannot read")?;
     Ok(data)
@@ -286,7 +290,8 @@ pub fn refuse_standard_directories() -> Result<()> {
 /// # Errors
 /// It is not open.
 pub fn content(fd: RawFd) -> Result<OwnedFd> {
-    fcntl_dupfd_cloexec(&fd, 3).map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
+    let own = given(fd).and_then(|fd| fcntl_dupfd_cloexec(&fd, 3));
+    own.map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
 }
 
 /// Whether the working directory is at `path`: it may have been removed, or something else be mounted over it.

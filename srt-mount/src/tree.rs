@@ -315,7 +315,7 @@ impl<'a> Root<'a> {
         if self.host.is_writable() {
             writable.extend(&self.writable);
         }
-        let walk = Walk::along(&top, path, &writable, false, &cannot)?;
+        let walk = Walk::along(&top, path, &|walk| walk.may_be_written(&writable), false, &cannot)?;
         match walk.end().stat.is(libc::S_IFDIR) {
             true => Ok((Rc::clone(&walk.end().fd), walk.path())),
             false => Err(cannot(&io::Error::from_raw_os_error(libc::ENOTDIR))),

@@ -252,6 +252,20 @@ both! {
         assert!(!String::from_utf8_lossy(&ran.stdout).contains("secret"), "{ran:?}");
     }
 
+    fn there_is_no_way_up_from_what_is_no_directory(who) {
+        let scratch = who.scratch();
+        scratch.file("d/f", "");
+        symlink("d", scratch.join("l")).expect("symlink");
+        for (path, code) in [("l/../d/f", 0), ("l/f/..", 125), ("l/f/../f", 125), ("/proc/self/fd/1/..", 125), ("/proc/self/fd/1/../etc", 125)] {
+            let mut command = mount(who, ["--ro-bind", "/", "/", "--ro-bind"]);
+            let ran = run(command.arg(scratch.join(path)).args(["/etc/hostname", "--", "true"]));
+            ran.code(code);
+            if code != 0 {
+                ran.complains("Not a directory");
+            }
+        }
+    }
+
     fn a_link_of_proc_whose_text_is_another_files_path_leads_to_no_other(who) {
         let scratch = who.scratch();
         let file = scratch.file("f", "meant");

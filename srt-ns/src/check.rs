@@ -6,7 +6,7 @@ use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_name
 use crate::options::Share;
 use srt_common::fds::{self, Kept};
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
-use srt_common::sys::landlock::{self, RulesetAttr};
+use srt_common::sys::landlock;
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
@@ -178,8 +178,7 @@ fn overlay() -> Answer {
 
 fn landlock() -> Answer {
     // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
-    let all = RulesetAttr { handled_access_fs: 1, ..RulesetAttr::default() };
-    let ruleset = landlock::landlock_create_ruleset(&all).context(|| "landlock_create_ruleset");
+    let ruleset = landlock::landlock_create_ruleset(1, 0, 0).context(|| "landlock_create_ruleset");
     let restrict = |fd| landlock::landlock_restrict_self(&fd).context(|| "landlock_restrict_self");
     ruleset.and_then(restrict).map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
     let abi = landlock::landlock_create_ruleset_version().context(|| "landlock_create_ruleset")?;

@@ -6,7 +6,7 @@
 
 use srt_common::args::CommandLine;
 use srt_common::fds::{Kept, write_all};
-use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, fcntl_getfd, inherited};
+use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, given, inherited};
 use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, Manner, Spec, Tool};
@@ -38,7 +38,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // Looked at before any is opened: what the caller forgot to open would be one of the relay's own.
     for (name, fd) in options.descriptors() {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
-        fcntl_getfd(&fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
+        given(fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
     }
     Kept::default().close_others(&options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;

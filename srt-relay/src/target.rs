@@ -1,7 +1,7 @@
 //! CONNECT: where connections lead to.
 
 use crate::address::{Address, Endpoint};
-use srt_common::sys::fd::{borrowed, fcntl_getfl};
+use srt_common::sys::fd::{fcntl_getfl, given};
 use srt_common::sys::socket::{SocketAddress, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::io;
@@ -80,7 +80,7 @@ impl Target {
 
 /// A pin that the caller has made. It is not taken over, since several pairs may name it; it stays open.
 fn inherited(fd: RawFd) -> Result<SocketAddress> {
-    let pin = borrowed(fd).context(|| "inherited descriptor")?;
+    let pin = given(fd).context(|| "inherited descriptor")?;
     if fcntl_getfl(&pin).context(|| "fcntl")? & libc::O_PATH == 0 {
         return Err(Error::failed("not opened with O_PATH"));
     }

@@ -7,17 +7,15 @@
 use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
 use srt_common::links::{Directories, Walk};
-use srt_common::sys::file::{self, Stat};
+use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{Fork, exit, fork, geteuid, waitid};
 use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -60,8 +58,6 @@ const SCOPES: u64 = 1 | 1 << 1;
 /// What programs open whatever they do: the nodes that srt-mount's `--dev` makes. A device is written whatever its mount
 /// says, and for root of the host these are mounted read-only.
 const NODES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// The terminal, if PROGRAM has one: of the mounts, but not of the paths, where the user has not named it.
-const TERMINAL: &str = "/dev/tty";
 
 impl Wanted {
     /// Whether the user's list gives the rights to files.
@@ -92,13 +88,12 @@ impl Wanted {
             let error = Error::failed(format!("{option}: this kernel's Landlock is too old: ABI {abi}"));
             return Err(error.hint(format!("Linux {linux} or newer is needed, which has ABI {least}")));
         }
-        let attr = sys::RulesetAttr {
-            // Whatever else is handled, REFER is denied unless it is given.
-            handled_access_fs: if files { FILES } else { 0 } | if unix { RESOLVE_UNIX | REFER } else { 0 },
-            handled_access_net: if tcp { BIND_TCP | CONNECT_TCP } else { 0 },
-            scoped: if abi >= 6 { SCOPES } else { 0 },
-        };
-        let mut ruleset = Ruleset::new(attr).context(what)?;
+        // Whatever else is handled, REFER is denied unless it is given.
+        let rights = if files { FILES } else { 0 } | if unix { RESOLVE_UNIX | REFER } else { 0 };
+        let ports = if tcp { BIND_TCP | CONNECT_TCP } else { 0 };
+        let scopes = if abi >= 6 { SCOPES } else { 0 };
+        let fd = sys::landlock_create_ruleset(rights, ports, scopes).context(what)?;
+        let mut ruleset = Ruleset { fd, rights, written: vec![], read_alone: vec![], written_alone: None };
         if files {
             fds.iter().try_for_each(|&fd| ruleset.add_open(fd).context(|| format!("descriptor {fd}")))?;
         } else if unix {
@@ -106,29 +101,22 @@ impl Wanted {
         }
         let covers_dev = self.mounts && ruleset.add_mounts()?;
         if files && !covers_dev {
-            let is_device =
-                |opened: &OwnedFd| file::statx(opened, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
-            let mut nodes = NODES.iter().chain(self.mounts.then_some(&TERMINAL));
-            nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device).map(drop))?;
+            let is_device = |node: &OwnedFd| file::statx(node, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
+            // The terminal, if PROGRAM has one: of the mounts, but not of the paths, where the user has not named it.
+            let mut nodes = NODES.iter().chain(self.mounts.then_some(&"/dev/tty"));
+            nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device))?;
         }
-        let paths = [
-            ("--read", READ, &self.read),
+        // --write first: where links may be an earlier run's, its paths say.
+        for (option, rights, paths) in [
             ("--write", WRITE, &self.write),
+            ("--read", READ, &self.read),
             ("--unix", RESOLVE_UNIX, &self.unix),
-        ];
-        // Where PROGRAM may put a link: without rights to files, wherever it likes.
-        let written = self.write.iter().map(|Raw(path)| Path::new(path));
-        let written = written.chain(ruleset.written.iter().map(PathBuf::as_path));
-        let written = written.chain((!files).then_some(Path::new("/")));
-        let ids =
-            written.filter_map(|path| Some(file::statx(&file::open(path, libc::O_PATH).ok()?, c"").ok()?.id));
-        let writable = if unix || self.by_path() { ids.collect() } else { Directories::new() };
-        for (option, rights, paths) in paths {
+        ] {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
-                let added = self.find(path, &writable).and_then(|way| {
-                    let device = rights & WRITE_FILE != 0 && way.path().starts_with("/dev");
+                let added = self.find(path).and_then(|(real, opened)| {
+                    let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
                     let rights = if device { rights | IOCTL_DEV } else { rights };
-                    ruleset.give_at(&way.path(), &way.end().fd, rights).context(CANNOT)
+                    ruleset.give_at(&real, &opened, rights).context(CANNOT)
                 });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
@@ -147,13 +135,31 @@ impl Wanted {
         if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
-    /// The way to what the user names. A link on it that PROGRAM, and so an earlier run of it, could have put there may lead
-    /// anywhere.
-    fn find(&self, path: &Path, writable: &Directories) -> Result<Walk> {
-        // Which fails in a directory that was removed.
-        let path = std::path::absolute(path).context(CANNOT)?;
-        let root = file::open("/", libc::O_PATH).context(CANNOT)?;
-        Walk::along(&Rc::new(root), &path, writable, true, &|error| Error::system(CANNOT(), error))
+    /// What a path that the user names leads to, and its path without links.
+    fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
+        let open = |path: &Path, how| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, how);
+        // What is missing, no directory or out of reach the kernel tells, and before /proc/self/fd has more than was given.
+        open(path, 0).context(CANNOT)?;
+        // getcwd(2) fails in a directory that was removed.
+        let path = std::path::absolute(path).context(|| "getcwd")?;
+        let root = Rc::new(file::open("/", libc::O_PATH).context(CANNOT)?);
+        let cannot = |error: &io::Error| Error::system(CANNOT(), error);
+        let walk = Walk::along(&root, &path, &|walk| self.may_change(walk), true, &cannot)?;
+        // Whoever has put a link there since then gains nothing.
+        let opened = open(&walk.path(), libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
+        Ok((walk.path(), opened))
+    }
+
+    /// Whether PROGRAM, and so an earlier run of it, may put a link where a path has led: below a `--write`, or, where the
+    /// mounts give the rights, on any that is writable. (Modes may have been others then.)
+    fn may_change(&self, walk: &Walk) -> bool {
+        // While the walk holds its directories, their numbers are theirs.
+        let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
+        let is_above = |written: Stat| walk.is_in(&Directories::from([written.id]));
+        match self.by_path() {
+            true => self.write.iter().any(|path| look(path).map_or(true, is_above)),
+            false => is_writable(&walk.end().fd),
+        }
     }
 }
 
@@ -162,19 +168,16 @@ impl Wanted {
 pub struct Ruleset {
     fd: OwnedFd,
     /// The rights to files that are denied unless they are given.
-    files: u64,
+    rights: u64,
     /// The directories and files that may be written.
     written: Vec<PathBuf>,
     /// What PROGRAM gets that is not open for writing, and could be opened again: named files on mounts that can be written.
     read_alone: Vec<(RawFd, Stat)>,
+    /// With such: another ruleset, which lets files be read that may be written, and no others.
+    written_alone: Option<OwnedFd>,
 }
 
 impl Ruleset {
-    fn new(attr: sys::RulesetAttr) -> io::Result<Self> {
-        let (fd, files) = (sys::landlock_create_ruleset(&attr)?, attr.handled_access_fs);
-        Ok(Self { fd, files, written: vec![], read_alone: vec![] })
-    }
-
     /// Restricts this process and all that it becomes.
     ///
     /// # Errors
@@ -182,9 +185,8 @@ impl Ruleset {
     /// write.
     pub fn restrict(&self) -> Result<()> {
         self.read_alone.iter().try_for_each(|(fd, stat)| self.refuse_more(*fd, stat))?;
-        reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF)
-            .and_then(|()| sys::landlock_restrict_self(&self.fd))
-            .context(|| "landlock_restrict_self")
+        let reached = reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF);
+        reached.and_then(|()| sys::landlock_restrict_self(&self.fd)).context(|| "landlock_restrict_self")
     }
 
     /// Refuses a file that PROGRAM gets for reading alone and could open again to write, though its name inside is read-only or
@@ -192,32 +194,24 @@ impl Ruleset {
     /// that may be written here.
     fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
         let link = format!("/proc/self/fd/{number}");
-        let name = match fs::read_link(&link) {
-            Ok(name) => name,
+        let name = match fs::read_link(&link).context(|| &link) {
             // Nobody opens it again.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::system(link, &error)),
+            Err(Error { errno: Some(libc::ENOENT), .. }) => return Ok(()),
+            name => name?,
         };
-        let is_it = |path: &Path| {
-            let opened = file::openat2(&file::CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS)?;
-            Ok::<_, io::Error>(file::statx(&opened, c"")?.id == stat.id && is_writable(&opened))
-        };
+        let open = |path: &Path| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS);
+        let is_it = |fd: OwnedFd| file::statx(&fd, c"").is_ok_and(|it| it.id == stat.id) && is_writable(&fd);
         // As a file that is mounted; or below a directory that is, maybe under another name than outside.
         let rests = || name.ancestors().filter_map(|above| name.strip_prefix(above).ok());
-        let below = |point: &PathBuf| rests().any(|rest| is_it(&point.join(rest)).unwrap_or(false));
-        if self.written.iter().any(|point| is_it(point).unwrap_or(false) || below(point)) {
-            return Ok(());
-        }
+        let below = |point: &PathBuf| rests().any(|rest| open(&point.join(rest)).is_ok_and(is_it));
+        let by_its_name = self.written.iter().any(|point| open(point).is_ok_and(is_it) || below(point));
         // access(2): its mode forbids it, and is not PROGRAM's to change.
-        let mode_allows =
-            file::faccessat2(&file::CWD, &c_path(&link).context(CANNOT)?, libc::W_OK, 0).is_ok();
-        if !mode_allows && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
+        let mode_forbids = || file::faccessat2(&number, c"", libc::W_OK, libc::AT_EMPTY_PATH).is_err();
+        if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
             return Ok(());
         }
-        let error = format!(
-            "descriptor {number}: PROGRAM could open it again and write, which it may not by its name"
-        );
-        Err(Error::failed(error).path(name.clone()).hint("give it by a pipe: cat FILE | ..."))
+        let error = Error::failed("PROGRAM could open it again and write, which it may not by its name");
+        Err(error.within(format!("descriptor {number}")).path(name).hint("give it by a pipe: cat FILE | ..."))
     }
 
     /// Whether a file that can be read is below a directory that may be written, as Landlock sees it: a child may read what is
@@ -225,32 +219,20 @@ impl Ruleset {
     fn is_below_what_is_written(&self, link: &str) -> Result<bool> {
         let what = || "cannot ask Landlock where a descriptor lies";
         let (answer, tell) = fd::pipe2(0).context(what)?;
-        let read_alone = || {
-            let alone = Self::new(sys::RulesetAttr { handled_access_fs: READ_FILE, ..Default::default() })?;
-            for point in &self.written {
-                alone.give(&file::open(point, libc::O_PATH | libc::O_NOFOLLOW)?, READ_FILE)?;
-            }
-            sys::landlock_restrict_self(&alone.fd)
-        };
-        let child = match fork().context(what)? {
-            Fork::Child => {
-                let opened = || file::open(link, libc::O_RDONLY | libc::O_NONBLOCK);
-                // What is no answer is a failure.
-                let byte = read_alone().map(|()| u8::from(opened().is_ok()));
-                let _told = byte.and_then(|byte| fd::write(&tell, &[byte]));
-                exit(0)
-            }
-            Fork::Parent(pid) => pid,
+        let Fork::Parent(child) = fork().context(what)? else {
+            let opened = || file::open(link, libc::O_RDONLY | libc::O_NONBLOCK);
+            let restricted = self.written_alone.as_ref().map(sys::landlock_restrict_self);
+            // What is no answer is a failure.
+            let byte = restricted.and_then(io::Result::ok).map(|()| u8::from(opened().is_ok()));
+            let _told = byte.map(|byte| fd::write(&tell, &[byte]));
+            exit(0)
         };
         drop(tell);
         let mut byte = [0];
         let told = fd::read(&answer, &mut byte);
         // ECHILD where the caller ignores SIGCHLD.
         let _reaped = waitid(Some(child), libc::WEXITED);
-        match told.context(what)? {
-            1 => Ok(byte != [0]),
-            _ => Err(Error::failed(what())),
-        }
+        if told.context(what)? == 1 { Ok(byte != [0]) } else { Err(Error::failed(what())) }
     }
 
     /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
@@ -259,35 +241,27 @@ impl Ruleset {
         let text =
             mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
         let mut points: Vec<_> = mountinfo::writable(&text).collect();
-        // By bytes: a directory comes before all that is below it.
-        points.sort_unstable();
+        points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
         // What is below a directory has its rights: a mount below one that was given them needs no rule.
-        let (mut above, mut covers_dev): (Option<&Path>, _) = (None, false);
-        for point in points {
-            let written = Path::new(OsStr::from_bytes(point));
-            if above.is_some_and(|above| written.starts_with(above)) {
-                continue;
-            }
-            let path = mountinfo::path(point);
-            if self.add(&path, WRITE, is_writable)? {
-                above = Some(written);
-                covers_dev |= Path::new("/dev").starts_with(path);
+        for point in &points {
+            if self.written.last().is_none_or(|above| !point.starts_with(above)) {
+                self.add(point, WRITE, is_writable)?;
             }
         }
-        Ok(covers_dev)
+        Ok(self.written.iter().any(|point| Path::new("/dev").starts_with(point)))
     }
 
-    /// Gives `rights` to `path`, if this user reaches it and it is what is meant: whether that is so.
-    fn add(&mut self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<bool> {
+    /// Gives `rights` to `path`, if this user reaches it and it is what is meant.
+    fn add(&mut self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<()> {
         let path = path.as_ref();
         let what = || format!("cannot open {}", path.display());
-        let opened = match file::open(path, libc::O_PATH | libc::O_NOFOLLOW).context(what) {
-            Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => return Ok(false),
-            opened => opened?,
-        };
-        Ok(meant(&opened) && self.give_at(path, &opened, rights).context(what).map(|()| true)?)
+        match file::open(path, libc::O_PATH | libc::O_NOFOLLOW).context(what) {
+            Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => Ok(()),
+            Ok(opened) if !meant(&opened) => Ok(()),
+            opened => self.give_at(path, &opened?, rights).context(what),
+        }
     }
 
     /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
@@ -302,6 +276,7 @@ impl Ruleset {
         let stat = file::statx(&number, c"")?;
         if rights & WRITE_FILE == 0 && stat.is(libc::S_IFREG) && stat.links > 0 && is_writable(&number) {
             self.read_alone.push((number, stat));
+            self.written_alone = Some(sys::landlock_create_ruleset(READ_FILE, 0, 0)?);
         }
         if rights == 0 || stat.is(libc::S_IFDIR) { Ok(()) } else { self.give(&number, rights) }
     }
@@ -310,25 +285,27 @@ impl Ruleset {
     fn give_at(&mut self, path: &Path, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
         if rights & WRITE == WRITE {
             self.written.push(path.to_owned());
+            let alone = self.written_alone.as_ref();
+            alone.map_or(Ok(()), |alone| add_rule(alone, to, READ_FILE))?;
         }
         self.give(to, rights)
     }
 
     /// Gives `rights` to what is open: those of a file alone where it is no directory.
     fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
-        let fd = to.as_raw_fd() as u64;
-        let add = |rights| {
-            sys::landlock_add_rule(&self.fd, sys::LANDLOCK_RULE_PATH_BENEATH, fd, rights & self.files)
-        };
-        let added = add(rights);
-        match added.as_ref().map_err(io::Error::raw_os_error) {
+        let add = |rights| add_rule(&self.fd, to, rights & self.rights);
+        match add(rights) {
             // Rights of a directory (landlock_append_fs_rule() in security/landlock/fs.c).
-            Err(Some(libc::EINVAL)) => add(rights & OF_A_FILE),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => add(rights & OF_A_FILE),
             // It has no path (a pipe), and is not restricted.
-            Err(Some(libc::EBADFD)) => Ok(()),
-            _ => added,
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(()),
+            added => added,
         }
     }
+}
+
+fn add_rule(ruleset: &OwnedFd, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
+    sys::landlock_add_rule(ruleset, sys::LANDLOCK_RULE_PATH_BENEATH, to.as_raw_fd() as u64, rights)
 }
 
 /// Whether the mount of what is open can be written.

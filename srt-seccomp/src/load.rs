@@ -41,7 +41,7 @@ impl Filter {
             Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
             Load::Fd(fd) => {
                 // A duplicate, since 0, 1 and 2 must stay open.
-                let own = fd::borrowed(*fd).and_then(|fd| fd.try_clone_to_owned());
+                let own = fd::given(*fd).and_then(|fd| fd.try_clone_to_owned());
                 (format!("--load-fd {fd}"), own.map(File::from))
             }
         };

@@ -8,11 +8,11 @@ use srt_tests::refusals::{in_front, refuse, with_mounts, with_none_of};
 use srt_tests::talk::Talk;
 use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip, tool};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
@@ -224,7 +224,7 @@ both! {
         pass_fd(&mut command, path.as_raw_fd(), 208);
         run(&mut command).code(125).one_clear_error("srt-seccomp").complains("descriptor 208: PROGRAM could open it again");
         // Its owner may change the mode; nobody else.
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o444)).expect("chmod");
+        fs::set_permissions(&file, Permissions::from_mode(0o444)).expect("chmod");
         let start = || {
             let mut command = who.command("srt-ns");
             command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", all, all, "--ro-bind", directory, directory]);
@@ -239,6 +239,27 @@ both! {
         let gone = File::open(&file).expect("open");
         fs::remove_file(&file).expect("rm");
         run(in_tree(who, work.path(), &["--landlock"], "cat").stdin(gone)).ok().says("before");
+    }
+
+    fn what_may_be_written_is_known_though_the_way_to_it_cannot_be_searched(who) {
+        need!(5);
+        let (work, other) = (project(Who::User), who.scratch());
+        let file = other.file("f", "read");
+        fs::set_permissions(work.path(), Permissions::from_mode(0o700)).expect("chmod");
+        work.dir("sub");
+        let sub = work.join("sub");
+        let inside = |given: &Path| {
+            let mut command = who.command("srt-seccomp");
+            command.args(["--read", "/", "--write"]).arg(&sub).args(["--", "cat"]);
+            run(command.stdin(File::open(given).expect("open")))
+        };
+        inside(&file).ok().says("read");
+        // What is below it by another name is none of its own.
+        let hidden = work.file("sub/f", "written");
+        fs::set_permissions(&hidden, Permissions::from_mode(0o666)).expect("chmod");
+        if who == Who::User {
+            inside(&hidden).ok().says("written");
+        }
     }
 
     fn a_descriptor_gives_what_it_is_open_for_and_a_directory_nothing(who) {
@@ -695,8 +716,12 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
         work.file("f", "");
         for (words, complaint) in [
             (&["--read", "none"][..], "--read none: cannot open it: No such file or directory"),
-            (&["--write", ""], "--write : cannot open it: cannot make an empty path absolute"),
+            (&["--write", ""], "--write : cannot open it: No such file or directory"),
             (&["--write", "f/x"], "--write f/x: cannot open it: Not a directory"),
+            (&["--write", "f/.."], "--write f/..: cannot open it: Not a directory"),
+            (&["--read", "f/"], "--read f/: cannot open it: Not a directory"),
+            (&["--write", "/dev/stdout"], "--write /dev/stdout: cannot open it: No such file or directory"),
+            (&["--write", "/dev/stdout/.."], "--write /dev/stdout/..: cannot open it: Not a directory"),
             (&["--read", "/", "--read", "none"], "--read none: cannot open it"),
             (&["--connect-tcp", "0"], "--connect-tcp 0: expected a port from 1 to 65535"),
             (&["--connect-tcp", "65536"], "--connect-tcp 65536: expected a port from 1 to 65535"),

@@ -50,6 +50,56 @@ both! {
         }
     }
 
+    fn a_number_that_the_caller_has_not_opened_is_none_of_what_the_tools_have_open(who) {
+        let lines = [
+            "srt-ns --keep-fd N",
+            "srt-ns --status-fd N",
+            "srt-ns --lifetime-fd N",
+            "srt-ns --check --status-fd N",
+            "srt-ns -- srt-mount --ro-bind / / --keep-fd N",
+            "srt-ns -- srt-mount --ro-bind / / --status-fd N",
+            "srt-ns -- srt-mount --ro-bind / / --bind-fd N /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --ro-bind-fd N /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --ro-bind /proc/self/fd/N /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --bind /dev/fd/N /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --overlay-src /dev/fd/N --tmp-overlay /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --tmpfs /mnt --file N /mnt/file",
+            "srt-ns -- srt-mount --ro-bind / / --tmpfs /mnt --bind-data N /mnt/file",
+            "srt-ns -- srt-mount --ro-bind / / --ro-bind-data N /etc/hostname",
+            "srt-ns -- srt-mount --ro-bind / / --args N",
+            "srt-seccomp --keep-fd N",
+            "srt-seccomp --status-fd N",
+            "srt-seccomp --load-fd N",
+            "srt-seccomp --read / --write /dev/fd/N",
+            "srt-seccomp --read / --read /proc/self/fd/N",
+            "srt-relay --ready-fd N unix:DIR/s tcp:127.0.0.1:1",
+            "srt-relay --lifetime-fd N unix:DIR/s tcp:127.0.0.1:1",
+            "srt-relay --status-fd N unix:DIR/s tcp:127.0.0.1:1",
+            "srt-relay fd:N tcp:127.0.0.1:1",
+            "srt-relay unix:DIR/s fd:N",
+        ];
+        let scratch = who.scratch();
+        for (line, number) in lines.iter().flat_map(|line| (3..=16).map(move |number| (line, number))) {
+            let line = line.replace('N', &number.to_string()).replace("DIR", scratch.text());
+            let mut words = line.split(' ');
+            let mut command = who.command(words.next().expect("a tool"));
+            command.args(words);
+            if !line.contains("--check") && !line.contains("srt-relay") {
+                command.args(["--", "echo", "ran"]);
+            }
+            // SAFETY: a system call with integers; std closes what it needs by itself.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+                    Ok(())
+                });
+            }
+            let ran = run(&mut command);
+            let codes: &[i32] = if line.starts_with("srt-relay") { &[1, 2] } else { &[125] };
+            assert!(ran.code.is_some_and(|code| codes.contains(&code)) && !ran.out.contains("ran"), "{line}: {ran:#?}");
+        }
+    }
+
     fn keep_fd_passes_exactly_what_it_names(who) {
         let work = who.scratch();
         let keep = ["--keep-fd", "5", "--keep-fd", "1023", "--keep-fd", "0", "--keep-fd", "77", "--keep-fd", "5"];

@@ -61,14 +61,23 @@ pub fn close_range(first: u32, last: u32, flags: c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// An inherited descriptor that the command line names, made ours. EBADF when it is not open.
+/// An inherited descriptor that the command line names, made ours. EBADF as for [`given`].
 pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    fcntl_getfd(&fd)?;
-    // SAFETY: it is open, and nothing in this process has opened it: the caller named it on the command line.
+    given(fd)?;
+    // SAFETY: it is open, and nothing in this process has opened it (see `given`).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same, not made ours: it stays open when the value goes. EBADF when it is not open.
+/// The same, not made ours: it stays open when the value goes. EBADF when the caller has not left it open: it is closed, or
+/// has FD_CLOEXEC, which nothing inherited has (execve(2)) and all that a tool opens itself.
+pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
+    match fcntl_getfd(&fd)? & libc::FD_CLOEXEC {
+        0 => borrowed(fd),
+        _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+    }
+}
+
+/// 0, 1, 2, or what was [`given`] once. EBADF when it is not open.
 pub fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     fcntl_getfd(&fd)?;
     // SAFETY: it is open, and it is the caller's: nothing in this process closes it before the exec or the exit.
