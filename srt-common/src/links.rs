@@ -3,7 +3,7 @@
 
 use crate::sys::c_path;
 use crate::sys::fd::given;
-use crate::sys::file::{CWD, FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
+use crate::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
 use crate::sys::process::geteuid;
 use crate::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -147,7 +147,11 @@ impl Walk {
 /// that it was given.
 fn is_opened_here(directory: &Step, name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
-    let is_own = statx(&CWD, c"/proc/self/fd").is_ok_and(|own| own.id == directory.stat.id);
+    // This process's, by whichever procfs and thread: it has the descriptor through which it is looked at.
+    let this = c_path(directory.fd.as_raw_fd().to_string());
+    let itself =
+        this.and_then(|this| openat(&*directory.fd, &this, libc::O_PATH, 0)).and_then(|fd| statx(&fd, c""));
+    let is_own = itself.is_ok_and(|itself| itself.id == directory.stat.id);
     is_own && number.is_some_and(|number| given(number).is_err())
 }
 

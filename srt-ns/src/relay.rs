@@ -187,7 +187,7 @@ fn become_relay(
     let program = Program::new(&words)?.without_environment();
     run.inherited.restore()?;
     privileges::drop_held()?;
-    Kept::new(keep)?.alone_survive_exec()?;
+    keep.into_iter().fold(Kept::default(), Kept::and).alone_survive_exec()?;
     Err(program.failure(&program.exec_fd(&host.program, &[])))
 }
 

@@ -147,6 +147,10 @@ impl Wanted {
         let walk = Walk::along(&root, &path, &|walk| self.may_change(walk), true, &cannot)?;
         // Whoever has put a link there since then gains nothing.
         let opened = open(&walk.path(), libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
+        // What has no path has that of nothing else: /1 is not what /proc/self/fd/1 leads to.
+        if file::statx(&opened, c"").context(|| "statx")?.id != walk.end().stat.id {
+            return Err(cannot(&io::Error::from_raw_os_error(libc::ENOENT)));
+        }
         Ok((walk.path(), opened))
     }
 

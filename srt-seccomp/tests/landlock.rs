@@ -721,6 +721,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--write", "f/.."], "--write f/..: cannot open it: Not a directory"),
             (&["--read", "f/"], "--read f/: cannot open it: Not a directory"),
             (&["--write", "/dev/stdout"], "--write /dev/stdout: cannot open it: No such file or directory"),
+            // What has no path: not /mnt, which there is.
+            (&["--write", "/proc/self/ns/mnt"], "--write /proc/self/ns/mnt: cannot open it: No such file or directory"),
             (&["--write", "/dev/stdout/.."], "--write /dev/stdout/..: cannot open it: Not a directory"),
             (&["--read", "/", "--read", "none"], "--read none: cannot open it"),
             (&["--connect-tcp", "0"], "--connect-tcp 0: expected a port from 1 to 65535"),

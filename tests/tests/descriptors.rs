@@ -61,6 +61,7 @@ both! {
             "srt-ns -- srt-mount --ro-bind / / --bind-fd N /mnt",
             "srt-ns -- srt-mount --ro-bind / / --ro-bind-fd N /mnt",
             "srt-ns -- srt-mount --ro-bind / / --ro-bind /proc/self/fd/N /mnt",
+            "srt-ns -- srt-mount --ro-bind / / --ro-bind /proc/thread-self/fd/N /mnt",
             "srt-ns -- srt-mount --ro-bind / / --bind /dev/fd/N /mnt",
             "srt-ns -- srt-mount --ro-bind / / --overlay-src /dev/fd/N --tmp-overlay /mnt",
             "srt-ns -- srt-mount --ro-bind / / --tmpfs /mnt --file N /mnt/file",
