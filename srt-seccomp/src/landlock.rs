@@ -162,7 +162,7 @@ impl Wanted {
         let is_above = |written: Stat| walk.is_in(&Directories::from([written.id]));
         match self.by_path() {
             true => self.write.iter().any(|path| look(path).map_or(true, is_above)),
-            false => is_writable(&walk.end().fd),
+            false => file::fstatvfs(&walk.end().fd).map_or(true, |flags| flags & libc::ST_RDONLY == 0),
         }
     }
 }
@@ -210,7 +210,8 @@ impl Ruleset {
         let below = |point: &PathBuf| rests().any(|rest| open(&point.join(rest)).is_ok_and(is_it));
         let by_its_name = self.written.iter().any(|point| open(point).is_ok_and(is_it) || below(point));
         // access(2): its mode forbids it, and is not PROGRAM's to change.
-        let mode_forbids = || file::faccessat2(&number, c"", libc::W_OK, libc::AT_EMPTY_PATH).is_err();
+        let access = || file::faccessat2(&number, c"", libc::W_OK, libc::AT_EMPTY_PATH);
+        let mode_forbids = || access().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
         if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
             return Ok(());
         }
