@@ -52,10 +52,10 @@ impl Walk {
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
-            if name == ".." && !walk.end().stat.is(libc::S_IFDIR) {
-                return Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR)));
-            }
             if name == ".." {
+                if !walk.end().stat.is(libc::S_IFDIR) {
+                    return Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR)));
+                }
                 walk.0.truncate((walk.0.len() - 1).max(1));
                 continue;
             }

@@ -5,7 +5,7 @@ use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::links::{Directories, Walk, open_path};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{borrowed, fcntl_dupfd_cloexec, given};
+use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use srt_common::sys::process::{getrlimit, setrlimit};
@@ -264,7 +264,7 @@ pub fn is_root_of_the_host() -> bool {
 /// # Errors
 /// errno.
 pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
-    let own = given(fd).and_then(|fd| fcntl_dupfd_cloexec(&fd, 3));
+    let own = given(fd).and_then(|fd| fd.try_clone_to_owned());
     let own = own.map_err(|_| Error::usage("not an open descriptor"))?;
     let mut data = vec![];
     File::from(own).read_to_end(&mut data).context(|| "cannot read")?;
@@ -290,7 +290,7 @@ pub fn refuse_standard_directories() -> Result<()> {
 /// # Errors
 /// It is not open.
 pub fn content(fd: RawFd) -> Result<OwnedFd> {
-    let own = given(fd).and_then(|fd| fcntl_dupfd_cloexec(&fd, 3));
+    let own = given(fd).and_then(|fd| fd.try_clone_to_owned());
     own.map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
 }
 

@@ -254,7 +254,7 @@ both! {
             run(command.stdin(File::open(given).expect("open")))
         };
         inside(&file).ok().says("read");
-        // What is below it by another name is none of its own.
+        // Nor is what it holds refused: it may be written by its name.
         let hidden = work.file("sub/f", "written");
         fs::set_permissions(&hidden, Permissions::from_mode(0o666)).expect("chmod");
         if who == Who::User {
