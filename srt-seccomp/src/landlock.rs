@@ -114,7 +114,12 @@ impl Wanted {
         ] {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
                 let added = self.find(path).and_then(|(real, opened)| {
-                    let device = rights & WRITE_FILE != 0 && real.starts_with("/dev");
+                    let is_above = |written: &PathBuf| real.starts_with(written) && real != *written;
+                    if rights == READ && ruleset.written.iter().any(is_above) {
+                        return Err(Error::failed("it can be written, being below a --write").hint(NOT_BELOW));
+                    }
+                    let has_devices = real.starts_with("/dev") || real == Path::new("/");
+                    let device = rights & WRITE_FILE != 0 && has_devices;
                     let rights = if device { rights | IOCTL_DEV } else { rights };
                     ruleset.give_at(&real, &opened, rights).context(CANNOT)
                 });
@@ -279,7 +284,7 @@ impl Ruleset {
             _ => 0,
         };
         let stat = file::statx(&number, c"")?;
-        if rights & WRITE_FILE == 0 && stat.is(libc::S_IFREG) && stat.links > 0 && is_writable(&number) {
+        if rights & WRITE_FILE == 0 && stat.is(libc::S_IFREG) && is_writable(&number) {
             self.read_alone.push((number, stat));
             self.written_alone = Some(sys::landlock_create_ruleset(READ_FILE, 0, 0)?);
         }
@@ -319,3 +324,5 @@ fn is_writable(opened: &impl AsRawFd) -> bool {
 }
 
 const CANNOT: fn() -> &'static str = || "cannot open it";
+const NOT_BELOW: &str =
+    "Landlock takes no right away again further down: a read-only mount does (srt-mount --ro-bind)";

@@ -6,6 +6,7 @@
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::sys::memory::Piece;
+use srt_common::sys::process::getpid;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, args::CommandLine, privileges};
 use srt_seccomp::cli::{self, Plan, Request};
@@ -37,7 +38,10 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
     let kept = Kept::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;
-    let own = filter::build(&plan.rules, Arch::NATIVE)?;
+    // Where PROGRAM is PID 1 there is no other that it could keep from its turn.
+    let rules: Vec<_> =
+        plan.rules.iter().copied().filter(|rule| rule.name != "pid1" || getpid() != 1).collect();
+    let own = filter::build(&rules, Arch::NATIVE)?;
     let loaded = plan.loads.iter().map(load::Filter::read).collect::<Result<Vec<_>>>()?;
     let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
     let landlock = plan.landlock.ruleset(&fds)?;
@@ -56,7 +60,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
         ruleset.restrict()?;
     }
     load::install(&own).map_err(|error| error.within("cannot install the seccomp filter"))?;
-    load::require_filter(&plan.rules)?;
+    load::require_filter(&rules)?;
 
     // 5. The user's filters, in the order given. They may forbid write(2): the event is sent before.
     tool.tell("exec", |event| event);

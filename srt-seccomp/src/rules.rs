@@ -75,6 +75,8 @@ const TIOCMSET: c_int = 0x5418;
 /// linux/fcntl.h; libc has it not for every target.
 const F_SETSIG: c_int = 10;
 /// linux/resource.h.
+const PRIO_PROCESS: c_int = 0;
+const PRIO_PGRP: c_int = 1;
 const PRIO_USER: c_int = 2;
 /// asm-generic/ioctls.h; libc has it not for every target.
 const TIOCSRS485: c_int = 0x542f;
@@ -91,9 +93,14 @@ const TUNSETIFF: c_int = 0x4004_54ca;
 /// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
 const USERFAULTFD_IOC_NEW: c_int = 0xaa00;
 /// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
-/// linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, OCFS2_IOC_REFLINK of fs/ocfs2/ocfs2_ioctl.h.
-const BY_DESCRIPTOR: [c_int; 5] =
-    [0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602, 0x4018_6f04];
+/// linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, EXT4_IOC_SETVERSION of fs/ext4/ext4.h, OCFS2_IOC_REFLINK of
+/// fs/ocfs2/ocfs2_ioctl.h, BTRFS_IOC_DEFRAG_RANGE of linux/btrfs.h, F2FS_IOC_SET_PIN_FILE of linux/f2fs.h.
+#[rustfmt::skip]
+const BY_DESCRIPTOR: [c_int; 8] = [
+    0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602, 0x4008_6604, 0x4018_6f04, 0x4030_9410, 0x4004_f50d,
+];
+/// F2FS_IOC_RELEASE_COMPRESS_BLOCKS of linux/f2fs.h; F2FS_IOC_RESERVE_COMPRESS_BLOCKS is the next number.
+const COMPRESS_BLOCKS: c_int = 0x8008_f512_u32 as c_int;
 /// BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, and the one bit in which the size of its argument differs from that of
 /// BTRFS_IOC_SET_RECEIVED_SUBVOL_32 (fs/btrfs/ioctl.c), which a 64-bit kernel takes, too.
 const RECEIVED_SUBVOL: (c_int, c_int) = (0xc0c0_9425_u32 as c_int, 0x0008_0000);
@@ -240,7 +247,8 @@ pub const RULES: &[Rule] = &[
         ],
     ),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
-    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's counts it among them.
+    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's counts it among them, and for the
+    // caller's own group where it has joined that of PID 1 (setpgid(2): srt-ns --keep-session has one session for both).
     on(
         "pid1",
         &[
@@ -248,7 +256,8 @@ pub const RULES: &[Rule] = &[
             when(SYS_sched_setparam, "PID 1", &[equal(0, 1)], EPERM),
             when(SYS_sched_setattr, "PID 1", &[equal(0, 1)], EPERM),
             when(SYS_sched_setaffinity, "PID 1", &[equal(0, 1)], EPERM),
-            when(SYS_setpriority, "PID 1 or its group", &[masked(0, !1, 0), equal(1, 1)], EPERM),
+            when(SYS_setpriority, "PID 1", &[equal(0, PRIO_PROCESS), equal(1, 1)], EPERM),
+            when(SYS_setpriority, "PRIO_PGRP", &[equal(0, PRIO_PGRP)], EPERM),
             when(SYS_setpriority, "PRIO_USER", &[equal(0, PRIO_USER)], EPERM),
         ],
     ),
@@ -354,7 +363,9 @@ pub const NO_LIMITS_OF_OTHERS: Rule =
 /// What Landlock's rights by path leave to whoever may only read, since of ioctls it knows those of devices alone
 /// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): to make a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c), to make a
 /// subvolume, or a file for good (fsverity.rst), read-only, or an empty directory one that needs a key (fscrypt.rst); or to
-/// copy one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c). On a read-only mount they fail by themselves.
+/// copy one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c); to write data anew that it shares with another
+/// file (`btrfs_ioctl_defrag()`), to keep a file where it lies, or from being written (fs/f2fs/file.c). On a read-only mount they
+/// fail by themselves.
 pub const NO_CHANGES_BY_IOCTL: Rule = off(
     "landlock",
     &[
@@ -363,6 +374,10 @@ pub const NO_CHANGES_BY_IOCTL: Rule = off(
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[2])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[3])], EPERM),
         when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[4])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[5])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[6])], EPERM),
+        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[7])], EPERM),
+        when(SYS_ioctl, "", &[masked(1, !1, COMPRESS_BLOCKS)], EPERM),
         when(SYS_ioctl, "", &[masked(1, !RECEIVED_SUBVOL.1, RECEIVED_SUBVOL.0)], EPERM),
         when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
     ],

@@ -25,7 +25,7 @@ io-uring     on       io_uring_setup, io_uring_enter, io_uring_register
 tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX), ioctl(TIOCMBIS or TIOCMBIC), ioctl(TIOCMSET), ioctl(TIOCSRS485)
 sigio        on       fcntl(F_SETFL, O_ASYNC), fcntl(F_SETSIG), ioctl(FIOASYNC)
 keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_ADD_ENCRYPTION_KEY), ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY), setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)
-pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1 or its group), setpriority(PRIO_USER)
+pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1), setpriority(PRIO_PGRP), setpriority(PRIO_USER)
 lease        on       fcntl(F_SETLEASE or F_SETDELEG)
 snapshot     on       ioctl(BTRFS_IOC_SNAP_*), ioctl(BCH_IOCTL_SUBVOLUME_*)
 net          off      socket(all but AF_UNIX, AF_NETLINK), ioctl(TUNSETIFF)

@@ -9,6 +9,7 @@ use srt_tests::talk::Talk;
 use srt_tests::{Ran, Scratch, Who, both, has, landlock_abi as abi, pass_fd, run, skip, tool};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -130,6 +131,48 @@ both! {
         run(command.stdin(both)).ok().says("one");
     }
 
+    fn a_file_without_a_name_is_not_written_through_a_descriptor(who) {
+        need!(5);
+        let (work, name) = (project(who), "before, and more of it\n");
+        let attack = "chmod u+w /proc/self/fd/0; echo after >/proc/self/fd/0";
+        // A shell's here-document is such a file, and the caller may go on to read it.
+        for options in [&[][..], &["--landlock"], &["--read", "/", "--write", work.text()]] {
+            let path = work.file("document", name);
+            let (mut file, document) = (File::open(&path).expect("open"), path);
+            fs::remove_file(document).expect("unlink");
+            let ran = run(shell(who, work.path(), options, attack).stdin(file.try_clone().expect("dup")));
+            let mut left = String::new();
+            file.read_to_string(&mut left).expect("read");
+            assert_eq!(left == name, !options.is_empty(), "{options:?} {left} {ran:#?}");
+            if !options.is_empty() {
+                ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write, ", "give it by a pipe");
+            }
+        }
+        // Where what it lay in cannot be written, nothing is lost.
+        let other = project(who);
+        let file = File::open(other.file("document", name)).expect("open");
+        fs::remove_file(other.join("document")).expect("unlink");
+        let script = format!("{attack}\ncat");
+        let ran = run(shell(who, work.path(), &["--read", "/", "--write", work.text()], &script).stdin(file));
+        ran.ok().says(name.trim_end());
+    }
+
+    fn what_is_below_a_path_that_may_be_written_cannot_be_for_reading_alone(who) {
+        need!(5);
+        let work = project(who);
+        let (below, link) = (work.dir("p/below"), work.join("link"));
+        std::os::unix::fs::symlink(&below, &link).expect("link");
+        let (all, above, below, link) = (work.text(), work.join("p"), below.display().to_string(), link.display().to_string());
+        let above = above.display().to_string();
+        for options in [["--write", &above, "--read", &below], ["--read", &below, "--write", &above], ["--write", &above, "--read", &link]] {
+            let ran = run(&mut shell(who, work.path(), &[&["--read", "/"], &options[..]].concat(), "true"));
+            ran.code(125).hints("srt-seccomp", "it can be written, being below a --write", "srt-mount --ro-bind");
+        }
+        for options in [["--read", all, "--write", &above], ["--read", &above, "--write", &above]] {
+            run(&mut shell(who, work.path(), &[&["--read", "/"], &options[..]].concat(), ": >p/below/file")).ok();
+        }
+    }
+
     fn what_stdout_and_stderr_are_open_on_can_be_opened_again(who) {
         need!(5);
         let (work, outside) = (project(who), project(who));
@@ -234,11 +277,6 @@ both! {
         start().code(125);
         std::os::unix::fs::chown(&file, Some(4321), None).expect("chown");
         start().ok().says("before");
-        // A file of a shell's << that has no name any more is nobody's.
-        let file = work.file("gone", "before");
-        let gone = File::open(&file).expect("open");
-        fs::remove_file(&file).expect("rm");
-        run(in_tree(who, work.path(), &["--landlock"], "cat").stdin(gone)).ok().says("before");
     }
 
     fn what_may_be_written_is_known_though_the_way_to_it_cannot_be_searched(who) {
@@ -628,6 +666,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--read", "/", "--read", "/dev"], libc::EACCES),
             (&["--read", "/", "--write", "/dev"], 0),
             (&["--read", "/", "--write", "/dev/ptmx"], 0),
+            (&["--write", "/"], 0),
         ] {
             answers(&run(&mut shell(who, work.path(), options, &ioctl)), expected);
         }

@@ -61,7 +61,7 @@ both! {
 
     fn pid_1_is_not_starved_of_a_processor(who) {
         // A PID 1 that gets no turn could not end the sandbox, even when it is killed.
-        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 19 --pid 1", "renice 19 --pgrp 1", "renice 19 --user $(id -u)"];
+        let starve = ["chrt --idle --pid 0 1", "chrt --batch --pid 0 1", "taskset --pid 1 1", "renice 19 --pid 1", "renice 19 --pgrp 1", "renice 19 --user $(id -u)", "renice 19 --pgrp $$"];
         let work = who.scratch();
         for command in starve {
             let sandbox = Sandbox::new(who, work.path());
@@ -69,6 +69,10 @@ both! {
             assert!(ran.code != Some(0) && ran.err.contains("Operation not permitted"), "{command}: {ran:#?}");
             run(&mut sandbox.seccomp(&["--allow", "pid1"]).command(&["sh", "-c", command])).ok();
         }
+        // Where the command is PID 1 itself, its scheduling is its own.
+        let own = "taskset --pid 1 $$ && renice 19 --pid $$ && chrt --batch --pid 0 $$";
+        let sandbox = || Sandbox::new(who, work.path());
+        run(&mut sandbox().ns(&["--as-pid-1"]).command(&["sh", "-c", own])).ok();
         if fs::exists("/proc/1/autogroup").expect("/proc") {
             let open = ["sh", "-c", ": >/proc/1/autogroup"];
             let refused = if who == Who::Root { "Read-only file system" } else { "Permission denied" };
