@@ -25,6 +25,11 @@ pub fn parse(text: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
+/// Whether a failure says no more than that the family of an address is switched off here: of `localhost` one may be.
+pub fn has_no_such_family(error: Option<i32>) -> bool {
+    matches!(error, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
 /// Digits alone: `+22`, `0x16` and ` 22` are numbers to some readers, and 022 is 18 to a few.
 ///
 /// # Errors

@@ -48,7 +48,9 @@ impl Destination {
     /// A usage error that says what is wrong with which of them.
     pub fn parse(host: &OsStr, port: &OsStr) -> Result<Self> {
         let refuse = |what: &str, word: &OsStr, why: &str| {
-            let word: String = word.to_string_lossy().chars().take(80).collect();
+            let word = word.to_string_lossy();
+            // In front of an @ is a password, where it is a proxy's URL.
+            let word: String = word.rsplit('@').next().into_iter().flat_map(str::chars).take(80).collect();
             Error::usage(format!("{what} {word:?}: {why}"))
         };
         Ok(Self {

@@ -6,6 +6,7 @@ use crate::proxy::Address;
 use srt_common::sys::fd::{fcntl_setfl, read};
 use srt_common::sys::file::{open, statx};
 use srt_common::sys::socket::{self, SocketAddress, send, setsockopt, socket};
+use srt_common::tcp_address::has_no_such_family;
 use srt_common::{Context, Error, Result, unix_socket};
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -34,11 +35,12 @@ pub struct Tunnel {
 /// Connects to the first of `addresses` that accepts, and sends the first message.
 ///
 /// # Errors
-/// What the last address said, or the deadline.
+/// What the last address said that there is here, or the deadline.
 pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Deadline) -> Result<Call> {
     let mut failure = Error::failed("no address");
-    for address in addresses {
+    for (index, address) in addresses.iter().enumerate() {
         match connect(address, deadline) {
+            Err(error) if index > 0 && has_no_such_family(error.errno) => {}
             Err(error) => failure = error,
             Ok(socket) => {
                 let call = Call { socket, handshake };

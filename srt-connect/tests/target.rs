@@ -109,6 +109,14 @@ fn a_hostile_host_is_a_usage_error_that_quotes_it_harmlessly() {
 }
 
 #[test]
+fn a_proxys_url_in_the_place_of_a_host_is_quoted_without_its_password() {
+    for host in ["http://u:SECRET@127.0.0.1:1", "u:SEC@RET@h", &format!("u:SECRET{}@h", "x".repeat(100))] {
+        let error = Destination::parse(OsStr::new(host), OsStr::new("22")).expect_err("an @");
+        assert!(!error.lines("t").contains("RET"), "{}", error.lines("t"));
+    }
+}
+
+#[test]
 fn of_all_bytes_a_name_has_letters_digits_and_three_others() {
     for byte in 0..=u8::MAX {
         let taken = byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

@@ -1,11 +1,12 @@
 //! `--dev`: a /dev with what programs expect, and nothing that leads to hardware.
 
 use crate::detached::{Tree, is_read_only, new_filesystem};
-use crate::source::{Host, is_root_of_the_host};
+use crate::source::Host;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{dup2, fcntl_getfl};
 use srt_common::sys::file::{CWD, FileId, mkdirat, mknodat, open, openat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, move_mount};
+use srt_common::sys::process::geteuid;
 use srt_common::{Context, Result};
 use std::ffi::CString;
 use std::io;
@@ -47,16 +48,13 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
 }
 
-/// What PROGRAM gets of the usual devices as open descriptors is opened again through a mount that is read-only, for uid 0 of
-/// the host: see [`Host::nodes`] for what it could do through one from outside (fchmod(2)). Before the new root is entered, which
+/// What PROGRAM gets of the usual devices as open descriptors is opened again through a mount that is read-only, for their
+/// owner: see [`Host::nodes`] for what it could do through one from outside (fchmod(2)). Before the new root is entered, which
 /// need not have them.
 ///
 /// # Errors
 /// One cannot be opened again.
 pub fn reopen(host: &Host) -> Result<()> {
-    if !is_root_of_the_host() {
-        return Ok(());
-    }
     (0..=2).chain(host.plan.keep.iter().copied()).try_for_each(|number| {
         reopen_one(host, number).context(|| format!("cannot open the device on descriptor {number} again"))
     })
@@ -64,7 +62,7 @@ pub fn reopen(host: &Host) -> Result<()> {
 
 fn reopen_one(host: &Host, number: RawFd) -> io::Result<()> {
     let stat = statx(&number, c"")?;
-    if !stat.is(libc::S_IFCHR) {
+    if !stat.is(libc::S_IFCHR) || stat.uid != geteuid() {
         return Ok(());
     }
     let Some((path, node)) = read_only(host, stat.id)? else { return Ok(()) };

@@ -10,7 +10,7 @@ use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::links::open_path;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, symlinkat};
+use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result};
@@ -76,7 +76,8 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
                     _ => None,
                 };
                 let tree = overlay::new(&layers, on_host.as_ref().or(scratch.as_ref()))?;
-                build.root.writable.insert(tree.stat.id);
+                build.root.host.go_back()?;
+                build.root.shows_writable.insert(tree.stat.id);
                 match on_host {
                     Some(_) => build.bind(&tree, dest, true),
                     None => build.own(&tree, dest, 0o755),
@@ -208,7 +209,7 @@ impl<'a> Build<'a> {
             move_mount(&self.empty(true)?.fd, &onto, c"").context(|| "cannot hide message queues")?;
         }
         if writable {
-            self.root.writable.insert(tree.stat.id);
+            self.root.shows_writable.insert(tree.stat.id);
             self.pins.host_is_writable();
         }
         Ok(())
@@ -218,6 +219,7 @@ impl<'a> Build<'a> {
         let tree = proc::new(options)?;
         self.own(&tree, dest, 0o755)?;
         proc::protect(&tree.fd, &self.root.host.root)?;
+        self.root.host.go_back()?;
         let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };
         for name in hidden {
             match proc::attach(&self.empty(false)?, &tree.fd, name) {
@@ -328,7 +330,11 @@ impl<'a> Build<'a> {
             }
             new => new.inspect(|_| self.root.remember(&dest)),
         };
-        copy(data, file.map_err(|error| cannot_make(&dest.parent, &dest.path, &error))?)
+        let file = file.map_err(|error| cannot_make(&dest.parent, &dest.path, &error))?;
+        if !statx(&file, c"").context(|| "statx")?.is(libc::S_IFREG) {
+            return Err(Error::failed(format!("{} is no regular file", dest.path.display())).path(dest.path));
+        }
+        copy(data, file)
     }
 
     fn symlink(&mut self, target: &Path, dest: &Path) -> Result<()> {

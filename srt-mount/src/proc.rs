@@ -5,7 +5,7 @@ use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
-use srt_common::sys::process::getpid;
+use srt_common::sys::process::{geteuid, getpid};
 use srt_common::{Context, Error, Result};
 use std::ffi::CStr;
 use std::io;
@@ -41,14 +41,38 @@ const READ_ONLY: [&str; 39] = [
 ///
 /// The kernel asks for no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: to be
 /// the owner, uid 0 of the host, is enough. For anyone else nothing is covered, because a covered /proc forbids a
-/// procfs in a sandbox inside this one.
+/// procfs in a sandbox inside this one; but for PID 1's autogroup, of which uid 0 of a container is the owner.
 ///
 /// # Errors
 /// When something cannot be covered.
 pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
-    if !is_root_of_the_host() {
+    let is_root = is_root_of_the_host();
+    if is_root {
+        cover_what_root_writes(proc, host)?;
+    }
+    // sched(7), "The autogroup feature": to be its owner is enough to take away the turns that PID 1 needs to die. PROGRAM may
+    // do so where it is PID 1 itself.
+    if getpid() == 1 || !is_root && !is_root_outside() {
         return Ok(());
     }
+    let autogroup = c"1/autogroup";
+    match statx(proc, autogroup) {
+        // A kernel without CONFIG_SCHED_AUTOGROUP.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        _ => {
+            fchdir(proc).and_then(|()| cover(proc, autogroup)).context(|| "cannot make 1/autogroup read-only")
+        }
+    }
+}
+
+/// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one (user_namespaces(7)): it is
+/// the owner of the files of srt-init, which is not dumpable (proc(5)).
+fn is_root_outside() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| line.split_whitespace().take(2).eq([&*geteuid().to_string(), "0"]))
+}
+
+fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     // The modes are the same in every procfs, and the kernel has made the host's inodes before.
     let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
     let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == libc::PROC_SUPER_MAGIC));
@@ -62,7 +86,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
         let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
         // Processes come last, as numbers.
         if name.as_bytes().iter().all(u8::is_ascii_digit) {
-            break;
+            return Ok(());
         }
         if kind.is_symlink() || kind.is_file() && READ_ONLY.iter().any(|known| name == *known) {
             continue;
@@ -75,17 +99,6 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
             cover(proc, &name)
         });
         covered.context(|| format!("cannot make {} read-only", name.display()))?;
-    }
-    // sched(7), "The autogroup feature": to be its owner is enough to take away the turns that PID 1 needs to die. PROGRAM may
-    // do so where it is PID 1 itself.
-    if getpid() == 1 {
-        return Ok(());
-    }
-    let autogroup = c"1/autogroup";
-    match statx(proc, autogroup) {
-        // A kernel without CONFIG_SCHED_AUTOGROUP.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        _ => cover(proc, autogroup).context(|| "cannot make 1/autogroup read-only"),
     }
 }
 

@@ -71,7 +71,7 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     }
     // Through a link that an earlier run may have left PROGRAM would be what that run has chosen.
     let is_meant = |root: &Root| {
-        let walk = root.host.walk(&found_at, root.host.writable());
+        let walk = root.host.walk(&found_at, &root.writable());
         let id = statx(&file, c"").map(|stat| stat.id);
         walk.is_ok_and(|walk| id.is_ok_and(|id| id == walk.end().stat.id))
     };

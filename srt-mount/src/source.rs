@@ -7,11 +7,11 @@ use srt_common::links::{Directories, Walk, open_path};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
-use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
-use srt_common::sys::process::{getrlimit, setrlimit};
+use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
+use srt_common::sys::process::{geteuid, getrlimit, setrlimit};
 use srt_common::{Context, Error, Result, handover};
 use std::cell::OnceCell;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -25,8 +25,10 @@ pub struct Host<'a> {
     pub plan: &'a Plan,
     /// Its root directory.
     pub root: Rc<OwnedFd>,
-    /// The caller's working directory. getcwd(2) fails for one that was removed.
+    /// The path of the caller's working directory. getcwd(2) fails for one that was removed.
     pub directory: Option<PathBuf>,
+    /// The directory itself. It may be one that cannot be searched.
+    here: Option<OwnedFd>,
     /// Where message queues of another ipc namespace are mounted.
     pub queues: Vec<PathBuf>,
     writable: OnceCell<Directories>,
@@ -39,9 +41,17 @@ impl<'a> Host<'a> {
     /// The root cannot be opened.
     pub fn new(plan: &'a Plan, queues: Vec<PathBuf>) -> Result<Self> {
         let root = open("/", libc::O_PATH | libc::O_DIRECTORY).context(|| "cannot open /")?;
-        let directory = std::env::current_dir().ok();
+        let (directory, here) = (std::env::current_dir().ok(), open(".", libc::O_PATH).ok());
         let (writable, nodes) = (OnceCell::new(), OnceCell::new());
-        Ok(Self { plan, root: Rc::new(root), directory, queues, writable, nodes })
+        Ok(Self { plan, root: Rc::new(root), directory, here, queues, writable, nodes })
+    }
+
+    /// Back to the caller's working directory, from which relative paths count.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn go_back(&self) -> Result<()> {
+        self.here.as_ref().map_or(Ok(()), fchdir).context(|| "cannot enter the working directory again")
     }
 
     /// Refuses what srt-ns has opened already, for its own options, where the way to it leads through a link that an earlier
@@ -187,17 +197,20 @@ impl<'a> Host<'a> {
 
     /// The device nodes of a minimal /dev, and the caller's terminal.
     ///
-    /// For uid 0 of the host read-only, which does not keep it from writing to a device. But the inodes are the host's:
-    /// uid 0 owns them, and needs no capability to change their modes, owners and times.
+    /// Read-only for their owner, uid 0 of the host or of a container: that keeps nobody from writing to a device, but from
+    /// changing the modes, owners and times of inodes that are not the sandbox's alone.
     ///
     /// # Errors
     /// One cannot be copied.
     pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
-        let attributes = MOUNT_ATTR_NOSUID | if is_root_of_the_host() { MOUNT_ATTR_RDONLY } else { 0 };
         let mut nodes = vec![];
         for name in NODES {
             let path = Path::new("/dev").join(name);
-            let tree = c_path(&path).and_then(|path| Tree::copy(&CWD, &path, attributes, false));
+            let copy = |path: CString| {
+                let owned = statx(&CWD, &path)?.uid == geteuid();
+                Tree::copy(&CWD, &path, MOUNT_ATTR_NOSUID | if owned { MOUNT_ATTR_RDONLY } else { 0 }, false)
+            };
+            let tree = c_path(&path).and_then(copy);
             nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
         }
         // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.

@@ -4,11 +4,16 @@ use crate::detached::{INERT, Tree, new_filesystem, set_attributes, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
-use srt_common::{Context, Result, filesystem::NO_OPTIONS};
+use srt_common::{Context, Error, Result, filesystem::NO_OPTIONS};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 /// The cgroup file systems of a sysfs, each with its name.
 pub type Cgroups = Vec<(String, Tree)>;
+
+/// PROC_CGROUP_INIT_INO of linux/proc_ns.h.
+const INITIAL: u64 = 0xefff_fffb;
 
 /// A new sysfs, detached. It shows the network namespace of whoever makes it.
 ///
@@ -43,8 +48,13 @@ fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
     let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
                 /sys /sys";
     let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
-    let tree = new_filesystem(&what, kind, &options, INERT).map(|tree| (name, tree));
-    tree.map_err(|error| error.hint_for(libc::EPERM, hint))
+    // In the initial one the options of a new mount become the host's (`apply_cgroup_root_flags()` there).
+    let namespace = std::fs::metadata("/proc/self/ns/cgroup").context(|| "/proc/self/ns/cgroup")?.ino();
+    let tree = match kind == c"cgroup2" && namespace == INITIAL {
+        true => Err(Error::system(format!("cannot make {what}"), &io::Error::from_raw_os_error(libc::EPERM))),
+        false => new_filesystem(&what, kind, &options, INERT),
+    };
+    tree.map(|tree| (name, tree)).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// Mounts them at `fs/cgroup`.

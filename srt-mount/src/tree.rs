@@ -66,7 +66,7 @@ pub struct Root<'a> {
     pub own: BTreeSet<(u32, u32)>,
     /// The roots of what shows links of the host that this sandbox may write: of writable binds, whatever their paths lead
     /// to by now, and of overlays.
-    pub writable: Directories,
+    pub shows_writable: Directories,
     /// What was made elsewhere, to be removed after a failure.
     made: Vec<Made>,
 }
@@ -84,8 +84,8 @@ struct Made {
 impl<'a> Root<'a> {
     /// An empty root.
     pub fn new(host: &'a Host<'a>) -> Self {
-        let (old, own, writable) = (Rc::clone(&host.root), BTreeSet::new(), Directories::new());
-        Self { host, old, top: None, stacked: 0, own, writable, made: vec![] }
+        let (old, own) = (Rc::clone(&host.root), BTreeSet::new());
+        Self { host, old, top: None, stacked: 0, own, shows_writable: Directories::new(), made: vec![] }
     }
 
     /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
@@ -141,6 +141,15 @@ impl<'a> Root<'a> {
     /// Whether `device` is a file system made here.
     pub fn is_own(&self, device: (u32, u32)) -> bool {
         self.own.contains(&device)
+    }
+
+    /// The directories that this sandbox may write, so that an earlier run may have left a link there.
+    pub fn writable(&self) -> Directories {
+        let mut all = self.host.writable().clone();
+        if self.host.is_writable() {
+            all.extend(&self.shows_writable);
+        }
+        all
     }
 
     /// Resolves a destination, and looks at it. Its last name is no symbolic link: whoever could write there before would
@@ -311,10 +320,7 @@ impl<'a> Root<'a> {
                 return Ok((fd, plain));
             }
         }
-        let mut writable = self.host.writable().clone();
-        if self.host.is_writable() {
-            writable.extend(&self.writable);
-        }
+        let writable = self.writable();
         let walk = Walk::along(&top, path, &|walk| walk.may_be_written(&writable), false, &cannot)?;
         match walk.end().stat.is(libc::S_IFDIR) {
             true => Ok((Rc::clone(&walk.end().fd), walk.path())),

@@ -7,6 +7,8 @@ mod common;
 use common::{SYSTEM, give, sh, words};
 use srt_tests::{Ran, Who, both, run};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A script in a tree of `options`, with a descriptor 7 that holds `content`.
 #[track_caller]
@@ -26,6 +28,17 @@ both! {
         // run() waits for some seconds only. An open for writing waits for a reader otherwise (fifo(7)).
         let ran = with_fd(who, b"text", &options, "echo ran");
         ran.code(125).one_clear_error("srt-mount").complains("fifo: No such device or address").says("");
+    }
+
+    fn a_file_is_written_to_no_fifo_that_has_a_reader(who) {
+        let scratch = who.scratch();
+        let fifo = scratch.join("fifo");
+        run(who.command("mkfifo").arg(&fifo)).ok();
+        let mut reader = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+        let options = format!("--bind {0} {0} --file 7 {0}/fifo", scratch.text());
+        let ran = with_fd(who, b"text", &options, "echo ran");
+        ran.code(125).one_clear_error("srt-mount").complains("fifo is no regular file").says("");
+        assert_eq!(reader.read(&mut [0; 8]).expect("read"), 0);
     }
 
     fn a_directory_has_the_mode_asked_for_and_so_have_its_parents(who) {

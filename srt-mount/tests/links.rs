@@ -230,6 +230,40 @@ both! {
         }
     }
 
+    fn what_a_relative_path_makes_writable_is_known_whatever_is_mounted_before_it(who) {
+        let scratch = who.scratch();
+        scratch.dir("W/sub");
+        scratch.dir("lower");
+        copy_program(tool("srt-connect"), scratch.dir("SECRET").join("tool"));
+        symlink("../SECRET", scratch.join("W/tools")).expect("symlink");
+        symlink("/victim", scratch.join("W/sub/link")).expect("symlink");
+        // uid 0, of the host or of a container, and Linux before 6.8 (no "lowerdir+") have had another working directory by then.
+        let old = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EINVAL:when=5"];
+        for (before, option) in [(&[][..], ""), (&["unshare", "-Ur"], "--proc /proc"), (&[], "--proc /proc"), (&old, "--overlay-src DIR/lower --overlay-src DIR/W/sub --ro-overlay /o")] {
+            if before == old && !has("strace") {
+                continue;
+            }
+            let chain = |options: &str, program: &str| {
+                let mut command = who.command("env");
+                command.args(before).arg(tool("srt-ns")).args(["--", "srt-mount"]);
+                let mut text = format!("{options} -- {program}").replace("OPTION", option);
+                text = text.replace("DIR", scratch.text());
+                run(command.args(words(&text)).current_dir(scratch.join("W")))
+            };
+            for bind in ["DIR/W", "."] {
+                let ran = chain(&format!("--tmpfs / OPTION --bind {bind} /work"), "DIR/W/tools/tool --version");
+                ran.code(127).one_clear_error("srt-mount");
+                let tree = "--tmpfs / --dir /victim/x OPTION";
+                let source = bind.replace("DIR/W", "DIR/W/").trim_start_matches('.').to_owned() + "sub";
+                let ran = chain(&format!("{tree} --bind {bind} /w --ro-bind {source} /s --tmpfs /s/link/x"), "DIR/W/none");
+                ran.code(125).complains("leads through the symbolic link");
+            }
+            // Controls: nothing is writable; and a program that is named from the working directory.
+            chain("--tmpfs / OPTION --ro-bind . /work", "DIR/W/tools/tool --version").ok();
+            chain("--tmpfs / OPTION", "./tools/tool --version").ok();
+        }
+    }
+
     fn a_link_of_proc_leads_to_what_is_open_though_its_name_leads_elsewhere_by_then(who) {
         if !has("strace") {
             skip!("no strace");

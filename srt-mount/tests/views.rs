@@ -5,6 +5,7 @@
 mod common;
 
 use common::{mount, sh, sh_on, words};
+use srt_tests::refusals::with_mounts;
 use srt_tests::{Who, both, has, run, skip, tool};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -135,6 +136,19 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         run(&mut command).code(125).hints("srt-mount", "Operation not permitted", "--share cgroup");
     }
 
+    fn where_a_new_mount_would_change_the_options_of_the_hosts_cgroups_it_is_refused(who) {
+        if who == Who::User {
+            return; // The kernel refuses it.
+        }
+        // As above, without a cgroup namespace.
+        let scratch = who.scratch();
+        let outer = "mount --bind \"$0\" /proc/$$/cgroup && exec \"$@\"";
+        let mut command = who.command("unshare");
+        command.args(["--mount", "--net", "sh", "-c", outer]).arg(scratch.file("cgroup", "0::/\n")).arg(tool("srt-mount"));
+        let ran = run(command.args(["--ro-bind", "/", "/", "--sys", "/sys", "--", "true"]));
+        ran.code(125).hints("srt-mount", "cannot make a cgroup2 file system: Operation not permitted", "a cgroup namespace of its own");
+    }
+
     fn without_a_network_namespace_a_sysfs_is_refused_with_a_hint(who) {
         if who == Who::Root {
             return;
@@ -152,6 +166,28 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
     fn the_nodes_of_dev_can_be_touched_but_for_root_of_the_host(who) {
         let ran = sh(who, &["--dev", "/dev"], "touch /dev/null 2> /dev/null; echo $?; echo x > /dev/null && head -c 1 /dev/zero | wc -c; chmod 600 /dev/null 2> /dev/null || echo kept");
         ran.ok().says(if who == Who::Root { "1\n1\nkept" } else { "0\n1\nkept" });
+    }
+
+    fn the_nodes_of_dev_stay_as_they_are_where_root_of_a_container_owns_them(who) {
+        let scratch = who.scratch();
+        let dev = scratch.dir("dev").display().to_string();
+        // systemd-nspawn's, for one.
+        let owner = if who == Who::Root { 0 } else { 1000 };
+        let mounts = format!("mount -t tmpfs -o mode=755 none {dev} && cd {dev} && mkdir pts shm && for node in 1:3:null 1:5:zero 1:7:full \
+                1:8:random 1:9:urandom 5:0:tty; do mknod -m 666 ${{node##*:}} c $(echo ${{node%:*}} | tr : ' '); done
+            chown {owner}:{owner} * && mount --bind {dev} /dev");
+        let look = "import os; print(oct(os.stat(\"/dev/null\").st_mode), os.stat(\"/dev/zero\").st_mtime == 1)";
+        for (chain, expected) in [("", "0o20000 True"), ("srt-ns -- srt-mount --ro-bind / / --dev /dev --proc /proc --", "0o20666 False")] {
+            for attack in ["os.chmod(\"/dev/null\", 0)", "os.fchmod(0, 0)"] {
+                let attack = format!("import os\ntry: {attack}; os.utime(\"/dev/zero\", (1, 1))\nexcept OSError: print(\"kept\")");
+                // What is left is looked at outside.
+                let script = format!("{chain} python3 -c '{attack}' </dev/null; python3 -c '{look}'");
+                let mut command = who.command("unshare");
+                command.args(["-Ur", "sh", "-c", &script]);
+                let ran = run(&mut with_mounts(&mounts, &command));
+                assert!(ran.ok().out.trim().ends_with(expected), "{chain} {attack}: {ran:#?}");
+            }
+        }
     }
 
     fn a_mask_try_of_a_relative_path_that_is_not_there_is_an_error(who) {

@@ -93,12 +93,14 @@ impl Leader {
         if is_ready(&self.pidfd, libc::POLLIN) {
             return false;
         }
-        let is_stopped = |stat: String| {
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+        // The name in parentheses is of any bytes: the kernel cuts it after 15.
+        let is_stopped = |stat: Vec<u8>| {
+            let state = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+            state.starts_with(b" T") || state.starts_with(b" t")
         };
         std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(true, |tasks| {
             tasks.take(64).any(|task| {
-                task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).is_ok_and(is_stopped)
+                task.and_then(|task| std::fs::read(task.path().join("stat"))).is_ok_and(is_stopped)
             })
         })
     }

@@ -101,7 +101,7 @@ impl Supervisor<'_> {
         while self.child.is_some() {
             let now = Instant::now();
             if self.course.deadline.take_if(|at| *at <= now).is_some() {
-                self.course.timed_out = self.course.failed.is_none();
+                self.course.timed_out |= self.course.failed.is_none() && self.course.end.is_none();
                 self.kill_all();
             }
             if self.course.sweep_at.is_some_and(|at| at <= now) {
@@ -202,6 +202,8 @@ impl Supervisor<'_> {
                     course.asked = Some(Instant::now());
                 }
                 if signal == libc::SIGTERM {
+                    // Or this process might not get the turn in which its time is over.
+                    self.terminals.restore_share(1);
                     course.told_to_end = true;
                     let deadline = self.run.plan.options.kill_after.0.map(|after| Instant::now() + after);
                     course.deadline = course.deadline.or(deadline);
@@ -243,6 +245,7 @@ impl Supervisor<'_> {
     /// its user may have taken its turns away (sched_setscheduler(2)), so the others are killed as well.
     fn kill_all(&mut self) {
         if let Some(child) = self.child {
+            self.terminals.restore_share(1);
             self.forward_group(libc::SIGKILL);
             let _dead = kill(child, libc::SIGKILL);
             self.course.sweep_at = Some(Instant::now() + SWEEP);
@@ -436,16 +439,16 @@ impl Supervisor<'_> {
         }
         // The command may have seen to it that the kernel continues it (timer_create(2), SIGCONT): the caller's end must
         // reach a process that is stopped. That of the thread which made this process alone continues it as well.
-        let armed = !self.lives.iter().any(|(_, event)| *event == libc::POLLIN)
-            || prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT as libc::c_ulong, 0).is_ok();
-        if !armed || self.is_abandoned() {
+        let arms = self.lives.iter().any(|(_, event)| *event == libc::POLLIN);
+        let arm = |signal: libc::c_int| prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0);
+        if arms && arm(libc::SIGCONT).is_err() || self.is_abandoned() {
             let _goes_on = kill(getpid(), libc::SIGCONT);
         }
         let watchdog = self.helpers.of(Kind::Watchdog);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
         let stopped = signals::stop().unwrap_or(false);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
-        let _disarmed = prctl(libc::PR_SET_PDEATHSIG, 0, 0);
+        let _disarmed = arms.then(|| arm(0));
         stopped
     }
 

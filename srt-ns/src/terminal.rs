@@ -142,7 +142,12 @@ impl Terminals {
         for (number, flags) in &self.flags {
             let _gone = fcntl_setfl(number, *flags);
         }
-        self.share.iter().for_each(Share::restore);
+        self.restore_share(25);
+    }
+
+    /// Puts the session's share of the processors back, in so many attempts at most, the first of them at once.
+    pub fn restore_share(&self, attempts: usize) {
+        self.share.iter().for_each(|share| share.restore(attempts));
     }
 }
 
@@ -162,14 +167,16 @@ impl Share {
 
     /// Best effort. EAGAIN: the kernel takes a change every tenth of a second, all sessions' together
     /// (`proc_sched_autogroup_set_nice()` in kernel/sched/autogroup.c).
-    fn restore(&self) {
-        for _ in 0..25 {
+    fn restore(&self, attempts: usize) {
+        for attempt in 0..attempts {
+            if attempt > 0 {
+                thread::sleep(Duration::from_millis(40));
+            }
             let is_as_before = Self::nice(&self.file).map_or(true, |nice| nice == self.nice);
             let again = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
             if is_as_before || !(&self.file).write(self.nice.as_bytes()).is_err_and(again) {
                 return;
             }
-            thread::sleep(Duration::from_millis(40));
         }
     }
 }

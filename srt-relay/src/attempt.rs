@@ -3,6 +3,7 @@
 use crate::listener::reset_on_close;
 use crate::target::Target;
 use srt_common::sys::socket::{connect, getpeername, getsockname, getsockopt};
+use srt_common::tcp_address::has_no_such_family;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -28,11 +29,13 @@ pub struct Attempt {
     pub address: usize,
     /// It has accepted, and has reset the connection since.
     pub reset: bool,
+    /// What the addresses before have said.
+    pub failure: Option<io::Error>,
 }
 
 impl Attempt {
     /// Tries to connect; or learns, once epoll has reported it, how the try in progress has ended. The error is the one
-    /// of the last address.
+    /// of the last address that there is here.
     pub fn advance(&mut self) -> Poll<io::Result<()>> {
         loop {
             let Err(error) = self.step() else { return Poll::Ready(Ok(())) };
@@ -49,9 +52,14 @@ impl Attempt {
             self.address += 1;
             (self.socket, self.in_progress) = (None, false);
             self.socket = self.target.socket(self.address).ok();
+            let error = match self.failure.take() {
+                Some(failure) if has_no_such_family(error.raw_os_error()) => failure,
+                _ => error,
+            };
             if self.socket.is_none() {
                 return Poll::Ready(Err(error));
             }
+            self.failure = Some(error);
         }
     }
 

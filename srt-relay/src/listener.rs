@@ -4,10 +4,12 @@ use crate::address::{Address, Endpoint};
 use crate::target::{STREAM, Target, Told};
 use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
+use srt_common::tcp_address::has_no_such_family;
 use srt_common::unix_listener::{self, Place};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -56,8 +58,8 @@ impl Listener {
                     match tcp(&address) {
                         Ok(socket) => listeners.push(new(socket, address.family(), None)),
                         // localhost on a machine without IPv6.
-                        Err(error) if index > 0 && no_such_address(&error) => {}
-                        Err(error) => return Err(explain(&name, &error)),
+                        Err(error) if index > 0 && has_no_such_family(error.raw_os_error()) => {}
+                        Err(error) => return Err(explain(&name, list, &error)),
                     }
                 }
             }
@@ -141,14 +143,12 @@ fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn no_such_address(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
-}
-
-fn explain(name: &str, error: &io::Error) -> Error {
+fn explain(name: &str, addresses: &[SocketAddr], error: &io::Error) -> Error {
     let refused = Error::system(format!("cannot listen on {name}"), error);
     match error.kind() {
-        ErrorKind::PermissionDenied => refused.hint("ports below 1024 are root's: take a higher one"),
+        ErrorKind::PermissionDenied if addresses.iter().any(|address| address.port() < 1024) => {
+            refused.hint("ports below 1024 are root's: take a higher one")
+        }
         ErrorKind::AddrInUse => refused.hint("another program listens there: ss -ltnp shows which"),
         _ => refused,
     }

@@ -171,6 +171,7 @@ impl<'a> Relay<'a> {
                     target: Rc::clone(&listener.target),
                     address: 0,
                     reset: false,
+                    failure: None,
                 };
                 let number = self.next_number;
                 self.next_number += 1;

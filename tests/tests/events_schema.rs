@@ -126,6 +126,15 @@ both! {
         talk.end();
         assert!(events.text().contains("\"reason\":\"kill-after\""), "{}", events.text());
         text += &events.text();
+        // One that it does, but not all that is in its group.
+        let mut command = with(who, "--kill-after", "1");
+        let events = Events::of(&mut command, scratch);
+        let script = "trap 'exit 5' TERM; sh -c \"trap '' TERM; echo up; exec sleep 1000\" & wait";
+        let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", script]));
+        assert_eq!(talk.line(), "up");
+        talk.signal(libc::SIGTERM);
+        assert_eq!(talk.end().0, 5);
+        assert!(events.text().contains("\"code\":5}"), "{}", events.text());
         // failed, of each stage, with all fields and with few.
         let status = "--status-fd 9 --keep-fd 9";
         for words in [

@@ -591,6 +591,33 @@ mod relays {
             run(&mut with(who, "srt-ns", &["--relay", &format!("81={socket}")])).ok().says("it ran");
         }
 
+        fn a_higher_port_that_is_refused_has_another_reason(who) {
+            if srt_tests::landlock_abi() < 4 {
+                skip!("this kernel's Landlock knows no ports");
+            }
+            let mut command = who.command("srt-seccomp");
+            command.args(["--connect-tcp", "443", "--"]).arg(tool("srt-relay"));
+            let ran = run(command.args(["tcp:127.0.0.1:1024", "tcp:127.0.0.1:443"]));
+            ran.code(1).one_clear_error("srt-relay").complains("tcp:127.0.0.1:1024: Permission denied");
+            assert!(!ran.err.contains("1024 are root's"), "{ran:#?}");
+        }
+
+        fn where_ipv6_is_off_the_reason_is_that_of_the_other_address(who) {
+            let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up; exec \"$@\"";
+            let there = |words: &[&str]| {
+                let mut command = who.command("unshare");
+                command.args(["-Urn", "sh", "-c", off, "sh"]).args(words);
+                run(&mut command)
+            };
+            there(&["grep", ".", "/proc/net/if_inet6"]).code(1);
+            let ran = there(&["srt-connect", "--proxy", "http://localhost:9", "host", "1"]);
+            ran.code(1).one_clear_error("srt-connect").complains("Connection refused");
+            let script = "exec 4< <(exec srt-relay --ready-fd 1 tcp:127.0.0.1:8000 tcp:localhost:9); relay=$!; read -r ready <&4
+                exec 3<>/dev/tcp/127.0.0.1/8000; read -r -t 5 answer <&3; kill $relay";
+            let ran = there(&["bash", "-c", script]);
+            assert!(ran.err.contains("tcp:localhost:9") && ran.err.contains("Connection refused"), "{ran:#?}");
+        }
+
         fn a_relay_that_is_not_beside_srt_ns_is_missed(who) {
             let scratch = who.scratch();
             let (_listener, socket) = socket(&scratch);

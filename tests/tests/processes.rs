@@ -4,7 +4,7 @@
 use srt_tests::attacks::{INSIDE, Sandbox, behind, outside};
 use srt_tests::processes::{child_named, kill};
 use srt_tests::talk::Talk;
-use srt_tests::{Who, both, has, run, skip, wait, wait_until};
+use srt_tests::{Who, both, has, run, skip, tool, wait, wait_until};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
@@ -81,6 +81,14 @@ both! {
                 run(&mut sandbox.command(&open)).code(2).complains(&format!("cannot create /proc/1/autogroup: {refused}"));
                 // The command's own.
                 run(&mut sandbox.ns(&["--as-pid-1"]).command(&open)).ok();
+            }
+        }
+        // uid 0 of a container is the owner of PID 1's files, too.
+        if fs::exists("/proc/1/autogroup").expect("/proc") {
+            for (option, code) in [(&[][..], 2), (&["--as-pid-1"], 0)] {
+                let mut command = who.command("unshare");
+                command.arg("-Ur").arg(tool("srt-ns")).args(option).args(["--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc"]);
+                run(command.args(["--", "sh", "-c", ": >/proc/1/autogroup"])).code(code);
             }
         }
         let own = "chrt --batch --pid 0 $$ && taskset --pid 1 $$ && renice 19 --pid $$ && nice chrt --idle 0 true";

@@ -221,6 +221,34 @@ both! {
         family.ends();
     }
 
+    fn the_stop_key_stops_a_command_whose_name_is_of_any_bytes(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        let name = "import ctypes, time; ctypes.CDLL(None).prctl(15, b\"\\xc3) S \\xff\"); print(\"re\" \"ady\", flush=True); time.sleep(1001)";
+        talk.send(&format!("srt-ns --keep-session -- /usr/bin/python3 -c '{name}'\n"));
+        talk.expect("ready");
+        let supervisor = child_named(talk.pid(), "srt-ns");
+        stops_by_its_key_and_goes_on(&mut talk, supervisor, "time.sleep(1001)");
+        processes::kill(supervisor, libc::SIGKILL);
+        ends(supervisor, "SIGKILL");
+        drop(talk);
+        family.ends();
+    }
+
+    fn a_sandbox_that_was_stopped_ends_by_the_signal_that_its_caller_has_asked_for(who) {
+        let family = Family::new();
+        let mut talk = shell(who);
+        let (supervisor, caller) = of_a_job(&mut talk, "setpriv --pdeathsig KILL srt-ns --outlive-parent");
+        processes::kill(supervisor, libc::SIGTSTP);
+        wait_until("the stop", || Process::find(supervisor).is_some_and(|own| own.state == 'T'));
+        processes::kill(supervisor, libc::SIGCONT);
+        wait_until("the command to go on", || running(supervisor, "sleep"));
+        processes::kill(caller, libc::SIGKILL);
+        ends(supervisor, "the caller's end");
+        drop(talk);
+        family.ends();
+    }
+
     fn the_stop_key_stops_a_command_that_is_traced_inside(who) {
         if !has("strace") {
             skip!("no strace");

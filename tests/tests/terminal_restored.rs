@@ -375,6 +375,25 @@ for fd, flags in ((0, os.O_NONBLOCK), (1, os.O_NONBLOCK | os.O_DIRECT), (2, os.O
         assert!(after("srt-ns --keep-session --").ends_with("nice 0\n"));
     }
 
+    fn a_session_has_its_share_again_once_the_sandbox_is_told_to_end(who) {
+        if !std::path::Path::new("/proc/self/autogroup").exists() {
+            skip!("this kernel has no autogroups");
+        }
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // The supervisor is in that session, too, and has a deadline to keep.
+        let scratch = who.scratch();
+        let (said, change) = (scratch.file("said", ""), "until echo 19 >/proc/self/autogroup; do sleep 0.05; done 2>/dev/null");
+        let script = format!(
+            "srt-ns --keep-session --kill-after 100 -- sh -c \"trap '' TERM; {change}; echo up; exec sleep 1000\" >{said} & supervisor=$!
+            until grep -q up {said}; do sleep 0.05; done; cat /proc/self/autogroup
+            sleep 0.3; kill -TERM $supervisor; sleep 0.5; cat /proc/self/autogroup; kill -KILL $supervisor; wait",
+            said = said.display(),
+        );
+        let ran = run(who.command("setsid").args(["--wait", "sh", "-c", &script]));
+        let nice = ran.ok().out.lines().filter_map(|line| line.split(' ').next_back()).collect::<Vec<_>>();
+        assert_eq!(nice, ["19", "0"], "{ran:#?}");
+    }
+
     fn a_session_has_its_share_again_that_was_changed_by_what_the_supervisor_sends_inside(who) {
         if !std::path::Path::new("/proc/self/autogroup").exists() {
             skip!("this kernel has no autogroups");
