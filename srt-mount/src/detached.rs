@@ -1,4 +1,4 @@
-//! Detached mounts: new file systems and copies of what is mounted, made and restricted before they are attached.
+//! Detached mounts: new file systems and copies of mounts, created and restricted before they are attached.
 
 use srt_common::sys::file::{Stat, fstatvfs, statx};
 use srt_common::sys::mount::{
@@ -11,9 +11,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-/// What every mount has that is no `--dev-bind` and not in `--dev`.
+/// The attributes of every mount except those of `--dev-bind` and those in `--dev`.
 pub const PLAIN: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-/// What hides something, and what only shows.
+/// The attributes of masks, and of file systems that only show information.
 pub const INERT: u64 = PLAIN | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
 
 /// The root of a mount, detached until it is attached somewhere.
@@ -21,9 +21,9 @@ pub const INERT: u64 = PLAIN | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
 pub struct Tree {
     /// The root itself.
     pub fd: Rc<OwnedFd>,
-    /// What it is.
+    /// Its status (statx(2)).
     pub stat: Stat,
-    /// The mounts of message queues in it, from its root.
+    /// The mount points of message queues in it, relative to its root.
     pub queues: Vec<CString>,
 }
 
@@ -35,13 +35,13 @@ impl Tree {
         Ok(Self { fd: Rc::new(fd), stat, queues: vec![] })
     }
 
-    /// Whether it is a directory, and no file.
+    /// Whether the root is a directory, not a file.
     pub fn is_directory(&self) -> bool {
         self.stat.is(libc::S_IFDIR)
     }
 
-    /// A copy of what is mounted at `path`, with everything below if `recursive`. The attributes go onto it while it is
-    /// detached, so no mount is ever writable for a moment.
+    /// Copies the mount at `path`, with all mounts below it if `recursive`. The attributes are set while the copy is
+    /// detached, so that no mount is writable even for a moment.
     ///
     /// # Errors
     /// errno; EINVAL for a mount of another namespace.
@@ -52,8 +52,8 @@ impl Tree {
     }
 }
 
-/// Mounts a tree, whose root is a directory, on a directory that no path will lead to afterwards, and looks whether it is
-/// attached: `..` leads out of what is.
+/// Attaches a tree, whose root is a directory, to a directory that no path will lead to afterwards, and checks that
+/// it is attached: `..` leads out of an attached mount.
 ///
 /// # Errors
 /// errno.
@@ -65,8 +65,8 @@ pub fn attach_out_of_sight(tree: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// open_tree(2) of a copy. Only what is mounted in the caller's mount namespace can be copied, before Linux 6.15 nothing
-/// that is detached (`__do_loopback()` in fs/namespace.c).
+/// open_tree(2) with OPEN_TREE_CLONE. Only mounts of the caller's mount namespace can be copied, and before Linux
+/// 6.15 no detached ones (`__do_loopback()` in fs/namespace.c).
 ///
 /// # Errors
 /// errno.
@@ -76,21 +76,22 @@ pub fn clone_tree(fd: &impl AsRawFd, path: &CStr, recursive: bool) -> io::Result
     open_tree(fd, path, OPEN_TREE_CLONE | (empty | recursive) as libc::c_uint)
 }
 
-/// Sets attributes of the mount whose root `fd` is, and of those below it if `recursive`, and looks whether it has them.
+/// Sets attributes of the mount whose root is `fd`, and of those below it if `recursive`, and checks that they are
+/// set.
 ///
 /// # Errors
 /// errno; EINVAL if `fd` is not the root of a mount.
 pub fn set_attributes(fd: &impl AsRawFd, attributes: u64, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     mount_setattr(fd, c"", flags, &MountAttr { set: attributes, ..MountAttr::default() })?;
-    // MOUNT_ATTR_* and ST_* are the same numbers for what is set here (linux/mount.h, linux/statfs.h).
+    // MOUNT_ATTR_* and ST_* have the same values for the attributes set here (linux/mount.h, linux/statfs.h).
     if fstatvfs(fd)? as u64 & attributes != attributes {
         return Err(io::Error::other("mount_setattr had no effect"));
     }
     Ok(())
 }
 
-/// Whether the mount that `fd` was opened through is read-only.
+/// Whether the mount through which `fd` was opened is read-only.
 ///
 /// # Errors
 /// errno.
@@ -101,7 +102,7 @@ pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
 /// A new file system.
 ///
 /// # Errors
-/// As [`filesystem::new`]; statx(2).
+/// Those of [`filesystem::new`] and statx(2).
 pub fn new_filesystem(
     name: &str,
     kind: &CStr,
@@ -114,7 +115,7 @@ pub fn new_filesystem(
 /// A new tmpfs.
 ///
 /// # Errors
-/// As [`new_filesystem`].
+/// Those of [`new_filesystem`].
 pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<Tree> {
     let mut options = vec![format!("mode={mode:o}")];
     options.extend(size.map(|size| format!("size={size}")));

@@ -1,4 +1,4 @@
-//! `--dev`: a /dev with what programs expect, and nothing that leads to hardware.
+//! `--dev`: a /dev with the nodes that programs expect, and none that gives access to hardware.
 
 use crate::detached::{Tree, is_read_only, new_filesystem};
 use crate::source::Host;
@@ -25,11 +25,11 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-/// Fills the empty file system `dev`. The nodes are the host's, mounted one by one: mknod(2) of a device is not
-/// for a user namespace.
+/// Fills the empty file system `dev`. Each node is a bind mount of the host's: mknod(2) cannot create a device in a
+/// user namespace.
 ///
 /// # Errors
-/// What failed.
+/// The step that failed.
 pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     for (name, node) in nodes {
         let c_name = c_path(name).context(|| name)?;
@@ -48,12 +48,12 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
 }
 
-/// What PROGRAM gets of the usual devices as open descriptors is opened again through a mount that is read-only, for their
-/// owner: see [`Host::nodes`] for what it could do through one from outside (fchmod(2)). Before the new root is entered, which
-/// need not have them.
+/// Reopens the usual devices among PROGRAM's descriptors through a read-only mount, if PROGRAM's user owns them: see
+/// [`Host::nodes`] for what fchmod(2) could do through a descriptor from outside. Called before the new root is
+/// entered, which may lack these devices.
 ///
 /// # Errors
-/// One cannot be opened again.
+/// A device cannot be reopened.
 pub fn reopen(host: &Host) -> Result<()> {
     (0..=2).chain(host.plan.keep.iter().copied()).try_for_each(|number| {
         reopen_one(host, number).context(|| format!("cannot open the device on descriptor {number} again"))
@@ -69,9 +69,9 @@ fn reopen_one(host: &Host, number: RawFd) -> io::Result<()> {
     let same = libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK | libc::O_PATH;
     let flags = fcntl_getfl(&number)? & same | libc::O_NOCTTY;
     match open(format!("/proc/self/fd/{}", node.fd.as_raw_fd()), flags) {
-        // /dev/tty, where srt-ns has made a session without one.
+        // /dev/tty, if srt-ns has created a session without a controlling terminal.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
-        // No procfs here: mounted in its own place, which goes with the old root.
+        // No procfs is mounted: mount the node over the device itself, in the old root, which is detached later.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let _there_already = move_mount(&node.fd, &CWD, &path);
             let own = openat(&CWD, &path, flags, 0)?;
@@ -81,7 +81,7 @@ fn reopen_one(host: &Host, number: RawFd) -> io::Result<()> {
     }
 }
 
-/// The usual device that this is, and a mount of it that is read-only: that of `--dev`, where there is one, or one more.
+/// The path of the usual device `id`, and a read-only mount of it: that of `--dev` if there is one, else a new one.
 fn read_only(host: &Host, id: FileId) -> io::Result<Option<(CString, Tree)>> {
     let path = |name: &str| c_path(format!("/dev/{name}"));
     if let Some((name, node)) = host.nodes.get().into_iter().flatten().find(|(_, node)| node.stat.id == id) {

@@ -1,4 +1,4 @@
-//! Builds a private file tree from a list of mounts, enters it, gives every privilege away, and becomes PROGRAM.
+//! Builds a private file tree from a list of mounts, enters it, drops all privileges, and execs PROGRAM.
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -30,12 +30,12 @@ fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 }
 
 fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
-    // 1. What PROGRAM inherits: 0, 1, 2 and what --keep-fd names.
+    // 1. What PROGRAM inherits: 0, 1, 2 and the descriptors of --keep-fd.
     source::refuse_standard_directories()?;
     let kept = Kept::new(plan.keep.clone())?;
 
-    // 2. A mount namespace of our own. From here on nothing that is mounted shows on the host. A sysfs shows the network
-    // namespace that srt-ns still may have to make.
+    // 2. Create a mount namespace. From here on no mount appears on the host. A sysfs shows the network namespace,
+    // which srt-ns may still have to create.
     namespace::has_room_for(&plan.ops)?;
     namespace::make_private()?;
     let namespace = tool.status.map(|_| namespace::inode());
@@ -46,7 +46,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
         return Ok(125);
     }
 
-    // 3. All that comes from the host, while paths still mean what the caller means by them.
+    // 3. Open everything that comes from the host, while paths still resolve as they do for the caller.
     let descriptor_limit = source::raise_descriptor_limit(plan.ops.len())?;
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
@@ -54,11 +54,11 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let opened = ops::open_all(&host)?;
     dev::reopen(&host)?;
 
-    // 4. The new tree, in the order given, and pins below what must not be moved away.
+    // 4. Build the new tree, in the order given, and set the pins that keep protected paths in place.
     let mut build = ops::build(&host, opened)?;
     let root = &mut build.root;
 
-    // 5. Into it; the old root goes. What srt-ns makes at the same time must be there before PROGRAM runs.
+    // 5. Enter it and detach the old root. What srt-ns creates at the same time must exist before PROGRAM runs.
     let chosen = program::choose_directory(plan.chdir.as_deref(), &own_directory, root)?;
     let origin = program::choose(&program, on_host, root, &chosen)?;
     root.enter()?;
@@ -68,7 +68,8 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     }
     tool.tell("started", |event| event.numbers("namespaces", namespace.map(|inode| ("mnt", inode))));
 
-    // 6. No capabilities, no_new_privs. Only then the working directory: PROGRAM's own permissions count there.
+    // 6. Drop all capabilities and set no_new_privs. Enter the working directory only then, with PROGRAM's own
+    // permissions.
     privileges::drop_all()?;
     let directory = program::enter_directory(&chosen, plan.chdir.is_some())?;
     if plan.chdir.is_none() {
@@ -76,7 +77,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     }
     program.set_env("PWD", directory.as_os_str())?;
 
-    // 7. Everything else as the caller had it, and exec.
+    // 7. Restore everything else as the caller had it, and exec.
     umask(own_umask);
     descriptor_limit.map(source::set_descriptor_limit).transpose()?;
     kept.alone_survive_exec()?;
@@ -84,7 +85,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     Err(program::run(&program, &origin))
 }
 
-/// Waits for srt-ns, where it is one that starts this. False: the start has failed, and srt-ns has said why.
+/// Waits for srt-ns, if it has started this process. False: the start has failed, and srt-ns has reported why.
 fn go_on(join: Option<namespace::Join>) -> Result<bool> {
     join.map_or(Ok(true), |join| handover::wait(&join.socket, &join.namespaces))
 }

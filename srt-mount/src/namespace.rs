@@ -1,4 +1,4 @@
-//! A mount namespace of one's own.
+//! A private mount namespace.
 
 use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Action, Op};
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// Leaves the caller's mount namespace, with nothing propagating either way.
+/// Leaves the caller's mount namespace. No mounts propagate between it and the new one.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN, with a hint.
@@ -26,21 +26,21 @@ pub fn make_private() -> Result<()> {
             .hint_for(libc::EPERM, hint)
             .hint_for(libc::ENOSPC, "the sysctl user.max_mnt_namespaces allows no more")
     })?;
-    // Its mounts are copies, with numbers of their own while the others live.
+    // The mounts of the new namespace are copies, with IDs of their own as long as the originals exist.
     if root()?.mount == callers {
         return Err(Error::failed("unshare had no effect"));
     }
-    // A new mount namespace still receives, or even shares, what is mounted in the old one (mount_namespaces(7)).
+    // Mounts still propagate from the old namespace to a new one, or even both ways (mount_namespaces(7)).
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
         .map_err(|error| refused("cannot make the mounts private", &error))
 }
 
-/// Looks at the namespace's mounts (proc(5), mountinfo): none is shared any more. Tells where message queues of another
-/// ipc namespace are mounted. Nothing where no procfs is mounted.
+/// Checks that no mount of the namespace is shared any more (proc(5), mountinfo), and returns the mount points of
+/// message queues of another ipc namespace. Does nothing if no procfs is mounted.
 ///
 /// # Errors
-/// A mount is shared, or they cannot be looked at.
+/// A mount is shared, or the mounts cannot be examined.
 pub fn look() -> Result<Vec<PathBuf>> {
     let what = || "cannot read /proc/self/mountinfo";
     let mounts = match mountinfo::read("/proc/self/mountinfo") {
@@ -57,8 +57,8 @@ pub fn look() -> Result<Vec<PathBuf>> {
         }
     }
     if !queues.is_empty() {
-        // A new mount is of the same file system where the ipc namespace is the same. Without rights over that no ipc
-        // namespace was made, and the queues are the command's anyway.
+        // In the same ipc namespace a new mount shows the same file system. Without privileges over the ipc namespace
+        // (EPERM) none was created, and the queues are those of the command's own namespace anyway.
         let own = match new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, INERT) {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
@@ -68,7 +68,7 @@ pub fn look() -> Result<Vec<PathBuf>> {
         for path in std::mem::take(&mut queues) {
             let device = device(&path);
             let errno = device.as_ref().err().and_then(io::Error::raw_os_error);
-            // It is covered, or out of reach.
+            // The mount point is covered, or cannot be reached.
             if matches!(errno, Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) {
                 continue;
             }
@@ -80,12 +80,12 @@ pub fn look() -> Result<Vec<PathBuf>> {
     Ok(queues)
 }
 
-/// The inode of this mount namespace, by which others know it (namespaces(7)). 0 where no procfs is mounted.
+/// The inode number of this mount namespace, which identifies it (namespaces(7)), or 0 if no procfs is mounted.
 pub fn inode() -> u64 {
     std::fs::metadata("/proc/self/ns/mnt").map_or(0, |namespace| namespace.ino())
 }
 
-/// Where srt-ns answers.
+/// The connection to srt-ns for `--join`.
 #[derive(Debug)]
 pub struct Join {
     /// The socket.
@@ -94,25 +94,25 @@ pub struct Join {
     pub namespaces: OwnedFd,
 }
 
-/// Tells the srt-ns that waits at the socket `--join` that there is a mount namespace, and gives it what only a process
-/// in one can make: an empty root directory for srt-init, attached nowhere.
+/// Tells the srt-ns that waits at the socket `--join` that the mount namespace exists, and passes it what only a
+/// process inside can create: an empty root directory for srt-init, not attached anywhere.
 ///
 /// # Errors
-/// It is not an open socket.
+/// `number` is not an open socket.
 pub fn say_hello(number: RawFd) -> Result<Join> {
     let what = || format!("--join {number}");
     let socket = inherited(number).context(what)?;
     let root = tmpfs(0o555, None)?;
     set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
     match handover::hello(&socket, Some(root.fd.as_fd())) {
-        // The start has failed, and that was said. The answer will be that there is none.
+        // The start has failed, and srt-ns has reported why. The wait for its answer will find that there is none.
         Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
         done => done.context(what)?,
     }
     Ok(Join { socket, namespaces: handover::own_namespaces()? })
 }
 
-/// Why a change of the mounts is refused, as far as one can see from here.
+/// The error for a refused change of the mounts, with a hint at the likely cause.
 pub fn refused(what: &str, error: &io::Error) -> Error {
     let cannot = Error::system(what, error);
     match error.raw_os_error() {
@@ -127,11 +127,11 @@ pub fn refused(what: &str, error: &io::Error) -> Error {
     }
 }
 
-/// Refuses what a mount namespace cannot hold before the first mount: for so many mounts, one on the other, the kernel
-/// takes minutes, and each source takes a descriptor.
+/// Refuses more mounts than a mount namespace can hold before the first one is made: the kernel takes minutes to
+/// stack so many mounts, and each source takes a descriptor.
 ///
 /// # Errors
-/// More mounts than fs.mount-max of proc_sys_fs(5), with a hint.
+/// More mounts than fs.mount-max (proc_sys_fs(5)), with a hint.
 pub fn has_room_for(ops: &[Op]) -> Result<()> {
     if ops.len() < 10_000 {
         return Ok(());

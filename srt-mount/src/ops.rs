@@ -1,4 +1,5 @@
-//! The operations, in two halves: the first opens all that comes from the host, the second builds the new tree.
+//! The operations, in two halves: the first opens everything that comes from the host, the second builds the new
+//! tree.
 
 use crate::detached::{INERT, PLAIN, Tree, new_filesystem, set_attributes, tmpfs};
 use crate::options::{Access, Action, Op, Source, Upper};
@@ -22,19 +23,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-/// The second half of an operation, which holds what the first has opened: to be done at the destination.
+/// The second half of an operation, which holds what the first half has opened. It is called with the destination.
 pub type Half<'a> = Box<dyn FnOnce(&mut Build, &Path) -> Result<()> + 'a>;
 
-/// What comes from the host: the cgroups of each `--sys`, and the first half of every operation.
+/// What comes from the host: the cgroup file systems of each `--sys`, and the result of the first half of every
+/// operation.
 pub type Opened<'a> = (Vec<Cgroups>, Vec<Half<'a>>);
 
-/// The first half of every operation, while paths still mean what the caller means by them.
+/// Runs the first half of every operation, while paths still resolve as they do for the caller.
 ///
 /// # Errors
-/// The first source that cannot be had, with its option.
+/// The first source that cannot be opened, with its option.
 pub fn open_all<'a>(host: &Host<'a>) -> Result<Opened<'a>> {
-    // mountinfo lists mounts by their age (before Linux 6.8, as they are attached), and a JVM takes the first cgroup file
-    // system that it finds there: this must not be one of the host's, in a copy that is covered.
+    // mountinfo lists mounts by age (before Linux 6.8, in the order in which they are attached), and a JVM uses the
+    // first cgroup file system listed. This must not be one of the host's, in a copy that is covered.
     let ops = &host.plan.ops;
     let views = ops.iter().filter(|op| op.action == Action::Sys);
     let cgroups =
@@ -111,7 +113,7 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::ProcPids => Box::new(|build, dest| build.proc(dest, &["subset=pid"])),
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
-            // Not our own: what is made in it is there as long as the ipc namespace.
+            // Not one of our own file systems: what is created in it lasts as long as the ipc namespace.
             let tree = new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?;
             build.mount(&tree, dest, 0o755)
         }),
@@ -127,10 +129,10 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
     Ok(half)
 }
 
-/// The second half of every operation, in the order given.
+/// Runs the second half of every operation, in the order given.
 ///
 /// # Errors
-/// What failed, with the option in front.
+/// What failed, with its option.
 pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Build<'a>> {
     let mut build = Build::new(host, cgroups)?;
     for (op, half) in host.plan.ops.iter().zip(halves) {
@@ -145,17 +147,17 @@ pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Bu
 pub struct Build<'a> {
     /// The tree.
     pub root: Root<'a>,
-    /// What must not be renamed in it.
+    /// The directories in it that must not be renamed.
     pins: Pins,
-    /// A tmpfs that is never part of the new root: it holds what is bound from it.
+    /// A tmpfs that is never part of the new root: it holds the files and directories that are bound from it.
     scratch: Option<Tree>,
-    /// How many entries of the scratch file system are taken.
+    /// How many names are used in the scratch file system.
     taken: usize,
-    /// The mounts of masks.
+    /// The mount IDs of the masks.
     masks: BTreeSet<u64>,
-    /// Whether `--proc` shows no keys.
+    /// Whether `--proc` hides the caller's keys.
     hides_keys: bool,
-    /// What each `--sys` has yet to mount.
+    /// The cgroup file systems that each `--sys` has yet to mount.
     cgroups: Vec<Cgroups>,
 }
 
@@ -166,7 +168,7 @@ impl<'a> Build<'a> {
         let uses_scratch = |op: &Op| match &op.action {
             Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
             Action::Overlay { upper, .. } => *upper == Upper::Temporary,
-            // Queues may be mounted in it.
+            // Message queues may be mounted below the source.
             Action::Bind { .. } => !host.queues.is_empty(),
             _ => false,
         };
@@ -188,7 +190,7 @@ impl<'a> Build<'a> {
         self.mount_at(tree, &dest)
     }
 
-    /// Mounts a tree, and makes sure that it stays where it is.
+    /// Mounts a tree, and pins the directories above its mount point.
     fn mount_at(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         self.pins.protect(&mut self.root, dest)?;
         self.root.mount(tree, dest)
@@ -202,7 +204,7 @@ impl<'a> Build<'a> {
 
     fn bind(&mut self, tree: &Tree, dest: &Path, writable: bool) -> Result<()> {
         self.mount(tree, dest, 0o755)?;
-        // Opening a queue is enough to take its messages, on a read-only mount too.
+        // A process that can open a queue can take its messages, also on a read-only mount.
         for queue in &tree.queues {
             let onto = open_path(&tree.fd, queue, 0, libc::RESOLVE_NO_SYMLINKS);
             let onto = onto.context(|| "cannot open a mount of message queues")?;
@@ -223,7 +225,7 @@ impl<'a> Build<'a> {
         let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };
         for name in hidden {
             match proc::attach(&self.empty(false)?, &tree.fd, name) {
-                // A kernel without keys.
+                // This kernel has no keys.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 done => done.context(|| "cannot hide the keys of the caller")?,
             }
@@ -233,7 +235,7 @@ impl<'a> Build<'a> {
 
     fn chmod(&mut self, dest: &Path, mode: u32) -> Result<()> {
         let (_, fd, _) = self.root.find(dest)?;
-        // fchmod(2) does not take an O_PATH descriptor; its magic link leads to the very same file.
+        // fchmod(2) does not accept an O_PATH descriptor; its magic link leads to the same file.
         let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
         fchmodat(&CWD, &link, mode).context(|| "chmod")
     }
@@ -241,14 +243,14 @@ impl<'a> Build<'a> {
     fn remount_read_only(&mut self, dest: &Path) -> Result<()> {
         let (dest, fd, stat) = self.root.find(dest)?;
         self.root.keep_removable(stat.mount).context(|| "cannot copy what it is on")?;
-        // nodev too, as bubblewrap has it: to open a device for writing is to write.
+        // Also nodev, as in bubblewrap: opening a device for writing counts as writing.
         set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.path.display())),
                 _ => Error::system("cannot make it read-only", &error),
             }
         })?;
-        // It may be a mount that came along with a bind, above which nothing is pinned yet.
+        // It may be a mount that was copied as part of a bind, above which nothing is pinned yet.
         self.pins.protect(&mut self.root, &dest)
     }
 
@@ -259,7 +261,8 @@ impl<'a> Build<'a> {
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
-                // Nobody inside can reach it; but whoever names it from the working directory has meant another.
+                // No process inside can reach the path. A relative path, however, was probably meant from the working
+                // directory.
                 Some(libc::ENOENT | libc::ENOTDIR) if optional && dest.is_absolute() => return Ok(()),
                 Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
@@ -267,7 +270,7 @@ impl<'a> Build<'a> {
                     return Err(error.hint("a relative PATH counts from the new root: write it from / on"));
                 }
                 Some(libc::ENOENT) if self.root.host.plan.placeholders => {
-                    // A slash at the end says what is to be made.
+                    // A slash at the end asks for a directory.
                     let directory = dest.as_os_str().as_bytes().ends_with(b"/");
                     (self.root.mount_point(dest, directory, 0o755)?, directory)
                 }
@@ -279,7 +282,7 @@ impl<'a> Build<'a> {
         self.mount_at(&tree, &found)
     }
 
-    /// The nearest that can be reached above `dest`, which cannot.
+    /// The nearest directory above `dest` that can be reached, although `dest` cannot.
     fn nearest(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
         for above in dest.ancestors().skip(1) {
             match self.root.find(above) {
@@ -296,13 +299,14 @@ impl<'a> Build<'a> {
         Ok(self.masks.contains(&above.mount))
     }
 
-    /// Whether PROGRAM cannot change that the directory `dest` lies in cannot be searched: its owner can (chmod(2)).
+    /// Whether the directory that prevents the search for `dest` belongs to another user. As its owner, PROGRAM could
+    /// make it searchable (chmod(2)).
     fn is_closed(&mut self, dest: &Path) -> Result<bool> {
         let (.., above) = self.nearest(dest)?;
         Ok(above.uid != geteuid())
     }
 
-    /// A mount of an empty directory or file, to hide something.
+    /// A mount of an empty directory or file, to hide a path.
     fn empty(&mut self, directory: bool) -> Result<Tree> {
         let (scratch, name) = self.scratch()?;
         let mode = if directory { libc::S_IFDIR | 0o555 } else { libc::S_IFREG | 0o444 };
@@ -322,7 +326,7 @@ impl<'a> Build<'a> {
 
     fn file(&mut self, dest: &Path, data: OwnedFd, mode: u32) -> Result<()> {
         let dest = self.root.place(dest, parents(mode))?;
-        // O_NONBLOCK: a FIFO that someone has put there would block for ever.
+        // O_NONBLOCK: opening a FIFO that another process has put there would block forever.
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match openat(&dest.parent, &dest.name, flags | libc::O_EXCL, mode) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
@@ -353,7 +357,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// The scratch file system, and a name that is free in it.
+    /// The scratch file system, and an unused name in it.
     fn scratch(&mut self) -> Result<(&OwnedFd, CString)> {
         self.taken += 1;
         let name = c_path(self.taken.to_string()).context(|| "path")?;
@@ -368,7 +372,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The mode of missing parents, as bubblewrap has it: whom DEST keeps out, they keep out too.
+/// The mode of missing parents, as in bubblewrap: users that DEST's mode excludes are excluded by them too.
 fn parents(mode: u32) -> u32 {
     let group = if mode & 0o070 == 0 { 0o050 } else { 0 };
     let others = if mode & 0o007 == 0 { 0o005 } else { 0 };

@@ -1,5 +1,5 @@
-//! argv → plan: what is to be mounted, in which order. Pure: nothing here asks the system, so that any input
-//! can be tried without privileges.
+//! argv → plan: what is to be mounted, in which order. Parsing makes no system calls, so any input can be tried
+//! without privileges.
 
 use srt_common::{Error, Result, args};
 use std::collections::BTreeSet;
@@ -9,28 +9,28 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Everything that stands before `--`.
+/// The options before `--`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The operations, in the order given.
     pub ops: Vec<Op>,
-    /// `--placeholders`: missing mount points may be made on the host's file systems, and stay there.
+    /// `--placeholders`: missing mount points may be created on the host's file systems, where they stay.
     pub placeholders: bool,
-    /// `--chdir`: counted from the new root.
+    /// `--chdir`, relative to the new root.
     pub chdir: Option<PathBuf>,
     /// `--keep-fd`.
     pub keep: Vec<RawFd>,
     /// `--status-fd`.
     pub status_fd: Option<RawFd>,
-    /// `--join`: the socket of the srt-ns that has started this, see `srt_common::handover`.
+    /// `--join`: the socket of the srt-ns that started this process, see `srt_common::handover`.
     pub join: Option<RawFd>,
-    /// `--joined-path`: the path of what that srt-ns has opened for one of its own options, behind the option and before
-    /// the file's identity.
+    /// `--joined-path`: an option of that srt-ns, the path of the file that it has opened for this option, and the
+    /// file's identity.
     pub joined_paths: Vec<(OsString, PathBuf, OsString)>,
 }
 
 impl Plan {
-    /// Whether something in the tree shows the network namespace of whoever mounts it.
+    /// Whether the tree shows the network namespace of the process that mounts it.
     pub fn shows_network(&self) -> bool {
         self.ops.iter().any(|op| op.action == Action::Sys)
     }
@@ -41,25 +41,26 @@ impl Plan {
 pub struct Op {
     /// The option's name, for messages.
     pub option: &'static str,
-    /// What stands between the name and DEST, for messages.
+    /// The operands between the option's name and DEST, for messages.
     pub operands: Vec<OsString>,
-    /// Where, counted from the new root.
+    /// The destination, relative to the new root.
     pub dest: PathBuf,
-    /// What.
+    /// What to do there.
     pub action: Action,
 }
 
-/// What an operation does at its destination. Modes are permission bits; each `fd` is the caller's.
+/// What an operation does at its destination. Modes are permission bits; each `fd` is one of the caller's
+/// descriptors.
 #[allow(missing_docs, reason = "the fields are the option's words")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The `--bind` family. `optional`: a source that does not exist is skipped (`-try`).
     Bind { source: Source, access: Access, optional: bool },
-    /// `--bind-data`, `--ro-bind-data`: a new file with what `fd` holds, mounted.
+    /// `--bind-data`, `--ro-bind-data`: a new file with the content of `fd`, mounted.
     BindData { fd: RawFd, mode: u32, access: Access },
-    /// `--overlay`, `--tmp-overlay`, `--ro-overlay`; `layers` from bottom to top, as bubblewrap takes them.
+    /// `--overlay`, `--tmp-overlay`, `--ro-overlay`; `layers` are in order from bottom to top, as in bubblewrap.
     Overlay { layers: Vec<PathBuf>, upper: Upper },
-    /// A file with what `fd` holds.
+    /// A file with the content of `fd`.
     File { fd: RawFd, mode: u32 },
     /// A new, minimal /dev.
     Dev,
@@ -69,11 +70,11 @@ pub enum Action {
     Tmpfs { mode: u32, size: Option<u64> },
     /// A new procfs.
     Proc,
-    /// The same with processes alone.
+    /// A new procfs that shows only processes.
     ProcPids,
     /// A new POSIX message queue file system.
     Mqueue,
-    /// An empty read-only directory or file over what is there. `optional`: if something is (`-try`).
+    /// An empty read-only directory or file over an existing one. `optional`: skipped if there is none (`-try`).
     Mask { optional: bool },
     /// A directory.
     Dir { mode: u32 },
@@ -90,14 +91,14 @@ pub enum Action {
 pub enum Source {
     /// A path on the host.
     Path(PathBuf),
-    /// What an inherited descriptor is open on.
+    /// The file that an inherited descriptor refers to.
     Fd(RawFd),
 }
 
 /// What the command may do below a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read. Every submount too.
+    /// Read only, also on every submount.
     ReadOnly,
     /// Read and write.
     Writable,
@@ -125,7 +126,7 @@ impl std::fmt::Display for Op {
     }
 }
 
-/// Every option: its names, its operands, and what `--help` says of the first. One without help is not for users.
+/// Every option: its names, its operands, and the help for the first name. An option without help is not for users.
 #[rustfmt::skip]
 const OPTIONS: [(&str, &str, &str); 30] = [
     ("--bind --bind-try", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
@@ -174,13 +175,13 @@ pub fn help() -> String {
     text + "  --help, --version\n"
 }
 
-/// What reads all that a descriptor holds.
+/// A function that reads all data of a descriptor.
 pub type ReadAll<'a> = &'a mut dyn FnMut(RawFd) -> Result<Vec<u8>>;
 
-/// Reads the options, with `read_all` to read what `--args FD` holds.
+/// Parses the options. `read_all` reads the data of `--args FD`.
 ///
 /// # Errors
-/// A usage error that names the option and what was expected; whatever `read_all` says.
+/// A usage error that names the option and what was expected, or an error of `read_all`.
 pub fn parse(words: &[OsString], read_all: ReadAll) -> Result<Plan> {
     let mut parser = Parser::default();
     parser.words(&mut words.iter().cloned(), Some(read_all))?;
@@ -195,7 +196,7 @@ struct Parser {
     perms: Option<u32>,
     size: Option<u64>,
     layers: Vec<PathBuf>,
-    /// A descriptor that was read to its end has nothing left for a second file.
+    /// Descriptors that were read to the end, with nothing left for a second file.
     read: BTreeSet<RawFd>,
 }
 
@@ -258,7 +259,7 @@ impl Parser {
         self.nothing_is_left()
     }
 
-    /// `--perms`, `--size` and `--overlay-src` say something about the very next option, which has to take them.
+    /// `--perms`, `--size` and `--overlay-src` modify the next option only, which must accept them.
     fn nothing_is_left(&self) -> Result<()> {
         for (modifier, is_left, takers) in [
             ("--perms", self.perms.is_some(), "--dir --tmpfs --file --bind-data --ro-bind-data"),
@@ -272,7 +273,7 @@ impl Parser {
         Ok(())
     }
 
-    /// What an option does with the operands that stand before DEST.
+    /// The action of an option, from the operands before DEST.
     fn action(&mut self, option: &str, operands: &[OsString]) -> Result<Action> {
         let mut mode = |default| self.perms.take().unwrap_or(default);
         let optional = option.ends_with("-try");
@@ -332,7 +333,7 @@ fn operands(option: &str, names: &str, words: &mut dyn Iterator<Item = OsString>
 }
 
 fn number(option: &str, word: &OsStr, radix: u32, range: RangeInclusive<u64>, what: &str) -> Result<u64> {
-    // No sign, which from_str_radix would take.
+    // Digits only: from_str_radix would accept a sign.
     let digits = word.to_str().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     let number = digits.and_then(|word| u64::from_str_radix(word, radix).ok());
     let number = number.filter(|number| range.contains(number));
@@ -341,7 +342,7 @@ fn number(option: &str, word: &OsStr, radix: u32, range: RangeInclusive<u64>, wh
 
 fn descriptor(option: &str, word: &OsStr, join: Option<RawFd>) -> Result<RawFd> {
     let fd = number(option, word, 10, 0..=i32::MAX as u64, "a descriptor number")? as RawFd;
-    // It is not the user's: --args would wait for a message, --keep-fd give it to PROGRAM.
+    // This descriptor is not the user's: --args would wait for a message, and --keep-fd would pass it to PROGRAM.
     if join == Some(fd) {
         return Err(Error::usage(format!("{option} {fd}: not an open descriptor")));
     }
@@ -359,13 +360,13 @@ fn once<T>(option: &str, slot: &mut Option<T>, value: T) -> Result<()> {
     }
 }
 
-/// Words that end in a NUL each; the last one may lack it.
+/// Splits NUL-terminated words; the last one may lack its NUL.
 fn nul_separated(data: &[u8]) -> impl Iterator<Item = OsString> {
     let words = data.strip_suffix(b"\0").unwrap_or(data).split(|&byte| byte == 0);
     words.skip(usize::from(data.is_empty())).map(|word| OsStr::from_bytes(word).to_owned())
 }
 
-/// bubblewrap does more than mount; its users get told which tool has the option that they look for.
+/// bubblewrap does more than mount: a hint tells its users which tool has the option that they look for.
 #[rustfmt::skip]
 const ELSEWHERE: [(&str, &str); 3] = [
     ("--unshare --share --uid --gid --hostname --as-pid-1 --new-session --die-with",
@@ -395,7 +396,7 @@ mod tests {
         text.split_whitespace().map(OsString::from).collect()
     }
 
-    /// Without a descriptor to read from.
+    /// Parses without a descriptor to read from.
     fn read(text: &str) -> Result<Plan> {
         parse(&words(text), &mut |_| Err(Error::usage("cannot be read here")))
     }

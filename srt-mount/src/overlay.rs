@@ -10,20 +10,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-/// Names of one byte, without those that mean something in a list of layers: with the colons between them as many as
-/// fit into the 255 bytes that fsconfig(2) takes.
+/// How many one-byte names, separated by colons, fit into the 255 bytes that fsconfig(2) accepts. Bytes that are
+/// special in a list of layers are not used.
 const MOST_NAMES: usize = 128;
 
-/// A new overlay of `layers`, bottom to top, with `upper` and work directory if it is to be writable.
+/// A new overlay of `layers`, from bottom to top, writable if `upper` gives an upper and a work directory.
 ///
-/// The layers go in as `/proc/self/fd/N`: they were opened before, and no character in their paths (`:`, `,` and
-/// `\` mean something to overlayfs) can be misread.
+/// The layers are passed as `/proc/self/fd/N`: they have been opened before, and no character in their paths (`:`,
+/// `,` and `\` are special to overlayfs) can be misread.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error, with hints.
 pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<Tree> {
     let lower: Vec<String> = layers.iter().rev().map(link).collect();
-    // In a user namespace only user.* extended attributes can hold what overlayfs notes (Linux 5.11).
+    // In a user namespace overlayfs can store its metadata only in user.* extended attributes (Linux 5.11).
     let mut others = vec![b"userxattr".to_vec()];
     if let Some([upper, work]) = upper {
         others.extend([format!("upperdir={}", link(upper)).into(), format!("workdir={}", link(work)).into()]);
@@ -31,7 +31,7 @@ pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<T
     let attributes = if upper.is_some() { PLAIN } else { PLAIN | MOUNT_ATTR_RDONLY };
     let create =
         |lower: &[Vec<u8>]| new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes);
-    // lowerdir+ takes one layer at a time, from Linux 6.8 on. Before, it is an unknown option.
+    // lowerdir+ takes one layer at a time, since Linux 6.8. Older kernels reject it as an unknown option.
     let one_by_one: Vec<_> = lower.iter().map(|layer| format!("lowerdir+={layer}").into_bytes()).collect();
     let tree = match create(&one_by_one) {
         Err(error) if error.errno == Some(libc::EINVAL) => create(&[list(&lower)?]),
@@ -56,7 +56,7 @@ fn link(fd: &Rc<OwnedFd>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// The layers in one option, as links with short names in a directory that becomes the working directory.
+/// The layers in one option, as symbolic links with short names in a directory that becomes the working directory.
 fn list(lower: &[String]) -> Result<Vec<u8>> {
     let names: Vec<u8> = (b'!'..=u8::MAX).filter(|byte| !b",./:\\".contains(byte)).take(MOST_NAMES).collect();
     if lower.len() > names.len() {

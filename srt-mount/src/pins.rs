@@ -1,13 +1,13 @@
-//! What is protected stays where it is.
+//! Keeps protected paths in place.
 //!
-//! A read-only bind or a mask below a writable bind is worth nothing if the command can rename a directory above it
-//! and put its own there, for the next one who looks. rename(2) and rmdir(2) of a directory that is a mount point
-//! in the caller's mount namespace fail with EBUSY, and the kernel asks about the directory alone, not through which
-//! mount it is reached (`is_local_mountpoint()` in fs/namei.c). So each directory between the root of a writable
-//! mount and the mount point is made a mount point in a second copy of that mount, which no lookup can reach
-//! since another mount covers it. In the tree that the command sees, no file system boundary appears.
+//! A read-only bind or a mask below a writable bind is useless if the command can rename a directory above it and put
+//! another one in its place, for the next process that looks up the path. rename(2) and rmdir(2) of a directory that
+//! is a mount point in the caller's mount namespace fail with EBUSY; the kernel checks the directory itself, whatever
+//! mount it was reached through (`is_local_mountpoint()` in fs/namei.c). So each directory between the root of a
+//! writable mount and the mount point is made a mount point in a second copy of that mount, which no path lookup can
+//! reach because another mount covers it. The tree that the command sees has no additional file system boundary.
 //!
-//! Symbolic links on the way need no pin: no path leads through one that the command can replace (links.rs).
+//! Symbolic links on the path need no pin: no lookup follows a link that the command can replace (links.rs).
 
 use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, tmpfs};
 use crate::tree::{Dest, Root, make_node, open_in_root};
@@ -21,52 +21,53 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Where the copies can hide: below a mount on a directory that nobody removes.
+/// The copies are hidden below a mount on one of these directories, which no process is expected to remove.
 ///
-/// With a mount point the kernel takes away all that is mounted on it, also when it is removed in another mount namespace
-/// (`detach_mounts()` in fs/namespace.c): outside, or in another sandbox that may write the directory above.
+/// When a mount point is removed, the kernel detaches all mounts on it, even if that happens in another mount
+/// namespace (`detach_mounts()` in fs/namespace.c): outside, or in another sandbox that may write the parent
+/// directory.
 const HIDING_PLACES: [&str; 10] = ["proc", "dev", "sys", "tmp", "run", "boot", "mnt", "media", "srv", "opt"];
 
-/// What is to be pinned.
+/// The directories to pin.
 #[derive(Debug, Default)]
 pub struct Pins {
     /// Whether the host's files are writable somewhere in the tree.
     needed: bool,
-    /// Parents of mount points, to ask only once.
+    /// The parents of mount points that have been checked.
     asked: BTreeSet<PathBuf>,
     /// The directories to pin, by the mount that they are in.
     mounts: BTreeMap<u64, Pinned>,
 }
 
-/// What to pin in one mount.
+/// The directories to pin in one mount.
 #[derive(Debug)]
 struct Pinned {
-    /// Where it is mounted in the new root.
+    /// Its mount point in the new root.
     at: PathBuf,
     /// The mount's root.
     root: Rc<OwnedFd>,
-    /// The paths, counted from that.
+    /// Their paths, relative to that root.
     below: BTreeSet<PathBuf>,
 }
 
 impl Pins {
-    /// From here on the command could rename directories of the host: those of what was mounted just now, too, which
-    /// can be at paths that were asked for when something else was there.
+    /// Records that the command can rename directories of the host from now on. Those of the mount just made can be
+    /// at paths that were checked when something else was there, so all paths are checked again.
     pub fn host_is_writable(&mut self) {
         self.needed = true;
         self.asked.clear();
     }
 
-    /// Notes the directories above a mount point that are in writable mounts of the host.
+    /// Records the directories above a mount point that are in writable mounts of the host.
     ///
     /// # Errors
-    /// When one cannot be looked at.
+    /// A directory cannot be examined.
     pub fn protect(&mut self, root: &mut Root, dest: &Dest) -> Result<()> {
         let parent = dest.path.parent().unwrap_or(&dest.path);
         if !self.needed || dest.is_root || !self.asked.insert(parent.to_owned()) {
             return Ok(());
         }
-        // The mount that the walk is in, with the path of its root; `None`: nothing in it needs a pin.
+        // The path and the root of the mount that the walk is in; `None` if nothing in it needs a pin.
         let mut mount: Option<(PathBuf, Rc<OwnedFd>)> = None;
         let mut ways: Vec<&Path> = parent.ancestors().collect();
         while let Some(path) = ways.pop() {
@@ -89,10 +90,10 @@ impl Pins {
         Ok(())
     }
 
-    /// Sets the pins, once the tree stands.
+    /// Sets the pins, after the tree is complete.
     ///
     /// # Errors
-    /// When a directory cannot be pinned.
+    /// A directory cannot be pinned.
     pub fn set(&self, root: &mut Root) -> Result<()> {
         if self.mounts.is_empty() {
             return Ok(());
@@ -100,7 +101,7 @@ impl Pins {
         let top = root.top()?;
         match self.hiding_place(root, &top)? {
             Some(cover) => hide(&cover, self.mounts.values()),
-            // With what is mounted there the need for its pins goes.
+            // If the mount that covers the pins is lost, the paths that they protect are lost with it.
             None => self.mounts.values().try_for_each(|pinned| {
                 let cover = directory(&top, &pinned.at, 0);
                 hide(&cover.context(|| "cannot open a mount to hide pins below it")?, [pinned])
@@ -108,8 +109,9 @@ impl Pins {
         }
     }
 
-    /// A usual mount of a file system that was made here, whose root nobody removes. `None`: each copy hides below what it is a
-    /// copy of; where that is the root, all hide below a usual mount, or directory, of the host's.
+    /// Finds a mount at one of the usual places whose file system was created here, so that its root is not removed.
+    /// `None`: each copy is hidden below the mount that it copies. If one of these is `/`, all are hidden below a
+    /// mount or directory of the host's at one of the usual places.
     fn hiding_place(&self, root: &Root, top: &OwnedFd) -> Result<Option<OwnedFd>> {
         let (mut mounted, mut there) = (None, None);
         for name in HIDING_PLACES {
@@ -131,13 +133,14 @@ impl Pins {
     }
 }
 
-/// Sets the pins of these mounts in copies of them below `cover`, which is in its place again then.
+/// Sets the pins of these mounts in copies of them, hidden below `cover`, which is visible in its place again
+/// afterwards.
 fn hide<'a>(cover: &OwnedFd, mounts: impl IntoIterator<Item = &'a Pinned>) -> Result<()> {
     let mounts: Vec<_> = mounts.into_iter().collect();
-    // All copies first: one must not hold another.
+    // Make all copies first: none must contain another.
     let visible = clone_tree(cover, c"", true).context(|| "cannot copy a mount to cover the pins")?;
     let copies = mounts.iter().map(|pinned| copy(&pinned.root)).collect::<Result<Vec<_>>>()?;
-    // Each on a directory of our own: the root of a copy is one that others may remove.
+    // Attach each to a directory of our own: other processes may be able to remove the root of a copy.
     let hidden = tmpfs(0o755, None)?.fd;
     attach_out_of_sight(&hidden, cover).context(|| "cannot hide a mount")?;
     let own = |number: usize| {
@@ -157,8 +160,9 @@ fn hide<'a>(cover: &OwnedFd, mounts: impl IntoIterator<Item = &'a Pinned>) -> Re
     attach_out_of_sight(&visible, &hidden).context(|| "cannot cover a mount")
 }
 
-/// A second copy of a mount: alone, or with all below it where the kernel demands that (mounts that came from a
-/// more privileged namespace can only be copied together: EINVAL, `has_locked_children()` in fs/namespace.c).
+/// Makes a second copy of a mount: of the mount alone, or with all mounts below it if the kernel demands that (mounts
+/// that came from a more privileged namespace can only be copied together: EINVAL, `has_locked_children()` in
+/// fs/namespace.c).
 fn copy(root: &OwnedFd) -> Result<OwnedFd> {
     match clone_tree(root, c"", false) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => clone_tree(root, c"", true),
@@ -167,12 +171,13 @@ fn copy(root: &OwnedFd) -> Result<OwnedFd> {
     .context(|| "cannot copy a mount to pin directories in it")
 }
 
-/// Makes the directory at `path` in `copy` a mount point. What is mounted there does not matter: all pins are mounts of
-/// the same empty directory. (Before Linux 6.15 only what is attached in the caller's namespace can be copied.)
+/// Makes the directory at `path` in `copy` a mount point. The content of the mount does not matter: all pins are
+/// mounts of the same empty directory. (Before Linux 6.15 only mounts attached in the caller's namespace can be
+/// copied.)
 fn set_pin(copy: &OwnedFd, path: &Path, pin: &OwnedFd) -> Result<()> {
     let cannot = || format!("cannot pin {}", path.display());
     let directory = match directory(copy, path, libc::RESOLVE_NO_XDEV) {
-        // A later operation has mounted something there, or above it.
+        // A later operation has mounted something on this directory, or above it.
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
         directory => directory.context(cannot)?,
     };
@@ -184,7 +189,7 @@ fn set_pin(copy: &OwnedFd, path: &Path, pin: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// A directory below `root`: the links on the way were resolved before.
+/// Opens a directory below `root`. The links on the path have been resolved before.
 fn directory(root: &OwnedFd, path: &Path, resolve: u64) -> io::Result<OwnedFd> {
     open_in_root(root, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS | resolve)
 }

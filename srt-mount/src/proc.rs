@@ -15,10 +15,10 @@ use std::os::unix::ffi::OsStrExt;
 /// A new procfs, detached.
 ///
 /// # Errors
-/// EPERM has two reasons, and a hint for each.
+/// EPERM for one of two reasons, with a hint that covers both.
 pub fn new(options: &[&str]) -> Result<Tree> {
-    // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and
-    // there must be a procfs already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
+    // proc(5): the pid namespace must belong to a user namespace in which the caller has CAP_SYS_ADMIN, and a procfs
+    // must already be mounted, with no part of it covered (mount_too_revealing() in fs/namespace.c).
     let hint = "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
                 not masked (docker run --security-opt systempaths=unconfined); or show the one that is there, and \
                 with it the names of the processes outside: --ro-bind /proc /proc";
@@ -26,8 +26,8 @@ pub fn new(options: &[&str]) -> Result<Tree> {
     made.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
-/// Files of every procfs that nobody can write, by the modes with which the kernel makes them, from Linux 5.12 to 7.x: to
-/// ask for the mode of each is a twentieth of a start as root. What is not named here is looked at.
+/// Files of every procfs that the kernel creates without write permission for any user, from Linux 5.12 to 7.x:
+/// reading the mode of each would take a twentieth of a start as root. The modes of all other entries are checked.
 #[rustfmt::skip]
 const READ_ONLY: [&str; 39] = [
     "buddyinfo", "cgroups", "cmdline", "config.gz", "consoles", "cpuinfo", "crypto", "devices", "diskstats", "dma",
@@ -37,21 +37,22 @@ const READ_ONLY: [&str; 39] = [
     "vmstat", "zoneinfo",
 ];
 
-/// Makes read-only what is no process's, if the caller could write it.
+/// Makes the parts of a procfs that do not belong to a process read-only, if the caller could write them.
 ///
-/// The kernel asks for no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: to be
-/// the owner, uid 0 of the host, is enough. For anyone else nothing is covered, because a covered /proc forbids a
-/// procfs in a sandbox inside this one; but for PID 1's autogroup, of which uid 0 of a container is the owner.
+/// The kernel requires no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: being the
+/// owner, uid 0 of the host, is enough. For other users nothing is covered, because no procfs can be mounted in a
+/// nested sandbox if parts of /proc are covered. The exception is PID 1's autogroup, which is owned by uid 0 of a
+/// container.
 ///
 /// # Errors
-/// When something cannot be covered.
+/// An entry cannot be covered.
 pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     let is_root = is_root_of_the_host();
     if is_root {
         cover_what_root_writes(proc, host)?;
     }
-    // sched(7), "The autogroup feature": to be its owner is enough to take away the turns that PID 1 needs to die. PROGRAM may
-    // do so where it is PID 1 itself.
+    // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. PROGRAM may do
+    // so if it is PID 1 itself.
     if getpid() == 1 || !is_root && !is_root_outside() {
         return Ok(());
     }
@@ -65,22 +66,22 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one (user_namespaces(7)): it is
-/// the owner of the files of srt-init, which is not dumpable (proc(5)).
+/// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one
+/// (user_namespaces(7)). That user owns the /proc files of srt-init, which is not dumpable (proc(5)).
 fn is_root_outside() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.lines().any(|line| line.split_whitespace().take(2).eq([&*geteuid().to_string(), "0"]))
 }
 
 fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
-    // The modes are the same in every procfs, and the kernel has made the host's inodes before.
+    // The modes are the same in every procfs, and the kernel has already created the inodes of the host's.
     let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
     let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == libc::PROC_SUPER_MAGIC));
     let cannot = || "cannot list the procfs";
     fchdir(proc).context(cannot)?;
     let mut entries = std::fs::read_dir(".").context(cannot)?;
     loop {
-        // Without a process, and PID 1 is there, it is not the whole list: an outer filter has answered.
+        // PID 1 exists, so a list without a process is incomplete: an outer filter has answered the call.
         let entry = entries.next().ok_or_else(|| Error::failed("the procfs lists no process"))?;
         let entry = entry.context(cannot)?;
         let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
@@ -102,35 +103,36 @@ fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Whether it is a file, nothing is mounted on it, and nobody can write it.
+/// Whether the entry is a regular file without write permission for any user, and nothing is mounted on it.
 fn nobody_writes(proc: &OwnedFd, name: &CStr) -> bool {
     statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
 }
 
-/// Mounts an entry of the procfs that is the working directory on itself, read-only, and looks whether it is.
+/// Mounts an entry of the procfs, which is the working directory, on itself, read-only, and checks the result.
 fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
     let tree = clone_tree(proc, name, false)?;
     let inert = MountAttr { set: INERT, ..MountAttr::default() };
     mount_setattr(&tree, c"", libc::AT_EMPTY_PATH, &inert)?;
     move_mount(&tree, proc, name)?;
-    // The procfs itself can be written.
+    // The procfs itself is writable, so a read-only flag is that of the new mount.
     match statvfs(name)? & libc::ST_RDONLY {
         0 => Err(io::Error::other("mount_setattr or move_mount had no effect")),
         _ => Ok(()),
     }
 }
 
-/// Names of what shows the keys of the caller (keyrings(7)): all that its uid may view, whatever session they are in.
+/// The entries that show the keys of the caller (keyrings(7)): all that its uid may view, of any session.
 pub const KEYS: [&CStr; 2] = [c"keys", c"key-users"];
 
-/// Whether those are to be covered. Not where the command may make user namespaces: a covered /proc would forbid a procfs
-/// in a sandbox inside this one, and that procfs would show them anyway. They are, where that cannot be asked.
+/// Whether to cover these entries. Not if the command may create user namespaces: no procfs can be mounted in a
+/// nested sandbox if parts of /proc are covered, and that procfs would show the keys anyway. If the limit cannot be
+/// read, and for uid 0 of the host, they are covered.
 pub fn hides_keys() -> bool {
     let most = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
     most.is_none_or(|most| most.trim() == "0") || is_root_of_the_host()
 }
 
-/// Mounts on an entry of a procfs, and looks whether it is there.
+/// Mounts `tree` on an entry of a procfs, and checks that it is attached.
 ///
 /// # Errors
 /// errno, ENOENT for an entry that this kernel does not have.

@@ -13,11 +13,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-/// What the host has under PROGRAM's name, opened before any of the new root exists.
+/// The host's file for PROGRAM's name, opened before any part of the new root exists.
 #[derive(Debug)]
 pub struct OnHost {
-    /// Where it may be. A stage that lies beside this tool can be there alone: PATH's first directory may be one that the
-    /// last command could write.
+    /// Where it may be. A stage in this tool's directory is looked for only there: an earlier command may have been
+    /// able to write PATH's first directory.
     paths: Vec<PathBuf>,
     beside: bool,
     file: Option<(PathBuf, OwnedFd)>,
@@ -28,8 +28,8 @@ pub struct OnHost {
 pub enum Origin {
     /// The first of these paths in the new root that can be run.
     Inside(Vec<PathBuf>),
-    /// A mount of that one file, read-only: /proc/PID/exe leads to this mount, and the file cannot be written
-    /// through it (CVE-2019-5736 overwrote the container runtime that way).
+    /// A read-only mount of that one file: /proc/PID/exe leads to this mount, and the file cannot be written through
+    /// it (CVE-2019-5736 overwrote the container runtime that way).
     Host(Tree),
 }
 
@@ -50,12 +50,12 @@ fn executable(path: &Path) -> Option<OwnedFd> {
     open(path, libc::O_PATH).ok().filter(can_run)
 }
 
-/// Whether anybody could execute it (execve(2), EACCES).
+/// Whether the file is executable for any user (execve(2), EACCES).
 fn can_run(file: &OwnedFd) -> bool {
     statx(file, c"").is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o111 != 0)
 }
 
-/// Decides, before the host's root goes away, where PROGRAM comes from.
+/// Decides, before the host's root is detached, where PROGRAM comes from.
 ///
 /// # Errors
 /// The host's file cannot be copied.
@@ -69,7 +69,7 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
                 false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
             };
     }
-    // Through a link that an earlier run may have left PROGRAM would be what that run has chosen.
+    // If an earlier run may have left a link on the path, that run would choose the program.
     let is_meant = |root: &Root| {
         let walk = root.host.walk(&found_at, &root.writable());
         let id = statx(&file, c"").map(|stat| stat.id);
@@ -80,24 +80,24 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     }
     let cannot = || format!("cannot copy the mount of {}", program.name().display());
     let copy = Tree::copy(&file, c"", PLAIN | MOUNT_ATTR_RDONLY, false).context(cannot)?;
-    // Mounted on the file itself in the old root, the copy is detached with that. A tree that never was mounted
-    // would be torn down when the exec closes its descriptor, and the kernel takes its time for that.
+    // Mounted on the file itself in the old root, the copy is detached together with it. A tree that was never
+    // mounted would be torn down when the exec closes its descriptor, which the kernel does slowly.
     move_mount(&copy.fd, &file, c"").context(cannot)?;
     Ok(Origin::Host(copy))
 }
 
-/// In the new root, while its privileges are still there, without which what was made on the host goes only in part: if there
-/// is something to remove, `--chdir` must lead somewhere, and PROGRAM must be somewhere, a program, and its interpreter there,
-/// too.
+/// Called in the new root while the privileges are still there: without them, only part of what was created on the
+/// host can be removed. If there is anything to remove, `--chdir` must lead to a directory, and PROGRAM must exist,
+/// be executable, and have its interpreter.
 ///
 /// # Errors
-/// It cannot be run.
+/// PROGRAM cannot be run.
 pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path, chdir: bool) -> Result<()> {
     if !root.would_leave_something() {
         return Ok(());
     }
     if chdir {
-        // access(2), "the real user ID": capabilities do not count but for uid 0.
+        // access(2), "the real user ID": capabilities count only for uid 0.
         let entered = c_path(directory).and_then(|path| faccessat2(&CWD, &path, libc::X_OK, 0));
         entered.map_err(|error| cannot_enter(directory, &error))?;
     }
@@ -107,7 +107,8 @@ pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path
         Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
     };
     let refusals: Option<Vec<_>> = paths.iter().map(refusal).collect();
-    // Of several, EACCES is the one to be told (execvp(3)); and execve(2) may pass over the first.
+    // Of several errors, EACCES is reported (execvp(3)). An interpreter is required only of a single path: of
+    // several, the exec may skip the first.
     let refused = refusals.and_then(|errnos| errnos.into_iter().max());
     let cause =
         if let [path] = paths.as_slice() { interpreter::missing(&directory.join(path)) } else { None };
@@ -115,15 +116,15 @@ pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path
     Err(program.failure_with(&io::Error::from_raw_os_error(errno), || cause))
 }
 
-/// Whether the new root has the very same file at `path`, on a mount through which nobody can write it. A stage that
-/// is run from there still finds its own neighbours: one sandbox inside another.
+/// Whether the new root has the same file at `path`, on a read-only mount. A stage that is run from there still finds
+/// the tools in its directory, so one sandbox can run inside another.
 fn shows(top: &OwnedFd, path: &Path, file: &OwnedFd) -> Result<bool> {
     let Ok(inside) = open_in_root(top, path, 0, 0) else { return Ok(false) };
     let id = |fd: &OwnedFd| statx(fd, c"").map(|stat| stat.id).context(|| "statx");
     Ok(id(&inside)? == id(file)? && is_read_only(&inside).context(|| "fstatvfs")?)
 }
 
-/// Becomes PROGRAM. Returns only the error.
+/// Executes PROGRAM. Returns only if that fails.
 pub fn run(program: &Program, origin: &Origin) -> Error {
     match origin {
         Origin::Inside(paths) => program.exec(paths),
@@ -136,8 +137,9 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
     }
 }
 
-/// The working directory in the new root: `--chdir`, or the first of the caller's own, `$HOME` and `/` that
-/// exists there. The caller's own by the name that `PWD` has for it, which is what the user has bound; else by getcwd(2).
+/// The working directory in the new root: `--chdir`, or the first of the caller's own, `$HOME` and `/` that exists
+/// there. The caller's own is looked up by its name in `PWD`, which is what the user has bound, then by that of
+/// getcwd(2).
 ///
 /// # Errors
 /// `--chdir` does not exist.
@@ -161,7 +163,7 @@ fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
-/// The names of the caller's working directory, the preferred one first: that of `PWD`, and what getcwd(2) says.
+/// The names of the caller's working directory, the preferred one first: that in `PWD`, then that of getcwd(2).
 pub fn own_directory(host: &Host) -> Vec<PathBuf> {
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
@@ -170,11 +172,11 @@ pub fn own_directory(host: &Host) -> Vec<PathBuf> {
     named.into_iter().chain(host.directory.clone()).collect()
 }
 
-/// Goes to `chosen`, with the privileges that PROGRAM has; to `$HOME` or `/` where that is refused, unless `required`: then
-/// `--chdir` asked for it. Returns the name of where it has come to.
+/// Enters `chosen` with PROGRAM's privileges or, if that is refused, `$HOME` or `/`, except if `required`: then
+/// `--chdir` asked for it. Returns the name of the directory entered.
 ///
 /// # Errors
-/// It cannot be entered.
+/// The directory cannot be entered.
 pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
     let entered = std::env::set_current_dir(chosen);
     if required {
@@ -188,7 +190,7 @@ pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
     }
 }
 
-/// One line where the command starts in another directory than its caller's.
+/// Prints one line if the command starts in another directory than the caller's.
 pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], chosen: &Path, directory: &Path) {
     if own.iter().any(|own| own == directory) {
         return;

@@ -1,4 +1,4 @@
-//! Sources: everything that comes from the host, opened before any of the new root exists.
+//! Sources: everything that comes from the host. They are opened before any part of the new root exists.
 
 use crate::detached::{PLAIN, Tree};
 use crate::dev::NODES;
@@ -18,21 +18,21 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// The host's files, as long as paths still mean what the caller means by them.
+/// The host's files, while paths still resolve as they do for the caller.
 #[derive(Debug)]
 pub struct Host<'a> {
     /// What is to be mounted.
     pub plan: &'a Plan,
-    /// Its root directory.
+    /// The host's root directory.
     pub root: Rc<OwnedFd>,
-    /// The path of the caller's working directory. getcwd(2) fails for one that was removed.
+    /// The path of the caller's working directory, or `None` if that was removed: getcwd(2) fails then.
     pub directory: Option<PathBuf>,
-    /// The directory itself. It may be one that cannot be searched.
+    /// The working directory itself. It may lack search permission.
     here: Option<OwnedFd>,
-    /// Where message queues of another ipc namespace are mounted.
+    /// The mount points of message queues of another ipc namespace.
     pub queues: Vec<PathBuf>,
     writable: OnceCell<Directories>,
-    /// The usual devices of the first `--dev`, for uid 0 of the host read-only.
+    /// The usual devices of the first `--dev`, read-only for uid 0 of the host.
     pub nodes: OnceCell<Vec<(&'static str, Tree)>>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Host<'a> {
         Ok(Self { plan, root: Rc::new(root), directory, here, queues, writable, nodes })
     }
 
-    /// Back to the caller's working directory, from which relative paths count.
+    /// Returns to the caller's working directory, to which relative paths refer.
     ///
     /// # Errors
     /// errno.
@@ -54,9 +54,9 @@ impl<'a> Host<'a> {
         self.here.as_ref().map_or(Ok(()), fchdir).context(|| "cannot enter the working directory again")
     }
 
-    /// Refuses what srt-ns has opened already, for its own options, where the way to it leads through a link that an earlier
-    /// run could have left, or to something else now: srt-ns does not know what this sandbox may write, and another that
-    /// runs now may have exchanged directories.
+    /// Refuses a file that srt-ns has opened already, for its own options, if its path leads through a link that an
+    /// earlier run could have left, or to another file by now: srt-ns does not know what this sandbox may write, and
+    /// another sandbox that runs at the same time may have exchanged directories.
     ///
     /// # Errors
     /// Such a link or change, with the option.
@@ -78,7 +78,7 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// What is at `path`, links followed but for those that an earlier run could have left.
+    /// Opens `path`. Links are followed, except those that an earlier run could have left.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -91,7 +91,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The way to `path`, without a link in one of the `writable` directories.
+    /// Resolves `path`, and refuses a link in one of the `writable` directories.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -109,13 +109,13 @@ impl<'a> Host<'a> {
         Walk::along(&self.root, &absolute, &is_planted, true, &|error| cannot_open(path, error))
     }
 
-    /// Whether the sandbox may write something of the host.
+    /// Whether the sandbox may write any file of the host.
     pub fn is_writable(&self) -> bool {
         self.plan.ops.iter().any(|op| op.action.writes())
     }
 
-    /// The directories that this sandbox may write, and the other sources that lie in one of them. Asked for only when
-    /// a path has a link in it.
+    /// The directories that this sandbox may write, and the other sources that lie in one of them. They are
+    /// determined only when a path contains a link.
     pub fn writable(&self) -> &Directories {
         self.writable.get_or_init(|| {
             let mut all = Directories::new();
@@ -127,7 +127,7 @@ impl<'a> Host<'a> {
                     match self.walk(&path, &Directories::new()) {
                         Ok(walk) if writes || walk.is_in(&all) => _ = all.insert(walk.end().stat.id),
                         Ok(_) => {}
-                        // Nothing that is missing; but where it is, is not known.
+                        // A missing source is left out. One that exists is included, because its location is unknown.
                         Err(_) => all.extend(look(&path).map(|stat| stat.id)),
                     }
                 }
@@ -136,10 +136,10 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// The directory at `path`.
+    /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// It cannot be reached, or is none.
+    /// It cannot be reached, or is not a directory.
     pub fn directory(&self, path: &Path) -> Result<Rc<OwnedFd>> {
         let found = self.find(path)?;
         match statx(&found, c"").map_err(|error| cannot_open(path, &error))?.is(libc::S_IFDIR) {
@@ -148,7 +148,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// A copy of what is mounted at an open place, with everything below.
+    /// A copy of the mount tree that starts at an open file.
     ///
     /// # Errors
     /// It cannot be copied.
@@ -156,8 +156,9 @@ impl<'a> Host<'a> {
         self.copy(fd, access).map_err(|error| cannot_open(path, &error))
     }
 
-    /// Notes where message queues are mounted in it. Where they are themselves the source, they were asked for; but no
-    /// mount makes them read-only: to receive a message is to read (mq_receive(3)), and takes it away.
+    /// Records where message queues are mounted in the copy. If such a mount is itself the source, it is shown only
+    /// if it is writable: no mount makes queues read-only, since receiving a message (mq_receive(3)) reads and
+    /// removes it.
     fn copy(&self, fd: &impl AsRawFd, access: Access) -> io::Result<Tree> {
         let mut tree = Tree::copy(fd, c"", access.attributes(), true)?;
         if tree.is_directory() && !self.queues.is_empty() {
@@ -170,11 +171,12 @@ impl<'a> Host<'a> {
         Ok(tree)
     }
 
-    /// A copy of what an inherited descriptor is open on. It was opened in another mount namespace, and the kernel
-    /// copies no mount of another one (open_tree(2), EINVAL): its path is opened again, and must lead to the same file.
+    /// A copy of the mount tree that starts at an inherited descriptor's file. The descriptor was opened in another
+    /// mount namespace, whose mounts the kernel does not copy (open_tree(2), EINVAL): its path is opened again, and
+    /// must lead to the same file.
     ///
     /// # Errors
-    /// It is not open, or cannot be copied.
+    /// The descriptor is not open, or its file cannot be copied.
     pub fn of_descriptor(&self, fd: RawFd, access: Access) -> Result<Tree> {
         let wanted = given(fd)
             .and_then(|fd| statx(&fd, c""))
@@ -197,11 +199,11 @@ impl<'a> Host<'a> {
 
     /// The device nodes of a minimal /dev, and the caller's terminal.
     ///
-    /// Read-only for their owner, uid 0 of the host or of a container: that keeps nobody from writing to a device, but from
-    /// changing the modes, owners and times of inodes that are not the sandbox's alone.
+    /// Read-only if the caller owns them, as uid 0 of the host or of a container: this does not prevent writes to a
+    /// device, but it prevents changes to the mode, owner and times of inodes that are shared with the host.
     ///
     /// # Errors
-    /// One cannot be copied.
+    /// A device cannot be copied.
     pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
         let mut nodes = vec![];
         for name in NODES {
@@ -213,8 +215,8 @@ impl<'a> Host<'a> {
             let tree = c_path(&path).and_then(copy);
             nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
         }
-        // The command can use this terminal in any case; as /dev/console it has a name, which ttyname(3) needs.
-        // A terminal of another mount namespace has no path here, and gets none.
+        // The command can use this terminal in any case; /dev/console gives it a name, which ttyname(3) needs. A
+        // terminal of another mount namespace has no path here, and is left out.
         let terminal = [0, 1].into_iter().find(|&fd| borrowed(fd).is_ok_and(|fd| fd.is_terminal()));
         let console = terminal.and_then(|fd| self.of_descriptor(fd, Access::Devices).ok());
         let _of_the_first = self.nodes.set(nodes.clone());
@@ -224,7 +226,7 @@ impl<'a> Host<'a> {
 }
 
 impl Action {
-    /// Whether the sandbox can write the host's files through it.
+    /// Whether the sandbox can write the host's files through this action.
     fn writes(&self) -> bool {
         match self {
             Self::Bind { access, .. } => access.writes(),
@@ -233,7 +235,7 @@ impl Action {
         }
     }
 
-    /// The paths of the host that it shows writable, or those that it shows without.
+    /// The host paths that this action shows writable or, if not `writable`, the others that it shows.
     fn sources(&self, writable: bool) -> Vec<PathBuf> {
         match self {
             Self::Bind { access, .. } if access.writes() != writable => vec![],
@@ -249,12 +251,12 @@ impl Action {
 }
 
 impl Access {
-    /// Whether it is not read-only.
+    /// Whether it permits writing.
     pub fn writes(self) -> bool {
         self != Self::ReadOnly
     }
 
-    /// What the mount has.
+    /// The attributes of the mount.
     pub fn attributes(self) -> u64 {
         match self {
             Access::ReadOnly => PLAIN | MOUNT_ATTR_RDONLY,
@@ -264,15 +266,15 @@ impl Access {
     }
 }
 
-/// Whether this process is uid 0 of the host, whatever its user namespace calls it: to it the kernel gives access to
-/// /proc/sys (`test_perm()` in fs/proc/proc_sysctl.c) and all else that the host's root owns, without any capability.
-/// Where it cannot be asked it is.
+/// Whether this process is uid 0 of the host, whatever its uid in its user namespace: the kernel gives it access to
+/// /proc/sys (`test_perm()` in fs/proc/proc_sysctl.c) and all other files of the host's root, without any capability.
+/// If this cannot be determined, the answer is yes.
 pub fn is_root_of_the_host() -> bool {
     let answer = faccessat2(&CWD, c"/proc/sys/kernel/overflowuid", libc::W_OK, libc::AT_EACCESS);
     !answer.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
 }
 
-/// All that a descriptor holds, for `--args`.
+/// Reads all data of a descriptor, for `--args`.
 ///
 /// # Errors
 /// errno.
@@ -284,7 +286,7 @@ pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// A directory as stdin, stdout or stderr would be a way out of the new root (openat(2), fchdir(2)).
+/// Refuses a directory as stdin, stdout or stderr, which would be a way out of the new root (openat(2), fchdir(2)).
 ///
 /// # Errors
 /// One of the three is a directory.
@@ -298,16 +300,16 @@ pub fn refuse_standard_directories() -> Result<()> {
     Ok(())
 }
 
-/// A descriptor of one's own for a file's content.
+/// Duplicates the descriptor that holds a file's content.
 ///
 /// # Errors
-/// It is not open.
+/// The descriptor is not open.
 pub fn content(fd: RawFd) -> Result<OwnedFd> {
     let own = given(fd).and_then(|fd| fd.try_clone_to_owned());
     own.map_err(|_| Error::usage(format!("{fd} is not an open descriptor")))
 }
 
-/// Whether the working directory is at `path`: it may have been removed, or something else be mounted over it.
+/// Whether `path` leads to the working directory, which may have been removed or covered by another mount.
 pub fn leads_here(path: &Path) -> bool {
     let here = look(Path::new("."));
     look(path).is_ok_and(|there| here.is_ok_and(|here| there.id == here.id))
@@ -328,7 +330,8 @@ fn cannot_open(path: &Path, error: &io::Error) -> Error {
     )
 }
 
-/// Every source is a descriptor until it is mounted. The caller's limit comes back, for the exec to restore.
+/// Raises the limit on descriptors: every source needs one until it is mounted. Returns the caller's limit, to be
+/// restored before the exec.
 ///
 /// # Errors
 /// errno.

@@ -15,40 +15,41 @@ pub type Cgroups = Vec<(String, Tree)>;
 /// PROC_CGROUP_INIT_INO of linux/proc_ns.h.
 const INITIAL: u64 = 0xefff_fffb;
 
-/// A new sysfs, detached. It shows the network namespace of whoever makes it.
+/// A new sysfs, detached. It shows the network namespace of the process that creates it.
 ///
 /// # Errors
 /// EPERM, with a hint.
 pub fn new() -> Result<Tree> {
-    // sysfs_init_fs_context() in fs/sysfs/mount.c asks for CAP_SYS_ADMIN over the network namespace,
-    // mount_too_revealing() in fs/namespace.c for a sysfs that is there already, of which nothing is covered.
+    // sysfs_init_fs_context() in fs/sysfs/mount.c requires CAP_SYS_ADMIN over the network namespace,
+    // mount_too_revealing() in fs/namespace.c an existing sysfs with no part of it covered.
     let hint = "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
                 container, not masked; or show the host's: --ro-bind /sys /sys";
     new_filesystem("a sysfs", c"sysfs", &NO_OPTIONS, INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
-/// The cgroup file systems of a sysfs, detached: the one of version 2, or each hierarchy of version 1 by its controllers'
-/// names, as systemd has them (cgroups(7)). Their roots are those of the cgroup namespace.
+/// The cgroup file systems of a sysfs, detached: that of version 2, or each hierarchy of version 1, named by its
+/// controllers as systemd does (cgroups(7)). Their roots are those of the cgroup namespace.
 ///
 /// # Errors
-/// What cannot be made, with a hint.
+/// A file system cannot be created, with a hint.
 pub fn cgroups() -> Result<Cgroups> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "cannot read /proc/self/cgroup")?;
     hierarchies(&text).into_iter().map(hierarchy).collect()
 }
 
-/// `name=systemd` has no controllers, the empty one is that of version 2.
+/// `name=systemd` has no controllers. The empty string stands for version 2.
 fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
     let options: Vec<&str> = controllers.split(',').filter(|word| !word.is_empty()).collect();
     let (what, kind) = match controllers {
         "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
         _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
     };
-    // cgroup_init_fs_context() in kernel/cgroup/cgroup.c asks for CAP_SYS_ADMIN over the cgroup namespace.
+    // cgroup_init_fs_context() in kernel/cgroup/cgroup.c requires CAP_SYS_ADMIN over the cgroup namespace.
     let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
                 /sys /sys";
     let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
-    // In the initial one the options of a new mount become the host's (`apply_cgroup_root_flags()` there).
+    // In the initial cgroup namespace the options of a new mount change the host's (`apply_cgroup_root_flags()`
+    // there).
     let namespace = std::fs::metadata("/proc/self/ns/cgroup").context(|| "/proc/self/ns/cgroup")?.ino();
     let tree = match kind == c"cgroup2" && namespace == INITIAL {
         true => Err(Error::system(format!("cannot make {what}"), &io::Error::from_raw_os_error(libc::EPERM))),
@@ -57,10 +58,10 @@ fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
     tree.map(|tree| (name, tree)).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
-/// Mounts them at `fs/cgroup`.
+/// Mounts the cgroup file systems at `fs/cgroup`.
 ///
 /// # Errors
-/// What cannot be mounted.
+/// A file system cannot be mounted.
 pub fn mount_cgroups(cgroups: &[(String, Tree)], sys: &OwnedFd) -> Result<()> {
     let attach = |root: &OwnedFd| move_mount(root, sys, c"fs/cgroup").context(|| "cannot mount on fs/cgroup");
     let directory = match cgroups {

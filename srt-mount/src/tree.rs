@@ -1,8 +1,8 @@
-//! The new root, and the way from a destination to a descriptor.
+//! The new root, and the resolution of destinations to descriptors.
 //!
-//! Destinations are walked with openat2(2) `RESOLVE_IN_ROOT`: an absolute link, `..` and a `/proc` magic link
-//! cannot lead out of the new root, and it does not matter who changes the tree meanwhile (an earlier command may
-//! still run in it). What is made is made by name in a directory held open, what is mounted goes onto a descriptor.
+//! Destinations are resolved with openat2(2) `RESOLVE_IN_ROOT`: an absolute link, `..` and a `/proc` magic link
+//! cannot lead out of the new root, even if another process changes the tree at the same time (an earlier command may
+//! still run in it). Files are created by name in a directory held open; mounts are attached to a descriptor.
 
 use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
 use crate::namespace;
@@ -20,13 +20,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// How every destination is walked.
+/// How every destination is resolved.
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-/// How the last step is made, by a name in a directory that is held open.
+/// How the last component is resolved: as a name in a directory that is held open.
 const ONE_STEP: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
 
-/// A destination: the directory that holds it, its name there (`.` for the root and for a path that ends in `..`), and
-/// what is there. Resolved once; then it is made, opened or mounted on.
+/// A destination: the directory that holds it, its name there (`.` for the root and for a path that ends in `..`),
+/// and the file there. It is resolved once, and then created, opened or mounted on.
 #[derive(Debug)]
 pub struct Dest {
     /// Its path in the new root, without links and `..`.
@@ -35,26 +35,26 @@ pub struct Dest {
     pub parent: Rc<OwnedFd>,
     /// Its name there.
     pub name: CString,
-    /// What is there. Never a symbolic link.
+    /// The file there, if any. Never a symbolic link.
     pub there: Option<Rc<OwnedFd>>,
     /// Whether it is the new root itself.
     pub is_root: bool,
 }
 
-/// What is made where nothing is.
+/// What to create if the destination is missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Missing {
-    /// A directory or an empty file, as the type says; its permissions.
+    /// A directory or an empty file, according to the type bits, with its permissions.
     pub mode: u32,
-    /// The user wants it made. A mount point may only be made where the file system was made here, or `--placeholders`
-    /// allows it.
+    /// The user wants it created. A mount point may be created only on a file system that was created here, or if
+    /// `--placeholders` allows it.
     pub asked_for: bool,
 }
 
 /// The tree under construction.
 #[derive(Debug)]
 pub struct Root<'a> {
-    /// What the sources and the plan are from.
+    /// The host, with the sources and the plan.
     pub host: &'a Host<'a>,
     /// The root of this process, on which the new one is stacked until the pivot.
     old: Rc<OwnedFd>,
@@ -62,16 +62,16 @@ pub struct Root<'a> {
     top: Option<Tree>,
     /// How many mounts are stacked on the old root.
     stacked: usize,
-    /// The file systems that this tool made: what is made there goes away with the sandbox.
+    /// The file systems that this tool created: what is created in them is lost when the sandbox ends.
     pub own: BTreeSet<(u32, u32)>,
-    /// The roots of what shows links of the host that this sandbox may write: of writable binds, whatever their paths lead
-    /// to by now, and of overlays.
+    /// The roots of mounts that show links of the host in places that this sandbox may write: of writable binds,
+    /// whatever their paths lead to by now, and of overlays.
     pub shows_writable: Directories,
-    /// What was made elsewhere, to be removed after a failure.
+    /// What was created on other file systems, to be removed after a failure.
     made: Vec<Made>,
 }
 
-/// A name in a directory, and what was made there: it may be another's by now.
+/// A name in a directory, and the file that was created there. The name may belong to another file by now.
 #[derive(Debug)]
 struct Made {
     parent: Rc<OwnedFd>,
@@ -88,10 +88,10 @@ impl<'a> Root<'a> {
         Self { host, old, top: None, stacked: 0, own, shows_writable: Directories::new(), made: vec![] }
     }
 
-    /// The new root. Makes it, an empty tmpfs, if nothing was mounted at `/` so far.
+    /// The new root. If nothing was mounted at `/` so far, an empty tmpfs is created.
     ///
     /// # Errors
-    /// When that fails.
+    /// The tmpfs cannot be created.
     pub fn top(&mut self) -> Result<Rc<OwnedFd>> {
         if self.top.is_none() {
             let tree = tmpfs(0o755, None)?;
@@ -108,15 +108,15 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// Mounts `tree` at `dest`, which is there, and looks whether it is.
+    /// Mounts `tree` at the existing `dest`, and checks that it is there.
     ///
     /// # Errors
-    /// What move_mount(2) says.
+    /// Those of move_mount(2).
     pub fn mount(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         let (false, Some(onto)) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
         move_mount(&tree.fd, onto, c"").map_err(|error| cannot_mount(&error))?;
         let by_name = |fd: &OwnedFd, name| statx(fd, name).map(|stat| stat.mount).context(|| "statx");
-        // Above the root of a mount that is attached lies another mount.
+        // `..` of an attached mount's root is in another mount.
         let is_there = match dest.name.as_c_str() {
             name if name == c"." => by_name(&tree.fd, c"..")? != tree.stat.mount,
             name => by_name(&dest.parent, name)? == tree.stat.mount,
@@ -124,26 +124,27 @@ impl<'a> Root<'a> {
         if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
     }
 
-    /// Mounts `tree` on the old root, with which it goes away: copies of its parts remain. On no directory of the host's: it
-    /// would cover what the sandbox may write, and [`Host::writable`] has yet to find that.
+    /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox
+    /// may write, which [`Host::writable`] has yet to find. It is detached with the old root; copies of its parts
+    /// remain.
     ///
-    /// A lookup on the host that starts at `/` does not meet it, one that comes to `/` by `..` does: from here on no path of
-    /// the host is resolved but by [`Walk`] and `/proc/self/fd/N`.
+    /// A lookup on the host that starts at `/` does not enter this mount, but one that comes to `/` by `..` does:
+    /// from here on paths of the host are resolved only by [`Walk`] and `/proc/self/fd/N`.
     ///
     /// # Errors
-    /// What move_mount(2) says.
+    /// Those of move_mount(2).
     pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
         move_mount(&tree.fd, &self.old, c"").map_err(|error| cannot_mount(&error))?;
         self.stacked += 1;
         Ok(())
     }
 
-    /// Whether `device` is a file system made here.
+    /// Whether `device` is a file system created here.
     pub fn is_own(&self, device: (u32, u32)) -> bool {
         self.own.contains(&device)
     }
 
-    /// The directories that this sandbox may write, so that an earlier run may have left a link there.
+    /// The directories that this sandbox may write, where an earlier run may have left a link.
     pub fn writable(&self) -> Directories {
         let mut all = self.host.writable().clone();
         if self.host.is_writable() {
@@ -152,8 +153,8 @@ impl<'a> Root<'a> {
         all
     }
 
-    /// Resolves a destination, and looks at it. Its last name is no symbolic link: whoever could write there before would
-    /// choose the place for what is made or mounted through it (CVE-2026-87766).
+    /// Resolves a destination, and gets its status. Its last component must not be a symbolic link: a process that
+    /// could write there before would choose where files are created or mounts attached (CVE-2026-87766).
     ///
     /// # Errors
     /// It cannot be reached, or is a symbolic link.
@@ -173,10 +174,10 @@ impl<'a> Root<'a> {
         Ok((dest, Some(stat)))
     }
 
-    /// Where `dest` is to be made; its parents with `parents` as their mode. What is there is not looked at.
+    /// The place at which to create `dest`; missing parents get the mode `parents`. An existing file is not checked.
     ///
     /// # Errors
-    /// It cannot be reached, or has no name of its own.
+    /// It cannot be reached, or does not end in a name.
     pub fn place(&mut self, dest: &Path, parents: u32) -> Result<Dest> {
         match self.place_of(dest, Some(Missing { mode: libc::S_IFDIR | parents, asked_for: true }))? {
             place if place.name.as_c_str() == c"." => {
@@ -187,7 +188,7 @@ impl<'a> Root<'a> {
     }
 
     fn place_of(&mut self, dest: &Path, parents: Option<Missing>) -> Result<Dest> {
-        // Without `.` and doubled slashes.
+        // Remove `.` and repeated slashes.
         let dest: PathBuf = Path::new("/").join(dest).components().collect();
         let (above, name) = match (dest.parent(), dest.file_name()) {
             (Some(above), Some(name)) => (above, name),
@@ -199,7 +200,7 @@ impl<'a> Root<'a> {
         Ok(Dest { path, parent, name, there: None, is_root: false })
     }
 
-    /// What is at `dest`.
+    /// Opens the file at `dest`.
     ///
     /// # Errors
     /// It is missing, or a symbolic link.
@@ -211,10 +212,10 @@ impl<'a> Root<'a> {
         Ok((found, fd, stat))
     }
 
-    /// The mount point at `dest`, made if it is missing; its parents with `parents` as their mode.
+    /// The mount point at `dest`. If missing, it is created, and its parents with the mode `parents`.
     ///
     /// # Errors
-    /// What is there does not fit, or it is missing and may not be made.
+    /// The file there has the wrong type, or is missing and may not be created.
     pub fn mount_point(&mut self, dest: &Path, directory: bool, parents: u32) -> Result<Dest> {
         if directory && self.top.is_none() && names(dest).next().is_none() {
             // The first root needs no tmpfs below it.
@@ -225,7 +226,7 @@ impl<'a> Root<'a> {
         self.at(dest, Missing { mode, asked_for: false }, parents)
     }
 
-    /// What is at `dest`, made if it is missing; its parents with `parents` as their mode.
+    /// The file at `dest`. If missing, it is created, and its parents with the mode `parents`.
     ///
     /// # Errors
     /// As for a mount point.
@@ -245,7 +246,7 @@ impl<'a> Root<'a> {
         Ok(dest)
     }
 
-    /// Remembers what was made, if it would stay on the host.
+    /// Records a file that was created, if it would stay on the host.
     pub fn remember(&mut self, dest: &Dest) {
         if let Ok(as_made) = statx(&dest.parent, &dest.name)
             && !self.is_own(as_made.device())
@@ -259,24 +260,25 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Whether something was made on the host, which a failure must remove.
+    /// Whether something was created on the host that must be removed after a failure.
     pub fn would_leave_something(&self) -> bool {
         !self.made.is_empty()
     }
 
-    /// What was made on this mount, which becomes read-only, can be removed after a failure: through a copy that does not.
+    /// Keeps what was created on this mount, which becomes read-only, removable after a failure: through a writable
+    /// copy.
     ///
     /// # Errors
     /// errno.
     pub fn keep_removable(&mut self, mount: u64) -> io::Result<()> {
-        // One copy of a directory, however much was made in it: each has all mounts that are below.
+        // One copy per directory, however many files were created in it: each copy contains all mounts below.
         let mut copies = BTreeMap::new();
         for Made { parent, .. } in &mut self.made {
             let stat = statx(&**parent, c"")?;
             if stat.mount == mount {
                 let copy = match copies.entry(stat.id) {
                     Entry::Occupied(copy) => copy.into_mut(),
-                    // With all below: what was mounted there by others cannot be left out (`__do_loopback()`, EINVAL).
+                    // With everything below: mounts made by others cannot be left out (`__do_loopback()`, EINVAL).
                     Entry::Vacant(free) => free.insert(Rc::new(clone_tree(&**parent, c"", true)?)),
                 };
                 *parent = Rc::clone(copy);
@@ -285,14 +287,15 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// The directory at `path`, made with its parents if it is missing, and its path without links and `..`.
+    /// Opens the directory at `path`, which is created with its parents if missing. Also returns its path without
+    /// links and `..`.
     fn directory(&mut self, path: &Path, missing: Option<Missing>) -> Result<(Rc<OwnedFd>, PathBuf)> {
         match (self.walk(path), missing, path.parent()) {
             (Err(error), Some(missing), Some(above)) if error.errno == Some(libc::ENOENT) => {
                 let (parent, above) = self.directory(above, Some(missing))?;
-                // `..` can lead back to a directory that has just been made for it: /a/../a/b.
+                // `..` can lead back to a directory that was just created for this path: /a/../a/b.
                 let Some(name) = path.file_name() else { return self.walk(path) };
-                // Or to one that was there before: /made/../../usr.
+                // Or to one that existed before: /made/../../usr.
                 let leads_back = names(path).any(|name| name == "..");
                 match leads_back.then(|| self.walk(path)) {
                     None => {}
@@ -328,7 +331,7 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Makes something and opens it. On a file system of the host it would stay there for good.
+    /// Creates a file or directory and opens it. On a file system of the host it would stay permanently.
     fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
         let own = self.is_own(statx(parent, c"").context(|| "statx")?.device());
         if !own && !what.asked_for && !self.host.plan.placeholders {
@@ -339,7 +342,7 @@ impl<'a> Root<'a> {
         let cannot = |error: io::Error| cannot_make(parent, path, &error);
         let is_ours = match make_node(parent, &name, what.mode) {
             Ok(()) => true,
-            // Somebody else may have made it meanwhile.
+            // Another process may have created it at the same time.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => false,
             Err(error) => return Err(cannot(error)),
         };
@@ -352,21 +355,22 @@ impl<'a> Root<'a> {
         Ok(Rc::new(opened))
     }
 
-    /// Makes the new root the process's root, and lets go of the old one.
+    /// Makes the new root the process's root, and detaches the old one.
     ///
     /// # Errors
-    /// What pivot_root(2) says.
+    /// pivot_root(2) fails, or does not lead into the new root.
     pub fn enter(&mut self) -> Result<()> {
         let top = self.top()?;
         fchdir(&top).context(|| "cannot enter the new root")?;
-        // The working directory becomes the root, and the old root lies on top of it (pivot_root(2)).
+        // The working directory becomes the root, and the old root is stacked on top of it (pivot_root(2)).
         pivot_root(c".", c".").map_err(|error| namespace::refused("pivot_root", &error))?;
-        // On it lies what was stacked there. Lazily: all below goes too.
+        // On top of the old root are the mounts that were stacked on it. MNT_DETACH also detaches all mounts below
+        // them.
         for _ in 0..std::mem::take(&mut self.stacked) {
             umount2(c".", libc::MNT_DETACH)
                 .map_err(|error| namespace::refused("cannot detach the old root", &error))?;
         }
-        // Whatever still lay there, `..` would lead into it.
+        // If anything were left there, `..` would lead into it.
         let mount = |name: &CStr| statx(&CWD, name).map(|stat| stat.mount).context(|| "statx");
         let new = statx(&top, c"").context(|| "statx")?.mount;
         if mount(c"/")? != new || mount(c"/..")? != new {
@@ -375,7 +379,7 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// Out of the new root, into an empty one.
+    /// Leaves the new root, for an empty one.
     fn leave(&mut self) -> Result<()> {
         let root = openat2(&CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0);
         self.old = Rc::new(root.context(|| "cannot open /")?);
@@ -384,19 +388,19 @@ impl<'a> Root<'a> {
     }
 }
 
-/// After a failure nothing is left behind.
+/// After a failure, removes what was created on the host.
 impl Drop for Root<'_> {
     fn drop(&mut self) {
         if self.made.is_empty() {
             return;
         }
-        // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY). Once the
-        // privileges are gone, what is no mount point goes at least.
+        // A directory that is a mount point in this namespace cannot be removed from here (rmdir(2), EBUSY). If the
+        // privileges are dropped already, at least everything that is not a mount point is removed.
         let _no_failure_left_to_tell = self.leave();
         for Made { parent, name, as_made, empty } in self.made.iter().rev() {
             let directory = as_made.is(libc::S_IFDIR);
-            // What another has put there, or written into it, stays. Where a mount is still on it, it is what was made: a
-            // name that is taken away takes its mounts with it.
+            // A file that another process has put there, or written into, stays. If a mount is still on it, it is the
+            // file that was created: removing a name also detaches the mounts on it.
             let above = statx(&**parent, c"").map_or(0, |stat| stat.mount);
             let same = statx(parent, name)
                 .is_ok_and(|stat| stat.mount != above || stat.id == as_made.id && !(*empty && stat.size > 0));
@@ -415,7 +419,7 @@ impl Drop for Root<'_> {
 pub fn open_in_root(top: &OwnedFd, path: &Path, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // EAGAIN: something was renamed or mounted anywhere in the system while a `..` was resolved, and the kernel
-    // cannot tell whether it still is inside (openat2(2)). A busy host needs a few attempts.
+    // cannot tell whether the path is still inside (openat2(2)). A busy host needs a few attempts.
     let mut attempts = 0;
     loop {
         match openat2(top, &path, libc::O_PATH | flags, IN_ROOT | resolve) {
@@ -425,7 +429,7 @@ pub fn open_in_root(top: &OwnedFd, path: &Path, flags: libc::c_int, resolve: u64
     }
 }
 
-/// Makes a directory or an empty file, as the type in `mode` says.
+/// Creates a directory or an empty file, according to the type bits of `mode`.
 ///
 /// # Errors
 /// errno.
@@ -468,7 +472,7 @@ fn cannot_open(dest: &Path, error: &io::Error) -> Error {
     Error::system(format!("cannot open {} in the new root", dest.display()), error).path(dest)
 }
 
-/// Why nothing can be made at `path`: a symbolic link is there, or what the system says.
+/// The error if nothing can be created at `path`: a symbolic link is there, or the system's error.
 pub fn cannot_make(parent: &OwnedFd, path: &Path, error: &io::Error) -> Error {
     match c_path(path.file_name().unwrap_or_default()).and_then(|name| readlinkat(parent, &name)) {
         Ok(target) => link(path, &target),
