@@ -1,4 +1,4 @@
-//! From argv to what is to be done.
+//! The command line.
 
 use crate::landlock::Wanted;
 use crate::load::Load;
@@ -17,20 +17,20 @@ pub enum Request {
     List,
     /// `--export`: the filter of these rules.
     Export(Vec<&'static Rule>),
-    /// PROGRAM.
+    /// Run PROGRAM.
     Run(Plan),
 }
 
-/// How PROGRAM is to be run.
+/// How to run PROGRAM.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// The rules that hold.
+    /// The rules to enforce.
     pub rules: Vec<&'static Rule>,
-    /// What Landlock is to restrict.
+    /// The Landlock restrictions.
     pub landlock: Wanted,
     /// The user's own filters, in order.
     pub loads: Vec<Load>,
-    /// The descriptors that PROGRAM gets besides 0, 1 and 2.
+    /// The descriptors that PROGRAM inherits besides 0, 1 and 2.
     pub keep_fds: Vec<RawFd>,
     /// PROGRAM and its arguments.
     pub program: Vec<OsString>,
@@ -97,7 +97,7 @@ pub fn help() -> String {
     args::help::<Options>("srt-seccomp")
 }
 
-/// Reads the command line. `tool.status` is set as soon as it is known.
+/// Parses the command line. `tool.status` is set as soon as it is known.
 ///
 /// # Errors
 /// Usage errors.
@@ -113,7 +113,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
             "--landlock gives the rights that the mounts give: leave out --read and --write",
         ));
     }
-    // Landlock knows paths and ports, which a filter cannot see.
+    // Landlock checks paths and ports, which a filter cannot see.
     if !landlock.unix.is_empty() {
         rules.retain(|rule| rule.name != "unix");
     }
@@ -146,7 +146,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     if line.program.is_some() {
         return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));
     }
-    // What is exported is one filter, and Landlock is none.
+    // Only one filter can be exported, and Landlock is not a filter.
     if !options.load.is_empty() || !options.load_fd.is_empty() || landlock != Wanted::default() {
         return Err(Error::usage(format!(
             "{alone} cannot be combined with --load or --load-fd, nor with Landlock's options"
@@ -155,8 +155,8 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     Ok(request)
 }
 
-/// `--load` and `--load-fd` in their order, which argh does not keep. It has read these words before, so every
-/// option has its value and every number is one.
+/// `--load` and `--load-fd` in their order, which argh does not preserve. argh has parsed these words before, so
+/// every option has its value and every number is valid.
 fn loads(options: &[OsString]) -> Vec<Load> {
     let mut words = options.iter();
     let mut loads = vec![];

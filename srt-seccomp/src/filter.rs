@@ -1,15 +1,15 @@
-//! From rules to the BPF program that the kernel runs at every system call of the command.
+//! Compiles rules to the BPF program that the kernel runs at every system call of the command.
 //!
-//! seccompiler compiles the conditions on arguments. Around them is a layout of our own: a check of the
-//! architecture, then a binary search for the number, where seccompiler compares with one number after the other.
-//! For what loading a filter costs is mostly that the kernel walks it once for every number, to learn which calls it
-//! always allows (`seccomp_cache_prepare` in kernel/seccomp.c): about a microsecond for each instruction on an
-//! ordinary call's way through it, a seventh of that for any other. The default rules take 7 µs more than no rule;
-//! the same as two filters in seccompiler's layout (one for each errno) take 40 more. What the kernel has found
-//! always allowed is never filtered again; this holds for all that no rule mentions.
+//! seccompiler compiles the conditions on arguments. The code around them is our own: a check of the architecture,
+//! then a binary search for the number, where seccompiler compares with one number after another. Loading a filter is
+//! expensive mostly because the kernel runs it once for every number, to learn which calls it always allows
+//! (`seccomp_cache_prepare` in kernel/seccomp.c): this takes about a microsecond for each instruction on the path of
+//! an ordinary call, and a seventh of that for any other instruction. The default rules take 7 µs more than no rule;
+//! the same rules as two filters in seccompiler's layout (one for each errno) take 40 µs more. Calls that the kernel
+//! has found to be always allowed are not filtered again; these are all calls that no rule mentions.
 //!
 //! ```text
-//!     architecture is another             → KILL_PROCESS
+//!     another architecture                → KILL_PROCESS
 //!     number in [0, first)                → ALLOW
 //!     number = a call of a rule           → the clauses of that call, else ALLOW
 //!     …
@@ -23,22 +23,22 @@ use seccompiler::{
 };
 use srt_common::{Error, Result};
 
-/// `__X32_SYSCALL_BIT` of asm/unistd.h. From here on, x86_64 numbers mean the x32 ABI: the same calls once more.
-/// (The numbers 512 to 547 mean nothing without the bit since Linux 5.4.)
+/// `__X32_SYSCALL_BIT` of asm/unistd.h. On x86_64 the numbers from here on are the same calls again, for the x32 ABI.
+/// (Without the bit, the numbers 512 to 547 are invalid since Linux 5.4.)
 const X32: u32 = 0x4000_0000;
 
-/// A number, and what is done with it and all that follow, up to the next segment's.
+/// A number, and what is done with it and with all numbers after it, up to the next segment.
 type Segment = (u32, BpfProgram);
 
-/// The filter for `rules` on `arch`.
+/// Builds the filter for `rules` on `arch`.
 ///
 /// # Errors
-/// When it grows beyond what BPF can jump over: a mistake in the table of rules.
+/// The program is too long for BPF's jumps: a mistake in the table of rules.
 pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
     let mut program = vec![
         load(ARCH),
         jump(JEQ, arch.audit(), 1)?,
-        // i386 code by `int 0x80`, 32-bit ARM: other numbers, socketcall(2); every rule would have a way around.
+        // i386 code by `int 0x80` and 32-bit ARM have other numbers and socketcall(2), which would bypass every rule.
         ret(&SeccompAction::KillProcess),
         load(NUMBER),
     ];
@@ -46,7 +46,7 @@ pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
     Ok(program)
 }
 
-/// What is done with each number, from 0 on, in order.
+/// The segments of all numbers, from 0 on, in order.
 fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
     let all = rules.iter().flat_map(|rule| rule.clauses);
     let mut clauses: Vec<(u32, &Clause)> =
@@ -63,13 +63,13 @@ fn segments(rules: &[&Rule], arch: Arch) -> Result<Vec<Segment>> {
     }
     if arch == Arch::X86_64 {
         put(&mut segments, X32, vec![ret(&SeccompAction::KillProcess)]);
-        // -1 is no call of any ABI but what a tracer writes to have a call skipped (seccomp(2)).
+        // -1 is not a call of any ABI: a tracer writes it to have a call skipped (seccomp(2)).
         put(&mut segments, u32::MAX, allow());
     }
     joined(segments)
 }
 
-/// A call that may be allowed, and the numbers behind it that are, become one segment: those go to the end of its body.
+/// Joins a call that may be allowed and the allowed numbers after it: these jump to the end of the call's body.
 fn joined(segments: Vec<Segment>) -> Result<Vec<Segment>> {
     let mut joined: Vec<Segment> = vec![];
     for (first, body) in segments {
@@ -83,7 +83,7 @@ fn joined(segments: Vec<Segment>) -> Result<Vec<Segment>> {
     Ok(joined)
 }
 
-/// Appends a segment; one that starts at the same number is replaced, one with the same body goes on.
+/// Appends a segment. It replaces one that starts at the same number, and extends one with the same body.
 fn put(segments: &mut Vec<Segment>, first: u32, body: BpfProgram) {
     segments.pop_if(|last| last.0 == first);
     if segments.last().is_none_or(|last| last.1 != body) {
@@ -101,7 +101,7 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
             let (low, high) = (search(low)?, search(high)?);
             let over = match u32::try_from(low.len()).map_err(broken)? {
                 near @ ..=0xff => vec![jump(JGE, *middle, near as usize)?],
-                // A comparison jumps over 255 instructions at most.
+                // A comparison can jump over at most 255 instructions.
                 far => vec![
                     sock_filter { code: JGE, jt: 0, jf: 1, k: *middle },
                     sock_filter { code: JA, jt: 0, jf: 0, k: far },
@@ -116,7 +116,7 @@ fn search(segments: &[Segment]) -> Result<BpfProgram> {
 fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
     let mut program: BpfProgram = vec![];
     let mut held = None;
-    // Where a match is answered as the next clause answers: by the same instruction.
+    // Comparisons of clauses whose action is that of the next clause: a match jumps to the next clause's instruction.
     let mut matches = vec![];
     let mut clauses = clauses.peekable();
     while let Some(clause) = clauses.next() {
@@ -126,9 +126,9 @@ fn body<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Result<BpfProgram> {
         }
         let conditions = clause.tests.iter().map(condition).collect::<Result<_>>()?;
         let rule = BpfProgram::from(SeccompRule::new(conditions).map_err(broken)?);
-        // A rule begins with two jumps: to the instruction behind them, and, for a rule too long for one jump, out
-        // of it. It ends where the next instruction is what to do on a match, and a mismatch skips that one.
-        // What it loads first the accumulator may hold: a mismatch changes it only where there is a mask.
+        // A rule begins with two jumps: to the instruction after them, and, for a rule too long for one jump, out of
+        // it. After a match the next instruction is executed, which a mismatch skips. The accumulator may already
+        // hold the value that the rule loads first: a mismatch changes it only if there is a mask.
         let load = rule.get(2).cloned();
         program.extend(rule.into_iter().skip(if load == held { 3 } else { 2 }));
         held = load.filter(|_| matches!(clause.tests, [Test { operator: SeccompCmpOp::Eq, .. }]));
@@ -161,7 +161,7 @@ fn broken(error: impl std::fmt::Display) -> Error {
     Error::failed(format!("cannot build the seccomp filter: {error}"))
 }
 
-// linux/bpf_common.h: the instructions of which the layout is made.
+// linux/bpf_common.h: the instructions that the layout uses.
 const LD_W_ABS: u16 = 0x20;
 const JEQ: u16 = 0x15;
 const JGE: u16 = 0x35;

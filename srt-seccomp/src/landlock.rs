@@ -1,8 +1,8 @@
-//! landlock(7): what PROGRAM may do with files, whatever their modes and mounts say, and which TCP ports and Unix sockets
-//! it may connect to.
+//! landlock(7): what PROGRAM may do with files, in addition to their modes and mounts, and which TCP ports and Unix
+//! sockets it may connect to.
 //!
-//! A rule gives rights to a file, or to a directory with all below it, mounts included; nothing takes rights away
-//! again further down. So a read-only mount below a writable one is as read-only as the mount makes it, and no more.
+//! A rule grants rights to a file, or to a directory and everything below it, mounts included; no rule can take
+//! rights away further down. So a read-only mount below a writable one is protected only by the mount.
 
 use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// What the user asks for.
+/// The restrictions that the user asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// `--landlock`: the rights that the mounts give.
@@ -45,31 +45,31 @@ const IOCTL_DEV: u64 = 1 << 15;
 const RESOLVE_UNIX: u64 = 1 << 16;
 /// All of ABI 5.
 const FILES: u64 = (1 << 16) - 1;
-/// What can be given to what is no directory.
+/// The rights that can be granted to a file that is not a directory.
 const OF_A_FILE: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV | RESOLVE_UNIX;
 const READ: u64 = EXECUTE | READ_FILE | READ_DIR;
 const WRITE: u64 = FILES & !IOCTL_DEV;
 const DEVICE: u64 = READ_FILE | WRITE_FILE | IOCTL_DEV;
 const BIND_TCP: u64 = 1;
 const CONNECT_TCP: u64 = 1 << 1;
-/// Abstract Unix sockets and signals of who is outside.
+/// No connections to abstract Unix sockets of processes outside, and no signals to these processes.
 const SCOPES: u64 = 1 | 1 << 1;
 
-/// What programs open whatever they do: the nodes that srt-mount's `--dev` makes. A device is written whatever its mount
-/// says, and for root of the host these are mounted read-only.
+/// Devices that every program may open: nodes that srt-mount's `--dev` creates. A device can be written even on a
+/// read-only mount, and for root of the host these are mounted read-only.
 const NODES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 impl Wanted {
-    /// Whether the user's list gives the rights to files.
+    /// Whether `--read` or `--write` grants the rights to files.
     pub fn by_path(&self) -> bool {
         !(self.read.is_empty() && self.write.is_empty())
     }
 
-    /// The ruleset, or `None` if nothing is asked for. `fds` are the descriptors that PROGRAM gets. All paths are opened
-    /// here, before anything is restricted.
+    /// The ruleset, or `None` if nothing is asked for. `fds` are the descriptors that PROGRAM inherits. All paths are
+    /// opened here, before anything is restricted.
     ///
     /// # Errors
-    /// A path that is not there; what this kernel's Landlock cannot do: nothing weaker takes its place.
+    /// A path does not exist, or this kernel's Landlock lacks a restriction: nothing weaker replaces it.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
         let files = self.mounts || self.by_path();
         let (unix, tcp) = (!self.unix.is_empty(), !self.connect_tcp.is_empty());
@@ -88,7 +88,7 @@ impl Wanted {
             let error = Error::failed(format!("{option}: this kernel's Landlock is too old: ABI {abi}"));
             return Err(error.hint(format!("Linux {linux} or newer is needed, which has ABI {least}")));
         }
-        // Whatever else is handled, REFER is denied unless it is given.
+        // Whatever else is handled, REFER is denied unless it is granted.
         let rights = if files { FILES } else { 0 } | if unix { RESOLVE_UNIX | REFER } else { 0 };
         let ports = if tcp { BIND_TCP | CONNECT_TCP } else { 0 };
         let scopes = if abi >= 6 { SCOPES } else { 0 };
@@ -102,11 +102,12 @@ impl Wanted {
         let covers_dev = self.mounts && ruleset.add_mounts()?;
         if files && !covers_dev {
             let is_device = |node: &OwnedFd| file::statx(node, c"").is_ok_and(|stat| stat.is(libc::S_IFCHR));
-            // The terminal, if PROGRAM has one: of the mounts, but not of the paths, where the user has not named it.
+            // The terminal, if PROGRAM has one: with `--landlock`, but with `--read` and `--write` only if the user
+            // names it.
             let mut nodes = NODES.iter().chain(self.mounts.then_some(&"/dev/tty"));
             nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device))?;
         }
-        // --write first: where links may be an earlier run's, its paths say.
+        // --write first, since a --read path below one of its paths is refused.
         for (option, rights, paths) in [
             ("--write", WRITE, &self.write),
             ("--read", READ, &self.read),
@@ -133,36 +134,38 @@ impl Wanted {
         Ok(Some(ruleset))
     }
 
-    /// Why PROGRAM cannot be run, if that may be Landlock's doing: what it needs, its loader included, is below no PATH.
+    /// Adds a hint to PROGRAM's failure if Landlock may be the cause: PROGRAM, or its loader, is below no PATH.
     pub fn explain(&self, failure: Error) -> Error {
         let hint = "only what is below the paths of --read and --write can be run, loaders and libraries included: add --read /";
         let limits = self.by_path() && !self.read.iter().any(|Raw(path)| path == "/");
         if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
-    /// What a path that the user names leads to, and its path without links.
+    /// Resolves a path of the user's: returns it without links, and the open file.
     fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
         let open = |path: &Path, how| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, how);
-        // What is missing, no directory or out of reach the kernel tells, and before /proc/self/fd has more than was given.
+        // The kernel reports a path that is missing, not a directory or out of reach. This is done first, while
+        // /proc/self/fd contains only what the caller has opened.
         open(path, 0).context(CANNOT)?;
         // getcwd(2) fails in a directory that was removed.
         let path = std::path::absolute(path).context(|| "getcwd")?;
         let root = Rc::new(file::open("/", libc::O_PATH).context(CANNOT)?);
         let cannot = |error: &io::Error| Error::system(CANNOT(), error);
         let walk = Walk::along(&root, &path, &|walk| self.may_change(walk), true, &cannot)?;
-        // Whoever has put a link there since then gains nothing.
+        // A link that another process has put there since then is not followed.
         let opened = open(&walk.path(), libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
-        // What has no path has that of nothing else: /1 is not what /proc/self/fd/1 leads to.
+        // A file without a path must not be confused with another that has this path: /proc/self/fd/1 does not lead
+        // to /1.
         if file::statx(&opened, c"").context(|| "statx")?.id != walk.end().stat.id {
             return Err(cannot(&io::Error::from_raw_os_error(libc::ENOENT)));
         }
         Ok((walk.path(), opened))
     }
 
-    /// Whether PROGRAM, and so an earlier run of it, may put a link where a path has led: below a `--write`, or, where the
-    /// mounts give the rights, on any that is writable. (Modes may have been others then.)
+    /// Whether PROGRAM, and so an earlier run of it, may put a link where a path has led: below a `--write` path or,
+    /// with `--landlock`, on any writable mount. (Modes may have been different then.)
     fn may_change(&self, walk: &Walk) -> bool {
-        // While the walk holds its directories, their numbers are theirs.
+        // While the walk holds its directories open, their inode numbers are not reused.
         let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
         let is_above = |written: Stat| walk.is_in(&Directories::from([written.id]));
         match self.by_path() {
@@ -172,49 +175,49 @@ impl Wanted {
     }
 }
 
-/// What is about to be enforced.
+/// A ruleset that is about to be enforced.
 #[derive(Debug)]
 pub struct Ruleset {
     fd: OwnedFd,
-    /// The rights to files that are denied unless they are given.
+    /// The rights to files that are denied unless they are granted.
     rights: u64,
     /// The directories and files that may be written.
     written: Vec<PathBuf>,
-    /// What PROGRAM gets that is not open for writing, and could be opened again: named files on mounts that can be written.
+    /// Descriptors of PROGRAM that are not open for writing but could be reopened: regular files on writable mounts.
     read_alone: Vec<(RawFd, Stat)>,
-    /// With such: another ruleset, which lets files be read that may be written, and no others.
+    /// If there are any: another ruleset, which permits reading only files that may be written.
     written_alone: Option<OwnedFd>,
 }
 
 impl Ruleset {
-    /// Restricts this process and all that it becomes.
+    /// Restricts this process and everything that it executes.
     ///
     /// # Errors
-    /// What the kernel says; and when it is not the kernel that answers. A file that PROGRAM gets for reading alone, and could
-    /// write.
+    /// The kernel's error, an answer that does not come from the kernel, or a file that PROGRAM receives for reading
+    /// only but could write.
     pub fn restrict(&self) -> Result<()> {
         self.read_alone.iter().try_for_each(|(fd, stat)| self.refuse_more(*fd, stat))?;
         let reached = reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF);
         reached.and_then(|()| sys::landlock_restrict_self(&self.fd)).context(|| "landlock_restrict_self")
     }
 
-    /// Refuses a file that PROGRAM gets for reading alone and could open again to write, though its name inside is read-only or
-    /// hidden. For Landlock it lies where it was opened: on mounts outside, without those of the sandbox, and below a directory
-    /// that may be written here.
+    /// Refuses a file that PROGRAM receives for reading only but could open again for writing, though its name inside
+    /// is read-only or hidden. For Landlock the file is where it was opened: on the mounts outside, without those of
+    /// the sandbox, and below a directory that may be written here.
     fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
         let link = format!("/proc/self/fd/{number}");
         let name = match fs::read_link(&link).context(|| &link) {
-            // Nobody opens it again.
+            // Without a procfs it cannot be opened again.
             Err(Error { errno: Some(libc::ENOENT), .. }) => return Ok(()),
             name => name?,
         };
         let open = |path: &Path| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS);
         let is_it = |fd: OwnedFd| file::statx(&fd, c"").is_ok_and(|it| it.id == stat.id) && is_writable(&fd);
-        // As a file that is mounted; or below a directory that is, maybe under another name than outside.
+        // As a mounted file, or below a mounted directory, perhaps under another name than outside.
         let rests = || name.ancestors().filter_map(|above| name.strip_prefix(above).ok());
         let below = |point: &PathBuf| rests().any(|rest| open(&point.join(rest)).is_ok_and(is_it));
         let by_its_name = self.written.iter().any(|point| open(point).is_ok_and(is_it) || below(point));
-        // access(2): its mode forbids it, and is not PROGRAM's to change.
+        // access(2): its mode forbids writing, and PROGRAM cannot change it.
         let access = || file::faccessat2(&number, c"", libc::W_OK, libc::AT_EMPTY_PATH);
         let mode_forbids = || access().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
         if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
@@ -224,15 +227,16 @@ impl Ruleset {
         Err(error.within(format!("descriptor {number}")).path(name).hint("give it by a pipe: cat FILE | ..."))
     }
 
-    /// Whether a file that can be read is below a directory that may be written, as Landlock sees it: a child may read what is
-    /// there alone, and tries. To try to write would tell watchers of the file, break leases, and copy it up in an overlay.
+    /// Whether Landlock regards a readable file as below a directory that may be written: a child process that may
+    /// read only such files tries to open it. An open for writing would notify watchers of the file, break leases,
+    /// and copy the file up in an overlay.
     fn is_below_what_is_written(&self, link: &str) -> Result<bool> {
         let what = || "cannot ask Landlock where a descriptor lies";
         let (answer, tell) = fd::pipe2(0).context(what)?;
         let Fork::Parent(child) = fork().context(what)? else {
             let opened = || file::open(link, libc::O_RDONLY | libc::O_NONBLOCK);
             let restricted = self.written_alone.as_ref().map(sys::landlock_restrict_self);
-            // What is no answer is a failure.
+            // A missing answer is a failure.
             let byte = restricted.and_then(io::Result::ok).map(|()| u8::from(opened().is_ok()));
             let _told = byte.map(|byte| fd::write(&tell, &[byte]));
             exit(0)
@@ -240,13 +244,13 @@ impl Ruleset {
         drop(tell);
         let mut byte = [0];
         let told = fd::read(&answer, &mut byte);
-        // ECHILD where the caller ignores SIGCHLD.
+        // ECHILD if the caller ignores SIGCHLD.
         let _reaped = waitid(Some(child), libc::WEXITED);
         if told.context(what)? == 1 { Ok(byte != [0]) } else { Err(Error::failed(what())) }
     }
 
-    /// Gives the rights that the mounts give. A mount that another one hides gives none. True: all that is in /dev can be
-    /// written.
+    /// Grants the rights that the mounts give. A mount that is hidden by another one gives none. Returns whether
+    /// everything in /dev can be written.
     fn add_mounts(&mut self) -> Result<bool> {
         let text =
             mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
@@ -254,7 +258,7 @@ impl Ruleset {
         points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;
-        // What is below a directory has its rights: a mount below one that was given them needs no rule.
+        // A rule for a directory also covers the mounts below it, so these need no rule.
         for point in &points {
             if self.written.last().is_none_or(|above| !point.starts_with(above)) {
                 self.add(point, WRITE, is_writable)?;
@@ -263,7 +267,7 @@ impl Ruleset {
         Ok(self.written.iter().any(|point| Path::new("/dev").starts_with(point)))
     }
 
-    /// Gives `rights` to `path`, if this user reaches it and it is what is meant.
+    /// Grants `rights` to `path`, if this user can reach it and `meant` accepts it.
     fn add(&mut self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<()> {
         let path = path.as_ref();
         let what = || format!("cannot open {}", path.display());
@@ -274,8 +278,8 @@ impl Ruleset {
         }
     }
 
-    /// Lets what a descriptor is open on be opened again (/dev/stdin, /proc/self/fd/0) for no more than it is open for.
-    /// A directory gives nothing.
+    /// Permits opening a descriptor's file again (/dev/stdin, /proc/self/fd/0), with no more access than it is open
+    /// for. A directory gets no rights.
     fn add_open(&mut self, number: RawFd) -> io::Result<()> {
         let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
             libc::O_RDONLY => READ_FILE,
@@ -291,7 +295,7 @@ impl Ruleset {
         if rights == 0 || stat.is(libc::S_IFDIR) { Ok(()) } else { self.give(&number, rights) }
     }
 
-    /// Gives `rights` to what is open, and has this path.
+    /// Grants `rights` to an open file with this path.
     fn give_at(&mut self, path: &Path, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
         if rights & WRITE == WRITE {
             self.written.push(path.to_owned());
@@ -301,13 +305,13 @@ impl Ruleset {
         self.give(to, rights)
     }
 
-    /// Gives `rights` to what is open: those of a file alone where it is no directory.
+    /// Grants `rights` to an open file: only those of a file if it is not a directory.
     fn give(&self, to: &impl AsRawFd, rights: u64) -> io::Result<()> {
         let add = |rights| add_rule(&self.fd, to, rights & self.rights);
         match add(rights) {
-            // Rights of a directory (landlock_append_fs_rule() in security/landlock/fs.c).
+            // `rights` include rights of a directory (landlock_append_fs_rule() in security/landlock/fs.c).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => add(rights & OF_A_FILE),
-            // It has no path (a pipe), and is not restricted.
+            // A file without a path (a pipe) is not restricted.
             Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(()),
             added => added,
         }
@@ -318,7 +322,7 @@ fn add_rule(ruleset: &OwnedFd, to: &impl AsRawFd, rights: u64) -> io::Result<()>
     sys::landlock_add_rule(ruleset, sys::LANDLOCK_RULE_PATH_BENEATH, to.as_raw_fd() as u64, rights)
 }
 
-/// Whether the mount of what is open can be written.
+/// Whether the mount of an open file is writable.
 fn is_writable(opened: &impl AsRawFd) -> bool {
     file::fstatvfs(opened).is_ok_and(|flags| flags & libc::ST_RDONLY == 0)
 }

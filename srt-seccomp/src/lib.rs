@@ -1,5 +1,5 @@
-//! The parts of srt-seccomp: the command line, the rules, the filter made of them, filters that the user
-//! brings, Landlock. `main.rs` tells in which order they act.
+//! The parts of srt-seccomp: the command line, the rules, the filter that is built from them, the user's filters,
+//! Landlock. See `main.rs` for the order in which they are used.
 
 #![forbid(unsafe_code)]
 

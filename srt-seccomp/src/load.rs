@@ -1,4 +1,4 @@
-//! Raw BPF: filters that the user brings, ours as bytes, and their way into the kernel.
+//! Raw BPF: the user's filters, our own as bytes, and how they are installed.
 
 use crate::rules::Rule;
 use seccompiler::{BpfProgram, sock_filter};
@@ -18,10 +18,10 @@ pub enum Load {
     Fd(RawFd),
 }
 
-/// A filter that the user brings.
+/// A filter of the user's.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// The option that brought it, for messages.
+    /// The option that named it, for messages.
     pub option: String,
     program: BpfProgram,
 }
@@ -32,10 +32,10 @@ const INSTRUCTION: usize = size_of::<sock_filter>();
 const MOST: usize = 4096;
 
 impl Filter {
-    /// Reads all of it.
+    /// Reads the whole filter.
     ///
     /// # Errors
-    /// What opening and reading say; and for what cannot be a filter.
+    /// The file cannot be opened or read, or cannot be a filter.
     pub fn read(load: &Load) -> Result<Self> {
         let (option, opened) = match load {
             Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
@@ -46,7 +46,7 @@ impl Filter {
             }
         };
         let mut bytes = vec![];
-        // One byte more than the kernel takes is enough to know: the file may be endless.
+        // One byte more than the kernel accepts is enough to detect that it is too long: the file may be endless.
         let limit = (MOST * INSTRUCTION + 1) as u64;
         opened
             .and_then(|file| file.take(limit).read_to_end(&mut bytes))
@@ -56,19 +56,19 @@ impl Filter {
         Ok(Self { option, program })
     }
 
-    /// Puts it around this process.
+    /// Installs the filter in this process.
     ///
     /// # Errors
-    /// What the kernel says of it.
+    /// The kernel's error.
     pub fn install(&self) -> Result<()> {
         install(&self.program).map_err(|error| error.within(&self.option))
     }
 }
 
-/// Bytes as instructions.
+/// Parses bytes as instructions.
 ///
 /// # Errors
-/// When they are none, not whole, or more than the kernel takes.
+/// There are no instructions, an incomplete one, or more than the kernel accepts.
 pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
     let (instructions, rest) = bytes.as_chunks::<INSTRUCTION>();
     match (instructions.len(), rest.len()) {
@@ -90,24 +90,24 @@ pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
     }
 }
 
-/// Instructions as bytes: what `bwrap --seccomp` and `--load` read.
+/// Instructions as bytes, as `bwrap --seccomp` and `--load` read them.
 pub fn to_bytes(program: &[sock_filter]) -> Vec<u8> {
     let bytes = |i: &sock_filter| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat();
     program.iter().flat_map(bytes).collect()
 }
 
-/// Puts `program` around this process and all that it becomes.
+/// Installs `program` as a filter of this process and of everything that it executes.
 ///
 /// # Errors
-/// What the kernel says, with a hint.
+/// The kernel's error, with a hint.
 pub fn install(program: &[sock_filter]) -> Result<()> {
-    // seccompiler has a type of its own with the kernel's fields.
+    // seccompiler has its own type, with the kernel's fields.
     let program: Vec<_> = program
         .iter()
         .map(|&sock_filter { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k })
         .collect();
     let question = process::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER.into(), 0);
-    let reached = reaches_the_kernel(question, libc::EFAULT); // For no program at all: seccomp(2).
+    let reached = reaches_the_kernel(question, libc::EFAULT); // For a null program: seccomp(2).
     reached.and_then(|()| privileges::prctl_set_seccomp(&program)).map_err(|error| {
         let hint = match error.raw_os_error() {
             Some(libc::EINVAL) => "the kernel does not take this program as a filter, or has no seccomp filters",
@@ -118,11 +118,11 @@ pub fn install(program: &[sock_filter]) -> Result<()> {
     })
 }
 
-/// Checks that a call reaches the kernel, which must answer `errno` to these arguments. An outer filter may answer 0
-/// instead (SECCOMP_RET_ERRNO), and nothing would be done.
+/// Checks that a call reaches the kernel, which must fail with `errno` for these arguments. An outer filter may
+/// return 0 instead (SECCOMP_RET_ERRNO), without executing the call.
 ///
 /// # Errors
-/// Another answer.
+/// Any other result.
 pub fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()> {
     match answer {
         Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
@@ -131,11 +131,12 @@ pub fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()
     }
 }
 
-/// Checks that the filter of `rules` holds: the kernel says that there is one, and a call that it refuses is refused.
-/// The calls have arguments with which they do nothing if they are not; unshare(2) does, and the tool ends then.
+/// Checks that the filter of `rules` is in force: the kernel reports a filter, and a call that it must refuse fails.
+/// The arguments are such that the call has no effect if it is not refused; unshare(2) has one, and then the tool
+/// exits.
 ///
 /// # Errors
-/// It does not.
+/// The filter is not in force.
 pub fn require_filter(rules: &[&Rule]) -> Result<()> {
     let tried = rules.iter().find_map(|rule| match rule.name {
         "unix" => Some(socket::socket(libc::AF_UNIX, -1).err()),

@@ -1,4 +1,4 @@
-//! Takes every privilege away, puts a seccomp filter around the process, and becomes PROGRAM.
+//! Drops all privileges, installs a seccomp filter, and execs PROGRAM.
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -35,23 +35,23 @@ fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 
 fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     tool::require_kernel()?;
-    // 1. All that takes files, memory or other system calls comes first: what is loaded in step 5 may forbid it.
+    // 1. Everything that needs files, memory or other system calls comes first: the filters of step 5 may forbid it.
     let kept = Kept::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;
-    // Where PROGRAM is PID 1 there is no other that it could keep from its turn.
+    // If PROGRAM itself is PID 1, there is no other PID 1 that it could keep from running.
     let rules: Vec<_> =
         plan.rules.iter().copied().filter(|rule| rule.name != "pid1" || getpid() != 1).collect();
     let own = filter::build(&rules, Arch::NATIVE)?;
     let loaded = plan.loads.iter().map(load::Filter::read).collect::<Result<Vec<_>>>()?;
     let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
     let landlock = plan.landlock.ruleset(&fds)?;
-    // Why PROGRAM cannot be run, should it fail: the user's filters may forbid to look afterwards.
+    // Why PROGRAM cannot be run, if it fails: the user's filters may forbid finding out afterwards.
     let cause = if loaded.is_empty() { None } else { program.obstacle() };
 
-    // 2. PROGRAM gets 0, 1, 2 and what --keep-fd names.
+    // 2. PROGRAM inherits 0, 1, 2 and the descriptors of --keep-fd.
     kept.alone_survive_exec()?;
 
-    // 3. No capability in any set, and no_new_privs: without it the kernel takes no filter from an ordinary user,
+    // 3. No capability in any set, and no_new_privs: without it the kernel accepts no filter from an ordinary user,
     //    since a filter could make a setuid program misbehave (seccomp(2), EACCES).
     privileges::drop_all()?;
 
@@ -62,12 +62,12 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     load::install(&own).map_err(|error| error.within("cannot install the seccomp filter"))?;
     load::require_filter(&rules)?;
 
-    // 5. The user's filters, in the order given. They may forbid write(2): the event is sent before.
+    // 5. The user's filters, in the order given. They may forbid write(2), so the event is sent first.
     tool.tell("exec", |event| event);
     let ready = program.ready(&program.candidates())?;
     loaded.iter().try_for_each(load::Filter::install)?;
 
-    // 6. The one system call that is left.
+    // 6. The one system call that remains.
     let error = ready.exec();
     let cause = || if loaded.is_empty() { program.obstacle() } else { cause };
     Err(plan.landlock.explain(program.failure_with(&error, cause)))

@@ -1,4 +1,4 @@
-//! What the filter can refuse: the table behind `--list`, `--allow` and `--deny`.
+//! The rules of the filter: the table behind `--list`, `--allow` and `--deny`.
 
 use crate::syscalls::*;
 use libc::{
@@ -10,26 +10,26 @@ use seccompiler::SeccompCmpOp;
 use srt_common::{Error, Result, args::decode};
 use std::fmt::Write;
 
-/// A rule: what the user turns on and off by name.
+/// A rule, which the user turns on and off by name.
 #[derive(Debug, PartialEq)]
 pub struct Rule {
     /// Its name in `--allow` and `--deny`.
     pub name: &'static str,
-    /// Whether it holds without being asked for.
+    /// Whether it is on by default.
     pub default: bool,
-    /// What it says. Of the clauses for one system call the first that matches decides; where none does, the call is
+    /// Its clauses. Of those for one system call the first that matches decides; if none matches, the call is
     /// allowed.
     pub clauses: &'static [Clause],
 }
 
-/// A system call, and what the kernel does with it when all of `tests` hold.
+/// A system call, and what the kernel does with it if all of `tests` hold.
 #[derive(Debug, PartialEq)]
 pub struct Clause {
     /// The system call.
     pub syscall: Syscall,
     /// The tests in words, for `--list`.
     pub uses: &'static str,
-    /// Empty for: always.
+    /// If empty, the clause always matches.
     pub tests: &'static [Test],
     /// What the kernel does.
     pub action: SeccompAction,
@@ -37,24 +37,24 @@ pub struct Clause {
 
 /// The low 32 bits of argument `arg` (from 0), compared with `value`.
 ///
-/// 32 bits, because the kernel takes each argument that is tested here as an int, or looks at these bits only:
-/// it drops the high half, so a comparison of 64 bits would be passed by any garbage up there.
+/// 32 bits, because the kernel takes each argument that is tested here as an int, or reads only these bits: it
+/// ignores the high half, so garbage there would bypass a 64-bit comparison.
 #[derive(Debug, PartialEq)]
 pub struct Test {
-    /// Which argument.
+    /// The number of the argument.
     pub arg: u8,
-    /// How it is compared.
+    /// The comparison.
     pub operator: SeccompCmpOp,
-    /// With what.
+    /// The value to compare with.
     pub value: u32,
 }
 
 const EPERM: SeccompAction = Errno(libc::EPERM as u32);
-/// For what programs probe for: they fall back as on a kernel that does not have it.
+/// For calls that programs probe for: they fall back as on a kernel without the call.
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
-/// linux/socket.h; libc has them not for every target.
+/// linux/socket.h; libc does not have these for every target.
 const AF_RDS: c_int = 21;
 const AF_TIPC: c_int = 30;
 const AF_IUCV: c_int = 32;
@@ -63,22 +63,22 @@ const AF_QIPCRTR: c_int = 42;
 const BEYOND: c_int = AF_IUCV ^ AF_QIPCRTR;
 /// linux/net.h; the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK.
 const SOCK_TYPE_MASK: c_int = 0xf;
-/// Without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
+/// The mask without the one bit in which SOCK_STREAM (1) and SOCK_SEQPACKET (5) differ.
 const STREAM_OR_SEQPACKET: c_int = SOCK_TYPE_MASK & !(SOCK_STREAM ^ SOCK_SEQPACKET);
 /// The one bit in which AF_INET (2) and AF_INET6 (10) differ.
 const INET_BIT: c_int = AF_INET ^ AF_INET6;
 const TIOCSTI: c_int = 0x5412;
 const TIOCLINUX: c_int = 0x541c;
-/// TIOCMBIC is the number after it.
+/// TIOCMBIC is the next number.
 const TIOCMBIS: c_int = 0x5416;
 const TIOCMSET: c_int = 0x5418;
-/// linux/fcntl.h; libc has it not for every target.
+/// linux/fcntl.h; libc does not have it for every target.
 const F_SETSIG: c_int = 10;
 /// linux/resource.h.
 const PRIO_PROCESS: c_int = 0;
 const PRIO_PGRP: c_int = 1;
 const PRIO_USER: c_int = 2;
-/// asm-generic/ioctls.h; libc has it not for every target.
+/// asm-generic/ioctls.h; libc does not have it for every target.
 const TIOCSRS485: c_int = 0x542f;
 const FIOASYNC: c_int = 0x5452;
 /// FS_IOC_ADD_ENCRYPTION_KEY of linux/fscrypt.h.
@@ -92,8 +92,8 @@ const KEY_BY_SERIAL: c_int = 7;
 const TUNSETIFF: c_int = 0x4004_54ca;
 /// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
 const USERFAULTFD_IOC_NEW: c_int = 0xaa00;
-/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY of
-/// linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, EXT4_IOC_SETVERSION of fs/ext4/ext4.h, OCFS2_IOC_REFLINK of
+/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY
+/// of linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, EXT4_IOC_SETVERSION of fs/ext4/ext4.h, OCFS2_IOC_REFLINK of
 /// fs/ocfs2/ocfs2_ioctl.h, BTRFS_IOC_DEFRAG_RANGE of linux/btrfs.h, F2FS_IOC_SET_PIN_FILE of linux/f2fs.h.
 #[rustfmt::skip]
 const BY_DESCRIPTOR: [c_int; 8] = [
@@ -101,14 +101,14 @@ const BY_DESCRIPTOR: [c_int; 8] = [
 ];
 /// F2FS_IOC_RELEASE_COMPRESS_BLOCKS of linux/f2fs.h; F2FS_IOC_RESERVE_COMPRESS_BLOCKS is the next number.
 const COMPRESS_BLOCKS: c_int = 0x8008_f512_u32 as c_int;
-/// BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, and the one bit in which the size of its argument differs from that of
-/// BTRFS_IOC_SET_RECEIVED_SUBVOL_32 (fs/btrfs/ioctl.c), which a 64-bit kernel takes, too.
+/// BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, and the one bit in which the size of its argument differs from
+/// that of BTRFS_IOC_SET_RECEIVED_SUBVOL_32 (fs/btrfs/ioctl.c), which a 64-bit kernel also accepts.
 const RECEIVED_SUBVOL: (c_int, c_int) = (0xc0c0_9425_u32 as c_int, 0x0008_0000);
-/// The kind of the ioctls of linux/btrfs.h that take a name: `_IOW(0x94, …, struct btrfs_ioctl_vol_args)`.
+/// The common bits of the ioctls of linux/btrfs.h that take a name: `_IOW(0x94, …, struct btrfs_ioctl_vol_args)`.
 const BTRFS_WITH_NAME: c_int = 0x5000_9400;
 /// BTRFS_IOC_SNAP_CREATE of linux/btrfs.h.
 const SNAP_CREATE: c_int = 0x5000_9401;
-/// The kind of BCH_IOCTL_SUBVOLUME_CREATE of fs/bcachefs/bcachefs_ioctl.h: `_IOW(0xbc, …)`, of any size.
+/// Mask and bits of BCH_IOCTL_SUBVOLUME_CREATE of fs/bcachefs/bcachefs_ioctl.h: `_IOW(0xbc, …)`, of any size.
 const BCACHEFS: (c_int, c_int) = (0xc000_ff00_u32 as c_int, 0x4000_bc00);
 /// The one bit in which F_SETLEASE (1024) and F_SETDELEG (1040, linux/fcntl.h) differ.
 const DELEG_BIT: c_int = 16;
@@ -133,8 +133,8 @@ const fn differs(arg: u8, value: c_int) -> Test {
     Test { arg, operator: SeccompCmpOp::Ne, value: value as u32 }
 }
 
-/// Every family but those that lead nowhere but into this machine: unix(7), which has a rule of its own, and netlink(7),
-/// which programs ask for this machine's addresses.
+/// All families except those that do not leave this machine: unix(7), which has its own rule, and netlink(7), which
+/// programs ask for this machine's addresses.
 const BEYOND_THIS_MACHINE: &[Test] = &[differs(0, AF_UNIX), differs(0, AF_NETLINK)];
 /// A TCP socket: the protocol is 0 or IPPROTO_TCP; not MPTCP, which Landlock's rights do not cover.
 const TCP: &[Test] =
@@ -153,14 +153,14 @@ macro_rules! all {
     ($action:ident: $($syscall:ident)*) => { &[$(always($syscall, $action)),*] };
 }
 
-/// These system calls fail where this argument, a mode, has S_ISUID or S_ISGID; and the last one always.
+/// These system calls fail if this argument, a mode, has S_ISUID or S_ISGID; the last call always fails.
 macro_rules! with_setid {
     ($($syscall:ident $mode:literal)*; $($open:ident $flags:literal $open_mode:literal)*; $action:ident: $last:ident) => { &[
         $(
             when($syscall, "S_ISUID or S_ISGID", &[flag($mode, SETUID)], EPERM),
             when($syscall, "S_ISUID or S_ISGID", &[flag($mode, SETGID)], EPERM),
         )*
-        // open(2): without one of the two flags the mode is not looked at, and may be anything.
+        // open(2): without one of the two flags the mode is ignored, and may be anything.
         $(
             when($open, "O_CREAT, S_ISUID", &[flag($flags, O_CREAT), flag($open_mode, SETUID)], EPERM),
             when($open, "O_CREAT, S_ISGID", &[flag($flags, O_CREAT), flag($open_mode, SETGID)], EPERM),
@@ -179,10 +179,11 @@ const fn off(name: &'static str, clauses: &'static [Clause]) -> Rule {
     Rule { name, default: false, clauses }
 }
 
-/// Every rule, the ones that hold by default first.
+/// Every rule, those on by default first.
 pub const RULES: &[Rule] = &[
-    // unix(7): a Unix socket reaches any other of the host by path. So do the ends of a datagram pair (a SOCK_RAW one
-    // is a datagram pair too): sendto(2) takes any path. Stream and seqpacket ends stay connected to each other.
+    // unix(7): a Unix socket can reach any other on the host by path. So can the ends of a datagram pair (a SOCK_RAW
+    // pair is a datagram pair too): sendto(2) accepts any path. Stream and seqpacket ends stay connected to each
+    // other.
     on(
         "unix",
         &[
@@ -191,9 +192,10 @@ pub const RULES: &[Rule] = &[
             when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
         ],
     ),
-    // What no network namespace closes. vsock(7): the way to the hypervisor and its other guests, as AF_IUCV is. AF_QIPCRTR:
-    // the way to a modem and its like; its nodes and ports are one table for all namespaces (net/qrtr/af_qrtr.c). So are
-    // the addresses of AF_RDS (net/rds/bind.c), and the lines of AF_ISDN (drivers/isdn/mISDN/socket.c).
+    // Families that no network namespace isolates. vsock(7), like AF_IUCV, reaches the hypervisor and its other
+    // guests. AF_QIPCRTR reaches modems and similar devices; its nodes and ports are one table for all namespaces
+    // (net/qrtr/af_qrtr.c). So are the addresses of AF_RDS (net/rds/bind.c), and the lines of AF_ISDN
+    // (drivers/isdn/mISDN/socket.c).
     on(
         "vsock",
         &[
@@ -201,10 +203,11 @@ pub const RULES: &[Rule] = &[
             when(SYS_socket, "AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV", &[masked(0, !BEYOND, AF_IUCV)], EPERM),
         ],
     ),
-    // io_uring_enter(2): IORING_OP_SOCKET and its kind are no system calls: no filter sees them.
+    // io_uring_enter(2): IORING_OP_SOCKET and the like are not system calls, so no filter sees them.
     on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
-    // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226). TIOCMBIS and
-    // TIOCMSET with TIOCM_LOOP, TIOCSRS485 with SER_RS485_RX_DURING_TX: a serial line receives what it sends.
+    // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).
+    // TIOCMBIS and TIOCMSET with TIOCM_LOOP, TIOCSRS485 with SER_RS485_RX_DURING_TX: a serial line receives what it
+    // sends.
     on(
         "tty-inject",
         &[
@@ -215,9 +218,10 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "TIOCSRS485", &[equal(1, TIOCSRS485)], EPERM),
         ],
     ),
-    // fcntl(2), O_ASYNC: of a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
-    // drivers/tty/tty_io.c), which no pid namespace hides, and sends any signal (F_SETSIG) to all whose uid is the same. That
-    // signal stays when the sandbox has ended, for whoever has the file open, too.
+    // fcntl(2), O_ASYNC: for a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
+    // drivers/tty/tty_io.c), in whatever pid namespace it is, and sends any signal (F_SETSIG) to its processes with
+    // the same uid. That signal stays set after the sandbox has ended, also for other processes that have the file
+    // open.
     on(
         "sigio",
         &[
@@ -226,10 +230,10 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
         ],
     ),
-    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of an
-    // encrypted file system (Documentation/filesystems/fscrypt.rst) are in one of its own: whoever opens a directory may
-    // take away those that its uid has added, and with them the files of everybody, and add one, which stays, from a keyring.
-    // AF_ALG uses a key of the caller's that is named to it (Linux 6.2).
+    // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of
+    // an encrypted file system (Documentation/filesystems/fscrypt.rst) are in its own keyring: a process that can
+    // open a directory can remove the keys that its uid has added, so that no user can open the files, and can add
+    // one from a keyring, which stays. AF_ALG uses a key of the caller's by its serial number (Linux 6.2).
     on(
         "keyring",
         &[
@@ -246,9 +250,10 @@ pub const RULES: &[Rule] = &[
             ),
         ],
     ),
-    // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends by the end of its
-    // PID 1, which needs a turn for that even when it is killed. setpriority(2) for all of a user's counts it among them, and for the
-    // caller's own group where it has joined that of PID 1 (setpgid(2): srt-ns --keep-session has one session for both).
+    // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends when its
+    // PID 1 ends, which needs CPU time for that even after SIGKILL. setpriority(2) with PRIO_USER includes PID 1, and
+    // so does PRIO_PGRP with the caller's own group if the caller has joined PID 1's (setpgid(2): with srt-ns
+    // --keep-session both have one session).
     on(
         "pid1",
         &[
@@ -261,14 +266,16 @@ pub const RULES: &[Rule] = &[
             when(SYS_setpriority, "PRIO_USER", &[equal(0, PRIO_USER)], EPERM),
         ],
     ),
-    // fcntl(2), "Leases": whoever opens such a file, or runs it, waits for up to 45 seconds (/proc/sys/fs/lease-break-time).
-    // Its owner needs no more than to read it, so no read-only mount helps: the stages of the next sandbox may be such files.
-    // F_SETDELEG (Linux 6.19): the same of a directory, for whoever makes or removes something in it.
+    // fcntl(2), "Leases": a process that opens or executes such a file waits for up to 45 seconds
+    // (/proc/sys/fs/lease-break-time). The file's owner only needs to read it, so a read-only mount does not help:
+    // the stages of the next sandbox may be such files. F_SETDELEG (Linux 6.19): the same for a directory, and
+    // processes that create or remove something in it.
     on("lease", &[when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM)]),
-    // linux/btrfs.h: a snapshot of a subvolume of one's own takes no more than to open it (of any file in it, before Linux 6.8),
-    // and has what masks hide; to delete one takes no notice of what is mounted below (user_subvol_rm_allowed of btrfs(5)).
-    // With an odd number the ioctls of this kind are these four, and two for CAP_SYS_ADMIN. A bcachefs (Linux 6.7 to 6.17) has
-    // the same two for everybody (fs/bcachefs/fs-ioctl.c); the others of its kind are for CAP_SYS_ADMIN.
+    // linux/btrfs.h: to snapshot a subvolume, its owner only needs to open it (or any file in it, before Linux 6.8),
+    // and the snapshot contains what masks hide; deleting a subvolume ignores mounts below it (user_subvol_rm_allowed
+    // of btrfs(5)). The odd-numbered ioctls of this form are the four for these operations, and two that require
+    // CAP_SYS_ADMIN. bcachefs (Linux 6.7 to 6.17) has the same two operations for every user
+    // (fs/bcachefs/fs-ioctl.c); its other ioctls of this form require CAP_SYS_ADMIN.
     on(
         "snapshot",
         &[
@@ -276,7 +283,7 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "BCH_IOCTL_SUBVOLUME_*", &[masked(1, BCACHEFS.0, BCACHEFS.1)], EPERM),
         ],
     ),
-    // An interface of tun(4) that is the user's, or nobody's, sends what is written to /dev/net/tun.
+    // A tun(4) interface that belongs to the user, or to no user, sends what is written to /dev/net/tun.
     off(
         "net",
         &[
@@ -284,16 +291,17 @@ pub const RULES: &[Rule] = &[
             when(SYS_ioctl, "TUNSETIFF", &[equal(1, TUNSETIFF)], EPERM),
         ],
     ),
-    // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host gives
-    // root to whoever runs it there. mkdir(2) drops both bits by itself (vfs_mkdir() in fs/namei.c). open(2) ignores the
-    // mode where it makes no file; libc passes 0 then. A filter cannot look into openat2's argument.
+    // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host
+    // gives root privileges to any user who executes it there. mkdir(2) clears both bits by itself (vfs_mkdir() in
+    // fs/namei.c). open(2) ignores the mode if it creates no file; libc then passes 0. A filter cannot read openat2's
+    // argument.
     off(
         "setid",
         with_setid!(SYS_chmod 1 SYS_fchmod 1 SYS_fchmodat 2 SYS_fchmodat2 2 SYS_mknod 1 SYS_mknodat 2
             SYS_creat 1; SYS_open 1 2 SYS_openat 2 3; ENOSYS: SYS_openat2),
     ),
-    // user_namespaces(7): all capabilities, over whatever the new namespace gets to own. A filter cannot look into
-    // clone3's argument, a struct in memory; libc falls back to clone.
+    // user_namespaces(7): all capabilities over whatever the new namespace owns. A filter cannot read clone3's
+    // argument, a struct in memory; libc falls back to clone.
     off(
         "userns",
         &[
@@ -309,7 +317,7 @@ pub const RULES: &[Rule] = &[
         SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_fchroot SYS_open_tree SYS_open_tree_attr SYS_move_mount
         SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr),
     ),
-    // ptrace(2), "Ptrace access mode checking": the calls that rest on it.
+    // ptrace(2), "Ptrace access mode checking": the calls that depend on it.
     off(
         "ptrace",
         all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd
@@ -317,7 +325,7 @@ pub const RULES: &[Rule] = &[
     ),
     off("bpf", all!(EPERM: SYS_bpf)),
     off("perf", all!(EPERM: SYS_perf_event_open)),
-    // Linux 6.1: /dev/userfaultfd gives one, too.
+    // Linux 6.1: /dev/userfaultfd also creates one.
     off(
         "userfaultfd",
         &[
@@ -330,9 +338,9 @@ pub const RULES: &[Rule] = &[
     off("syslog", all!(EPERM: SYS_syslog)),
 ];
 
-/// The rule `net` where TCP connections are left to Landlock, which knows ports: of the internet's sockets TCP's alone, and
-/// no connect(2) that looks like a send (tcp_sendmsg_fastopen() in net/ipv4/tcp.c asks no security module). Who has no Fast
-/// Open falls back.
+/// The rule `net` if TCP connections are left to Landlock, which checks ports: of the internet sockets it allows only
+/// TCP's. It refuses a send that connects, since tcp_sendmsg_fastopen() in net/ipv4/tcp.c calls no security module.
+/// Programs fall back if there is no Fast Open.
 pub const NET_BUT_TCP: Rule = off(
     "net",
     &[
@@ -342,30 +350,32 @@ pub const NET_BUT_TCP: Rule = off(
         when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
         when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
-        // The protocol "smc" makes a TCP socket one of AF_SMC (smc_ulp_init() in net/smc/af_smc.c, Linux 5.17), whose
-        // connections are TCP's and are none to Landlock (sk_is_tcp() in security/landlock/net.c). TLS is done without it.
+        // The protocol "smc" turns a TCP socket into one of AF_SMC (smc_ulp_init() in net/smc/af_smc.c, Linux 5.17),
+        // whose connections are TCP's, but not TCP to Landlock (sk_is_tcp() in security/landlock/net.c). TLS works
+        // without TCP_ULP.
         when(SYS_setsockopt, "", &[equal(1, IPPROTO_TCP), equal(2, TCP_ULP)], EOPNOTSUPP),
     ],
 );
 
-/// The same where no socket but TCP's is left: no listen(2), which gives a port to a socket that has none
-/// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), and Landlock is asked at bind(2) alone.
+/// The same if only TCP sockets are left: no listen(2), which assigns a port to a socket that has none
+/// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), while Landlock checks only bind(2).
 pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
 
-/// The other way to a socket of a network: TIPC's pairs (tipc_socketpair() in net/tipc/socket.c), the ends of which, but for
-/// stream and seqpacket ones, send to any address. For the rule `net`; no other family but AF_UNIX has pairs.
+/// The other way to a network socket: TIPC pairs (tipc_socketpair() in net/tipc/socket.c), whose ends can send to any
+/// address unless they are stream or seqpacket ones. For the rule `net`; no other family except AF_UNIX has pairs.
 pub const NO_TIPC_PAIRS: Rule = off("net", &[when(SYS_socketpair, "AF_TIPC", &[equal(0, AF_TIPC)], EPERM)]);
 
-/// What Landlock's scope of signals leaves: whoever may set another's RLIMIT_CPU has the kernel kill it (getrlimit(2)).
+/// What Landlock's signal scope does not cover: a process that sets another's RLIMIT_CPU can have the kernel kill it
+/// (getrlimit(2)).
 pub const NO_LIMITS_OF_OTHERS: Rule =
     off("landlock", &[when(SYS_prlimit64, "of another process", &[differs(0, 0)], EPERM)]);
 
-/// What Landlock's rights by path leave to whoever may only read, since of ioctls it knows those of devices alone
-/// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): to make a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c), to make a
-/// subvolume, or a file for good (fsverity.rst), read-only, or an empty directory one that needs a key (fscrypt.rst); or to
-/// copy one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c); to write data anew that it shares with another
-/// file (`btrfs_ioctl_defrag()`), to keep a file where it lies, or from being written (fs/f2fs/file.c). On a read-only mount they
-/// fail by themselves.
+/// What Landlock's rights by path permit with read access only, since of all ioctls they cover only those of devices
+/// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): creating a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c);
+/// making a subvolume read-only, a file permanently read-only (fsverity.rst), or an empty directory one that needs a
+/// key (fscrypt.rst); copying one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c); rewriting
+/// data that is shared with another file (`btrfs_ioctl_defrag()`); keeping a file in its place, or from being written
+/// (fs/f2fs/file.c). On a read-only mount they fail by themselves.
 pub const NO_CHANGES_BY_IOCTL: Rule = off(
     "landlock",
     &[
@@ -383,10 +393,10 @@ pub const NO_CHANGES_BY_IOCTL: Rule = off(
     ],
 );
 
-/// The rules that hold under these `--allow` and `--deny` values, each a list of names with commas.
+/// Selects the rules for these `--allow` and `--deny` values, each a comma-separated list of names.
 ///
 /// # Errors
-/// A usage error for a name that is no rule, and for one in both.
+/// A usage error for a name that is not a rule, or that is in both.
 pub fn select(allow: &[String], deny: &[String]) -> Result<Vec<&'static Rule>> {
     let (allowed, denied) = (find("--allow", allow)?, find("--deny", deny)?);
     if let Some(both) = allowed.iter().find(|rule| denied.contains(rule)) {

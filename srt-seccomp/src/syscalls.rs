@@ -1,5 +1,5 @@
-//! The numbers of the system calls that rules speak of, on every architecture that the tool supports: a filter for
-//! one can be built and tested on another.
+//! The numbers of the system calls in the rules, on every supported architecture: a filter for one can be built and
+//! tested on another.
 
 /// The architecture that a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +11,10 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// The one that this program is compiled for.
+    /// The architecture that this program is compiled for.
     pub const NATIVE: Self = if cfg!(target_arch = "x86_64") { Self::X86_64 } else { Self::Aarch64 };
 
-    /// AUDIT_ARCH_* of linux/audit.h, which is what a filter sees: the ELF machine, 64-bit, little-endian.
+    /// AUDIT_ARCH_* of linux/audit.h, as a filter sees it: the ELF machine, 64-bit, little-endian.
     pub const fn audit(self) -> u32 {
         match self {
             Self::X86_64 => 0xc000_003e,
@@ -33,7 +33,7 @@ pub struct Syscall {
 }
 
 impl Syscall {
-    /// Its number on `arch`; `None` where there is no such call: 64-bit ARM began with open**at** and its like.
+    /// Its number on `arch`, or `None` if there is no such call: 64-bit ARM has only open**at** and the like.
     pub fn number(self, arch: Arch) -> Option<u32> {
         match arch {
             Arch::X86_64 => Some(self.x86_64),
