@@ -1,4 +1,4 @@
-//! LISTEN and CONNECT addresses, from text to what they name. Pure: nothing is opened or resolved here.
+//! Parses LISTEN and CONNECT addresses. Nothing is opened or resolved here.
 
 use srt_common::{Error, Result, args::decimal, tcp_address};
 use std::ffi::{OsStr, OsString};
@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// An address and the words that the user knows it by.
+/// An address, and the text that the user wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// As the user wrote it.
@@ -28,7 +28,7 @@ pub enum Endpoint {
 }
 
 impl Address {
-    /// Reads one address.
+    /// Parses one address.
     ///
     /// # Errors
     /// A usage error that shows the address and says what was expected.

@@ -1,4 +1,4 @@
-//! From an accepted client to a connected target, which may take time, several tries, or fail.
+//! Connects an accepted client to its target, which may take time, several attempts, or fail.
 
 use crate::listener::reset_on_close;
 use crate::target::Target;
@@ -10,32 +10,32 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-/// A client that does not have its target yet.
+/// A client that is not connected to its target yet.
 pub struct Attempt {
     /// The client's socket.
     pub client: OwnedFd,
-    /// The socket that is to reach the target: at first of the family of the target's first address. `None`: there was none
-    /// to be had for another address.
+    /// The socket that connects to the target, at first of the family of the target's first address. `None` if none
+    /// could be created for another address.
     pub socket: Option<OwnedFd>,
-    /// The client's listener.
+    /// The index of the client's listener.
     pub listener: usize,
-    /// When the client is given up.
+    /// When to give up on the client.
     pub deadline: Option<Instant>,
-    /// epoll reports the end of this try (TCP). Otherwise it is to be repeated (Unix, a full backlog).
+    /// epoll reports the end of this attempt (TCP). Otherwise it must be repeated (Unix, a full backlog).
     pub in_progress: bool,
-    /// Where the client is to be connected to.
+    /// The target to connect the client to.
     pub target: Rc<Target>,
-    /// Which of the target's addresses is tried.
+    /// The index of the target's address that is being tried.
     pub address: usize,
-    /// It has accepted, and has reset the connection since.
+    /// The target accepted the connection and has reset it since.
     pub reset: bool,
-    /// What the addresses before have said.
+    /// The error of the addresses tried before.
     pub failure: Option<io::Error>,
 }
 
 impl Attempt {
-    /// Tries to connect; or learns, once epoll has reported it, how the try in progress has ended. The error is the one
-    /// of the last address that there is here.
+    /// Tries to connect or, after an event of epoll, gets the result of the attempt in progress. The error is that of
+    /// the last address whose family this machine has.
     pub fn advance(&mut self) -> Poll<io::Result<()>> {
         loop {
             let Err(error) = self.step() else { return Poll::Ready(Ok(())) };
@@ -44,11 +44,12 @@ impl Attempt {
                     self.in_progress = true;
                     return Poll::Pending;
                 }
-                // A Unix socket's backlog is full. The kernel reports no event for its end.
+                // The backlog of a Unix socket is full. The kernel reports no event when that changes.
                 Some(libc::EAGAIN) => return Poll::Pending,
                 _ => {}
             }
-            // `localhost` has another address. The first one's socket is closed before: the last descriptor may be its own.
+            // `localhost` has another address. The first socket is closed before: it may hold the last free
+            // descriptor.
             self.address += 1;
             (self.socket, self.in_progress) = (None, false);
             self.socket = self.target.socket(self.address).ok();
@@ -71,7 +72,8 @@ impl Attempt {
         } else {
             match getsockopt(socket, libc::SO_ERROR)? {
                 0 => {}
-                // Only a connection that stood ends so: tcp_reset() in net/ipv4/tcp_input.c. What came before can be read.
+                // Only an established connection ends this way: tcp_reset() in net/ipv4/tcp_input.c. Data received
+                // before can be read.
                 code @ (libc::ECONNRESET | libc::EPIPE) => {
                     self.reset = code == libc::ECONNRESET;
                     return Ok(());
@@ -79,8 +81,8 @@ impl Attempt {
                 code => return Err(io::Error::from_raw_os_error(code)),
             }
         }
-        // RFC 9293, 3.5, figure 8: where nobody listens on a port that the kernel also gives away, a socket that got it
-        // connects to itself, says what is said to it, and keeps the port from its server.
+        // RFC 9293, 3.5, figure 8: if no process listens on a port that the kernel also assigns, a socket that is
+        // assigned this port connects to itself, receives its own data, and occupies its server's port.
         let itself = |peer| getsockname(socket).is_ok_and(|own| own == peer);
         if address.family() != libc::AF_UNIX && getpeername(socket).is_ok_and(itself) {
             let _unsupported = reset_on_close(socket);

@@ -2,33 +2,33 @@
 //!
 //! # Half-close
 //!
-//! A flow is in one of three states, and only ever moves down this list:
+//! A flow is in one of three states, and only moves down this list:
 //!
 //! - `Open`: its source may still send.
-//! - `Draining`: its source has ended (a FIN, or SHUT_WR on a Unix socket), and bytes that it sent before are
-//!   still held here because its destination is slow.
-//! - `Finished`: nothing will pass any more. Either everything was delivered and the end was passed on with
-//!   SHUT_WR, or the destination has refused bytes (EPIPE, ECONNRESET): its reader is gone.
+//! - `Draining`: its source has ended (a FIN, or SHUT_WR on a Unix socket), and bytes received before are still held
+//!   here because its destination is slow.
+//! - `Finished`: nothing more will pass. Either everything was delivered and the end was passed on with SHUT_WR, or
+//!   the destination has refused bytes (EPIPE, ECONNRESET): its reader is gone.
 //!
 //! So a connection is in one of these states (client → target, target → client):
 //!
 //! - Open, Open: established.
-//! - Draining or Finished, Open: the client has asked and waits. However long the target takes for its answer,
-//!   the flow back stays open: only `--idle-timeout` bounds it.
-//! - Open, Draining or Finished: the target has said its last word and may go on reading.
+//! - Draining or Finished, Open: the client has sent its request and waits. However long the target takes to answer,
+//!   the flow back stays open: only `--idle-timeout` limits it.
+//! - Open, Draining or Finished: the target has sent everything and may go on reading.
 //! - Finished, Finished: done; both sockets are closed.
 //!
-//! and leaves them early in two ways:
+//! It leaves them early in two cases:
 //!
-//! - A flow whose destination refuses bytes is Finished, but the other flow goes on: a server that answers
-//!   "too large" and closes while the client still sends has its answer delivered, as far as its client's kernel takes
-//!   it before both sockets are closed with what the client has sent since unread (a reset, tcp(7)).
-//! - Reading from TCP fails (a reset, a keepalive that got no answer): what was sent before was delivered or is lost with
-//!   its sender. Both sockets are closed, with a reset where the protocol has one, so that a broken stream is
-//!   not mistaken for a complete one.
+//! - A flow whose destination refuses bytes is Finished, but the other flow goes on: if a server answers "too large"
+//!   and closes while the client still sends, its answer is delivered, as far as the client's kernel accepts it
+//!   before both sockets are closed with unread data of the client (a reset, tcp(7)).
+//! - Reading from TCP fails (a reset, a keepalive without an answer): what was sent before was delivered or is lost
+//!   with its sender. Both sockets are closed, with a reset if the protocol has one, so that a broken stream is not
+//!   mistaken for a complete one.
 //!
-//! A socket that is gone altogether (EPOLLHUP, EPOLLERR) takes no more bytes. Once its own flow is Finished
-//! nothing more can be learned from it, so the flow towards it is Finished too; before, what it sent is read.
+//! A socket that has hung up or failed (EPOLLHUP, EPOLLERR) accepts no more bytes. Once its own flow is Finished, the
+//! flow towards it is Finished too, since the socket can report nothing more; before, what it sent is read.
 
 use crate::listener::reset_on_close;
 use crate::pipes::{Pipe, Pipes};
@@ -55,35 +55,35 @@ impl Stock {
         Self { pipes, buffer: vec![0; COPY].into(), share: COPY }
     }
 
-    /// Divides 64 MiB among the flows, so that not even thousands of stalled readers fill the memory.
+    /// Divides 64 MiB among the flows, so that even thousands of stalled readers do not fill the memory.
     pub fn divide(&mut self, connections: usize) {
         self.share = ((64 << 20) / connections.max(1)).clamp(16 << 10, COPY);
         self.pipes.divide(connections);
     }
 }
 
-/// How much is copied at once, in bytes. Also the most that a flow holds in memory while its reader is stalled.
-/// (64 KiB instead cost 2.3 times the CPU time per byte from a Unix socket to TCP.)
+/// How much is copied at once, in bytes. Also the most that a flow holds in memory while its reader is stalled. (64
+/// KiB would take 2.3 times the CPU time per byte from a Unix socket to TCP.)
 const COPY: usize = 256 << 10;
 
-/// A read of this many bytes is worth a pipe for the next.
+/// After a read of this many bytes, the next one uses a pipe.
 const BULK: usize = 64 << 10;
 
-/// How many pieces one flow moves before another connection has its turn.
+/// How many pieces one flow moves before the next connection is served.
 const ROUNDS: usize = 2;
 
-/// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is noted here when it is reported, and
-/// taken back when the kernel says EAGAIN.
+/// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is set here when it is reported, and
+/// cleared when the kernel returns EAGAIN.
 #[derive(Debug)]
 pub struct Peer {
     socket: File,
     readable: bool,
     writable: bool,
-    /// Reported as hung up or in error.
+    /// epoll has reported a hangup or an error.
     gone: bool,
-    /// A write has met its reset, or who connected to it.
+    /// Its reset was returned to a write, or to the attempt to connect.
     reset: bool,
-    /// Its bytes are in pages that splice(2) can move: a TCP socket's.
+    /// Its bytes are in pages that splice(2) can move: it is a TCP socket.
     splices: bool,
 }
 
@@ -97,7 +97,7 @@ impl Peer {
         let has = |flags: libc::c_int| events & flags as u32 != 0;
         let gone = has(libc::EPOLLHUP | libc::EPOLLERR);
         self.gone |= gone;
-        // A socket in error answers to both: that is how the error is learned.
+        // A socket in error counts as both, so that the next call returns the error.
         self.readable |= gone || has(libc::EPOLLIN | libc::EPOLLRDHUP);
         self.writable |= gone || has(libc::EPOLLOUT);
     }
@@ -110,7 +110,7 @@ enum State {
     Finished,
 }
 
-/// What a flow has read and could not write yet.
+/// What a flow has read but not written yet.
 #[derive(Debug)]
 enum Held {
     Nothing,
@@ -123,21 +123,21 @@ enum Held {
 struct Flow {
     state: State,
     held: Held,
-    /// The last read was large: the next is worth a pipe.
+    /// The last read was large: the next one uses a pipe.
     bulk: bool,
 }
 
 impl Flow {
     const NEW: Self = Self { state: State::Open, held: Held::Nothing, bulk: false };
 
-    /// Moves what can be moved from `from` to `to`, a bounded amount. True: there may be more, but others have their turn
-    /// first. False: this flow waits for one of the two, or is finished.
+    /// Moves a bounded amount of bytes from `from` to `to`. True: there may be more, but other connections are served
+    /// first. False: this flow waits for one of the two sockets, or is finished.
     ///
     /// # Errors
-    /// When `from` cannot be read: the connection is broken.
+    /// `from` cannot be read: the connection is broken.
     fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<bool> {
         for _ in 0..ROUNDS {
-            // What the destination does not take stays in the source's socket, whose window then slows the sender.
+            // What the destination does not accept stays in the source's socket, whose window then slows the sender.
             if self.state == State::Finished || !to.writable {
                 return Ok(false);
             }
@@ -146,7 +146,7 @@ impl Flow {
                 return Ok(false);
             }
             if self.state == State::Draining {
-                // Fails only where the destination is gone, which its own flow learns.
+                // Fails only if the destination is gone, which its own flow detects.
                 let _gone = shutdown(&to.socket, libc::SHUT_WR);
                 self.state = State::Finished;
                 return Ok(false);
@@ -159,8 +159,8 @@ impl Flow {
                     from.readable = false;
                     return Ok(false);
                 }
-                // unix(7): its peer has closed with bytes unread. That comes behind all that it sent, so what has still to be
-                // delivered is not to be lost by a reset.
+                // unix(7): its peer has closed with unread bytes. The error comes after all that the peer sent, so
+                // what has yet to be delivered must not be lost by a reset.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset && !from.splices => {
                     self.state = State::Draining;
                 }
@@ -170,11 +170,11 @@ impl Flow {
         Ok(true)
     }
 
-    /// Reads once; what is read is held, or written already.
+    /// Reads once. The bytes are then held, or written already.
     fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
         let pipe = if self.bulk && from.splices { stock.pipes.take() } else { None };
-        // At TCP's urgent mark splice(2) stops for good, with 0 or EAGAIN: only a read goes on behind it, or tells that
-        // there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
+        // At TCP's urgent mark splice(2) stops permanently, with 0 or EAGAIN: only a read continues after it, or
+        // reports that there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
         let count = match pipe.map(|pipe| self.splice(from, pipe, stock)) {
             Some(Ok(count @ 1..)) => count,
             Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return Err(error),
@@ -182,7 +182,7 @@ impl Flow {
         };
         self.bulk = count >= stock.share.min(BULK);
         if count == 0 {
-            // The kernel tells a reset once; what asks after that sees an end (sock_error() in include/net/sock.h).
+            // The kernel reports a reset once; later calls see an end (sock_error() in include/net/sock.h).
             if from.reset {
                 return Err(ErrorKind::ConnectionReset.into());
             }
@@ -215,7 +215,7 @@ impl Flow {
         Ok(count)
     }
 
-    /// Writes what is held. Success means that all of it is gone.
+    /// Writes what is held. On success nothing is left.
     fn deliver(&mut self, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
         match &mut self.held {
             Held::Nothing => {}
@@ -232,15 +232,16 @@ impl Flow {
         Ok(())
     }
 
-    /// After a failed write: `to` is full, or takes nothing more for good.
+    /// Handles a failed write: `to` is full, or accepts nothing more.
     fn stalled_or_refused(&mut self, error: &io::Error, from: &Peer, to: &mut Peer) {
         if error.kind() == ErrorKind::WouldBlock {
             to.writable = false;
             return;
         }
-        // Whatever broke it, the kernel has told it now, and a read would see an orderly end. EPIPE alone is one.
+        // The kernel reports an error only once, and a read would now see an orderly end. That is correct only after
+        // EPIPE.
         to.reset |= error.kind() != ErrorKind::BrokenPipe;
-        // Passed back to the sender as far as the protocol can: its next write on a Unix socket fails.
+        // Passed back to the sender as far as the protocol permits: its next write on a Unix socket fails.
         let _gone = shutdown(&from.socket, libc::SHUT_RD);
         *self = Self { state: State::Finished, ..Self::NEW };
     }
@@ -251,44 +252,44 @@ impl Flow {
 pub struct Connection {
     ends: [Peer; 2],
     flows: [Flow; 2],
-    /// When something moved last.
+    /// When bytes last moved.
     pub active: Instant,
-    /// It has a turn to come.
+    /// Whether it waits for a turn.
     pub queued: bool,
 }
 
-/// What a turn has come to.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing to do until the next event.
     Idle,
     /// More can be moved at once.
     More,
-    /// Over: drop it.
+    /// The connection has ended: drop it.
     Done,
 }
 
 impl Connection {
-    /// Between an accepted and a connected socket, each with its address family.
+    /// A connection between an accepted and a connected socket, each with its address family.
     pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: Instant) -> Self {
         let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
         Self { ends, flows: [Flow::NEW; 2], active: now, queued: false }
     }
 
-    /// Takes note of what epoll says about one of the two ends.
+    /// Records what epoll reports about one of the two ends.
     pub fn note(&mut self, end: usize, events: u32) {
         if let Some(end) = self.ends.get_mut(end) {
             end.note(events);
         }
     }
 
-    /// Takes note of a reset that the kernel has told already, and will not tell again.
+    /// Records a reset that the kernel has reported already, and will not report again.
     pub fn target_has_reset(&mut self, reset: bool) {
         let [_, target] = &mut self.ends;
         target.reset = reset;
     }
 
-    /// Moves what can be moved, a bounded amount.
+    /// Moves a bounded amount of bytes.
     pub fn turn(&mut self, stock: &mut Stock) -> Outcome {
         let [client, target] = &mut self.ends;
         let [request, reply] = &mut self.flows;
@@ -311,7 +312,7 @@ impl Connection {
         }
     }
 
-    /// Lets the closing of both sockets be a reset.
+    /// Makes the closing of both sockets a reset.
     pub fn reset(&self) {
         for end in &self.ends {
             let _unsupported = reset_on_close(&end.socket);

@@ -1,5 +1,5 @@
-//! The parts of `srt-relay`: what the command line says, the sockets that it names, and the loop that moves
-//! bytes between them. See `main.rs` for the order in which they are used.
+//! The parts of `srt-relay`: the command line, the sockets that it names, and the loop that moves bytes between them.
+//! See `main.rs` for the order in which they are used.
 
 #![forbid(unsafe_code)]
 

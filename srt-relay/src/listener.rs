@@ -1,4 +1,4 @@
-//! LISTEN: where connections come from.
+//! LISTEN: the sockets that accept connections.
 
 use crate::address::{Address, Endpoint};
 use crate::target::{STREAM, Target, Told};
@@ -13,31 +13,31 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-/// A listening socket and where its connections lead.
+/// A listening socket, and the target of its connections.
 pub struct Listener {
-    /// Which of the command line's pairs it belongs to, from 0.
+    /// The index of its pair on the command line, from 0.
     pub pair: usize,
     /// As the user wrote it.
     pub name: String,
-    /// Accepts.
+    /// The listening socket.
     pub socket: OwnedFd,
     /// AF_UNIX, AF_INET or AF_INET6.
     pub family: libc::c_int,
-    /// Where its connections lead.
+    /// The target of its connections.
     pub target: Rc<Target>,
     /// What was reported since the last attempt that succeeded: one failure, or that the target is lost.
     pub told: Option<Told>,
-    /// Connections that do not have their target yet, the oldest first.
+    /// Connections that are not connected to their target yet, the oldest first.
     pub pending: VecDeque<u64>,
-    /// A Unix socket that was made here, to be removed.
+    /// A Unix socket that was created here and must be removed.
     place: Option<Place>,
 }
 
 impl Listener {
-    /// Opens what `address` names: one socket, or two for `localhost`.
+    /// Opens the listening sockets of `address`: one, or two for `localhost`.
     ///
     /// # Errors
-    /// When it cannot be had. What was made up to then is removed again.
+    /// A socket cannot be opened. Those created before are removed again.
     pub fn open(pair: usize, address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
         let name = address.text.to_string_lossy().into_owned();
         let new = |socket, family, place| Self {
@@ -73,7 +73,7 @@ impl Listener {
             }
         }
         for Self { socket, family, .. } in &listeners {
-            // Another process may have the same socket and take a connection between epoll's report and accept4.
+            // Another process may have the same socket and accept a connection between epoll's report and accept4.
             fcntl_getfl(socket)
                 .and_then(|flags| fcntl_setfl(socket, flags | libc::O_NONBLOCK))
                 .context(|| format!("{name}: O_NONBLOCK"))?;
@@ -84,44 +84,45 @@ impl Listener {
         Ok(listeners)
     }
 
-    /// The directory in which there is a socket to remove at the end.
+    /// The directory that contains a socket to remove at the end.
     pub fn directory(&self) -> Option<RawFd> {
         self.place.as_ref().map(Place::descriptor)
     }
 }
 
-/// The socket's name goes with it, at exit or after an error.
+/// Removes the socket's name, at exit or after an error.
 impl Drop for Listener {
     fn drop(&mut self) {
         self.place.iter().for_each(Place::remove);
     }
 }
 
-/// The options of a TCP socket. What accept4(2) returns inherits them from its listener.
+/// Sets the options of a TCP socket. Sockets returned by accept4(2) inherit them from their listener.
 ///
 /// # Errors
 /// errno.
 pub fn tune_tcp(socket: &OwnedFd) -> io::Result<()> {
     setsockopt(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
-    // A peer that is no longer there is found out in 10 + 3 × 5 seconds.
+    // A dead peer is detected after 10 + 3 × 5 seconds.
     setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &10)?;
     setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &5)?;
     setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &3)?;
-    // The relay writes what it has read at once: there is nothing to wait for.
+    // The relay writes what it has read at once: delaying small writes gains nothing.
     setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
 }
 
-/// The options of a connected Unix socket, which inherits none.
+/// Sets the options of a connected Unix socket, which inherits none.
 ///
 /// # Errors
 /// errno.
 pub fn tune_unix(socket: &OwnedFd) -> io::Result<()> {
-    // The kernel doubles it (socket(7), SO_SNDBUF): that is twice what it lets a Unix socket hold by itself, and what any
-    // user gets. One stream that comes from TCP is relayed 1.3 times as fast; with 64, more would not stay in the cache.
+    // The kernel doubles the value (socket(7), SO_SNDBUF): this is twice the default of a Unix socket, and permitted
+    // to any user. One stream from TCP is relayed 1.3 times as fast; with 64 streams, a larger buffer would not stay
+    // in the cache.
     setsockopt(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &212_992)
 }
 
-/// SO_LINGER 0: close(2) will reset the connection rather than end it (socket(7)).
+/// SO_LINGER 0: close(2) resets the connection instead of ending it in order (socket(7)).
 ///
 /// # Errors
 /// errno.
@@ -134,7 +135,7 @@ fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
     let socket = socket(address.family(), STREAM)?;
     setsockopt(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
     if address.family() == libc::AF_INET6 {
-        // [::] is IPv6 alone, whatever net.ipv6.bindv6only says.
+        // [::] accepts only IPv6, whatever net.ipv6.bindv6only is.
         setsockopt(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1)?;
     }
     bind(&socket, address)?;

@@ -1,4 +1,4 @@
-//! No privileges, and only the system calls that the loop makes.
+//! Drops all privileges, and permits only the system calls of the loop.
 
 use crate::target::STREAM;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
@@ -12,7 +12,7 @@ use srt_common::{Context, Error, Result, privileges};
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
-/// What the loop has to be allowed beyond moving bytes.
+/// What the loop needs besides moving bytes.
 #[derive(Debug, Default)]
 pub struct Needs {
     /// The families of the sockets that it connects.
@@ -21,18 +21,19 @@ pub struct Needs {
     pub directories: Vec<RawFd>,
 }
 
-/// Gives up every capability, no_new_privs included, hides this process's memory from others of its user, and
-/// loads the filter. An outer filter may answer for the kernel (SECCOMP_RET_ERRNO), and nothing would be done.
+/// Drops all capabilities, sets no_new_privs, hides this process's memory from other processes of its user, and
+/// installs the filter. An outer filter may answer instead of the kernel (SECCOMP_RET_ERRNO), without executing the
+/// call.
 ///
 /// # Errors
-/// When any of it cannot be had.
+/// A step fails, or has no effect.
 pub fn lock_down(needs: &Needs) -> Result<()> {
     privileges::drop_all()?;
     prctl(libc::PR_SET_DUMPABLE, 0, 0).context(|| "prctl(PR_SET_DUMPABLE)")?;
     if prctl(libc::PR_GET_DUMPABLE, 0, 0).context(|| "prctl(PR_GET_DUMPABLE)")? != 0 {
         return Err(Error::failed("PR_SET_DUMPABLE had no effect"));
     }
-    // The kernel takes no filter without instructions (seccomp(2), EINVAL).
+    // The kernel accepts no filter without instructions (seccomp(2), EINVAL).
     if prctl_set_seccomp(&[]).is_ok() {
         return Err(Error::failed("prctl(PR_SET_SECCOMP) is answered without being done"));
     }
@@ -42,7 +43,7 @@ pub fn lock_down(needs: &Needs) -> Result<()> {
     prctl_set_seccomp(&filter).context(|| "prctl(PR_SET_SECCOMP)")
 }
 
-/// Calls that are safe with any arguments, given the descriptors that this process has.
+/// Calls that are safe with any arguments, given this process's descriptors.
 const ALWAYS: &[libc::c_long] = &[
     // The loop.
     libc::SYS_epoll_pwait,
@@ -60,25 +61,25 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_splice,
     libc::SYS_pipe2,
     libc::SYS_ppoll,
-    // A clock that the vDSO cannot read.
+    // For a clock that the vDSO cannot read.
     libc::SYS_clock_gettime,
     // The allocator.
     libc::SYS_brk,
     libc::SYS_munmap,
     libc::SYS_madvise,
-    // The end.
+    // Exit.
     libc::SYS_exit_group,
 ];
 
-/// The allow-list; anything else kills the process.
+/// The allow-list; any other call kills the process.
 ///
 /// # Errors
-/// What seccompiler says; none for the rules here.
+/// seccompiler's error; there is none for these rules.
 pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
-    // New memory, private and not executable, where the kernel wants it.
+    // New memory: private, not executable, at an address that the kernel chooses.
     let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    // In a debug build the standard library looks at a descriptor before it closes it.
+    // In a debug build the standard library checks a descriptor before it closes it.
     let commands: &[_] =
         if cfg!(debug_assertions) { &[libc::F_SETPIPE_SZ, libc::F_GETFD] } else { &[libc::F_SETPIPE_SZ] };
     let command = |&command| all(&[(1, Dword, command as u64)]);
@@ -89,8 +90,8 @@ pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
         (libc::SYS_fcntl, commands.iter().map(command).collect::<Result<_, _>>()?),
         (libc::SYS_socket, needs.families.iter().map(socket).collect::<Result<_, _>>()?),
     ]);
-    // A filter cannot look at the name: with a listening Unix socket, a relay that was taken over could unlink
-    // what its user can. Without one it has neither call.
+    // A filter cannot read the name: with a listening Unix socket, a compromised relay could unlink whatever its user
+    // can. Without one it has neither call.
     if !needs.directories.is_empty() {
         let inside = |fd: &RawFd| all(&[(0, Dword, *fd as u64), (2, Dword, 0)]);
         rules.insert(libc::SYS_unlinkat, needs.directories.iter().map(inside).collect::<Result<_, _>>()?);
@@ -103,16 +104,17 @@ pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
     Ok(program)
 }
 
-/// How many instructions seccompiler begins with to compare the architecture.
+/// The number of instructions at the start of seccompiler's filter that check the architecture.
 const ARCHITECTURE_CHECK: usize = 3;
 
-/// Allows the calls of [`ALWAYS`], in one instruction each where seccompiler takes five. The kernel walks a filter
-/// once for every number when it is loaded, to learn what is always allowed (`seccomp_cache_prepare`), so its length
-/// is start-up time; a call that it found allowed is never filtered again.
+/// Allows the calls of [`ALWAYS`], with one instruction each where seccompiler uses five. When a filter is loaded,
+/// the kernel runs it once for every number, to learn what is always allowed (`seccomp_cache_prepare`), so its length
+/// adds to the start-up time; a call found to be allowed is not filtered again.
 fn table() -> BpfProgram {
     let statement = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let calls = ALWAYS.iter().enumerate().map(|(index, &call)| {
-        // BPF_JMP | BPF_JEQ | BPF_K: to the last instruction of the table, or on; the last one jumps over it.
+        // BPF_JMP | BPF_JEQ | BPF_K: a match jumps to the table's last instruction, which the last comparison skips
+        // on a mismatch.
         let left = (ALWAYS.len() - 1 - index) as u8;
         statement(0x15, left, u8::from(left == 0), call as u32)
     });
@@ -121,7 +123,7 @@ fn table() -> BpfProgram {
     [load].into_iter().chain(calls).chain([allow]).collect()
 }
 
-/// A rule for arguments (index, width, value) that must all be equal. Dword where the kernel takes an int.
+/// A rule whose arguments (index, width, value) must all be equal. Dword if the kernel takes an int.
 fn all(arguments: &[(u8, SeccompCmpArgLen, u64)]) -> Result<SeccompRule, seccompiler::BackendError> {
     let equal = |(index, width, value): &(u8, SeccompCmpArgLen, u64)| {
         SeccompCondition::new(*index, width.clone(), Eq, *value)
@@ -152,9 +154,9 @@ mod tests {
         Needs { families: vec![libc::AF_UNIX], directories: vec![] }
     }
 
-    /// By heart, so that a call that comes onto the list has to be written here as well: epoll_pwait, epoll_ctl, accept4,
-    /// connect, getsockname, getpeername, getsockopt, setsockopt, shutdown, close, read, write, splice, pipe2, ppoll,
-    /// clock_gettime, brk, munmap, madvise, exit_group.
+    /// Written as numbers, so that a call that is added to the list must be added here, too: epoll_pwait, epoll_ctl,
+    /// accept4, connect, getsockname, getpeername, getsockopt, setsockopt, shutdown, close, read, write, splice,
+    /// pipe2, ppoll, clock_gettime, brk, munmap, madvise, exit_group.
     const LIST: [libc::c_long; 20] = if cfg!(target_arch = "x86_64") {
         [281, 233, 288, 42, 51, 52, 55, 54, 48, 3, 0, 1, 275, 293, 271, 228, 12, 11, 28, 231]
     } else {
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_list_is_allowed_and_every_other_number_kills() {
-        // Whatever the arguments; those calls that need some of their own are in the tests below.
+        // With any arguments; the calls that need particular ones are in the tests below.
         for nr in (0..1000).chain(0x4000_0000..0x4000_0300).chain([0x7fff_ffff, 0xffff_ffff]) {
             for needs in [unix(), Needs { families: vec![libc::AF_INET], directories: vec![5] }] {
                 let expected = LIST.contains(&nr) || nr == libc::SYS_statx && !needs.directories.is_empty();
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn of_fcntl_the_size_of_a_pipe_is_allowed() {
-        // In a debug build the standard library asks with F_GETFD before it closes.
+        // In a debug build the standard library calls F_GETFD before it closes a descriptor.
         let debug = if cfg!(debug_assertions) { libc::F_GETFD } else { libc::F_SETPIPE_SZ };
         for command in 0..2000 {
             let wanted = [libc::F_SETPIPE_SZ, debug].contains(&command);

@@ -1,5 +1,5 @@
-//! Bytes between listening and connecting sockets: one process, one thread, locked down before it takes its
-//! first client.
+//! Relays bytes between listening and connecting sockets: one process with one thread, locked down before it accepts
+//! its first client.
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -31,11 +31,11 @@ srt_common::main!(
 fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = Options::parse(&line.options)?;
 
-    // 1. What the caller left open is not the relay's: only what the command line names stays.
+    // 1. Close everything that the caller left open, except what the command line names.
     tool.take_status(options.words.status_fd)?;
     tool::require_kernel()?;
     let parent = tool.parent.take().filter(|_| !options.words.outlive_parent);
-    // Looked at before any is opened: what the caller forgot to open would be one of the relay's own.
+    // Checked before the relay opens any: a number that the caller forgot to open would be one of the relay's own.
     for (name, fd) in options.descriptors() {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
         given(fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
@@ -46,10 +46,11 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
 
-    // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: sockets are removed.
+    // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: its sockets
+    // are removed.
     let ends = life::ends(parent, &options.words.lifetime_fd)?;
 
-    // 3. Where connections lead, before there can be any.
+    // 3. Prepare the targets before there can be connections.
     let mut listeners = Vec::new();
     for (pair, (listen, connect)) in options.pairs.iter().enumerate() {
         let target = Rc::new(Target::new(connect)?);
@@ -58,25 +59,25 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let addresses = listeners.iter().flat_map(|listener| &listener.target.addresses);
     let families: BTreeSet<_> = addresses.map(SocketAddress::family).collect();
 
-    // 4. Nothing that a client sends meets a process that can do more than relay.
+    // 4. Lock down: clients' data is handled only by a process that can do nothing but relay.
     lockdown::lock_down(&Needs {
         families: families.into_iter().collect(),
         directories: listeners.iter().filter_map(Listener::directory).collect(),
     })?;
 
-    // 5. Every listener accepts by now: the kernel queues clients from listen(2) on.
+    // 5. Every listener accepts now: the kernel queues clients from listen(2) on.
     if let Some(fd) = ready {
-        // A reader that is gone is not the relay's business.
+        // It does not matter if the reader is gone.
         let _gone = write_all(fd.as_raw_fd(), b"ready\n");
     }
 
-    // 6. Relay, until life ends. Going out of scope, the listeners remove their sockets.
+    // 6. Relay until an end is reported. The listeners remove their sockets when they go out of scope.
     let reports = Reports { tool, fd: options.words.report_fd };
     Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&ends)?;
     Ok(0)
 }
 
-/// Raises the soft limit on descriptors to the hard one, and returns it.
+/// Raises the soft limit on descriptors to the hard limit, and returns it.
 fn raise_descriptor_limit() -> io::Result<u64> {
     let limit = getrlimit(libc::RLIMIT_NOFILE as i32)?;
     if limit.rlim_cur != limit.rlim_max {
@@ -85,8 +86,8 @@ fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// Moves an inherited descriptor to a number above 2 and puts `filler` in its place if it was one of those, so
-/// that no connection ever becomes stdin, stdout or stderr.
+/// Moves an inherited descriptor to a number above 2. If it was 0, 1 or 2, `filler` takes its place, so that no
+/// connection ever becomes stdin, stdout or stderr.
 fn move_away(fd: RawFd, filler: &OwnedFd) -> io::Result<OwnedFd> {
     if fd > 2 {
         return inherited(fd);

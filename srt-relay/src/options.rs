@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line.
 
 use crate::address::{Address, Endpoint};
 use argh::FromArgs;
@@ -50,7 +50,7 @@ pub struct Words {
     pub outlive_parent: bool,
     /// print the version
     #[argh(switch)]
-    #[allow(dead_code)] // Asked for before argh reads anything; here for --help.
+    #[allow(dead_code)] // Handled before argh parses anything; here for --help.
     version: bool,
     /// pairs of addresses
     #[argh(positional, arg_name = "LISTEN CONNECT")]
@@ -58,7 +58,7 @@ pub struct Words {
 }
 
 impl Words {
-    /// Every descriptor that an option names, and how.
+    /// Every descriptor that an option names, and the option.
     fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
         let ready = self.ready_fd.map(|fd| ("--ready-fd ", fd));
         let status = self.status_fd.map(|fd| ("--status-fd ", fd));
@@ -77,18 +77,18 @@ fn number(text: &str) -> Result<i32, String> {
     args::decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
 }
 
-/// The command line, understood.
+/// The parsed command line.
 #[derive(Debug)]
 pub struct Options {
-    /// LISTEN and CONNECT.
+    /// The pairs of LISTEN and CONNECT addresses.
     pub pairs: Vec<(Address, Address)>,
-    /// What connections may use.
+    /// The limits on connections.
     pub limits: Limits,
-    /// All that is meant as it is written.
+    /// The options that are used as they are given.
     pub words: Words,
 }
 
-/// Bounds on connections.
+/// Limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// `--max-connections`.
@@ -100,7 +100,7 @@ pub struct Limits {
 }
 
 impl Options {
-    /// Reads argv without argv\[0\].
+    /// Parses argv without argv\[0\].
     ///
     /// # Errors
     /// A usage error that names the option or address and what was expected.
@@ -130,7 +130,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Every descriptor that the caller is to have opened, and the words before its number.
+    /// Every descriptor that the caller must have opened, and the words before its number.
     pub fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
         let (listen, connect) = self.address_descriptors();
         let addresses = listen.into_iter().chain(connect).map(|fd| ("fd:", fd));
@@ -146,7 +146,7 @@ impl Options {
         (listen, self.pairs.iter().filter_map(|(_, connect)| number(connect)).collect())
     }
 
-    /// Several pairs may lead to one socket; anything else named twice is a mistake.
+    /// Several pairs may use one target socket; any other descriptor that is named twice is a mistake.
     fn each_descriptor_has_one_use(&self) -> Result<()> {
         let (listen, connect) = self.address_descriptors();
         let mut used = BTreeSet::from_iter(connect);

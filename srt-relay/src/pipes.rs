@@ -1,22 +1,22 @@
-//! Pipes for splice(2), lent to a direction only while bytes are in them.
+//! Pipes for splice(2). A direction has one only while there are bytes in it.
 
 use srt_common::sys::fd::{fcntl_setpipe_sz, pipe2, splice};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-/// What all pipes are asked to hold together, in bytes. An ordinary user's may hold 64 MiB before the kernel makes new
-/// ones small (pipe(7), pipe-user-pages-soft), and other programs of that user need some. More would not stay in the
-/// processor's cache until the reader has it, either: with twice as much, 64 streams are half as fast.
+/// The requested capacity of all pipes together, in bytes. An ordinary user may have 64 MiB before the kernel makes
+/// new pipes small (pipe(7), pipe-user-pages-soft), and other programs of that user need some of it. Nor would more
+/// stay in the processor's cache until it is read: with twice as much, 64 streams are half as fast.
 const ALL: usize = 32 << 20;
 
-/// What one pipe is asked to hold, at least and at most.
+/// The requested capacity of one pipe, at least and at most.
 const CAPACITY: (usize, usize) = (512 << 10, 1 << 20);
 
-/// How many pipes there may be: as many as hold the least. Two descriptors each, which connections then lack.
+/// How many pipes there may be: as many as hold the least. Each takes two descriptors, which connections then lack.
 pub const MOST: usize = ALL / CAPACITY.0;
 
-/// How bytes move through a pipe.
+/// The flags of splice(2).
 const MOVE: libc::c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
 
 /// An empty pipe, or one with `held` bytes in it.
@@ -30,26 +30,26 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Moves what `from` has into this empty pipe. 0 is the end of `from`.
+    /// Moves the bytes that `from` has into this empty pipe. Returns 0 at the end of `from`.
     ///
     /// # Errors
-    /// What splice(2) says of `from`.
+    /// Errors of splice(2) that concern `from`.
     pub fn fill(&mut self, from: &impl AsRawFd) -> io::Result<usize> {
         self.held = splice(from, &self.write, self.capacity, MOVE)?;
         Ok(self.held)
     }
 
-    /// Moves what is held to `to`, and returns how much is left.
+    /// Moves the bytes held to `to`, and returns how many are left.
     ///
     /// # Errors
-    /// What splice(2) says of `to`.
+    /// Errors of splice(2) that concern `to`.
     pub fn drain(&mut self, to: &impl AsRawFd) -> io::Result<usize> {
         self.held -= splice(&self.read, to, self.held, MOVE)?.min(self.held);
         Ok(self.held)
     }
 }
 
-/// The pipes that are in nobody's use, and the bound on how many there are.
+/// The unused pipes, and the limit on how many pipes there are.
 #[derive(Debug)]
 pub struct Pipes {
     idle: Vec<Pipe>,
@@ -64,18 +64,18 @@ impl Pipes {
         Self { idle: Vec::new(), most, capacity: CAPACITY.1, count: Rc::new(()) }
     }
 
-    /// Divides what they hold together among the connections.
+    /// Divides the total capacity among the connections.
     pub fn divide(&mut self, connections: usize) {
-        // In powers of two, as the kernel makes them anyhow, so that few changes of the number change the size.
+        // In powers of two, as in the kernel, so that few changes of the number change the size.
         let each = (ALL / connections.max(1)).clamp(CAPACITY.0, CAPACITY.1);
         self.capacity = 1 << each.ilog2();
     }
 
-    /// An empty pipe, or none: then bytes are copied instead.
+    /// An empty pipe, or `None`: then bytes are copied instead.
     pub fn take(&mut self) -> Option<Pipe> {
         let mut pipe = self.idle.pop().or_else(|| self.make())?;
         if pipe.capacity != self.capacity {
-            // Refused to a user with many pipes: a small one works as well.
+            // Refused for a user with many pipes: a small pipe works, too.
             let _small = fcntl_setpipe_sz(&pipe.write, self.capacity);
             pipe.capacity = self.capacity;
         }
@@ -88,14 +88,14 @@ impl Pipes {
         Some(Pipe { read, write, capacity: 0, held: 0, _counted: Rc::clone(&self.count) })
     }
 
-    /// Takes an empty pipe back. One that still holds bytes is closed, so that nobody else gets them.
+    /// Takes an empty pipe back. One that still holds bytes is closed, so that no other connection gets them.
     pub fn give(&mut self, pipe: Pipe) {
         if pipe.held == 0 {
             self.idle.push(pipe);
         }
     }
 
-    /// Closes those that nobody uses.
+    /// Closes the unused pipes.
     pub fn clear(&mut self) {
         self.idle.clear();
     }

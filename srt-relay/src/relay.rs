@@ -1,4 +1,4 @@
-//! The loop: one thread, one epoll instance, every client in a map under a number of its own.
+//! The loop: one thread, one epoll instance, and a map of all clients by number.
 
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome, Stock};
@@ -16,21 +16,22 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// Between two looks at what no event tells: idle connections, and descriptors that another process has closed.
+/// The interval of checks for what no event reports: idle connections, and descriptors that another process has
+/// closed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a connection's sockets report, each change once (EPOLLET): no system call is made to ask for less while
-/// a direction is stalled, and a stalled one wakes nobody.
+/// The events of a connection's sockets, each change reported once (EPOLLET): no system call is needed to ask for
+/// less while a direction is stalled, and a stalled direction causes no wakeups.
 const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
-/// What a listener reports, as long as it is so.
+/// The events of a listener, reported as long as they hold.
 const INCOMING: libc::c_int = libc::EPOLLIN | libc::EPOLLRDHUP;
 
-/// Between two looks at the attempts to connect, at first and at most.
+/// The interval between attempts to connect, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-// What an event is about. The upper two of epoll's 64 bits are one of these, the others the number of a client or of a
-// listener.
+// What an event is about: the upper two of epoll's 64 bits are one of these, the others the number of a client or of
+// a listener.
 const CLIENT_SOCKET: u64 = 0;
 const TARGET_SOCKET: u64 = 1;
 const LISTENER: u64 = 2;
@@ -40,7 +41,7 @@ const NUMBER_BITS: u32 = 62;
 /// A client that a listener has accepted.
 enum Client {
     Connecting(Attempt),
-    /// Boxed: a node of the map has room for eleven clients, and is often half empty.
+    /// Boxed, because a node of the map has room for eleven clients and is often half empty.
     Open(Box<Connection>),
 }
 
@@ -50,16 +51,16 @@ pub struct Relay<'a> {
     listeners: Vec<Listener>,
     limits: Limits,
     epoll: OwnedFd,
-    /// By number. No number is used twice, so an event that is handled after its client has gone finds nobody.
+    /// By number. Numbers are not reused, so an event that is handled after its client was removed finds no client.
     clients: BTreeMap<u64, Client>,
     next_number: u64,
-    /// Clients that have a turn to come.
+    /// Clients that wait for a turn.
     queue: Vec<u64>,
-    /// A client has gone since the last call of epoll_pwait(2).
+    /// A client was removed since the last call of epoll_pwait(2).
     released: bool,
-    /// Since when nothing is accepted.
+    /// Since when no clients are accepted.
     paused: Option<Instant>,
-    /// How long to wait before the next look at the attempts to connect, if there are any.
+    /// How long to wait before the attempts to connect are checked again, if there are any.
     retry: Option<Duration>,
     stock: Stock,
     /// When the last call of epoll_pwait(2) returned.
@@ -69,7 +70,7 @@ pub struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Takes the listeners; `descriptors` is how many this process may have.
+    /// Takes the listeners; `descriptors` is the limit on descriptors of this process.
     pub fn new(
         reports: Reports<'a>,
         epoll: OwnedFd,
@@ -96,10 +97,10 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Relays until one of `ends` reports something; with each what to ask epoll of it.
+    /// Relays until one of `ends` reports an event; each is given with the events to ask epoll for.
     ///
     /// # Errors
-    /// When epoll or a listener fails for good. Whatever happens to a connection is not an error here.
+    /// epoll or a listener fails permanently. A failure of a connection is not an error here.
     pub fn run(mut self, ends: &[(RawFd, libc::c_int)]) -> Result<()> {
         for (end, events) in ends {
             watch(&self.epoll, end, *events, LIFE, 0).context(|| "epoll_ctl")?;
@@ -109,7 +110,7 @@ impl<'a> Relay<'a> {
         let mut turns = Vec::new();
         loop {
             let count = match epoll_pwait(&self.epoll, &mut events, self.patience()) {
-                // signal(7): stopping and continuing the process interrupts it.
+                // signal(7): stopping and continuing the process interrupts the call.
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 result => result.context(|| "epoll_pwait")?,
             };
@@ -126,7 +127,7 @@ impl<'a> Relay<'a> {
             turns.drain(..).for_each(|number| self.turn(number));
             self.retry_pending();
             self.close_idle();
-            // A client that has gone leaves room. What another process closes is not reported: look again later.
+            // A client that was removed leaves room. What another process closes is not reported: check again later.
             let released = std::mem::take(&mut self.released);
             if self.has_room() && self.paused.is_some_and(|since| released || self.now >= since + LOOK) {
                 self.resume()?;
@@ -158,7 +159,7 @@ impl<'a> Relay<'a> {
         let Some(listener) = self.listeners.get_mut(index).filter(|_| self.paused.is_none()) else {
             return Ok(());
         };
-        // The socket for the far side comes first: no client is taken in that cannot be served.
+        // The socket for the target comes first: no client is accepted that cannot be served.
         let Ok(socket) = listener.target.socket(0) else { return self.pause() };
         match accept4(&listener.socket, libc::SOCK_NONBLOCK) {
             Ok(client) => {
@@ -187,23 +188,24 @@ impl<'a> Relay<'a> {
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
                 libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.pause(),
-                // A filter or a security module in front, which leaves the client in the queue.
+                // A seccomp filter or a security module refuses the call, which leaves the client in the queue.
                 libc::EPERM | libc::EACCES | libc::ENOSYS => self.pause(),
-                // Nothing that accepts any more: its owner has shut it down. accept4(2) says EAGAIN of a Unix socket then.
+                // The socket no longer listens: its owner has shut it down. For a Unix socket accept4(2) then returns
+                // EAGAIN.
                 errno if errno == libc::EINVAL || events & libc::EPOLLRDHUP as u32 != 0 => {
                     Err(Error::system(format!("cannot accept on {}", listener.name), &error))
                 }
-                // The client or its network has gone again, or a firewall refuses (accept(2), Error handling).
+                // The client or its network is gone again, or a firewall refuses it (accept(2), Error handling).
                 _ => Ok(()),
             },
         }
     }
 
-    /// Leaves clients in the listeners' backlogs. Without this a listener would be reported over and over.
+    /// Leaves clients in the listeners' backlogs. Without this, epoll would report the listeners again and again.
     fn pause(&mut self) -> Result<()> {
         self.paused = Some(self.now);
         self.stock.pipes.clear();
-        // EPOLLHUP cannot be left out, but is reported once.
+        // EPOLLHUP cannot be disabled, but is reported once.
         self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
     }
 
@@ -212,8 +214,8 @@ impl<'a> Relay<'a> {
         self.watch_listeners(libc::EPOLL_CTL_MOD, INCOMING)
     }
 
-    /// They are watched from the start to the end: other processes of this user may have taken all that it may watch
-    /// (ENOSPC, epoll_ctl(2)).
+    /// Listeners are watched from start to end: other processes of this user may use up all watches that the user may
+    /// have (ENOSPC, epoll_ctl(2)).
     fn watch_listeners(&self, op: libc::c_int, events: libc::c_int) -> Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             let data = LISTENER << NUMBER_BITS | index as u64;
@@ -222,7 +224,7 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// epoll reports something about the socket at one end of a connection.
+    /// Handles what epoll reports about the socket at one end of a connection.
     fn ready(&mut self, number: u64, end: usize, events: u32) {
         match self.clients.get_mut(&number) {
             Some(Client::Open(connection)) => {
@@ -252,7 +254,7 @@ impl<'a> Relay<'a> {
         matches!(self.clients.get(&number), Some(Client::Connecting(_)))
     }
 
-    /// Connects a client to its target, or leaves it connecting. `events` is what epoll has said of the target's socket.
+    /// Connects a client to its target, or leaves it connecting. `events` is epoll's report on the target's socket.
     fn advance(&mut self, number: u64, events: u32) {
         let Some(Client::Connecting(attempt)) = self.clients.get_mut(&number) else { return };
         let error = match attempt.advance() {
@@ -278,7 +280,7 @@ impl<'a> Relay<'a> {
         listener.told = None;
         let family = listener.target.family();
         let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };
-        // A TCP client has its listener's.
+        // A TCP client's socket inherits its listener's options.
         if listener.family == libc::AF_UNIX {
             let _best_effort = tune_unix(&client);
         }
@@ -298,7 +300,7 @@ impl<'a> Relay<'a> {
         self.clients.insert(number, Client::Open(Box::new(connection)));
     }
 
-    /// The target cannot be reached. The client learns that by a reset, the user by one report per failure that
+    /// Handles a target that cannot be reached. The client gets a reset; the user gets one report per failure that
     /// lasts, as soon as there is room for it.
     fn refuse(&mut self, number: u64, error: &io::Error) {
         let Some(Client::Connecting(attempt)) = self.release(number) else { return };
@@ -310,8 +312,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Repeats the attempts of one listener that had met a full backlog, and ends those that took too long. They are
-    /// in the order of their deadlines. Says whether any are left.
+    /// Repeats the attempts of one listener that found a full backlog, and ends those that took too long. They are in
+    /// the order of their deadlines. Returns whether any are left.
     fn retry(&mut self, index: usize) -> bool {
         while let Some(&number) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
             if let Some(Client::Connecting(attempt)) = self.clients.get(&number) {
@@ -364,7 +366,7 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// Watches `fd`; closing it ends that.
+/// Watches `fd`, until it is closed.
 fn watch(epoll: &OwnedFd, fd: &impl AsRawFd, events: libc::c_int, kind: u64, number: u64) -> io::Result<()> {
     epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, kind << NUMBER_BITS | number)
 }

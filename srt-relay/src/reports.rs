@@ -1,4 +1,4 @@
-//! What is said of a target that cannot be reached, and to whom.
+//! Reports of targets that cannot be reached, and where they go.
 
 use crate::listener::Listener;
 use crate::target::Told;
@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Who is told: the reader of `--report-fd`, else the one of `--status-fd`, else the one of stderr.
+/// Where reports go: to `--report-fd`, else to `--status-fd`, else to stderr.
 pub struct Reports<'a> {
     /// For stderr and `--status-fd`.
     pub tool: &'a Tool,
@@ -20,12 +20,12 @@ pub struct Reports<'a> {
 }
 
 impl Reports<'_> {
-    /// A client of `listener` was refused: `error` is what the target's last address said. Whether there was room to say
-    /// so.
+    /// Reports that a client of `listener` was refused. `error` is that of the target's last address. Returns whether
+    /// there was room for the report.
     pub fn refused(&self, listener: &Listener, what: Told, error: &io::Error) -> bool {
         let lost = what == Told::Lost;
         let fd = self.fd.or(self.tool.status.map(|status| status.number())).unwrap_or(2);
-        // Whoever reads it may be slow; clients must not wait for that. Of a pipe POLLOUT means room for PIPE_BUF, 4096
+        // The reader may be slow, and clients must not wait for it. On a pipe POLLOUT means room for PIPE_BUF, 4096
         // bytes (pipe(7)).
         if !matches!(ppoll(&mut [pollfd(fd, libc::POLLOUT)], Some(Duration::ZERO)), Ok(1)) {
             return false;

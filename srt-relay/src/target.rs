@@ -1,4 +1,4 @@
-//! CONNECT: where connections lead to.
+//! CONNECT: the targets of connections.
 
 use crate::address::{Address, Endpoint};
 use srt_common::sys::fd::{fcntl_getfl, given};
@@ -7,15 +7,15 @@ use srt_common::{Context, Error, Result, unix_socket};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-/// What socket(2) gets as its type, here, for listeners and in the seccomp filter.
+/// The type that is passed to socket(2), here, for listeners and in the seccomp filter.
 pub const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
-/// What is told of a target that cannot be reached. The second is also told after the first.
+/// What is reported about a target that cannot be reached. `Lost` is also reported after `Failed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Told {
-    /// This time.
+    /// This attempt failed.
     Failed,
-    /// For good: a Unix socket is pinned, and cannot come back once its owner has closed it.
+    /// The target is lost: a Unix socket is pinned, and cannot come back once its owner has closed it.
     Lost,
 }
 
@@ -23,18 +23,18 @@ pub enum Told {
 pub struct Target {
     /// As the user wrote it.
     pub name: String,
-    /// Where to connect, in this order. Never empty.
+    /// The addresses to connect to, in this order. Never empty.
     pub addresses: Vec<SocketAddress>,
-    /// Keeps the inode of a Unix socket that was named by its path.
+    /// Pins the inode of a Unix socket that was named by its path.
     _pin: Option<OwnedFd>,
 }
 
 impl Target {
-    /// Prepares for connections to `address`. A Unix socket's inode is pinned: what is put in its place later,
-    /// by whoever can write the directory, is not followed.
+    /// Prepares for connections to `address`. A Unix socket's inode is pinned: a socket that replaces it later, made
+    /// by a process that can write the directory, is not used.
     ///
     /// # Errors
-    /// When there is no such socket, or none of its family.
+    /// There is no such socket, or this machine lacks its family.
     pub fn new(address: &Address) -> Result<Self> {
         let name = address.text.to_string_lossy().into_owned();
         let (addresses, pin) = match &address.endpoint {
@@ -48,12 +48,13 @@ impl Target {
             &Endpoint::Inherited(fd) => (vec![inherited(fd).map_err(|error| error.within(&name))?], None),
         };
         let target = Self { name, addresses, _pin: pin };
-        // For every client one is made. A family that this machine does not have is no lack of descriptors then.
+        // A socket is made for every client. Fail here if this machine lacks the family: later, that would look like
+        // a lack of descriptors.
         target.socket(0).context(|| format!("cannot connect to {}", target.name))?;
         Ok(target)
     }
 
-    /// A new socket for one of the addresses, by its place among them.
+    /// A new socket for one of the addresses, by its index.
     ///
     /// # Errors
     /// There is no such address; errno.
@@ -66,19 +67,19 @@ impl Target {
         Ok(socket)
     }
 
-    /// What there is to tell of an attempt that failed.
+    /// What to report about an attempt that failed.
     pub fn tells(&self, error: &io::Error) -> Told {
         let lost = self.family() == libc::AF_UNIX && error.kind() == io::ErrorKind::ConnectionRefused;
         if lost { Told::Lost } else { Told::Failed }
     }
 
-    /// AF_UNIX, or that of the address that is tried first: AF_INET or AF_INET6.
+    /// AF_UNIX, or the family of the address that is tried first: AF_INET or AF_INET6.
     pub fn family(&self) -> libc::c_int {
         self.addresses.first().map_or(libc::AF_UNIX, SocketAddress::family)
     }
 }
 
-/// A pin that the caller has made. It is not taken over, since several pairs may name it; it stays open.
+/// A pin that the caller has made. It is borrowed, since several pairs may name it, and stays open.
 fn inherited(fd: RawFd) -> Result<SocketAddress> {
     let pin = given(fd).context(|| "inherited descriptor")?;
     if fcntl_getfl(&pin).context(|| "fcntl")? & libc::O_PATH == 0 {
