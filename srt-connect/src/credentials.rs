@@ -6,10 +6,10 @@ use srt_common::{Context, Error, Result};
 use std::fmt;
 use std::os::fd::RawFd;
 
-/// What `--auth-fd` may hold, bytes: room for a token as a password.
+/// How much `--auth-fd` may hold, in bytes: enough for a token as a password.
 const CREDENTIALS_LIMIT: usize = 8192;
 
-/// A user name and a password. Never shown, not even to a debugger's eye.
+/// A user name and a password. Never shown, not even by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Any bytes.
@@ -25,10 +25,10 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// `user:password` in a URL, each percent-encoded (RFC 3986, 2.1).
+    /// Parses `user:password` of a URL, each percent-encoded (RFC 3986, 2.1).
     ///
     /// # Errors
-    /// A usage error for a `%` without two digits.
+    /// A usage error for a `%` without two hexadecimal digits.
     pub fn from_url(login: &[u8]) -> Result<Self> {
         let mut parts = login.splitn(2, |&byte| byte == b':');
         let mut next = || percent_decoded(parts.next().unwrap_or_default());
@@ -38,10 +38,10 @@ impl Credentials {
         })
     }
 
-    /// Reads `user:password` from `fd` to its end, less one line break there (LF or CRLF), and closes it.
+    /// Reads `user:password` from `fd` to its end, strips one line break there (LF or CRLF), and closes `fd`.
     ///
     /// # Errors
-    /// A descriptor that is not open or is one of stdin, stdout, stderr; no colon; too much; too late.
+    /// The descriptor is not open, or is stdin, stdout or stderr; no colon; too much data; the deadline.
     pub fn read(fd: RawFd, deadline: Deadline) -> Result<Self> {
         let source = if fd > 2 { inherited(fd).ok() } else { None };
         let source = source.ok_or_else(|| Error::usage("expected an open descriptor from 3 up"))?;
@@ -67,7 +67,7 @@ impl Credentials {
     }
 }
 
-/// `None` where a `%` is not followed by two hexadecimal digits.
+/// `None` if a `%` is not followed by two hexadecimal digits.
 fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
     let mut parts = text.split(|&byte| byte == b'%');
     let mut decoded = parts.next()?.to_vec();

@@ -1,4 +1,4 @@
-//! The time until the tunnel must stand.
+//! The time limit for establishing the tunnel.
 
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::{Context, Error, Result};
@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// One moment for the whole way to the tunnel, so that no number of small steps stretches it.
+/// One point in time for all steps up to the tunnel, so that many small steps cannot extend it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     limit: Duration,
@@ -14,12 +14,12 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So much time from now; `None` is never.
+    /// `limit` from now; `None` means never.
     pub fn after(limit: Option<Duration>) -> Self {
         Self { limit: limit.unwrap_or_default(), end: limit.map(|limit| Instant::now() + limit) }
     }
 
-    /// The same, or so much time from now if that is sooner.
+    /// The same deadline, or `limit` from now if that is sooner.
     #[must_use]
     pub fn at_most(self, limit: Duration) -> Self {
         let end = Instant::now() + limit;
@@ -29,13 +29,13 @@ impl Deadline {
     /// The time left, `None` without a limit.
     ///
     /// # Errors
-    /// When there is none left.
+    /// There is no time left.
     pub fn left(self) -> Result<Option<Duration>> {
         let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) { Err(self.missed()) } else { Ok(left) }
     }
 
-    /// The error of one who waited in vain.
+    /// The error for a missed deadline.
     pub fn missed(self) -> Error {
         let fraction = match self.limit.subsec_millis() {
             0 => String::new(),
@@ -48,7 +48,7 @@ impl Deadline {
     /// Waits until poll(2) reports `events` on `fd`, or an error or hangup there.
     ///
     /// # Errors
-    /// When it is too late.
+    /// The deadline has passed.
     pub fn wait(self, fd: &impl AsRawFd, events: libc::c_short) -> Result<()> {
         let mut polled = [pollfd(fd.as_raw_fd(), events)];
         while poll(&mut polled, self.left()?).context(|| "poll")? == 0 {}
@@ -56,7 +56,7 @@ impl Deadline {
     }
 }
 
-/// ppoll(2): how many are ready; 0 too when a signal interrupted it.
+/// ppoll(2): how many descriptors are ready; also 0 if a signal interrupted it.
 ///
 /// # Errors
 /// errno.

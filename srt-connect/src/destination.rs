@@ -1,7 +1,7 @@
-//! HOST and PORT: what may be sent to a proxy. Pure.
+//! HOST and PORT: what may be sent to a proxy. Does no I/O.
 //!
-//! Both come from whoever can choose an ssh host name (a submodule's URL, for one: CVE-2017-1000117), and land in the
-//! middle of a request line. So this is a list of what is allowed.
+//! Both may come from an attacker who can choose an ssh host name (for example in the URL of a submodule:
+//! CVE-2017-1000117), and become part of a request line. So this is an allow-list.
 
 use srt_common::tcp_address::parse_port;
 use srt_common::{Error, Result};
@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 
-/// Where the proxy is to connect to.
+/// The host and port that the proxy is to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The host, by name or by address.
@@ -19,7 +19,7 @@ pub struct Destination {
     pub port: u16,
 }
 
-/// A host as both proxy protocols tell them apart.
+/// A host, as both proxy protocols distinguish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// An IPv4 address.
@@ -30,7 +30,7 @@ pub enum Host {
     Name(String),
 }
 
-/// The form of an authority (RFC 3986, 3.2): `name:22`, `192.0.2.1:22`, `[2001:db8::1]:22`.
+/// Formats an authority (RFC 3986, 3.2): `name:22`, `192.0.2.1:22`, `[2001:db8::1]:22`.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -42,14 +42,14 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Reads HOST and PORT.
+    /// Parses HOST and PORT.
     ///
     /// # Errors
-    /// A usage error that says what is wrong with which of them.
+    /// A usage error that says which of them is wrong, and why.
     pub fn parse(host: &OsStr, port: &OsStr) -> Result<Self> {
         let refuse = |what: &str, word: &OsStr, why: &str| {
             let word = word.to_string_lossy();
-            // In front of an @ is a password, where it is a proxy's URL.
+            // If this is a proxy's URL, a password stands before the @.
             let word: String = word.rsplit('@').next().into_iter().flat_map(str::chars).take(80).collect();
             Error::usage(format!("{what} {word:?}: {why}"))
         };
@@ -78,13 +78,13 @@ fn parse_host(bytes: &[u8]) -> Result<Host, String> {
 fn parse_v6(text: &str) -> Result<Ipv6Addr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if bare.contains('%') {
-        // RFC 4007, 11.2. SOCKS5 has no field for it (RFC 1928, 5), and CONNECT's authority no agreed form.
+        // RFC 4007, 11.2. SOCKS5 has no field for a zone (RFC 1928, 5), and CONNECT's authority has no agreed form.
         return Err("a zone names an interface of this machine; it means nothing to a proxy".to_owned());
     }
     bare.parse().map_err(|_| "not an IPv6 address; HOST and PORT are two words".to_owned())
 }
 
-/// RFC 1123, 2.1, with the `_` that names in use have, and the dot of the root at the end.
+/// RFC 1123, 2.1, plus the `_` that some names contain, and a dot at the end for the root.
 fn check_name(name: &str) -> Result<(), String> {
     let labels = name.strip_suffix('.').unwrap_or(name);
     if labels.is_empty() {
@@ -99,8 +99,8 @@ fn check_name(name: &str) -> Result<(), String> {
     if labels.split('.').any(|label| label.is_empty() || label.len() > 63 || label.starts_with('-')) {
         return Err("between its dots a host name has 1 to 63 characters, the first not a hyphen".to_owned());
     }
-    // 127.1, 0177.0.0.1 and 2130706433 are 127.0.0.1 to inet_aton(3), behind the back of a proxy that filters by
-    // name. The URL standard draws the line at the last label too.
+    // inet_aton(3) reads 127.1, 0177.0.0.1 and 2130706433 as 127.0.0.1, which bypasses a proxy that filters by name.
+    // The URL standard decides by the last label, too.
     let last = labels.rsplit('.').next().unwrap_or(labels);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     if last.bytes().all(|b| b.is_ascii_digit())

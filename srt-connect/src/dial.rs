@@ -1,4 +1,4 @@
-//! To the proxy and through its handshake.
+//! Connects to the proxy and does the handshake.
 
 use crate::deadline::Deadline;
 use crate::handshake::{Handshake, Step};
@@ -14,10 +14,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// How long a proxy that has refused may take to give its reason.
+/// How long a proxy that has refused may take to send its reason.
 const REASON: Duration = Duration::from_millis(500);
 
-/// A proxy that was called and has not answered yet.
+/// A proxy that is connected and has not answered yet.
 pub struct Call {
     socket: OwnedFd,
     handshake: Box<dyn Handshake>,
@@ -26,16 +26,16 @@ pub struct Call {
 /// A connection to the target.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Not blocking.
+    /// Non-blocking.
     pub socket: OwnedFd,
-    /// What the peer said behind the proxy's last word. At most PIPE_BUF bytes.
+    /// What the peer sent directly after the proxy's last message. At most PIPE_BUF bytes.
     pub early: Vec<u8>,
 }
 
 /// Connects to the first of `addresses` that accepts, and sends the first message.
 ///
 /// # Errors
-/// What the last address said that there is here, or the deadline.
+/// The error of the last address whose family this machine has, or the deadline.
 pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Deadline) -> Result<Call> {
     let mut failure = Error::failed("no address");
     for (index, address) in addresses.iter().enumerate() {
@@ -54,7 +54,7 @@ pub fn call(addresses: &[Address], handshake: Box<dyn Handshake>, deadline: Dead
 }
 
 fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
-    // Held until the connection stands: what a path through it leads to.
+    // The descriptor that a path through it needs, held open until the connection is established.
     let mut long = None;
     let to = match address {
         Address::Tcp(address) => SocketAddress::tcp(*address),
@@ -72,15 +72,16 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
     }
     loop {
         if let Some(limit) = deadline.left()? {
-            // socket(7): connect(2) heeds the send timeout, for every family. A zero would be no limit.
+            // socket(7): connect(2) uses the send timeout, for every family. Zero would mean no limit.
             let limit =
                 libc::timeval { tv_sec: limit.as_secs() as _, tv_usec: limit.subsec_micros().max(1) as _ };
             setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
         }
         match socket::connect(&socket, &to) {
-            // signal(7): stopping and continuing the process interrupts it. Called again, it goes on waiting.
+            // signal(7): stopping and continuing the process interrupts the call. If it is repeated, it continues to
+            // wait.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // SO_SNDTIMEO has run out: what TCP says, the second time, too, and a Unix socket.
+            // SO_SNDTIMEO has expired: the errors of TCP, of TCP when the call is repeated, and of a Unix socket.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -89,7 +90,8 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
             {
                 return Err(deadline.missed());
             }
-            // Of what is no socket connect(2) says that nobody listens, or nobody may write.
+            // If the file is not a socket, connect(2) reports that no process listens, or that writing is not
+            // permitted.
             Err(_) if names_no_socket(address) => return Err(Error::failed("cannot connect: not a socket")),
             result => return result.context(|| "cannot connect").map(|()| socket),
         }
@@ -102,11 +104,11 @@ fn names_no_socket(address: &Address) -> bool {
     opened.and_then(|opened| statx(&opened, c"")).is_ok_and(|stat| !stat.is(libc::S_IFSOCK))
 }
 
-/// For a connected socket: it does not block from here on.
+/// Sets the options of a connected socket, which no longer blocks.
 fn tune(socket: &OwnedFd, address: &Address) -> io::Result<()> {
     if matches!(address, Address::Tcp(_)) {
-        // Nagle's algorithm would hold small writes back; and behind a ProxyCommand ssh's own TCPKeepAlive reaches no
-        // socket.
+        // Nagle's algorithm would delay small writes; and with a ProxyCommand, ssh's own TCPKeepAlive has no socket
+        // to act on.
         setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
         setsockopt(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
     }
@@ -127,10 +129,10 @@ impl Call {
         Ok(())
     }
 
-    /// Reads the proxy's answers until the tunnel stands.
+    /// Reads the proxy's answers until the tunnel is established.
     ///
     /// # Errors
-    /// A refusal, a foreign protocol, an end too early, the deadline.
+    /// A refusal, another protocol, a premature end, the deadline.
     pub fn answer(mut self, mut deadline: Deadline) -> Result<Tunnel> {
         let mut chunk = [0; libc::PIPE_BUF];
         loop {
@@ -151,14 +153,14 @@ impl Call {
                 };
                 bytes = bytes.get(used..).unwrap_or_default();
             }
-            // From the first refusal on: what comes later ends no later.
+            // The limit counts from the first refusal: later data does not extend it.
             if self.handshake.refusal().is_some() {
                 deadline = deadline.at_most(REASON);
             }
         }
     }
 
-    /// Some bytes, at least one.
+    /// Receives at least one byte.
     fn receive(&self, chunk: &mut [u8], deadline: Deadline) -> Result<usize> {
         deadline.wait(&self.socket, libc::POLLIN)?;
         match read(&self.socket, chunk).context(|| "cannot receive")? {

@@ -1,39 +1,39 @@
-//! What both proxy protocols have in common: bytes in, what to do next out.
+//! What both proxy protocols have in common: bytes are the input, the next step is the result.
 
 use srt_common::{Error, Result};
 
-/// What a handshake wants after the bytes that it was fed.
+/// What a handshake needs after the bytes that it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// More bytes. All that were fed are used.
+    /// More bytes. All bytes given were used.
     More,
-    /// These bytes must go to the proxy. So many of those fed are used.
+    /// These bytes must be sent to the proxy. The number says how many of the bytes given were used.
     Send(Vec<u8>, usize),
-    /// The tunnel stands. So many of the bytes fed are used; the rest is the peer's.
+    /// The tunnel is established. The number says how many of the bytes given were used; the rest is from the peer.
     Done(usize),
 }
 
-/// One side of a conversation with a proxy. Pure: how its bytes are cut into segments makes no difference.
+/// The client's side of a proxy protocol, without I/O: it does not matter how the bytes are split into segments.
 pub trait Handshake {
-    /// What is sent first.
+    /// The first message.
     fn opening(&self) -> Vec<u8>;
 
-    /// Reads what came.
+    /// Processes received bytes.
     ///
     /// # Errors
     /// A refusal, or an answer that is not of this protocol.
     fn feed(&mut self, bytes: &[u8]) -> Result<Step>;
 
-    /// The proxy has refused, and may go on with its reason: what is known by now.
+    /// The refusal, as far as it is known: the proxy may still be sending its reason.
     fn refusal(&self) -> Option<Error> {
         None
     }
 }
 
-/// Foreign bytes for a message, `most` of them: printable ASCII alone, nothing that a terminal would obey or show in
-/// another order.
+/// Untrusted bytes for a message, `most` of them: only printable ASCII, nothing that a terminal would interpret or
+/// show in another order.
 pub fn readable(bytes: &[u8], most: usize) -> String {
-    // A tab stands between words.
+    // A tab separates words.
     let shown = bytes.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte });
     let shown = shown.filter(|byte| !byte.is_ascii_control()).take(most);
     shown.map(|byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()

@@ -1,50 +1,51 @@
-//! HTTP CONNECT (RFC 9110, 9.3.6; RFC 9112 for the form). Pure.
+//! HTTP CONNECT (RFC 9110, 9.3.6; the format is that of RFC 9112). Does no I/O.
 
 use crate::credentials::Credentials;
 use crate::destination::Destination;
 use crate::handshake::{Handshake, Step, readable};
 use srt_common::{Error, Result};
 
-/// All heads of an answer together, bytes. What proxies send is under 1 KiB; curl and browsers stop at 64 to 300 KiB.
+/// The limit for all heads of an answer, in bytes. Proxies send less than 1 KiB; curl and browsers accept 64 to 300
+/// KiB.
 pub const HEAD_LIMIT: usize = 64 * 1024;
 
-/// What is read of a refusal's body, bytes.
+/// How much of a refusal's body is read, in bytes.
 pub const BODY_LIMIT: usize = 1024;
 
-/// What an answer begins with, and a digit.
+/// The start of an answer; a digit follows.
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// What a body of chunks ends with, if it has no trailer fields.
+/// The end of a chunked body without trailer fields.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One CONNECT.
+/// One CONNECT exchange.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     request: Vec<u8>,
     authorized: bool,
-    /// The line under way, without its end.
+    /// The current line, without its end.
     line: Vec<u8>,
-    /// The status of the head under way; `None` before its first line.
+    /// The status of the current head; `None` before its first line.
     status: Option<u16>,
     refusal: Option<Refusal>,
     seen: usize,
 }
 
-/// What a proxy that refuses says of its reason.
+/// The reason that a proxy gives for a refusal.
 #[derive(Clone, Debug, Default)]
 struct Refusal {
     status_line: String,
-    /// Proxy-Authenticate: the schemes that it offers.
+    /// Proxy-Authenticate: the schemes that the proxy offers.
     schemes: Vec<String>,
-    /// What header fields say of it.
+    /// The reasons in header fields.
     reasons: Vec<String>,
-    /// Whether the body is text for people. `None`: it has no type.
+    /// Whether the body is readable text. `None`: its type is not given.
     text: Option<bool>,
-    /// It comes in chunks (RFC 9112, 7.1).
+    /// The body is chunked (RFC 9112, 7.1).
     chunked: bool,
-    /// How much of the body is awaited.
+    /// How much of the body to wait for.
     length: usize,
-    /// `None`: the head is under way.
+    /// `None`: the head is not complete.
     body: Option<Vec<u8>>,
 }
 
@@ -75,7 +76,7 @@ impl Exchange {
         Ok(Self { request, authorized, line: vec![], status: None, refusal: None, seen: 0 })
     }
 
-    /// A line is complete. True after the last one of a head.
+    /// Processes a complete line. True after the last one of a head.
     fn line_ended(&mut self) -> Result<bool> {
         let line = std::mem::take(&mut self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
@@ -90,7 +91,8 @@ impl Exchange {
             }
             // 1xx: an interim head, and another follows (RFC 9110, 15.2).
             (Some(100 | 102..=199), []) => self.status = None,
-            // A 2xx answer to CONNECT has no body, whatever Content-Length says (RFC 9110, 9.3.6): what follows is the peer's.
+            // A 2xx answer to CONNECT has no body, whatever Content-Length says (RFC 9110, 9.3.6): the peer's data
+            // follows.
             (Some(_), []) => return Ok(true),
             (Some(_), field) => {
                 self.refusal.iter_mut().for_each(|refusal| refusal.note(field));
@@ -101,13 +103,13 @@ impl Exchange {
 }
 
 impl Refusal {
-    /// Takes one header field of the answer.
+    /// Records one header field of the answer.
     fn note(&mut self, field: &[u8]) {
         let Some(colon) = field.iter().position(|&byte| byte == b':') else { return };
         let (name, value) = field.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         match name.to_ascii_lowercase().as_slice() {
-            // Of many proxies, of Squid, and of RFC 9209.
+            // Used by many proxies, by Squid, and in RFC 9209.
             b"x-proxy-error" | b"x-squid-error" | b"proxy-status" if self.reasons.len() < 3 => {
                 self.reasons.push(readable(value, 100));
             }
@@ -126,19 +128,19 @@ impl Refusal {
         }
     }
 
-    /// No more is of interest.
+    /// Whether no more data is needed.
     fn is_complete(&self) -> bool {
         let ended = |body: &[u8]| body.len() >= self.length || self.chunked && body.ends_with(LAST_CHUNK);
         self.body.as_ref().is_some_and(|body| ended(body) || self.text == Some(false))
     }
 
-    /// The first line of the body, if that is text.
+    /// The first line of the body, if it is text.
     fn first_line(&self) -> Option<String> {
         let body = self.body.as_deref().filter(|_| self.text != Some(false))?;
         let body = if self.chunked { without_chunks(body) } else { body.to_vec() };
         let lines = body.split(|&byte| byte == b'\n').map(|line| readable(line, 100));
         let first = lines.into_iter().find(|line| !line.trim().is_empty());
-        // What does not say what it is may be HTML.
+        // A body without a type may be HTML.
         first.filter(|line| self.text.is_some() || !line.trim().starts_with('<'))
     }
 
@@ -191,7 +193,7 @@ impl Handshake for Exchange {
                 return Err(refusal);
             }
         }
-        // Something else than HTTP may never send the line's end.
+        // A server with another protocol may never send the end of the line.
         let common = self.line.len().min(VERSION.len());
         if self.status.is_none() && self.line.get(..common) != VERSION.get(..common) {
             return Err(not_http(&self.line));
@@ -209,7 +211,7 @@ fn not_http(line: &[u8]) -> Error {
         .hint("a SOCKS5 proxy is socks5h://IP:PORT")
 }
 
-/// What chunks hold (RFC 9112, 7.1); where one is wrong or cut short, what came before.
+/// The data in chunks (RFC 9112, 7.1). If one is wrong or cut short, the data before the error.
 fn without_chunks(mut chunks: &[u8]) -> Vec<u8> {
     let mut data = vec![];
     while let Some(end) = chunks.iter().position(|&byte| byte == b'\n') {
@@ -224,8 +226,8 @@ fn without_chunks(mut chunks: &[u8]) -> Vec<u8> {
     data
 }
 
-/// The authentication schemes of a list of challenges (RFC 9110, 11.6.1): the first word of each part that has no `=`
-/// in it, quoted strings left out.
+/// The authentication schemes in a list of challenges (RFC 9110, 11.6.1): the first word of each part without `=`,
+/// outside quoted strings.
 fn schemes(value: &[u8]) -> Vec<String> {
     let bare = value.split(|&byte| byte == b'"').step_by(2).collect::<Vec<_>>().join(&b'"');
     let parts = bare.split(|&byte| byte == b',').map(|part| part.trim_ascii());
@@ -234,14 +236,14 @@ fn schemes(value: &[u8]) -> Vec<String> {
     words.filter(|word| !word.is_empty()).filter(is_token).map(|word| readable(word, 20)).collect()
 }
 
-/// The code in a status line: `HTTP/1.1 200 Connection established`, the last word optional (RFC 9112, 4).
+/// The code in a status line: `HTTP/1.1 200 Connection established`, where the last part is optional (RFC 9112, 4).
 fn status_code(line: &[u8]) -> Option<u16> {
     let [b'0'..=b'9', b' ', rest @ ..] = line.strip_prefix(VERSION)? else { return None };
     let (code @ [b'1'..=b'5', _, _], [] | [b' ', ..]) = rest.split_at_checked(3)? else { return None };
     std::str::from_utf8(code).ok()?.parse().ok()
 }
 
-/// RFC 4648, 4.
+/// Base64 (RFC 4648, 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

@@ -1,7 +1,7 @@
-//! stdin and stdout through a proxy to HOST PORT: the parts. `main.rs` is the story.
+//! Connects stdin and stdout through a proxy to HOST PORT: the parts. See `main.rs` for their order.
 //!
-//! What reads foreign bytes is pure and has no descriptor: [`destination`], [`proxy`], [`http`], [`socks`]. What acts is
-//! [`dial`] before the tunnel stands and [`stream`] after it.
+//! The modules that parse untrusted bytes do no I/O: [`destination`], [`proxy`], [`http`], [`socks`]. [`dial`] does
+//! it until the tunnel is established, [`stream`] after that.
 
 #![forbid(unsafe_code)]
 

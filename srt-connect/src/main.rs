@@ -1,4 +1,4 @@
-//! srt-connect: stdin and stdout through a proxy to HOST PORT, as ssh's `ProxyCommand` wants it.
+//! srt-connect: connects stdin and stdout through a proxy to HOST PORT, for ssh's `ProxyCommand`.
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -23,8 +23,8 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     tool::require_kernel()?;
     let deadline = Deadline::after(options.timeout.0);
 
-    // 1. Everything that the caller wrote is found good before the proxy sees so much as a connection: a line break
-    //    in HOST would be a second request, in the caller's name, to whatever the proxy can reach.
+    // 1. Check everything that the caller wrote before connecting to the proxy: a line break in HOST would be a
+    //    second request, in the caller's name, to anything that the proxy can reach.
     let destination = Destination::parse(&options.host.0, &options.port.0)?;
     let mut proxy = Proxy::parse(&options.proxy.0)?;
     let given = |error: Error| match options.auth_fd {
@@ -36,16 +36,16 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     }
     let handshake = proxy.handshake(&destination).map_err(given)?;
 
-    // 2. To the proxy, and the first words to it.
+    // 2. Connect to the proxy, and send the first message.
     let called = |error: Error| error.within(format!("proxy {}", proxy.name));
     let call = dial::call(&proxy.addresses, handshake, deadline).map_err(called)?;
 
-    // 3. While the proxy works: nothing from here on needs a privilege, and what comes is foreign. (The bounding set
-    //    matters to an exec alone, and there is none.)
+    // 3. Drop privileges while the proxy works: nothing from here on needs one, and the input is untrusted. (The
+    //    bounding set matters only for an exec, and there is none.)
     privileges::drop_held()?;
     let tunnel = call.answer(deadline).map_err(called)?;
 
-    // 4. Bytes both ways, until both ends are done.
+    // 4. Move bytes both ways, until both ends are done.
     stream::run(tunnel)?;
     Ok(0)
 }

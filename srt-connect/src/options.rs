@@ -1,4 +1,4 @@
-//! From argv to what is wanted.
+//! The command line.
 
 use argh::FromArgs;
 use srt_common::Result;
@@ -54,17 +54,17 @@ pub fn help() -> String {
     args::help::<Options>(NAME)
 }
 
-/// Reads argv, without argv\[0\].
+/// Parses argv, without argv\[0\].
 ///
 /// # Errors
-/// A usage error in one line.
+/// A usage error of one line.
 pub fn parse(words: &[OsString]) -> Result<Options> {
-    // argh quotes the word that it does not understand: `--proxy=http://user:password@…` is such a word.
+    // argh quotes a word that it does not know, and `--proxy=http://user:password@…` is such a word.
     args::parse::<Options>(NAME, words)
         .or_else(|_| args::parse(NAME, &words.iter().map(without_secret).collect::<Vec<_>>()))
 }
 
-/// The word, cut short where it may hold a password.
+/// The word, truncated if it may contain a password.
 fn without_secret(word: &OsString) -> OsString {
     if !word.as_bytes().contains(&b'@') {
         return word.clone();

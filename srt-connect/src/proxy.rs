@@ -1,4 +1,4 @@
-//! PROXY: what was asked for, in types. Pure.
+//! Parses PROXY. Does no I/O.
 
 use crate::credentials::Credentials;
 use crate::destination::Destination;
@@ -9,12 +9,12 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-/// What to speak to the proxy.
+/// The protocol of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 CONNECT (RFC 9110, 9.3.6).
     Http,
-    /// SOCKS5 (RFC 1928), names resolved by the proxy.
+    /// SOCKS5 (RFC 1928); the proxy resolves names.
     Socks5,
 }
 
@@ -30,11 +30,11 @@ pub enum Address {
 /// A proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Where it may be, in the order in which to try.
+    /// Its possible addresses, in the order in which to try them.
     pub addresses: Vec<Address>,
-    /// How messages call it: PROXY without the credentials.
+    /// Its name in messages: PROXY without the credentials.
     pub name: String,
     credentials: Option<Credentials>,
 }
@@ -42,7 +42,7 @@ pub struct Proxy {
 const SCHEMES: [(&str, Protocol); 2] = [("http", Protocol::Http), ("socks5h", Protocol::Socks5)];
 
 impl Proxy {
-    /// Reads PROXY. No message shows more of it than what follows the credentials.
+    /// Parses PROXY. Messages show only what follows the credentials.
     ///
     /// # Errors
     /// A usage error.
@@ -75,7 +75,7 @@ impl Proxy {
     }
 
     fn tcp(scheme: &str, protocol: Protocol, authority: &[u8]) -> Result<Self> {
-        // The last @: curl takes a password with a bare @ too.
+        // The last @: curl also accepts a password with an unencoded @.
         let mut parts = authority.rsplitn(2, |&byte| byte == b'@');
         let (place, login) = (parts.next().unwrap_or_default(), parts.next());
         let place = place.strip_suffix(b"/").unwrap_or(place);
@@ -88,10 +88,10 @@ impl Proxy {
         Ok(Self { protocol, addresses: addresses.into_iter().map(Address::Tcp).collect(), name, credentials })
     }
 
-    /// Takes what `--auth-fd` gave.
+    /// Sets the credentials of `--auth-fd`.
     ///
     /// # Errors
-    /// A usage error when PROXY has credentials too.
+    /// A usage error if PROXY has credentials too.
     pub fn set_credentials(&mut self, credentials: Credentials) -> Result<()> {
         match self.credentials.replace(credentials) {
             None => Ok(()),
@@ -99,7 +99,7 @@ impl Proxy {
         }
     }
 
-    /// What to say to this proxy, and how to understand it.
+    /// The handshake with this proxy.
     ///
     /// # Errors
     /// Credentials that the protocol cannot carry.

@@ -1,4 +1,4 @@
-//! SOCKS5 (RFC 1928) with user name and password (RFC 1929). Pure.
+//! SOCKS5 (RFC 1928) with user name and password (RFC 1929). Does no I/O.
 
 use crate::credentials::Credentials;
 use crate::destination::{Destination, Host};
@@ -11,7 +11,7 @@ const GSSAPI: u8 = 1;
 const PASSWORD: u8 = 2;
 const NONE_ACCEPTABLE: u8 = 0xff;
 
-/// RFC 1928, 6: what the REP field says.
+/// RFC 1928, 6: the meanings of the REP field.
 const REPLIES: [&str; 9] = [
     "succeeded",
     "general failure",
@@ -32,10 +32,10 @@ enum Awaited {
     Reply,
 }
 
-/// One CONNECT.
+/// One CONNECT exchange.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// The messages, ready to send: nothing can go wrong with them once the proxy has been called.
+    /// The messages are built before the proxy is called, so that they cannot fail later.
     request: Vec<u8>,
     login: Option<Vec<u8>>,
     awaited: Awaited,
@@ -58,7 +58,7 @@ impl Exchange {
         Ok(Self { request, login, awaited: Awaited::Method, answer: vec![] })
     }
 
-    /// How many bytes the awaited answer has, as far as can be told from its first ones.
+    /// The length of the awaited answer, as far as its first bytes determine it.
     fn length(&self) -> usize {
         match (self.awaited, self.answer.as_slice()) {
             (Awaited::Reply, [VERSION, 0, _, 1, ..]) => 10,
@@ -71,7 +71,7 @@ impl Exchange {
         }
     }
 
-    /// The awaited answer is complete: what to send now, or `None` when the tunnel stands.
+    /// The awaited answer is complete: returns what to send now, or `None` if the tunnel is established.
     fn answered(&mut self) -> Result<Option<Vec<u8>>> {
         let answer = std::mem::take(&mut self.answer);
         match (self.awaited, answer.as_slice(), &self.login) {
@@ -131,7 +131,7 @@ impl Handshake for Exchange {
     }
 }
 
-/// RFC 1929, 2. An empty user name or password has no form there.
+/// RFC 1929, 2. An empty user name or password cannot be encoded.
 fn login(Credentials { user, password }: &Credentials) -> Result<Vec<u8>> {
     let parts = counted(user).zip(counted(password));
     let (user, password) = parts
@@ -139,7 +139,7 @@ fn login(Credentials { user, password }: &Credentials) -> Result<Vec<u8>> {
     Ok([vec![1], user, password].concat())
 }
 
-/// The bytes behind their number. `None` where that is not 1 to 255.
+/// The bytes, preceded by their number. `None` if that is not 1 to 255.
 fn counted(bytes: &[u8]) -> Option<Vec<u8>> {
     let length = u8::try_from(bytes.len()).ok().filter(|&length| length > 0)?;
     Some([&[length], bytes].concat())

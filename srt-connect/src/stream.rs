@@ -1,18 +1,16 @@
-//! Bytes both ways between stdin and stdout and the tunnel, until both ends are done.
+//! Moves bytes between stdin and stdout and the tunnel, both ways, until both ends are done.
 //!
-//! One thread, so nothing here may block but poll(2): a write to stdout that blocks while the one who should read it
-//! waits for us to read stdin would stand still for ever. The tunnel's socket is ours and does not block. stdin and
-//! stdout are shared with the caller and others (a shell's terminal, for one), to whom O_NONBLOCK would happen as
-//! well, so:
+//! There is one thread, so no call may block except poll(2): if a write to stdout blocks while its reader waits for
+//! us to read stdin, both wait forever. The tunnel's socket is ours and does not block. stdin and stdout are shared
+//! with the caller and other processes (a shell's terminal, for example), which O_NONBLOCK would affect too, so:
 //!
-//! - a pipe is spliced, with SPLICE_F_NONBLOCK, which holds for the one call alone;
+//! - a pipe is spliced, with SPLICE_F_NONBLOCK, which applies only to the one call;
 //! - a socket is written with MSG_DONTWAIT;
-//! - anything else is written after POLLOUT, PIPE_BUF bytes at a time, but for a regular file, which never waits. (A
-//!   terminal may have less room, and lets the write wait until somebody reads it.)
+//! - anything else is written after POLLOUT, PIPE_BUF bytes at a time, except a regular file, which never blocks. (A
+//!   terminal may have less room, and blocks the write until it is read.)
 //!
-//! The states of a direction: it moves bytes until its input ends; then what it still holds goes out; then its output is
-//! told (SHUT_WR for the tunnel, close(2) for stdout) and it is done. The directions end apart from each other, in
-//! any order and at any distance in time.
+//! A direction moves bytes until its input ends, writes what it still holds, and then closes its output (SHUT_WR for
+//! the tunnel, close(2) for stdout). The directions end independently of each other, in any order and at any time.
 
 use crate::deadline::poll;
 use crate::dial::Tunnel;
@@ -27,16 +25,16 @@ use std::time::Duration;
 
 const STDIN: RawFd = 0;
 const STDOUT: RawFd = 1;
-/// How long a caller that ends takes from closing one of its two pipes to closing the other, on a busy machine.
+/// How long a caller that exits takes between closing one of its two pipes and the other, on a busy machine.
 const AFTER_THE_OTHER: Duration = Duration::from_millis(100);
 
-/// Bytes a splice may move at once: as much as a pipe can be made to hold (pipe(7), pipe-max-size).
+/// The most bytes that a splice moves at once: as much as a pipe can be made to hold (pipe(7), pipe-max-size).
 const SPLICE: usize = 1 << 20;
 
-/// Where bytes that cannot be spliced are held, bytes. Pages that are never used are never there.
+/// The size of the buffer for bytes that cannot be spliced. Pages that are never used take no memory.
 const BUFFER: usize = 256 * 1024;
 
-/// What a descriptor is open on: an `S_IF*` of inode(7).
+/// The type of a descriptor's file: an `S_IF*` of inode(7).
 type FileType = libc::mode_t;
 
 /// What a direction waits for.
@@ -59,7 +57,7 @@ struct Flow {
     from_type: FileType,
     to_type: FileType,
     buffer: Vec<u8>,
-    /// What is in the buffer and not yet out.
+    /// What is in the buffer and not written yet.
     held: Range<usize>,
     waits: Side,
     done: bool,
@@ -67,11 +65,12 @@ struct Flow {
 
 /// Moves bytes both ways until both ends are done.
 ///
-/// The end of one direction leaves the other alone, however long it takes. When nobody reads stdout any more, that ends this
-/// quietly once stdin is done too; while stdin goes on, bytes at hand for it are lost, and that is an error.
+/// The end of one direction does not affect the other, however long that continues. If stdout has no reader any more,
+/// this ends without an error once stdin is done too; while stdin goes on, received bytes are lost, and that is an
+/// error.
 ///
 /// # Errors
-/// The tunnel broke, or stdin or stdout did.
+/// The tunnel, stdin or stdout failed.
 pub fn run(tunnel: Tunnel) -> Result<()> {
     let socket = tunnel.socket.as_raw_fd();
     let stdin = statx(&STDIN, c"").context(|| "stdin")?;
@@ -89,19 +88,19 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
             match up.advance() {
                 Ok(false) => {}
                 Ok(true) => {
-                    // A peer that is gone need not be told.
+                    // A failure means that the peer is gone, and does not matter.
                     let _gone = shutdown(&socket, libc::SHUT_WR);
                     up.done = true;
                 }
                 Err(Failure::Input(error)) => return Err(Error::system("cannot read stdin", &error)),
                 Err(Failure::Output(error)) => {
-                    // What the peer said before it stopped listening still comes.
+                    // What the peer sent before it stopped reading is still delivered.
                     unsent = Some(Error::system("the peer closed before all of stdin was sent", &error));
                     up.done = true;
                 }
             }
         } else if up_gone {
-            // The peer takes no more, and there is nothing at hand for it.
+            // The peer accepts no more bytes, and there are none for it.
             up.done = true;
         }
 
@@ -110,7 +109,8 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                 Ok(false) => {}
                 Ok(true) => {
                     if stdin.id == stdout.id && stdout.is(libc::S_IFSOCK) {
-                        // One socket is both (inetd, a socketpair): closing 1 alone would tell nobody.
+                        // stdin and stdout are one socket (inetd, a socketpair): closing 1 alone would not end the
+                        // stream.
                         let _gone = shutdown(&STDOUT, libc::SHUT_WR);
                     }
                     fd::close(STDOUT).context(|| "cannot close stdout")?;
@@ -132,8 +132,8 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
     unsent.map_or(Ok(()), Err)
 }
 
-/// Whether stdin has no writer any more, now that stdout has no reader: a caller that ends (ssh, with the peer's last
-/// words still on their way) closes both, one after the other, and has nothing to complain of.
+/// Whether stdin has no writer any more, now that stdout has no reader: a caller that exits (ssh, while the peer's
+/// last bytes are in transit) closes both, one after the other, and that is no error.
 fn caller_is_gone() -> Result<bool> {
     let mut stdin = [pollfd(STDIN, 0)];
     poll(&mut stdin, Some(AFTER_THE_OTHER)).context(|| "poll")?;
@@ -146,8 +146,8 @@ impl Flow {
         Self { from, to, from_type, to_type, held: 0..early.len(), buffer: early, waits, done: false }
     }
 
-    /// What to poll: the side that is waited for; and, where asked, whether the output is gone while the input is
-    /// silent (poll(2) reports POLLERR and POLLHUP unasked).
+    /// What to poll: the side that is waited for and, on request, whether the output is gone while the input is idle
+    /// (poll(2) always reports POLLERR and POLLHUP).
     fn polled(&self, watch_output: bool) -> [libc::pollfd; 2] {
         match self.waits {
             _ if self.done => [pollfd(-1, 0); 2],
@@ -158,7 +158,7 @@ impl Flow {
         }
     }
 
-    /// Moves what can be moved without waiting, once `waits` has come. True at the end of the input.
+    /// Moves what can be moved without waiting, once the side `waits` is ready. True at the end of the input.
     fn advance(&mut self) -> Result<bool, Failure> {
         if !self.held.is_empty() {
             self.write().map_err(Failure::Output)
@@ -191,21 +191,22 @@ impl Flow {
     fn splice(&mut self) -> Result<bool, Failure> {
         match if_ready(splice(&self.from, &self.to, SPLICE, libc::SPLICE_F_NONBLOCK)) {
             Ok(Some(1..)) => Ok(false),
-            // The input was ready, so the output is not. After a success `waits` stays: it is the slower side.
+            // The input was ready, so the output is not. After a success `waits` stays the same: it is the slower
+            // side.
             Ok(None) if self.waits == Side::Input => {
                 self.waits = Side::Output;
                 Ok(false)
             }
-            // The output was ready, so the input is at its end, or not ready, or at a TCP urgent mark, which splice(2)
-            // never passes: it says 0 once the peer has closed, else EAGAIN, while poll(2) reports what is behind the
-            // mark (tcp_splice_read() in net/ipv4/tcp.c). read(2) passes it.
+            // The output was ready, so the input is at its end, or not ready, or at a TCP urgent mark, which
+            // splice(2) never passes: it returns 0 once the peer has closed, else EAGAIN, while poll(2) reports the
+            // data after the mark (tcp_splice_read() in net/ipv4/tcp.c). read(2) passes it.
             Ok(_) if self.from_type == libc::S_IFSOCK => self.read().map_err(Failure::Input),
             Ok(Some(_)) => Ok(true),
             Ok(None) => {
                 self.waits = Side::Input;
                 Ok(false)
             }
-            // Reading a pipe does not fail, and only writing says EPIPE.
+            // Reading a pipe does not fail, and only writing returns EPIPE.
             Err(error) if self.from_type == libc::S_IFIFO || error.kind() == ErrorKind::BrokenPipe => {
                 Err(Failure::Output(error))
             }
@@ -214,17 +215,17 @@ impl Flow {
     }
 }
 
-/// Writes as much as can be written without waiting, to a descriptor that poll(2) has found writable.
+/// Writes as much as possible without waiting, to a descriptor that poll(2) has reported as writable.
 fn write(to: RawFd, to_type: FileType, bytes: &[u8]) -> io::Result<usize> {
     match to_type {
         libc::S_IFSOCK => send(&to, bytes, libc::MSG_DONTWAIT),
         libc::S_IFREG => fd::write(&to, bytes),
-        // A terminal or another device; of a pipe POLLOUT promises room for PIPE_BUF bytes (pipe(7)).
+        // A terminal or another device; for a pipe POLLOUT guarantees room for PIPE_BUF bytes (pipe(7)).
         _ => fd::write(&to, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes)),
     }
 }
 
-/// `None` for a call that would have had to wait, or that a signal interrupted.
+/// `None` for a call that would have blocked, or that a signal interrupted.
 fn if_ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
