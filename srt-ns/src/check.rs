@@ -1,4 +1,5 @@
-//! `--check`: what the five tools need, each tried in a child that leaves nothing behind, and what to do where it fails.
+//! `--check`: tries everything that the five tools need, in child processes that leave nothing behind, and prints
+//! remedies.
 
 use crate::child;
 use crate::empty_root::EmptyRoot;
@@ -18,10 +19,10 @@ use std::os::fd::{AsRawFd, RawFd};
 /// The result (ok, limited, no), the cause and the remedy.
 type Told = [String; 3];
 
-/// What a step answers: `Err` is `no`.
+/// The result of a step. `Err` means `no`.
 type Answer = Result<Told>;
 
-/// What is tried, in a process of its own.
+/// One check, which runs in its own process.
 type Step = fn() -> Answer;
 
 const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
@@ -36,10 +37,10 @@ const NO_USER: &str = "srt-seccomp with --read, --write and --deny, srt-relay an
 const HOSTS_PROC: &str = "srt-mount --ro-bind /proc /proc, which shows the processes outside";
 const BY_PATH: &str = "srt-seccomp --read and --write";
 
-/// The first of the rows: what the chain srt-ns, srt-mount, srt-seccomp needs.
+/// How many of the rows, from the first on, the chain srt-ns, srt-mount, srt-seccomp needs.
 const NEEDED: usize = 15;
 
-/// The name, the steps, of which the last one tells the result, and what still works without it.
+/// The name of a row, its steps (the last one gives the result), and what still works if it fails.
 const ROWS: [(&str, &[Step], &str); 20] = [
     ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
     ("close_range", &[|| Kept::default().alone_survive_exec().map(ok)], "nothing"),
@@ -63,13 +64,13 @@ const ROWS: [(&str, &[Step], &str); 20] = [
     ("no outer filter", &[outer_filter], "what the other rows say"),
 ];
 
-/// Tries every row, and prints a line each.
+/// Tries every row and prints its result.
 ///
 /// # Errors
 /// The chain does not work on this host.
 pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     tool.take_status(status_fd)?;
-    // An empty remedy is none, and counts as told.
+    // An empty string means that there is no remedy: it counts as already printed.
     let (mut missing, mut told) = (vec![], vec![String::new()]);
     for (at, (name, steps, without)) in ROWS.into_iter().enumerate() {
         let [result, cause, remedy] = in_children(tool, name, steps, Told::default()).unwrap_or_else(no);
@@ -88,8 +89,9 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     if missing.is_empty() { Ok(0) } else { Err(failed()) }
 }
 
-/// What the last of the steps says, each in a child of the process that has done those before: in a new pid namespace
-/// that is the first one. The answer comes through a pipe. A filter may kill instead of refusing.
+/// Runs the steps, each in a child of the process that ran the step before (in a new pid namespace, this child is PID
+/// 1). Returns the result of the last step, which comes through a pipe: there is none if a seccomp filter kills the
+/// process.
 fn in_children(tool: &Tool, name: &str, steps: &[Step], told: Told) -> Answer {
     let [step, later @ ..] = steps else { return Ok(told) };
     let (answers, answer) = io::pipe().context(|| "pipe")?;
@@ -140,13 +142,14 @@ fn seccomp() -> Answer {
     loaded.map_err(|error| error.hint(in_front).hint_for(libc::EINVAL, without))
 }
 
-/// user_namespaces(7), and AppArmor's `unprivileged_userns`: the namespace can be had, and no capability in it works.
+/// With AppArmor's `unprivileged_userns` profile, a user namespace (user_namespaces(7)) can be created, but no
+/// capability works in it.
 fn capability() -> Answer {
     let what = "no capability works in the user namespace";
     prctl(libc::PR_CAPBSET_DROP, CAP_SETFCAP.into(), 0).map_err(|error| refused(what, &error)).map(ok)
 }
 
-/// What srt-init's root and srt-mount's trees are made with.
+/// The system calls with which srt-init's root and srt-mount's mount trees are made.
 fn mount_api() -> Answer {
     let root = EmptyRoot::new()?;
     openat2(&CWD, c"/", libc::O_PATH, 0).context(|| "openat2")?;
@@ -156,7 +159,7 @@ fn mount_api() -> Answer {
 }
 
 fn procfs(option: &[&str]) -> Answer {
-    // mount_too_revealing() in fs/namespace.c: there must be a procfs already of which nothing is covered.
+    // mount_too_revealing() in fs/namespace.c: a procfs must already be mounted, and no part of it covered.
     let hint = "nothing may be mounted over parts of /proc, as a container's masks are (docker run --security-opt \
                 systempaths=unconfined); srt-mount --proc-pids may work there (Linux 7.2)";
     filesystem::new("a procfs", c"proc", option, 0).map_err(|error| error.hint_for(libc::EPERM, hint)).map(ok)
@@ -177,7 +180,7 @@ fn overlay() -> Answer {
 }
 
 fn landlock() -> Answer {
-    // LANDLOCK_ACCESS_FS_EXECUTE: the first that there was.
+    // LANDLOCK_ACCESS_FS_EXECUTE, the first access right, which every ABI has.
     let ruleset = landlock::landlock_create_ruleset(1, 0, 0).context(|| "landlock_create_ruleset");
     let restrict = |fd| landlock::landlock_restrict_self(&fd).context(|| "landlock_restrict_self");
     ruleset.and_then(restrict).map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
@@ -190,7 +193,7 @@ fn landlock() -> Answer {
     })
 }
 
-/// The mark of a placeholder, on a file that has no name.
+/// Sets a user xattr, which marks a placeholder, on a file that has no name.
 fn xattrs() -> Answer {
     let file = openat(&CWD, c"/tmp", libc::O_TMPFILE | libc::O_RDWR, 0o600);
     let set = file.and_then(|file| fsetxattr(&file, c"user.srt-check", b"1", 0));
@@ -198,18 +201,19 @@ fn xattrs() -> Answer {
     set.context(|| "no user xattrs in /tmp").map_err(|error| error.hint(hint)).map(ok)
 }
 
-/// seccomp(2): filters are inherited, and what one refuses no other gives back. One may refuse the question, too.
+/// seccomp(2): filters are inherited, and no later filter can allow what one refuses. A filter may also refuse this
+/// prctl.
 fn outer_filter() -> Answer {
     let remedy = "none, if all else is ok; in a container, docker run --security-opt seccomp=unconfined";
     Ok(match prctl(libc::PR_GET_SECCOMP, 0, 0).map_err(|error| error.raw_os_error()) {
-        // A kernel without seccomp.
+        // EINVAL: a kernel without seccomp.
         Ok(0) | Err(Some(libc::EINVAL)) => ok(()),
         _ => told("limited", "a seccomp filter is in front of the tools already", remedy),
     })
 }
 
-/// The package's profile, which gives user namespaces with their capabilities (apparmor.d(5)), for this very file. `None`
-/// for a path that cannot be written in one.
+/// The package's AppArmor profile, which allows user namespaces with their capabilities (apparmor.d(5)), for this
+/// executable. `None` if its path cannot be written in a profile.
 fn profile() -> Option<String> {
     let path = std::env::current_exe().ok()?.into_os_string().into_string().ok();
     let path = path.filter(|path| !path.contains(char::is_control))?;

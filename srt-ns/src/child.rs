@@ -1,5 +1,4 @@
-//! The one way in which srt-ns starts a process that is not srt-init's: tied to the supervisor's life, away from the
-//! caller's session and keys.
+//! How srt-ns starts its processes: bound to the supervisor's life, and outside the caller's session and keyring.
 
 use crate::options::Plan;
 use crate::signals::Inherited;
@@ -17,7 +16,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// One run of srt-ns: what every process that it starts is made from.
+/// One run of srt-ns: what is needed to start each of its processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// For errors and events.
@@ -26,23 +25,23 @@ pub struct Run<'a> {
     pub plan: &'a Plan,
     /// The supervisor's life.
     pub life: &'a Lifeline,
-    /// The signal state that the caller gave us.
+    /// The signal state inherited from the caller.
     pub inherited: Inherited,
 }
 
-/// The supervisor's life as its children see it.
+/// Lets the supervisor's children detect its death.
 ///
-/// A death signal (PR_SET_PDEATHSIG) alone has a hole: a parent that died before it was armed sends nothing, and
-/// getppid(2) cannot tell in a new pid namespace. A byte from the parent does not close it: it may have been written,
-/// and the parent killed, before the child had its first turn. A pidfd of the parent does.
+/// A parent-death signal (PR_SET_PDEATHSIG) alone leaves a race: if the parent dies before the signal is armed, none is
+/// sent, and getppid(2) cannot detect this in a new pid namespace. A byte from the parent does not close the race: the
+/// parent may write it and be killed before the child first runs. A pidfd of the parent does.
 #[derive(Debug)]
 pub struct Lifeline(OwnedFd);
 
 impl Lifeline {
-    /// Of this process, before the fork.
+    /// Opens a pidfd of this process, before the fork.
     ///
     /// # Errors
-    /// What pidfd_open(2) says.
+    /// Any error from pidfd_open(2).
     pub fn new() -> Result<Self> {
         pidfd_open(getpid()).map(Self).context(|| "pidfd_open of the supervisor")
     }
@@ -52,14 +51,14 @@ impl Lifeline {
         &self.0
     }
 
-    /// In the child: SIGKILL when the supervisor dies; when it is dead already, the end, without a word.
+    /// In the child: arms SIGKILL for the supervisor's death. If the supervisor is already dead, exits silently.
     ///
-    /// `detach` must be setsid(2) or setpgid(2). kernel/exit.c, exit_notify(): a process sends its children's death
-    /// signals and becomes a zombie, which poll(2) of a pidfd tells, under one lock; these calls take the same lock. So
-    /// whoever has armed too late for the signal finds a zombie.
+    /// `detach` must be setsid(2) or setpgid(2). kernel/exit.c, exit_notify(): under one lock, a dying process sends
+    /// its children's death signals and becomes a zombie, which poll(2) of a pidfd reports; setsid and setpgid take the
+    /// same lock. So a child that armed the signal too late finds a zombie.
     ///
     /// # Errors
-    /// What prctl(2), `detach` or poll(2) says.
+    /// Any error from prctl(2), `detach` or poll(2).
     pub fn arm_pdeathsig(&self, detach: impl FnOnce() -> Result<()>) -> Result<()> {
         prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)
             .context(|| "prctl(PR_SET_PDEATHSIG)")?;
@@ -72,28 +71,29 @@ impl Lifeline {
     }
 }
 
-/// Whose end ends the sandbox, and the event of poll(2) that tells it: the parent's pidfd (POLLIN), the pipe of
-/// `--lifetime-fd` (0, since a hang-up is always told).
+/// A descriptor that bounds the sandbox's life, and the poll(2) event that reports its end: the parent's pidfd
+/// (POLLIN), or the pipe of `--lifetime-fd` (0, since a hang-up is always reported).
 pub type Life<'a> = (BorrowedFd<'a>, libc::c_short);
 
-/// The process that leads a process group, and may be reaped by another.
+/// A process that leads a process group, and may be reaped by another process.
 #[derive(Debug)]
 pub struct Leader {
-    /// Its number here.
+    /// Its pid in this process's pid namespace.
     pub pid: Pid,
-    /// Says whether the number still is its own.
+    /// Shows whether the pid still belongs to this process.
     pub pidfd: OwnedFd,
 }
 
 impl Leader {
-    /// proc(5), /proc/PID/task/TID/stat: a process whose first thread has ended is a zombie and may be stopped. A stop is one
-    /// of all threads, and the command can have them without end: a few are asked. True also where that cannot be read.
+    /// Whether the process is stopped; also true if its threads cannot be read. proc(5), /proc/PID/task/TID/stat: a
+    /// process whose main thread has ended is shown as a zombie, but may be stopped. A stop applies to all threads, and
+    /// the command can have any number of them, so only the first few are read.
     pub fn is_stopped(&self) -> bool {
-        // pidfd_open(2): all of it is dead.
+        // pidfd_open(2): POLLIN means that the whole process is dead.
         if is_ready(&self.pidfd, libc::POLLIN) {
             return false;
         }
-        // The name in parentheses is of any bytes: the kernel cuts it after 15.
+        // The name in parentheses may contain any byte; the kernel truncates it to 15 bytes.
         let is_stopped = |stat: Vec<u8>| {
             let state = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
             state.starts_with(b" T") || state.starts_with(b" t")
@@ -105,13 +105,14 @@ impl Leader {
         })
     }
 
-    /// Sends a signal to its process group; to itself, if it does not lead one yet.
+    /// Sends a signal to the process group, or to the process alone if it does not lead one yet.
     pub fn signal_group(&self, signal: libc::c_int) {
-        /// pidfd_send_signal(2), Linux 6.9: the group, even when its leader was reaped.
+        /// pidfd_send_signal(2), Linux 6.9: signals the group, even if its leader has been reaped.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
         let sent = pidfd_send_signal(&self.pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP);
         let sent = match sent.as_ref().map_err(io::Error::raw_os_error) {
-            // An older kernel: the group by its number, while the pidfd says that the number is the leader's.
+            // An older kernel: signal the group by its number, if the pidfd shows that the number is still the
+            // leader's.
             Err(Some(libc::EINVAL)) => {
                 pidfd_send_signal(&self.pidfd, 0, 0).and_then(|()| kill(-self.pid, signal))
             }
@@ -123,42 +124,42 @@ impl Leader {
     }
 }
 
-/// Whether poll(2) has something to tell of a descriptor now.
+/// Whether poll(2) reports an event on a descriptor now.
 pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
     gets_ready(fd, events, Duration::ZERO)
 }
 
-/// Whether it has within this time.
+/// Whether poll(2) reports an event on a descriptor within this time.
 pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, patience: Duration) -> bool {
     ppoll(&mut [pollfd(fd.as_raw_fd(), events)], Some(patience)).is_ok_and(|ready| ready > 0)
 }
 
-/// Neither the caller's terminal nor the caller's process group is a child's.
+/// Leaves the caller's session, and with it the caller's terminal and process group.
 ///
 /// # Errors
-/// What setsid(2) says.
+/// Any error from setsid(2).
 pub fn leave_session() -> Result<()> {
     match setsid().context(|| "setsid")? {
-        // No session has this number: an outer filter has answered.
+        // No session has the id 0: an outer seccomp filter has faked the result.
         0 => Err(Error::failed("setsid had no effect")),
         _ => Ok(()),
     }
 }
 
-/// A process group of its own, in the caller's session.
+/// Enters a new process group in the caller's session.
 ///
 /// # Errors
-/// What setpgid(2) says, or that it had no effect.
+/// Any error from setpgid(2), or an error if it had no effect.
 pub fn leave_group() -> Result<()> {
     setpgid(0, 0).context(|| "setpgid")?;
     if getpgrp() == getpid() { Ok(()) } else { Err(Error::failed("setpgid had no effect")) }
 }
 
-/// Forks a child that dies with the supervisor. It runs `body`, which ends in an exec or an error, or in an exit of its
-/// own; an error is told and becomes the exit status.
+/// Forks a child that dies with the supervisor. It runs `body`, which ends in an exec, an error, or an exit. An error
+/// is printed and becomes the exit status.
 ///
 /// # Errors
-/// What fork(2) says, with a hint.
+/// Any error from fork(2), with a hint.
 pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
     spawn_untied(run.tool, name, || {
         run.life.arm_pdeathsig(leave_session)?;
@@ -167,10 +168,10 @@ pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>
     })
 }
 
-/// The same for a child whose life something else bounds: the pid namespace, or the end of a pipe.
+/// The same for a child whose life is bounded in another way: by the pid namespace, or by the end of a pipe.
 ///
 /// # Errors
-/// What fork(2) says, with a hint.
+/// Any error from fork(2), with a hint.
 pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
     // fork(2), EAGAIN.
     let limits = "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
@@ -185,17 +186,17 @@ pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infal
     }
 }
 
-/// Joins a new session keyring. keyrings(7): the caller's is inherited, with all that the caller keeps in it.
+/// Joins a new session keyring. keyrings(7): the caller's is inherited, with all keys in it.
 ///
 /// # Errors
-/// What keyctl(2) says.
+/// Any error from keyctl(2).
 pub fn leave_keyring() -> Result<()> {
     const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
     let error = match keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
         Err(error) => error,
-        // No keyring has this number: an outer filter has answered.
+        // No keyring has the id 0: an outer seccomp filter has faked the result.
         Ok(0) => return Err(Error::failed("cannot join a new session keyring: keyctl had no effect")),
         Ok(_) => return Ok(()),
     };
@@ -205,20 +206,20 @@ pub fn leave_keyring() -> Result<()> {
     };
     let quota = "this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it";
     match error.raw_os_error() {
-        // A kernel without keys.
+        // A kernel without keyrings.
         Some(libc::ENOSYS) => Ok(()),
-        // A seccomp filter (a container's) may refuse keyctl(2) as a whole: then the command, which inherits the
-        // filter, cannot reach a key either. A refusal of the joining alone is a failure.
+        // A seccomp filter, such as a container's, may refuse every keyctl(2): then the command, which inherits the
+        // filter, cannot reach a key either. If only the join is refused, that is a failure.
         Some(libc::EPERM) if refuses_all() => Ok(()),
         _ => Err(Error::system("cannot join a new session keyring", &error).hint_for(libc::EDQUOT, quota)),
     }
 }
 
-/// This process is the first of a new pid namespace. Where an outer filter has answered for unshare(2), it is one of the
-/// caller's, and so would be all below it.
+/// Checks that this process is PID 1 of a new pid namespace. If an outer seccomp filter faked the result of unshare(2),
+/// it is in the caller's pid namespace, and so would be all its descendants.
 ///
 /// # Errors
-/// It is not.
+/// This process is not PID 1.
 pub fn is_pid_1() -> Result<()> {
     match getpid() {
         1 => Ok(()),
@@ -226,10 +227,10 @@ pub fn is_pid_1() -> Result<()> {
     }
 }
 
-/// Puts /dev/null in place of stdin and stdout: a helper has the caller's stderr for its complaints, and no more.
+/// Replaces stdin and stdout by /dev/null: a helper keeps only the caller's stderr, for its error messages.
 ///
 /// # Errors
-/// What the system says.
+/// Any error from the kernel.
 pub fn silence() -> Result<()> {
     let null = openat(&CWD, c"/dev/null", libc::O_RDWR, 0).context(|| "cannot open /dev/null")?;
     for number in 0..=1 {
@@ -242,7 +243,7 @@ pub fn silence() -> Result<()> {
 /// checking".
 ///
 /// # Errors
-/// What prctl(2) says, or that it had no effect.
+/// Any error from prctl(2), or an error if it had no effect.
 pub fn undumpable() -> Result<()> {
     let what = || "prctl(PR_SET_DUMPABLE)";
     prctl(libc::PR_SET_DUMPABLE, 0, 0).context(what)?;
@@ -252,10 +253,10 @@ pub fn undumpable() -> Result<()> {
     }
 }
 
-/// Closes every descriptor but these.
+/// Closes every descriptor except these.
 ///
 /// # Errors
-/// What close_range(2) says.
+/// Any error from close_range(2).
 pub fn close_all_but(keep: &[i32]) -> Result<()> {
     Kept::default().close_others(keep)?;
     for number in (0..=2).filter(|number| !keep.contains(number)) {

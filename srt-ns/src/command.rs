@@ -1,4 +1,4 @@
-//! The process that becomes PROGRAM: what it is given, and what is taken from it, before the exec.
+//! The process that becomes PROGRAM: what it gets, and what is taken from it, before the exec.
 
 use crate::child::{self, Run, leave_group, leave_session};
 use crate::namespaces::FOR_SRT_MOUNT;
@@ -16,44 +16,44 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// All that the command is made of.
+/// What is needed to start the command.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// The run that it belongs to.
+    /// The run of srt-ns.
     pub run: Run<'a>,
     /// PROGRAM and its arguments.
     pub program: &'a Program,
-    /// PROGRAM, if it is the srt-mount beside this srt-ns.
+    /// PROGRAM, if it is the srt-mount in srt-ns's own directory.
     pub mount_stage: Option<OwnedFd>,
-    /// srt-mount's `--joined-path`.
+    /// The `--joined-path` options for srt-mount.
     pub joined_paths: Vec<OsString>,
     /// The descriptors that PROGRAM gets.
     pub kept: Kept,
-    /// The terminal whose foreground PROGRAM gets.
+    /// The caller's terminals. PROGRAM may get the foreground of the controlling one.
     pub terminals: &'a Terminals,
 }
 
 impl Command<'_> {
-    /// In the new process: tells the supervisor its number, and becomes PROGRAM. srt-mount, which is trusted, does so at
-    /// once and waits at `go` itself, once its tree stands; any other program waits here, until all who could be reached by
-    /// it have locked themselves down.
+    /// In the new process: sends its pid to the supervisor and becomes PROGRAM. srt-mount, which is trusted, is
+    /// executed at once and itself waits at `go` when its mount tree is built. Any other program waits here until every
+    /// process that it could reach has locked itself down.
     ///
     /// # Errors
-    /// Of a step, or of the exec.
+    /// Any error of a step, or of the exec.
     pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
         let Run { tool, plan, life, inherited } = self.run;
         let detach = || {
             if !plan.options.keep_session {
-                // No controlling terminal: no TIOCSTI into the caller's, no signals from it.
+                // Without a controlling terminal, no TIOCSTI into the caller's, and no signals from it.
                 return leave_session();
             }
-            // kill(2): kill(0, SIGKILL) reaches a process group even where its members have no number in the caller's
-            // pid namespace, so the caller's group must not be the command's.
+            // kill(2): kill(0, SIGKILL) reaches all members of the process group, even those without a pid in the
+            // sender's pid namespace, so the command must not be in the caller's group.
             leave_group()?;
             self.terminals.take_foreground()
         };
         match plan.pid1 {
-            // What bounds srt-init's life bounds the command's, and its keyring is the command's.
+            // The command dies with srt-init, and has inherited its keyring.
             Pid1::Init | Pid1::InitWaitsForAll => detach()?,
             Pid1::Command => {
                 child::is_pid_1()?;
@@ -61,9 +61,10 @@ impl Command<'_> {
                 child::leave_keyring()?;
             }
         }
-        // No supervisor to hear it, or no answer: the start has failed, and that was said. srt-mount as PID 1 says it itself.
+        // If the supervisor is gone or does not answer, the start has failed and the error has been printed. As PID 1,
+        // srt-mount itself sends this message.
         if plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
-            // With a pidfd: the number may be another's once srt-init has reaped this process.
+            // The pidfd is sent because the pid may be reused once srt-init has reaped this process.
             let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
             match handover::hello(supervisor, Some(own.as_fd())) {
                 Err(error) if handover::is_gone(&error) => process::exit(125),
@@ -93,8 +94,8 @@ impl Command<'_> {
     }
 }
 
-/// PROGRAM, if it is the srt-mount beside this srt-ns: the same inode, run through the descriptor that was
-/// compared. Any other program gets no capability, whatever its name: it might be one that an earlier command wrote.
+/// PROGRAM, if it is the srt-mount in srt-ns's own directory: the same inode, executed through the descriptor that was
+/// compared. Any other program gets no capability, whatever its name: an earlier command may have written it.
 pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
     let look = |path: &Path| {
         let file = open(path, libc::O_PATH)?;
@@ -105,10 +106,10 @@ pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
     (ours == theirs).then_some(file)
 }
 
-/// Exactly these capabilities, and ambient, so that they last through the exec.
+/// Keeps exactly these capabilities, and makes them ambient, so that they survive the exec.
 fn keep_capabilities(kept: &[u32]) -> Result<()> {
     let set = kept.iter().fold(0, |set, capability| set | 1 << capability);
-    // As uid 0 inside, PROGRAM would get what is left inheritable (capabilities(7)).
+    // If its uid inside is 0, PROGRAM would gain what is left inheritable (capabilities(7)).
     privileges::hold(Capabilities { effective: set, permitted: set, inheritable: set })?;
     for &capability in kept {
         prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, capability.into())

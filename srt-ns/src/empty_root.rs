@@ -1,4 +1,4 @@
-//! A root directory with nothing in it, for what runs beside the command: srt-init and srt-relay.
+//! An empty root directory for the sandbox's own processes: srt-init and srt-relay.
 
 use crate::namespaces;
 use srt_common::sys::file::CWD;
@@ -10,20 +10,20 @@ use srt_common::{Context, Error, Result, filesystem};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A mount namespace's new root, not yet in place: it can still be filled.
+/// The new root of a mount namespace. Until it is entered, it can be filled.
 #[derive(Debug)]
 pub struct EmptyRoot(OwnedFd);
 
 impl EmptyRoot {
-    /// Makes a mount namespace and an empty tmpfs in it, attached above the old root.
+    /// Creates a mount namespace, and an empty tmpfs in it that is mounted on top of the old root.
     ///
     /// # Errors
-    /// What the kernel says of the step.
+    /// Any error from the kernel.
     pub fn new() -> Result<Self> {
         unshare(libc::CLONE_NEWNS)
             .map_err(|error| namespaces::refused("cannot create a mount namespace", &error))?;
-        // mount_namespaces(7): the copies may be peers of the caller's mounts (they are with --share user), and
-        // what is detached here would be detached there.
+        // mount_namespaces(7): the copied mounts may be peers of the caller's (with --share user they are), and
+        // detaching one here would detach it there.
         let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
         mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
             .map_err(|error| of_the_root("cannot make the mounts private", &error))?;
@@ -38,32 +38,33 @@ impl EmptyRoot {
         &self.0
     }
 
-    /// Makes it read-only and the root; the old root is detached, so no path leads there.
+    /// Makes the directory read-only, and the root. The old root is detached, so no path leads to it.
     ///
     /// # Errors
-    /// What the kernel says of the step.
+    /// Any error from the kernel.
     pub fn enter(self) -> Result<()> {
         let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
         mount_setattr(&self.0, c"", libc::AT_EMPTY_PATH, &read_only)
             .context(|| "cannot make the empty root read-only")?;
         fchdir(&self.0).context(|| "cannot enter the empty root")?;
-        // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
+        // pivot_root(2), "pivot_root(".", ".")": the old root is stacked on top of the new one, and is detached from
+        // there.
         pivot_root(c".", c".").map_err(|error| of_the_root("pivot_root", &error))?;
         umount2(c".", libc::MNT_DETACH).map_err(|error| of_the_root("cannot detach the old root", &error))
     }
 }
 
-/// Makes an empty directory that is attached nowhere the root. `..` stays in it, since its mount has no parent, and
-/// mountinfo (proc(5)) shows no mount, since none can be reached from it.
+/// Changes the root directory to the empty root of a detached mount. `..` stays in it, since its mount has no parent,
+/// and mountinfo (proc(5)) shows no mount, since none is reachable from it.
 ///
 /// # Errors
-/// What the kernel says of the step.
+/// Any error from the kernel.
 pub fn enter_detached(root: &OwnedFd) -> Result<()> {
     fchdir(root).context(|| "cannot enter the empty root")?;
     chroot(c".").context(|| "chroot")
 }
 
-/// mount_setattr(2), move_mount(2) and pivot_root(2) say EINVAL where the caller's root is no mount point.
+/// mount_setattr(2), move_mount(2) and pivot_root(2) fail with EINVAL if the caller's root is not a mount point.
 fn of_the_root(what: &str, error: &io::Error) -> Error {
     let hint = "the caller's root directory must be a mount point: not a plain chroot, not the initramfs";
     namespaces::refused(what, error).hint_for(libc::EINVAL, hint)

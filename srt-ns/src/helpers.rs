@@ -1,5 +1,5 @@
-//! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command can
-//! neither see nor signal them; they are started before the command, and ended together.
+//! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command
+//! can neither see nor signal them. They are started before the command, and ended together.
 
 use crate::child::{self, Leader, Life, Run, gets_ready};
 use crate::options::{Pid1, Plan};
@@ -28,12 +28,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// What a helper is.
+/// The kinds of helpers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// srt-relay.
     Relay,
-    /// A shell command that runs where the relays run, with the host's files.
+    /// A shell command that runs in the sandbox's network namespace, like the relays, but with the host's files.
     Sidecar,
     /// The watchdog.
     Watchdog,
@@ -42,30 +42,31 @@ pub enum Kind {
 /// A running helper.
 #[derive(Debug)]
 pub struct Helper {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Its number, and its process group's.
+    /// Its pid, which is also the id of its process group.
     pub pid: Pid,
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
-    /// Readable once it is ready, or gone.
+    /// Becomes readable when the helper is ready, or has ended.
     pub channel: OwnedFd,
-    /// Whether it is. `None`: there was nothing to read yet.
+    /// Whether the helper is ready. `None`: nothing could be read yet.
     pub ready: Option<bool>,
 }
 
 impl Helper {
-    /// One that was just forked.
+    /// A helper that was just forked.
     pub fn new(kind: Kind, pid: Pid, name: impl Into<String>, channel: OwnedFd) -> Self {
         Self { kind, pid, name: name.into(), channel, ready: None }
     }
 
-    /// Looks, for so long, whether it is ready. One that is gone instead is not: its end tells how.
+    /// Waits up to `patience` for the helper to become ready. If it has ended instead, it is not ready; its exit status
+    /// shows why.
     pub fn look(&mut self, patience: Duration) {
         if self.ready.is_none() && gets_ready(&self.channel, libc::POLLIN, patience) {
             let expected: &[u8] = match self.kind {
                 Kind::Relay => b"ready\n",
-                // The end of the pipe, which is close-on-exec: the shell runs.
+                // End of file: the pipe is close-on-exec, so the shell has been executed.
                 Kind::Sidecar => b"",
                 Kind::Watchdog => &[watchdog::LOCKED_DOWN],
             };
@@ -75,7 +76,8 @@ impl Helper {
         }
     }
 
-    /// Whether it has said itself why it ended before the command could run. A sidecar's shell may exit as it likes.
+    /// Whether the helper itself has printed why it ended before the command could run. A sidecar's shell may exit with
+    /// any status.
     pub fn has_told(&self, end: End) -> bool {
         if self.kind == Kind::Sidecar { self.ready == Some(false) } else { end == End::Exited(125) }
     }
@@ -87,19 +89,19 @@ pub struct Helpers {
     host: Option<HostSide>,
     placeholders: Vec<Place>,
     running: Vec<Helper>,
-    /// What srt-relay reports.
+    /// The reports of srt-relay.
     pub reports: Option<Reports>,
     /// The sidecars' shells, for the watchdog.
     shells: Vec<Leader>,
-    /// Where helpers wait for the network namespace: ours, theirs.
+    /// The socket pair on which helpers wait for the network namespace: our end, and theirs.
     network: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Helpers {
-    /// Takes the places on the host that they will use.
+    /// Opens or creates what the helpers will use on the host.
     ///
     /// # Errors
-    /// A place that cannot be had, or what socketpair(2) says.
+    /// A path that cannot be used, or any error from socketpair(2).
     pub fn new(plan: &Plan) -> Result<Self> {
         let host = HostSide::prepare(plan)?;
         let placeholders = placeholder::prepare(plan)?;
@@ -109,16 +111,16 @@ impl Helpers {
         Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network })
     }
 
-    /// The one of this kind, if there is one: the relay, or the watchdog.
+    /// The running helper of this kind: the relay, or the watchdog.
     pub fn of(&self, kind: Kind) -> Option<&Helper> {
         self.running.iter().find(|helper| helper.kind == kind)
     }
 
-    /// What was opened on the host by its path, as srt-mount's `--joined-path`: it knows what the sandbox may write, and
-    /// refuses a way there that leads elsewhere now or through a link that an earlier run could have left.
+    /// The paths that were opened on the host, as `--joined-path` options of srt-mount: it knows what the sandbox may
+    /// write, and refuses a path that now leads elsewhere, or through a link that an earlier run could have left.
     ///
     /// # Errors
-    /// statx(2).
+    /// Any error from statx(2).
     pub fn joined_paths(&self, plan: &Plan) -> Result<Vec<OsString>> {
         let mut words: Vec<OsString> = vec![];
         let mut add = |text: &str, path: &Path, id| {
@@ -138,10 +140,10 @@ impl Helpers {
         Ok(words)
     }
 
-    /// Starts the sidecars, in the user namespace above the command's.
+    /// Starts the sidecars, in the parent of the command's user namespace.
     ///
     /// # Errors
-    /// What cannot be started; what was started before ends with this value.
+    /// A sidecar cannot be started. Those that were started before end when this value is dropped.
     pub fn start_sidecars(&mut self, run: Run<'_>) -> Result<()> {
         let Some((_, network)) = &self.network else { return Ok(()) };
         for Raw(command) in &run.plan.options.sidecar {
@@ -160,12 +162,12 @@ impl Helpers {
         Ok(())
     }
 
-    /// Starts srt-relay and the watchdog, where there is something for them to do. Before the pid namespace: helpers stay
-    /// in the host's.
+    /// Starts srt-relay and the watchdog, if they are needed. This comes before the new pid namespace, since helpers
+    /// stay in the host's.
     ///
     /// # Errors
-    /// What cannot be started; what was started before ends with this value. False: the watchdog could not make a
-    /// placeholder, and has said why.
+    /// A helper cannot be started. Those that were started before end when this value is dropped. False: the watchdog
+    /// could not make a placeholder, and has printed why.
     pub fn start(&mut self, run: Run<'_>, lives: &[Life<'_>]) -> Result<bool> {
         let plan = run.plan;
         if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
@@ -183,7 +185,7 @@ impl Helpers {
             let charge = Charge { published, placeholders, sidecars: &self.shells, lives };
             self.running.push(watchdog::start(run, &charge)?);
         }
-        // srt-mount must find them.
+        // srt-mount must find the placeholders.
         match self.running.last_mut() {
             Some(watchdog) if !self.placeholders.is_empty() => {
                 let stand = watchdog::wait(watchdog)?;
@@ -194,10 +196,10 @@ impl Helpers {
         }
     }
 
-    /// Tells every helper that waits for it that the network namespace is there.
+    /// Tells every helper that waits for the network namespace that it exists.
     ///
     /// # Errors
-    /// What sendmsg(2) says.
+    /// Any error from sendmsg(2).
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
         let Some((socket, _)) = self.network.take() else { return Ok(()) };
         for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
@@ -206,25 +208,25 @@ impl Helpers {
         Ok(())
     }
 
-    /// What becomes readable when a helper gets ready.
+    /// The descriptors that become readable when a helper becomes ready.
     pub fn getting_ready(&self) -> impl Iterator<Item = RawFd> {
         self.running.iter().filter(|helper| helper.ready.is_none()).map(|helper| helper.channel.as_raw_fd())
     }
 
-    /// Looks which of them are.
+    /// Checks which helpers are ready.
     pub fn look(&mut self) {
         self.running.iter_mut().for_each(|helper| helper.look(Duration::ZERO));
     }
 
-    /// One that is not ready and will not be.
+    /// A helper that will never become ready.
     pub fn lost(&self) -> Option<&Helper> {
         self.running.iter().find(|helper| helper.ready == Some(false))
     }
 
-    /// Whether all that was asked for is there, before the command may run.
+    /// Whether all helpers are ready, so that the command may run.
     ///
     /// # Errors
-    /// A sidecar that is dead already.
+    /// A sidecar has already ended.
     pub fn are_ready(&self) -> Result<bool> {
         if self.running.iter().any(|helper| helper.ready != Some(true)) {
             return Ok(false);
@@ -240,7 +242,7 @@ impl Helpers {
         }
     }
 
-    /// Reads what srt-relay reports and passes it on: to the status descriptor if there is one, else to the user.
+    /// Reads the reports of srt-relay and passes them on: to the status descriptor if there is one, else to the user.
     pub fn read_reports(&mut self, run: Run<'_>) {
         let Some(reports) = &mut self.reports else { return };
         let Some(reports) = reports.read() else { return self.reports = None };
@@ -255,15 +257,16 @@ impl Helpers {
         }
     }
 
-    /// What a helper that is dead has left running goes with it: a sidecar's shell. Before it is reaped, while its number is
-    /// its own.
+    /// Kills what a dead helper has left running in its process group, as a sidecar's shell may. Called before the
+    /// helper is reaped, while its pid cannot be reused.
     pub fn end_group(&self, pid: Pid) {
         if self.running.iter().any(|helper| helper.pid == pid) {
             let _empty = kill(-pid, libc::SIGKILL);
         }
     }
 
-    /// A child was reaped: which helper it was. `None`: it is none, but one that this process had before it became srt-ns.
+    /// Removes a helper that was reaped. `None`: the child is not a helper, but one that this process had before it
+    /// became srt-ns.
     pub fn forget(&mut self, pid: Pid) -> Option<Helper> {
         let at = self.running.iter().position(|helper| helper.pid == pid)?;
         let mut helper = self.running.remove(at);
@@ -271,14 +274,14 @@ impl Helpers {
         Some(helper)
     }
 
-    /// Tells which placeholders others have removed while the sandbox ran.
+    /// Reports the placeholders that other processes have removed or replaced while the sandbox ran.
     pub fn report_lost_placeholders(&self, tool: &Tool) {
         for place in self.placeholders.iter().filter(|place| place.is_lost()) {
             tell(tool, "placeholder-lost", "placeholder", &place.wanted.text, LOST);
         }
     }
 
-    /// Ends all, and waits for their ends.
+    /// Kills all helpers and waits for them.
     pub fn end(&mut self) {
         let placeholders = std::mem::take(&mut self.placeholders);
         if !placeholders.is_empty() {
@@ -286,20 +289,20 @@ impl Helpers {
         }
         let running = std::mem::take(&mut self.running);
         for Helper { pid, .. } in &running {
-            // Itself first: it may not lead its group yet, and cannot fork any more when it comes to do so.
+            // The process first: it may not lead its process group yet, and once killed it cannot fork any more.
             let _dead = kill(*pid, libc::SIGKILL);
             let _empty = kill(-pid, libc::SIGKILL);
         }
         for Helper { pid, .. } in &running {
             let _reaped = waitid(Some(*pid), libc::WEXITED);
         }
-        // Only now: a watchdog that was killed has its locks until it is dead.
+        // Only now: a killed watchdog holds its locks until it is dead.
         placeholders.iter().for_each(Place::clean);
         self.host = None;
     }
 }
 
-/// Tells that a helper has ended before the command. Not of the watchdog: without it nothing is safe.
+/// Reports that a helper has ended before the command. Not for the watchdog, without which the sandbox is not safe.
 pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
     if helper.kind == Kind::Sidecar {
         let why = format!("ended before the command: {end}");
@@ -313,14 +316,14 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
 
-/// Also after a start that fails half-way.
+/// The helpers also end if the start fails half-way.
 impl Drop for Helpers {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-/// On the status descriptor alone, where there is one: stderr is the command's, too.
+/// Writes only to the status descriptor if there is one, since the command also uses stderr.
 fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {
     match tool.status {
         Some(_) => tool.tell(event, |event| event.text(key, name).text("message", why)),
@@ -328,8 +331,8 @@ fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {
     }
 }
 
-/// Should: leave `/bin/sh` no capability, no descriptor but 0, 1, 2, and the sandbox's network. Mustn't: let it into the
-/// command's user namespace, from which /proc/PID/root of it could be entered.
+/// Leaves `/bin/sh` no capability, only the descriptors 0, 1 and 2, and the sandbox's network. The shell must not enter
+/// the command's user namespace, from which the shell's /proc/PID/root could be entered.
 fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Result<Infallible> {
     child::silence()?;
     unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP).context(|| "unshare")?;

@@ -1,13 +1,13 @@
 //! srt-init: PID 1 of the new pid namespace, and the parent of the command.
 //!
-//! Two regimes (catatonit's): until the command runs every failure is fatal; after that none may be, since the
-//! end of PID 1 is the end of everything inside.
+//! Failures are handled in two ways (as in catatonit): until the command runs, every failure is fatal; after that, none
+//! may be, since the end of PID 1 kills everything inside.
 //!
-//! What srt-init holds is nothing that the command could take: no capability, no file, no memory that can be read, and no
-//! descriptor but the writing end of a pipe, on which it tells the supervisor of the command's stops and end. And it
-//! obeys nobody: a signal that comes from inside cannot be told for certain from one of the supervisor's (the kernel
-//! drops siginfo where RLIMIT_SIGPENDING is reached), so the supervisor signals the command itself, and srt-init alone
-//! by SIGKILL; and, where the command is dead and --wait-all waits for others, by what any of them could send to all.
+//! srt-init holds nothing that the command could take: no capability, no file, no readable memory, and no descriptor
+//! except the write end of a pipe, on which it reports the command's stops and end to the supervisor. It obeys no
+//! signal: one from inside cannot reliably be distinguished from one of the supervisor's (the kernel drops siginfo when
+//! RLIMIT_SIGPENDING is reached). So the supervisor signals the command itself, and sends srt-init only SIGKILL or,
+//! when the command is dead and --wait-all waits for other processes, signals that any of those could send to all.
 
 use crate::child::{self, Run, is_ready};
 use crate::command::Command;
@@ -24,7 +24,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-// What srt-init tells the supervisor, in two bytes. The second is 0 but for an end.
+// The reports of srt-init to the supervisor, two bytes each. The second byte is 0, except for an end.
 /// The command has entered the network namespace.
 pub const JOINED: u8 = b'j';
 /// The command has stopped.
@@ -34,20 +34,20 @@ pub const EXITED: u8 = b'e';
 /// The command was killed, by this signal.
 pub const KILLED: u8 = b'k';
 
-/// Forks srt-init, the first child after [`crate::namespaces::enter_pid_for_children`], which forks the command before it
-/// locks itself down. Both meet the supervisor at `socket`, the other end of which is `ours`: the command says its number
-/// there, and srt-init waits there for the network namespace. The command waits for srt-init, at a socket of their own.
+/// Forks srt-init, the first child after [`crate::namespaces::enter_pid_for_children`], which forks the command before
+/// it locks itself down. Both communicate with the supervisor through `socket`, whose other end is `ours`: the command
+/// sends its pid, and srt-init waits for the network namespace. The command waits for srt-init at another socket.
 ///
-/// The answer: srt-init's number, and where it tells what becomes of the command.
+/// Returns srt-init's pid, and the pipe on which it reports what happens to the command.
 ///
 /// # Errors
-/// What fork(2), socketpair(2) or pipe2(2) says. What srt-init itself cannot do, it tells the user, and exits.
+/// Any error from fork(2), socketpair(2) or pipe2(2). If srt-init itself fails, it prints the error and exits.
 pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(Pid, File)> {
     let (reports, tell) = pipe2(0).context(|| "pipe")?;
     let Run { tool, plan, life, .. } = command.run;
     let keep_session = plan.options.keep_session;
     let mount_stage = command.mount_stage.is_some();
-    // The supervisor's ends: while a child has one, that child would wait for an end of the socket in vain.
+    // The supervisor's ends: a child that kept one would wait in vain for the end of the socket.
     let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];
     let pid = child::spawn_untied(tool, "srt-init", || {
         for number in supervisors {
@@ -56,15 +56,15 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
         child::is_pid_1()?;
         child::leave_keyring()?;
         let (gate, go) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
-        // While this process is in the caller's session: the command may be one that stays in it.
+        // While this process is in the caller's session, since the command may have to stay in it.
         let number = gate.as_raw_fd();
         let command = child::spawn_untied(tool, "the command", || {
             close(number).context(|| "close")?;
             command.run(&socket, &go)
         })?;
         drop(go);
-        // setpgid(2), tty_ioctl(4): then its parent must stay there, too, in another group. Otherwise the command's group is
-        // orphaned, which the kernel does not let the terminal stop.
+        // setpgid(2), tty_ioctl(4): if the command stays in the session, so must its parent, in another process group.
+        // Otherwise the command's group is orphaned, and the kernel does not let the terminal stop it.
         life.arm_pdeathsig(if keep_session { child::leave_group } else { child::leave_session })?;
         let wait_all = plan.pid1 == Pid1::InitWaitsForAll;
         let mut init = Init { command, keep_session, wait_all, tell: tell.into(), ended: None };
@@ -74,10 +74,12 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
     Ok((pid, reports.into()))
 }
 
-/// How many children are reaped before signals are looked at again: the command can make them die without end.
+/// How many children are reaped before signals are checked again, since the command can create dying children without
+/// end.
 const REAPED_AT_ONCE: usize = 64;
 
-/// Between two looks whether the command has stopped, during the start, or its process group is empty, which no signal tells.
+/// The interval for checking whether the command has stopped, during the start, or whether its process group is
+/// empty, which no signal reports.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 struct Init {
@@ -85,20 +87,20 @@ struct Init {
     keep_session: bool,
     wait_all: bool,
     tell: File,
-    /// The command is dead and reaped.
+    /// Set when the command is dead and reaped.
     ended: Option<End>,
 }
 
 impl Init {
-    /// Should: leave PID 1 without anything the command could take, and let the command run. Mustn't: touch what the command
-    /// inherits. Where the start has failed, the command learns that by the end of `gate`, and ends by itself.
+    /// Drops everything that the command could take from PID 1, and lets the command run. Must not change what the
+    /// command inherits. If the start has failed, the command sees the end of `gate` and exits.
     ///
-    /// The root comes from srt-mount, which is where the mount namespace is: `gate` is its --join.
+    /// The root directory comes from srt-mount, which has the mount namespace: `gate` is the socket of its --join.
     fn lock_down(&mut self, from: OwnedFd, gate: OwnedFd, mount_stage: bool) -> Result<()> {
         let own = handover::own_namespaces()?;
         let root = if mount_stage {
-            // Behind its look at the ways to the sockets of relays: nobody is told before it that the command has joined, upon
-            // which the caller may remove their paths.
+            // srt-mount sends this after it has checked the paths to the relays' sockets. Until then, it must not be
+            // reported that the command has joined, since the caller may then remove those paths.
             let Some(mut hello) = self.receive(&gate, &gate)? else { return Ok(()) };
             Some(hello.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
         } else {
@@ -107,11 +109,12 @@ impl Init {
         };
         let Some(mut answer) = self.receive(&from, &gate)? else { return Ok(()) };
         root.as_ref().map(empty_root::enter_detached).transpose()?;
-        // proc(5): /proc/PID/net shows the network of the process to everybody.
+        // proc(5): /proc/PID/net shows the network of the process to every process.
         let network = answer.fds.pop();
         network.as_ref().map(|network| handover::enter(network, &own)).transpose()?;
-        // From now on /proc/1 belongs to nobody inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are refused.
-        // Before the capabilities go, which have refused them so far (cap_ptrace_access_check() in security/commoncap.c).
+        // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
+        // refused. Must come before the capabilities are dropped, because of which they were refused until now
+        // (cap_ptrace_access_check() in security/commoncap.c).
         child::undumpable()?;
         privileges::drop_held()?;
         // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
@@ -120,7 +123,7 @@ impl Init {
         let mut keep = vec![self.tell.as_raw_fd(), gate.as_raw_fd(), from.as_raw_fd()];
         keep.extend(network.iter().map(AsRawFd::as_raw_fd));
         drop((root, own));
-        // Last: stderr goes too.
+        // Last, since this closes stderr too.
         child::close_all_but(&keep)?;
         let joins = answer.byte == Some(handover::JOIN);
         self.answer(&from, &gate, network.as_ref().map(AsFd::as_fd), joins).map_err(|error| {
@@ -129,8 +132,8 @@ impl Init {
         })
     }
 
-    /// Lets the command run; joins: once it has told that it is in its network namespace. A failure is this process's exit
-    /// status, an errno, which the supervisor tells.
+    /// Lets the command run; with `joins`, after the command has reported that it is in its network namespace. If this
+    /// fails, this process exits with an errno as its status, which the supervisor reports.
     fn answer(
         &mut self,
         from: &OwnedFd,
@@ -155,8 +158,8 @@ impl Init {
         handover::go(gate, None).context(what)
     }
 
-    /// Waits for a message during the start, in which the terminal can stop the command, too. `None`: none will come, or the
-    /// command, at the other end of `gate`, does not wait for it any more.
+    /// Waits for a message during the start, while the terminal can already stop the command. `None`: no message will
+    /// come, or the command, at the other end of `gate`, no longer waits for it.
     fn receive(&mut self, from: &OwnedFd, gate: &OwnedFd) -> Result<Option<Message>> {
         let mut either = [pollfd(from.as_raw_fd(), libc::POLLIN), pollfd(gate.as_raw_fd(), 0)];
         let patience = self.keep_session.then_some(GROUP_LOOK);
@@ -170,15 +173,16 @@ impl Init {
         Ok(message.byte.is_some().then_some(message))
     }
 
-    /// Reaps whatever the kernel hands over, until nobody is left in the command's process group; `wait_all`: at all. The
-    /// supervisor ends this process earlier, where what is left of the group has no time to get.
+    /// Reaps children until the command's process group is empty; with `wait_all`, until no process is left. The
+    /// supervisor kills this process earlier if the rest of the group gets no more time.
     fn serve(&mut self) -> ! {
         let (children, every) = (SignalSet::of([libc::SIGCHLD]), SignalSet::full());
         let mut told = false;
         loop {
             let more = self.reap();
             let over = self.is_over();
-            // An end of both with 0 says all, and is one process less to wake.
+            // If the command has exited with 0 and srt-init exits now, its own status 0 is enough: a report would only
+            // wake the supervisor.
             if let Some(end) = self.ended
                 && !told
                 && !(over && end == End::Exited(0))
@@ -195,7 +199,8 @@ impl Init {
             let dead = self.ended.is_some();
             let patience =
                 if more { Some(Duration::ZERO) } else { (dead && !self.wait_all).then_some(GROUP_LOOK) };
-            // Under --wait-all, once the command is dead: everybody gets what comes, as any of them could have sent it.
+            // Under --wait-all, once the command is dead, every signal is passed to all processes: any could have sent
+            // it.
             let all = dead && self.wait_all;
             if let Ok(signal) = sigtimedwait(if all { &every } else { &children }, patience)
                 && all
@@ -206,7 +211,7 @@ impl Init {
         }
     }
 
-    /// True: there may be more.
+    /// Returns true if there may be more children to reap.
     fn reap(&mut self) -> bool {
         let stops = if self.keep_session { libc::WSTOPPED } else { 0 };
         for _ in 0..REAPED_AT_ONCE {
@@ -215,7 +220,8 @@ impl Init {
                     self.ended = Some(end);
                 }
                 Ok(Some((pid, Change::Stopped))) if pid == self.command => self.tell(STOPPED, 0),
-                // Of anybody else; or a ptrace(2) stop of a child that made us its tracer: it waits for us in vain.
+                // Another process; or a ptrace(2) stop of a child that made this process its tracer and waits for it in
+                // vain.
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return false,
             }
@@ -228,10 +234,11 @@ impl Init {
         self.ended.is_some() && kill(group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
     }
 
-    /// Stops, which the command can make without end, are told while the pipe has room; its end in any case.
+    /// Stops, which the command can cause without end, are reported only while the pipe has room; its end is always
+    /// reported.
     fn tell(&mut self, what: u8, detail: u8) {
         if what != STOPPED || is_ready(&self.tell, libc::POLLOUT) {
-            // A supervisor that is gone has ended this process, too.
+            // If the supervisor is gone, this process is being killed, too.
             let _gone = self.tell.write_all(&[what, detail]);
         }
     }

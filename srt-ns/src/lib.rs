@@ -1,4 +1,4 @@
-//! The parts of srt-ns. `main.rs` is the story that uses them.
+//! The modules of srt-ns. `main.rs` shows how they are used.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,10 @@
-//! srt-ns: runs a program in new namespaces, under a PID 1 and a supervisor that end with it.
+//! srt-ns: runs a program in new namespaces, under a PID 1 and a supervisor that end when it ends.
 //!
 //!     caller
-//!      └─ srt-ns          the supervisor, this process: enters the new namespaces, but for pid and mount
-//!          ├─ helpers     srt-relay, sidecars, the watchdog: the host's pid namespace
+//!      └─ srt-ns          the supervisor, this process: in the new namespaces, except pid and mount
+//!          ├─ helpers     srt-relay, sidecars, the watchdog: in the host's pid namespace
 //!          └─ srt-init    PID 1 of the new pid namespace, in an empty root
-//!              └─ PROGRAM the new pid namespace, the host's mounts until srt-mount makes its own
+//!              └─ PROGRAM in the new pid namespace, with the host's mounts until srt-mount makes its own
 
 #![no_main]
 #![deny(unsafe_code)]
@@ -36,7 +36,7 @@ srt_common::main!(
 );
 
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
-    // 1. What is asked for, and what the caller gave us: descriptors, signals, terminals, its own life.
+    // 1. The options, and what comes from the caller: descriptors, signals, terminals, its own life.
     let plan = match options::parse(tool.name, line)? {
         Request::Check { status_fd } => return check::run(tool, status_fd),
         Request::Run(plan) => *plan,
@@ -57,7 +57,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
     let run = Run { tool, plan: &plan, life: &Lifeline::new()?, inherited };
 
-    // 2. The user namespace: of the sidecars first, then the command's below it.
+    // 2. The user namespaces: the sidecars' first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;
     let mut caller = Caller::current()?;
     if !plan.options.sidecar.is_empty() {
@@ -73,12 +73,13 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     }
     namespaces::enter_pid_for_children(plan.share)?;
 
-    // 4. PID 1 and the command, which get ready while the network namespace is made; and until everything is dead.
+    // 4. PID 1 and the command, which get ready while the network namespace is created. Then serve until everything is
+    // dead.
     Supervisor::launch(run, &program, kept, signals, &lives, terminals, helpers)?.serve()
 }
 
-/// A pipe that PROGRAM has an end of: by its /proc/self/fd it could become a writer, and outlive those who were meant. Nor one
-/// that this process writes to.
+/// Refuses a --lifetime-fd pipe of which PROGRAM has an end: through its /proc/self/fd, PROGRAM could become a writer
+/// and outlive the intended writers. Also refuses a pipe to which this process writes.
 fn refuse_shared_pipes(options: &Options) -> Result<()> {
     let same = |one: &RawFd, other: &RawFd| matches!((statx(one, c""), statx(other, c"")), (Ok(one), Ok(other)) if one.id == other.id);
     for pipe in &options.lifetime_fd {

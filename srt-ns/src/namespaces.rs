@@ -1,5 +1,5 @@
-//! The new namespaces of the supervisor: all but pid, which only its children enter, and mount, which is the
-//! host's until srt-mount makes its own.
+//! The new namespaces of the supervisor: all except pid, which only its children enter, and mount, which is the host's
+//! until srt-mount creates its own.
 
 use crate::options::{Plan, Share};
 use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// What the caller was before it entered its own user namespace, after which nobody can tell.
+/// The caller's ids, and whether it has CAP_SETFCAP: a process in a new user namespace can no longer determine these.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     uid: u32,
@@ -28,29 +28,29 @@ impl Caller {
     /// Reads the effective ids and capabilities.
     ///
     /// # Errors
-    /// What capget(2) says.
+    /// Any error from capget(2).
     pub fn current() -> Result<Self> {
         let held = capget().context(|| "capget")?;
         Ok(Self { uid: geteuid(), gid: getegid(), setfcap: held.effective & (1 << CAP_SETFCAP) != 0 })
     }
 }
 
-/// Enters a user namespace that maps the caller's ids to themselves: the one of the helpers that have the host's files,
-/// when the command gets one below it. ptrace(2) access, /proc/PID/root included, does not reach from the one below
-/// (cap_ptrace_access_check() in security/commoncap.c), whatever procfs is visible.
+/// Enters a user namespace that maps the caller's ids to themselves, for helpers that have the host's files; the
+/// command gets another one below it. A process in that one has no ptrace(2) access to the helpers, /proc/PID/root
+/// included (cap_ptrace_access_check() in security/commoncap.c), whichever procfs is visible.
 ///
 /// # Errors
-/// What the kernel says, with a hint for the refusals that users meet.
+/// Any error from the kernel, with a hint for the common ones.
 pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
     enter_mapped(caller, caller.uid, caller.gid, 0)?;
     Ok(Caller { setfcap: true, ..caller })
 }
 
-/// Enters the user namespace of the sandbox, ids mapped, no further ones unless they are allowed; and the ipc, uts and
-/// cgroup namespaces, which it owns.
+/// Enters the user namespace of the sandbox, maps the ids, and forbids further user namespaces unless they are allowed.
+/// Enters the ipc, uts and cgroup namespaces, which that user namespace owns.
 ///
 /// # Errors
-/// What the kernel says, with a hint for the refusals that users meet.
+/// Any error from the kernel, with a hint for the common ones.
 pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     let others = flags(plan.share);
     if plan.share.user {
@@ -68,12 +68,12 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
     }
 }
 
-/// Enters the network namespace, `lo` up (upon which the kernel gives it 127.0.0.1 and ::1), and opens it for those that
-/// have been forked before. It takes the kernel longer than all others together: so srt-init and srt-mount start
-/// before it is there. `None`: it is shared.
+/// Enters the network namespace, brings up `lo` (the kernel then assigns 127.0.0.1 and ::1), and opens the namespace
+/// for the processes that were forked before. The kernel takes longer to create it than all the others together, so
+/// srt-init and srt-mount start before it exists. `None`: it is shared.
 ///
 /// # Errors
-/// What the kernel says, with a hint for the refusals that users meet.
+/// Any error from the kernel, with a hint for the common ones.
 pub fn enter_network(share: Share) -> Result<Option<fs::File>> {
     if share.net {
         return Ok(None);
@@ -86,41 +86,44 @@ pub fn enter_network(share: Share) -> Result<Option<fs::File>> {
     fs::File::open("/proc/self/ns/net").map(Some).context(|| "cannot open /proc/self/ns/net")
 }
 
-/// What srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer: overlayfs makes a
-/// directory with mode 0 in the work directory, and enters it with the rights of whoever mounts.
+/// The capabilities that srt-mount needs over the user namespace. CAP_DAC_OVERRIDE is for overlays with an upper layer:
+/// overlayfs creates a directory with mode 0 in the work directory, and enters it with the rights of the mounting
+/// process.
 pub const FOR_SRT_MOUNT: [u32; 2] = [CAP_SYS_ADMIN, CAP_DAC_OVERRIDE];
 
-/// Empties the bounding set, once for all children: no exec below can gain a capability from a file or from uid 0.
+/// Empties the bounding set once, for all children: no exec of theirs can gain a capability from a file or from uid 0.
 ///
-/// capset(2): what is to be inheritable must be in the bounding set while it is added, and the command may be
-/// the stage that gets some: so those are added first. Everybody else clears them.
+/// capset(2): a capability must be in the bounding set when it is added to the inheritable set, and the command may be
+/// the stage that gets some. So those are added first. All other children clear them.
 ///
 /// # Errors
-/// What the kernel says of the step.
+/// Any error from the kernel.
 pub fn empty_bounding_set() -> Result<()> {
     let held = capget().context(|| "capget")?;
     let stage = FOR_SRT_MOUNT.iter().fold(0, |set, capability| set | 1 << capability);
     let inheritable = held.permitted & stage;
     capset(Capabilities { inheritable, ..held }).context(|| "capset")?;
     privileges::empty_bounding_set(held)?;
-    // Under --share user a caller may lack CAP_SETPCAP: the set stays, of which uid 0 would gain all by an exec.
+    // Under --share user the caller may lack CAP_SETPCAP. The bounding set then stays, and uid 0 would gain all of it
+    // by an exec.
     if held.effective & (1 << CAP_SETPCAP) == 0 { privileges::no_new_privs() } else { Ok(()) }
 }
 
-/// The first child after this is PID 1 of a new pid namespace, later ones its neighbours (pid_namespaces(7)).
+/// The first child after this is PID 1 of a new pid namespace; later children are in the same namespace
+/// (pid_namespaces(7)).
 ///
 /// # Errors
-/// What unshare(2) says.
+/// Any error from unshare(2).
 pub fn enter_pid_for_children(share: Share) -> Result<()> {
     unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(share, "cannot create a pid namespace", &error))
 }
 
-/// Those of which /proc/self/ns shows whether they are new.
+/// The namespaces for which /proc/self/ns shows whether they are new.
 const SHOWN: [(&str, libc::c_int); 4] =
     [("net", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS), ("cgroup", CLONE_NEWCGROUP)];
 
-/// unshare(2), seen to have been done: an outer filter may answer for the kernel. What else is made here shows by what
-/// comes after it: the id maps, PID 1.
+/// Calls unshare(2) and verifies its effect, since an outer seccomp filter may fake the result. The other new
+/// namespaces are verified by later steps: the id maps, PID 1.
 fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
     let wanted = SHOWN.iter().filter(|(_, flag)| flags & flag != 0);
     let before = wanted.map(|&(name, _)| Ok((name, inode(name)?))).collect::<io::Result<Vec<_>>>()?;
@@ -133,7 +136,7 @@ fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of one of this process's namespaces, by which it is told from others (namespaces(7)).
+/// The inode number of one of this process's namespaces, which identifies it (namespaces(7)).
 fn inode(name: &str) -> io::Result<u64> {
     fs::metadata(format!("/proc/self/ns/{name}")).map(|meta| meta.ino())
 }
@@ -146,20 +149,21 @@ fn flags(share: Share) -> libc::c_int {
     all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
 }
 
-/// A user namespace with one id each, the caller's, and `others` in the same call, which makes it first and all or none.
-/// That it was made, the maps show: a namespace takes one once. user_namespaces(7): without CAP_SETGID outside, the gid map
-/// can be written only after setgroups is denied; it is denied for everybody, so that a group that takes rights away stays.
+/// Creates a user namespace with one uid and one gid, the caller's, and `others` in the same call, which creates the
+/// user namespace first, and all namespaces or none. The maps verify it: each can be written only once.
+/// user_namespaces(7): without CAP_SETGID outside, the gid map can be written only after setgroups is denied. It is
+/// always denied, so that a group that restricts access cannot be dropped.
 fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Result<()> {
     if unshare(libc::CLONE_NEWUSER | others).is_err() {
-        // One after the other, to tell which of them is refused.
+        // One after the other, to find out which one is refused.
         unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
         unshare_seen(others).map_err(|error| refused(OTHERS, &error))?;
     }
     let write = |path: &str, text: &str| {
         fs::write(path, text).map_err(|error| {
             let failed = refused(&format!("cannot write {path}"), &error);
-            // Linux 5.12: a map of the parent's uid 0 needs CAP_SETFCAP there, or the files' capabilities of the
-            // new namespace would be root's.
+            // Linux 5.12: mapping the parent's uid 0 needs CAP_SETFCAP there; otherwise file capabilities of the new
+            // namespace would be root's.
             let setfcap = "uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer \
                            srt-ns --uid and --gid, or run srt-ns as an ordinary user";
             if caller.uid == 0 && !caller.setfcap { failed.hint_for(libc::EPERM, setfcap) } else { failed }
@@ -170,10 +174,10 @@ fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Resu
     write("/proc/self/gid_map", &format!("{gid} {} 1", caller.gid))
 }
 
-/// Without this a command could make a user namespace, be root in it, and detach, in its copy of the mounts,
-/// what protects a path: the kernel refuses rename and unlink of mount points in the caller's own mount
-/// namespace only. namespaces(7): the sysctl is the one of the writer's user namespace, and only CAP_SYS_RESOURCE over
-/// that namespace can raise it again.
+/// Without this, a command could create a user namespace, be root in it, and, in its copy of the mounts, detach what
+/// protects a path: the kernel refuses rename and unlink of mount points only in the caller's own mount namespace.
+/// namespaces(7): the sysctl belongs to the writer's user namespace, and only CAP_SYS_RESOURCE over that namespace can
+/// raise it again.
 pub(crate) fn forbid_user_namespaces() -> Result<()> {
     let path = "/proc/sys/user/max_user_namespaces";
     let what = || format!("cannot forbid further user namespaces: {path}");
@@ -197,7 +201,7 @@ fn refused_user(error: &io::Error) -> Error {
         .hint_for(libc::EINVAL, format!("the kernel was built without CONFIG_USER_NS{SEE_CHECK}"))
 }
 
-/// [`refused`] to a caller who may have kept its own user namespace, and with it no more than its own capabilities.
+/// [`refused`] for a caller that may have kept its own user namespace, and therefore has only its own capabilities.
 fn refused_to(share: Share, what: &str, error: &io::Error) -> Error {
     let own = "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or run \
                srt-ns as root";
@@ -205,14 +209,14 @@ fn refused_to(share: Share, what: &str, error: &io::Error) -> Error {
     if share.user { failed.hint_for(libc::EPERM, own) } else { failed }
 }
 
-/// The end of a hint that is a guess.
+/// The end of a hint that is only a guess.
 pub(crate) const SEE_CHECK: &str = "; srt-ns --check tries all that is needed";
 
-/// The hint where AppArmor takes the capabilities in its user namespace from a program without a profile.
+/// The hint for hosts where AppArmor removes the capabilities in a user namespace from programs without a profile.
 pub(crate) const APPARMOR: &str = "AppArmor restricts user namespaces here (Ubuntu 24.04): give srt-ns a profile with \
                                    `userns,`, or sysctl kernel.apparmor_restrict_unprivileged_userns=0";
 
-/// Why a namespace is refused, as far as one can see from here.
+/// Why a namespace is refused, as far as this process can find out.
 pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let failed = Error::system(what, error);
@@ -240,7 +244,7 @@ pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
     failed.hint(format!("{hint}{SEE_CHECK}"))
 }
 
-/// The inode numbers under /proc/self/ns, which name namespaces on the host (namespaces(7)).
+/// The inode numbers in /proc/self/ns, which identify namespaces on the host (namespaces(7)).
 pub fn inodes() -> Vec<(&'static str, u64)> {
     let names = ["user", "pid_for_children", "net", "ipc", "uts", "cgroup"];
     let named = |name: &'static str| Some((name.trim_end_matches("_for_children"), inode(name).ok()?));

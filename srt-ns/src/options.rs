@@ -1,4 +1,4 @@
-//! From argv to a plan. Nothing here touches the system.
+//! Parses argv into a plan, without any system call.
 
 use crate::placeholder::Placeholder;
 use argh::FromArgs;
@@ -82,27 +82,27 @@ pub struct Options {
     version: bool,
 }
 
-/// Which namespaces stay the caller's.
+/// Which namespaces are shared with the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// The user namespace: no new one is made, no id is mapped.
+    /// The user namespace: no new one is created, and no id is mapped.
     pub user: bool,
     /// The network namespace.
     pub net: bool,
     /// The System V and POSIX IPC namespace.
     pub ipc: bool,
-    /// The host name's namespace.
+    /// The UTS namespace, which has the host name.
     pub uts: bool,
     /// The cgroup namespace.
     pub cgroup: bool,
 }
 
-/// Who is PID 1.
+/// Which process is PID 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pid1 {
-    /// srt-init, which leaves with the command.
+    /// srt-init, which exits with the command.
     Init,
-    /// srt-init, which leaves when no process is left.
+    /// srt-init, which exits when no process is left.
     InitWaitsForAll,
     /// The command itself.
     Command,
@@ -122,9 +122,9 @@ pub struct Link {
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// What the tools need, tried on this host.
+    /// A check of what the tools need on this host.
     Check {
-        /// Where events go.
+        /// The descriptor for events.
         status_fd: Option<RawFd>,
     },
     /// A sandbox.
@@ -134,19 +134,19 @@ pub enum Request {
 /// The sandbox that the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Which namespaces stay the caller's.
+    /// Which namespaces are shared with the caller.
     pub share: Share,
-    /// Ports inside that lead out.
+    /// Ports inside that are relayed to sockets outside.
     pub relays: Vec<Link>,
-    /// Sockets outside that lead in.
+    /// Sockets outside that are relayed to ports inside.
     pub publish: Vec<Link>,
-    /// Who is PID 1.
+    /// Which process is PID 1.
     pub pid1: Pid1,
-    /// What stands on the host while the sandbox runs.
+    /// The placeholders on the host.
     pub placeholders: Vec<Placeholder>,
     /// PROGRAM and its arguments.
     pub program: Vec<OsString>,
-    /// All that is meant as it is written.
+    /// The options that need no further parsing.
     pub options: Options,
 }
 
@@ -199,7 +199,7 @@ impl Plan {
         self.links().next().is_some()
     }
 
-    /// What cannot be, or cannot go together.
+    /// Refuses invalid values and combinations.
     fn check(&self) -> Result<()> {
         let Options { uid, gid, hostname, sidecar, .. } = &self.options;
         let why = if self.share.user && !self.options.allow_userns {
@@ -243,7 +243,7 @@ fn share(list: Option<&Raw>) -> Result<Share> {
     Ok(share)
 }
 
-/// -1 is no id: it means "unchanged" to the kernel.
+/// -1 is not an id: to the kernel it means "unchanged".
 fn id(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(u32::MAX) => Err("expected a number below it".to_owned()),
@@ -304,7 +304,7 @@ mod tests {
             let error = words(bad).expect_err("a usage error");
             assert!(error.kind == srt_common::Kind::Usage && error.message.contains("--check"), "{error:?}");
         }
-        // Here it is another option's value.
+        // Here, --check is the value of another option.
         assert!(words(&["--hostname", "--check"]).is_err_and(|error| error.message.contains("missing --")));
     }
 
