@@ -1,19 +1,19 @@
-//! `--placeholder`: an empty file or directory on the host, where there is nothing, for as long as a sandbox uses it.
+//! `--placeholder`: an empty file or directory on the host, at a path that does not exist, while a sandbox uses it.
 //!
-//! One rule for every end: a placeholder that no process has locked is a leftover, and whoever comes across it removes it:
-//! the watchdog, which has it locked, at the end or after the supervisor's death; the supervisor after the watchdog's; the
-//! next run that names it. So the last of several sandboxes finds itself to be the last.
+//! One rule covers every way in which a sandbox can end: a placeholder that no process has locked is a leftover, and
+//! each of these removes it: the watchdog, which holds a lock, at the end or after the supervisor's death; the
+//! supervisor after the watchdog's death; the next run that names it. So the last of several sandboxes removes it.
 //!
-//! The watchdog makes and locks it, since it forks nobody: flock(2) is shared by a fork, and the last processes of a
-//! sandbox that was killed would hold it for a while.
+//! The watchdog creates and locks it, since it never forks: a child would share the flock(2), and the last processes of
+//! a killed sandbox would hold it for a while.
 //!
-//! What makes an entry a placeholder is a mark in two places: on the inode, and, under the inode's number, on the directory
-//! that it lies in. xattr(7): user attributes of a directory are for those who may write it, and they could remove the
-//! entry themselves. So a sandbox that may write a file and not its directory gains nothing by marking it.
+//! A placeholder is recognized by a mark in two places: on its inode and, under the inode's number, on its directory.
+//! xattr(7): only those who may write a directory can set its user attributes, and they could remove the entry anyway.
+//! So a sandbox that may write a file, but not its directory, gains nothing by marking the file.
 //!
-//! The lock is flock(2), for which whoever can open the inode will do: mode 0600 or 0700 keeps other users out, and a
-//! sandbox that uses it sees a mask or a bind in its place. A process of the user's own that holds the lock nonetheless
-//! makes nobody wait for long, and may at most delay the removal until the next run.
+//! The lock is a flock(2), which any process that can open the inode can take: mode 0600 or 0700 keeps other users out,
+//! and a sandbox that uses the placeholder sees a mask or a bind in its place. If another process of the same user
+//! holds the lock, nothing waits long for it; at most, the removal is delayed until the next run.
 
 use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
@@ -36,7 +36,7 @@ use std::time::Duration;
 pub struct Placeholder {
     /// The option as the user wrote it, for messages.
     pub text: String,
-    /// The directory that it lies in.
+    /// The directory that contains it.
     pub parent: PathBuf,
     name: CString,
     directory: bool,
@@ -49,7 +49,7 @@ impl Placeholder {
     /// A path that does not end in a name.
     pub fn parse(Raw(value): &Raw) -> Result<Self> {
         let text = format!("--placeholder {}", value.display());
-        // The last part as it is written: to Path `x/.` is `x`. Its parent() has no `/` and `/.` at the end, with which a
+        // The last component as written: for Path, `x/.` is `x`. Its parent() drops a final `/` or `/.`, with which a
         // link would be followed.
         let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
         let bad = Error::usage("expected a path that ends in a name (and / for a directory)").within(&text);
@@ -60,50 +60,49 @@ impl Placeholder {
     }
 }
 
-/// The place of a placeholder: a directory that is held open, and a name in it. What happens to the directory's own path
-/// changes nothing.
+/// The place of a placeholder: an open directory, and a name in it. It does not depend on the directory's own path.
 #[derive(Debug)]
 pub struct Place {
     /// What the user asked for.
     pub wanted: Placeholder,
     /// The directory.
     pub parent: OwnedFd,
-    /// Which one it is.
+    /// The device and inode of the directory.
     pub parent_id: FileId,
-    /// The placeholder that stands there, for the supervisor. `None`: nothing yet, or what the user has there.
+    /// The placeholder at this place, for the supervisor. `None`: there is none yet, or the entry is the user's own.
     inode: Option<FileId>,
 }
 
-/// What is found at a place.
+/// What exists at a place.
 enum There {
     Nothing,
-    /// The user's own.
+    /// A file or directory of the user's own.
     Own,
-    /// A placeholder, open, with what it is.
+    /// An open placeholder, and its attributes.
     Placeholder(OwnedFd, Stat),
 }
 
 /// The mark on the inode.
 const MARK: &CStr = c"user.srt-placeholder";
-/// What is made is marked under a name that begins so, before it gets its own name.
+/// A new entry has a name with this prefix until it is marked and locked.
 const PRIVATE: &str = ".srt-placeholder-";
-/// How often something may change under this process before it gives up.
+/// How many attempts are made while other processes change the entry.
 const TRIES: u32 = 150;
-/// Of these, how many leave alone what somebody has locked exclusively.
+/// How many of these attempts leave alone what another process has locked exclusively.
 const PATIENCE: u32 = 100;
-/// The lock of those who use it.
+/// The lock of the processes that use a placeholder.
 const SHARED: libc::c_int = libc::LOCK_SH | libc::LOCK_NB;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How many entries of a directory are looked at for leftovers, and how many of those are swept away at once.
+/// How many entries of a directory are searched for leftovers, and how many leftovers are removed at once.
 const SEEN: usize = 10_000;
 const SWEPT: usize = 100;
-/// How often the end tries again: a process that was killed may not be dead yet.
+/// How often the removal at the end is retried: a process that was killed may not be dead yet.
 const MORE_TRIES: u32 = 2;
 
-/// Opens the directories, before anything is made.
+/// Opens the directories, before anything is created.
 ///
 /// # Errors
-/// A directory that is missing, or a link; two options that name one entry.
+/// A directory is missing or is a link, or two options name the same entry.
 pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = vec![];
     for wanted in &plan.placeholders {
@@ -116,13 +115,13 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// In the watchdog: sees to it that something stands at each place, and holds what is not the user's own. Nothing more once
-/// the supervisor is dead. Without capabilities: there are none at the end, and what was made with their help would stay.
+/// In the watchdog: ensures that every place has an entry, and holds those that are not the user's own. Stops when the
+/// supervisor is dead. Runs without capabilities, since the removal at the end has none either.
 ///
 /// # Errors
-/// What the system says.
+/// Any error from the kernel.
 pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place, OwnedFd)>> {
-    // The one of this process, which makes nothing else.
+    // Affects only this process, which creates nothing else.
     file::umask(0o077);
     let mut held = vec![];
     for place in places.iter().take_while(|_| !is_ready(life.pidfd(), libc::POLLIN)) {
@@ -132,7 +131,7 @@ pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place,
     Ok(held)
 }
 
-/// Removes what nobody else uses. flock(2): the shared lock becomes an exclusive one, or is lost.
+/// Removes what no other process uses. flock(2): the shared lock is converted to an exclusive one, or lost.
 pub fn release(held: Vec<(&Place, OwnedFd)>) {
     for (place, file) in held {
         let mut again = 0..MORE_TRIES;
@@ -146,8 +145,8 @@ impl Place {
     fn open(wanted: &Placeholder) -> Result<Self> {
         let (path, shown) = (&wanted.parent, wanted.parent.display());
         let what = || format!("cannot open {shown}");
-        // Readable, since there is no mark through an O_PATH descriptor. A link in its place is not followed: an earlier
-        // run could have put it there.
+        // Opened for reading, since an O_PATH descriptor gives no access to marks. A symbolic link is not followed: an
+        // earlier run could have left it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let parent = file::open(path, flags).context(what).map_err(|error| {
             let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
@@ -160,38 +159,38 @@ impl Place {
         Ok(Self { wanted: wanted.clone(), parent, parent_id, inode: None })
     }
 
-    /// In the supervisor, once it stands: remembers it, if it is a placeholder.
+    /// In the supervisor, after the watchdog is ready: remembers the entry, if it is a placeholder.
     pub fn remember(&mut self) {
         let Ok(There::Placeholder(_, stat)) = self.look() else { return };
         self.inode = Some(stat.id);
     }
 
-    /// Whether somebody has removed or replaced it, and with it what the sandbox has mounted over it.
+    /// Whether another process has removed or replaced it, and with it what the sandbox has mounted over it.
     pub fn is_lost(&self) -> bool {
         self.inode.is_some_and(|inode| !self.has(&self.wanted.name, inode))
     }
 
-    /// Removes what one who was killed has left, if nobody uses it; what somebody has filled loses its marks. That what lies
-    /// under a private name is a leftover the name says, which only those can give who could remove it.
+    /// Removes what a killed process has left, if no process uses it; if it is not empty, only the marks are removed. A
+    /// private name is enough to recognize a leftover: only those who could remove the entry can give it such a name.
     pub fn clean(&self) {
         if let Ok(There::Placeholder(file, _)) = self.look() {
             let _in_use = self.sweep(&self.wanted.name, &file);
         }
         let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        // Whoever may write the directory can leave any number.
+        // Anyone who may write the directory can leave any number of entries.
         let names = names.take(SEEN).filter(|name| name.to_str().is_some_and(is_private)).take(SWEPT);
         for name in names.flat_map(c_path) {
             let _in_use = self.open_entry(&name).and_then(|file| self.sweep(&name, &file));
         }
     }
 
-    /// Removes what nobody uses. An error: somebody has it locked.
+    /// Removes an entry that no process uses. An error means that another process has locked it.
     fn sweep(&self, name: &CStr, file: &OwnedFd) -> io::Result<()> {
         flock(file, libc::LOCK_EX | libc::LOCK_NB).map(|()| self.remove(name, file))
     }
 
-    /// Makes a placeholder, or shares one that is in use. `None`: what the user has there stays as it is.
+    /// Creates a placeholder, or shares one that is in use. `None`: an entry of the user's own, which stays as it is.
     fn stand(&self) -> Result<Option<OwnedFd>> {
         let Placeholder { name, directory, .. } = &self.wanted;
         let mut failed = Error::failed("other processes keep changing what is there");
@@ -200,15 +199,16 @@ impl Place {
             match self.look()? {
                 There::Own => return Ok(None),
                 There::Nothing => match self.make() {
-                    // Somebody else was faster.
+                    // Another process was faster.
                     Err(Error { errno: Some(libc::EEXIST | libc::EAGAIN), .. }) => {}
-                    // Or has swept it away; or the directory takes no entries: a procfs, or one that was removed itself.
+                    // Another process has removed it; or the directory takes no entries: a procfs, or one that was
+                    // removed itself.
                     Err(error) if error.errno == Some(libc::ENOENT) => failed = error,
                     made => return made.map(Some),
                 },
                 There::Placeholder(file, _) if flock(&file, SHARED).is_err() => match attempt {
                     ..PATIENCE => thread::sleep(PAUSE),
-                    // Nobody who relies on it can have locked it at the same time: what takes so long does not remove it.
+                    // While it is locked exclusively, no sandbox can rely on it; and a removal does not take so long.
                     _ => self.remove(name, &file),
                 },
                 There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != *directory => {
@@ -216,7 +216,7 @@ impl Place {
                     let text = format!("a {new} is asked for, and another sandbox has a {old} there");
                     return Err(Error::failed(text));
                 }
-                // Whoever removes it has it locked exclusively: so it stands, or is gone by now.
+                // A removal needs the exclusive lock, so the entry either stays now or is already gone.
                 There::Placeholder(file, stat) if self.has(name, stat.id) => return Ok(Some(file)),
                 There::Placeholder(..) => {}
             }
@@ -224,7 +224,7 @@ impl Place {
         Err(failed)
     }
 
-    /// What is there.
+    /// Finds out what exists at the place.
     fn look(&self) -> Result<There> {
         let what = || "cannot look at what is there";
         let hint = "it is another user's; wait until that sandbox has ended";
@@ -237,18 +237,19 @@ impl Place {
         let mark = can_be.then(|| fgetxattr(&self.parent, &mark_of(&stat)).ok()).flatten();
         let opened = mark.is_some().then(|| self.open_entry(&self.wanted.name)).transpose();
         match opened.context(|| "cannot open the placeholder that is there") {
-            // No two have the same, so it is what was looked at.
+            // Every mark is unique, so this is the file that was checked.
             Ok(Some(file)) if fgetxattr(&file, MARK).ok() == mark => Ok(There::Placeholder(file, stat)),
             Err(error) if error.errno != Some(libc::ENOENT) => Err(error.hint(hint)),
-            // Without a mark: the user's own, or one that was removed meanwhile, which loses its name before its marks.
+            // Without a mark: the user's own, or a placeholder that was just removed: it loses its name before its
+            // marks.
             _ if self.has(&self.wanted.name, stat.id) => Ok(There::Own),
             _ => Ok(There::Nothing),
         }
     }
 
-    /// A marked and locked entry under its name.
+    /// Creates a marked and locked entry.
     ///
-    /// renameat2(2) gives it the name, so that a SIGKILL leaves no entry there without its mark.
+    /// It gets its name by renameat2(2), so that a SIGKILL never leaves an unmarked entry there.
     fn make(&self) -> Result<OwnedFd> {
         let token = token();
         let what = || "cannot make it";
@@ -269,20 +270,21 @@ impl Place {
         let set = |on: &OwnedFd, name: &CStr| file::fsetxattr(on, name, token.as_bytes(), 0);
         let marked = set(file, MARK).and_then(|()| set(&self.parent, &mark_of(&statx(file, c"")?)));
         let none = "this file system has no user extended attributes (tmpfs: since Linux 6.6) to tell it from a file of yours";
-        // xattr(7): only for its owner.
+        // xattr(7): only the owner of a sticky directory may set its user attributes.
         let sticky = "in a sticky directory (/tmp) of somebody else's there is no placeholder: use a directory of your own";
         let marked = marked.context(|| "cannot mark it");
         marked.map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
     }
 
-    /// Removes an entry if it still is this inode and empty. If it is not empty any more, it is the user's from now on.
+    /// Removes an entry if it is still this inode and empty. If it is not empty any more, it belongs to the user from
+    /// now on.
     fn remove(&self, name: &CStr, file: &OwnedFd) {
         let Ok(stat) = statx(file, c"") else { return };
         let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
         if (stat.is(libc::S_IFDIR) || stat.size == 0) && self.has(name, stat.id) {
             match file::unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
                 Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
-                // It cannot be removed now, and still is a placeholder.
+                // It cannot be removed now, and remains a placeholder.
                 Err(_) => return,
             }
         }
@@ -294,20 +296,20 @@ impl Place {
         statx(&self.parent, name).is_ok_and(|there| there.id == inode)
     }
 
-    /// For flock(2), which O_PATH does not do. Whatever lies there is opened without effect on it.
+    /// Opens an entry for flock(2), which refuses O_PATH descriptors. The flags prevent any side effect of the open.
     fn open_entry(&self, name: &CStr) -> io::Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         openat(&self.parent, name, flags, 0)
     }
 }
 
-/// The names that make() gives, and no others with that beginning.
+/// Matches the names that make() creates, and no others with that prefix.
 fn is_private(name: &str) -> bool {
     let numbers = name.strip_prefix(PRIVATE).and_then(|token| token.split_once('-'));
     numbers.is_some_and(|(pid, now)| [pid, now].iter().all(|text| decimal::<u128>(text.as_bytes()).is_some()))
 }
 
-/// The name of the mark that the directory has for an inode.
+/// The name of a directory's mark for an inode.
 fn mark_of(stat: &Stat) -> CString {
     CString::new(format!("user.srt-placeholder.{}", stat.id.1)).unwrap_or_default()
 }
@@ -334,7 +336,7 @@ mod tests {
         );
         assert_eq!(parse("x").expect("a file").parent.as_path(), Path::new("."));
         assert_eq!(parse("/x").expect("a file").parent.as_path(), Path::new("/"));
-        // A `.` at the end would follow a link.
+        // With a `.` at the end, a link would be followed.
         assert_eq!(parse("link/./x").expect("a file").parent.as_path(), Path::new("link"));
     }
 

@@ -1,8 +1,8 @@
-//! `--relay` and `--publish`: the one srt-relay process, and what it is handed.
+//! `--relay` and `--publish`: the one srt-relay process, and what it is given.
 //!
-//! Everything that has a name is resolved before anything untrusted runs: the sockets on the host are pinned or made
-//! before the new namespaces exist, the ports are bound before the command runs. srt-relay gets descriptors,
-//! and a root with nothing in it but the inodes that it connects to, at the paths that it uses for descriptors.
+//! All names are resolved before untrusted code runs: the sockets on the host are pinned or created before the new
+//! namespaces exist, and the ports are bound before the command runs. srt-relay gets descriptors, and a root that
+//! contains only the inodes to which it connects, at the /proc paths of their descriptors.
 
 use crate::child::{self, Run};
 use crate::empty_root::EmptyRoot;
@@ -27,10 +27,10 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Connections that may wait to be accepted. net.core.somaxconn limits it.
+/// How many connections may wait to be accepted; net.core.somaxconn limits it.
 const BACKLOG: i32 = 4096;
 
-/// The sockets on the host: pinned or made, and the program that will use them.
+/// The sockets on the host, pinned or created, and the program that will use them.
 #[derive(Debug)]
 pub struct HostSide {
     /// The sockets of `--relay`.
@@ -42,10 +42,10 @@ pub struct HostSide {
 }
 
 impl HostSide {
-    /// Pins the sockets of `--relay` and makes those of `--publish`. `None`: neither is asked for.
+    /// Pins the sockets of `--relay` and creates those of `--publish`. `None`: neither option was given.
     ///
     /// # Errors
-    /// A socket that is not there, or a place where none can be made; those made before are removed again.
+    /// A socket does not exist or cannot be created. Those created before are removed again.
     pub fn prepare(plan: &Plan) -> Result<Option<Self>> {
         if !plan.forwards() {
             return Ok(None);
@@ -67,16 +67,16 @@ impl HostSide {
     }
 }
 
-/// The published sockets go with the sandbox, and with a start that fails half-way. Children never get here: they end
-/// in an exec or in _exit(2).
+/// The published sockets are removed at the end of the sandbox, and if the start fails half-way. Child processes never
+/// get here: they end in an exec or in _exit(2).
 impl Drop for HostSide {
     fn drop(&mut self) {
         self.published.iter().for_each(Place::remove);
     }
 }
 
-/// An O_PATH descriptor of the socket: whatever happens to its path later, this is what the port leads to. A link in its
-/// place is not followed: an earlier run could have put it there, to a socket that was not granted.
+/// An O_PATH descriptor of the socket: the port leads to this inode, whatever happens to its path later. A symbolic
+/// link is not followed: an earlier run could have left it there, to a socket that was not granted.
 fn pin(link: &Link) -> Result<OwnedFd> {
     let path = &link.socket;
     let about = |error: Error| error.within(&link.text).path(path);
@@ -95,31 +95,31 @@ fn pin(link: &Link) -> Result<OwnedFd> {
     }
 }
 
-/// Forks the process that becomes srt-relay, which waits at `network` for the network namespace, and binds the ports inside.
+/// Forks the process that becomes srt-relay. It waits at `network` for the network namespace and binds the ports in it.
 ///
 /// # Errors
-/// What the system says of the start.
+/// Any error of the start.
 pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(Helper, Reports)> {
     let (channel, ready) = pipe2(0).context(|| "pipe")?;
     let (pipe, reports) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
     let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
-    // Once it is dead, clients are to be refused.
+    // When srt-relay is dead, clients must be refused.
     host.listeners.clear();
     Ok((Helper::new(Kind::Relay, pid, "srt-relay", channel), Reports { pipe: pipe.into(), line: vec![] }))
 }
 
-/// What srt-relay reports, a line each.
+/// The reports of srt-relay, one per line.
 #[derive(Debug)]
 pub struct Reports {
-    /// Where they come.
+    /// The pipe with the reports.
     pub pipe: File,
-    /// The beginning of one.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
 }
 
 impl Reports {
-    /// What there is, a bounded piece of it. `None`: the end. srt-relay reads bytes of untrusted peers: nothing is taken from
-    /// what it says but numbers.
+    /// Reads a bounded amount. `None`: end of file. srt-relay reads data from untrusted peers, so only numbers are
+    /// taken from its reports.
     pub fn read(&mut self) -> Option<Vec<Report>> {
         let mut piece = [0; 4096];
         match self.pipe.read(&mut piece) {
@@ -134,13 +134,13 @@ impl Reports {
     }
 }
 
-/// The option that a pair of srt-relay's command line is about: see `become_relay`. Where there is IPv6, what leads out has
-/// a second round.
+/// The option to which a pair on srt-relay's command line belongs: see `become_relay`. With IPv6, each --relay has two
+/// pairs.
 pub fn link_of(plan: &Plan, pair: usize) -> Option<&Link> {
     plan.links().chain(&plan.relays).nth(pair)
 }
 
-/// Should: leave srt-relay its descriptors, stderr and an empty root.
+/// Executes srt-relay with only its descriptors, stderr and an empty root.
 fn become_relay(
     run: Run<'_>,
     host: &HostSide,
@@ -151,7 +151,7 @@ fn become_relay(
     let plan = run.plan;
     let own = handover::own_namespaces()?;
     let root = EmptyRoot::new()?;
-    // The caller's may take away what srt-relay needs to search them.
+    // With the caller's umask, srt-relay might lack search permission on these directories.
     umask(0o022);
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
@@ -172,7 +172,7 @@ fn become_relay(
     let mut words = vec!["srt-relay".into(), "--ready-fd".into(), ready, "--report-fd".into(), reports];
     let mut pair = |listen: String, connect: String| words.extend([listen.into(), connect.into()]);
     for (link, listener) in plan.publish.iter().zip(&host.listeners) {
-        // Both families: a server may listen on one of them alone.
+        // Both address families: a server may listen on only one of them.
         pair(format!("fd:{}", number(listener)), format!("tcp:localhost:{}", link.port));
     }
     let mut ports = vec![];
@@ -183,7 +183,7 @@ fn become_relay(
             ports.push(listener);
         }
     }
-    // Nothing of the caller's environment is a relay's business.
+    // srt-relay needs nothing from the caller's environment.
     let program = Program::new(&words)?.without_environment();
     run.inherited.restore()?;
     privileges::drop_held()?;
@@ -191,10 +191,10 @@ fn become_relay(
     Err(program.failure(&program.exec_fd(&host.program, &[])))
 }
 
-/// Puts the pinned inode into the root, where srt-relay finds what its descriptor is open on: /proc/self/fd/N.
+/// Mounts the pinned inode in the root, at the path by which srt-relay reaches its descriptor: /proc/self/fd/N.
 ///
-/// open_tree(2) clones only mounts of this namespace, and the pin is older than that: so the path is opened again, and
-/// must still lead to the same inode.
+/// open_tree(2) clones only mounts of the current mount namespace, and the pin was opened in the previous one. So the
+/// path is opened again, and must still lead to the same inode.
 fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
     let what = || format!("{}: cannot expose the socket to srt-relay", link.text);
     let again = unix_socket::pin(&link.socket).context(what)?;
@@ -208,7 +208,7 @@ fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
     move_mount(&mount, root.directory(), &path).context(what)
 }
 
-/// Listens on the option's port. `None`: ::1 on a machine without IPv6.
+/// Listens on the option's port. `None`: ::1 on a host without IPv6.
 fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let what = || format!("{}: cannot listen on port {}", link.text, link.port);
     let none = |error: &std::io::Error| {
@@ -217,7 +217,7 @@ fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let hint = "ports below 1024 are root's: take a higher one";
     let listener = match TcpListener::bind((address, link.port)) {
         Err(error) if none(&error) => return Ok(None),
-        // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a user namespace of our own gives it.
+        // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a new user namespace gives it.
         bound => bound.context(what).map_err(|error| error.hint_for(libc::EACCES, hint))?,
     };
     listen(&listener, BACKLOG).context(what)?;

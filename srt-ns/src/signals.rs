@@ -1,4 +1,4 @@
-//! The supervisor's signals: read, never delivered. Its children give the command back what the caller had.
+//! The supervisor's signals are read, never delivered. Its children restore the caller's signal state for the command.
 
 use srt_common::sys::process::{getpid, kill};
 use srt_common::sys::signal::{
@@ -8,18 +8,18 @@ use srt_common::{Context, Result};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// The signal state that the caller gave us.
+/// The signal state inherited from the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Inherited {
     mask: SignalSet,
     child: Disposition,
 }
 
-/// Blocks every signal, and undoes an ignored SIGCHLD, under which the kernel would reap the children itself and their
+/// Blocks every signal, and resets an ignored SIGCHLD, with which the kernel would reap the children itself and their
 /// status would be lost (waitpid(2)).
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn block() -> Result<(Inherited, OwnedFd)> {
     let what = || "cannot block the signals";
     let mask = sigprocmask(libc::SIG_SETMASK, &SignalSet::full()).context(what)?;
@@ -29,10 +29,10 @@ pub fn block() -> Result<(Inherited, OwnedFd)> {
 }
 
 impl Inherited {
-    /// Gives the state back, before an exec.
+    /// Restores the state, before an exec.
     ///
     /// # Errors
-    /// errno.
+    /// The errno of the call.
     pub fn restore(&self) -> Result<()> {
         let what = || "cannot restore the signals";
         if self.child == Disposition::Ignored {
@@ -47,14 +47,14 @@ impl Inherited {
 pub struct Received {
     /// Its number.
     pub signal: libc::c_int,
-    /// The kernel sent it: a terminal's key, a hang-up.
+    /// Whether the kernel sent it: a key of the terminal, a hang-up.
     pub from_kernel: bool,
 }
 
 /// The next signal of a signalfd, if there is one.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn next(fd: &impl AsRawFd) -> Result<Option<Received>> {
     match read_signalfd(fd) {
         Ok((signal, code)) => Ok(Some(Received { signal, from_kernel: code == libc::SI_KERNEL })),
@@ -63,26 +63,26 @@ pub fn next(fd: &impl AsRawFd) -> Result<Option<Received>> {
     }
 }
 
-/// SIGTSTP to this process, to be taken by [`stop`]. A SIGCONT that was pending is discarded by it, and one that comes
-/// discards it (signal(7)).
+/// Sends SIGTSTP to this process; [`stop`] takes it. This discards a pending SIGCONT, and a later SIGCONT discards the
+/// SIGTSTP (signal(7)).
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn ask_for_stop() -> io::Result<()> {
     signal(libc::SIGTSTP, Disposition::Default)?;
     kill(getpid(), libc::SIGTSTP)
 }
 
-/// Stops this process, and returns when it goes on. False: it did not stop, since nobody could continue it (the kernel drops
-/// SIGTSTP in an orphaned process group).
+/// Stops this process, and returns when it is continued. False: it did not stop, since no process could continue it
+/// (the kernel drops SIGTSTP in an orphaned process group).
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn stop() -> io::Result<bool> {
     let tstp = SignalSet::of([libc::SIGTSTP]);
-    // The pending signal stops us inside this call.
+    // The pending signal stops this process inside this call.
     sigprocmask(libc::SIG_UNBLOCK, &tstp)?;
     sigprocmask(libc::SIG_BLOCK, &tstp)?;
-    // What made us go on is pending, since it is blocked.
+    // The SIGCONT that continued this process is pending, since it is blocked.
     Ok(sigpending()?.has(libc::SIGCONT))
 }

@@ -1,8 +1,8 @@
-//! The supervisor's life: it lets the command run once everything is there, forwards signals, watches everybody, and ends
-//! them together.
+//! The supervisor lets the command run once everything is ready, forwards signals, watches all processes, and ends them
+//! together.
 //!
-//! One loop from the first fork on, so that it is never deaf: every turn looks at the deadline, the parent's life and the
-//! signals, and takes a bounded piece of each queue that the command, or whoever it talks to, can fill.
+//! One loop runs from the first fork on, so that the supervisor always responds: each iteration checks the deadline,
+//! the parent and the signals, and takes a bounded amount from each queue that the command, or a peer of it, can fill.
 
 mod start;
 
@@ -25,75 +25,75 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// All that the supervisor looks after.
+/// The state of the supervisor.
 #[derive(Debug)]
 pub struct Supervisor<'a> {
     run: Run<'a>,
-    /// Where this process's signals arrive, all of them blocked.
+    /// The signalfd with this process's signals, all of which are blocked.
     signals: OwnedFd,
     lives: &'a [Life<'a>],
     terminals: Terminals,
     helpers: Helpers,
-    /// The one child inside: srt-init, or the command under --as-pid-1. `None`: reaped.
+    /// The only child inside: srt-init, or the command under --as-pid-1. `None`: reaped.
     child: Option<Pid>,
-    /// What srt-init tells. `None`: nothing more, or the child is the command.
+    /// The reports of srt-init. `None`: no more will come, or the child is the command.
     reports: Option<File>,
-    /// `None`: the command runs.
+    /// `None`: the start is over.
     start: Option<Start>,
-    /// The command, since it has spoken.
+    /// The command, once it has sent its pid.
     command: Option<Leader>,
     course: Course,
 }
 
-/// What happens in the course of the loop.
+/// What changes in the course of the loop.
 #[derive(Debug, Default)]
 struct Course {
-    /// The command is dead.
+    /// Set when the command is dead.
     end: Option<End>,
-    /// The start has failed, or srt-init.
+    /// The exit status if the start, or srt-init, has failed.
     failed: Option<u8>,
-    /// When everything inside is killed.
+    /// When everything inside is to be killed.
     deadline: Option<Instant>,
-    /// When to help a killed PID 1.
+    /// When to help a killed PID 1 to die.
     sweep_at: Option<Instant>,
-    /// `--kill-after` has ended it.
+    /// `--kill-after` has ended the sandbox.
     timed_out: bool,
-    /// When a signal that asks programs to end was forwarded last.
+    /// When a signal that asks programs to end was last forwarded.
     asked: Option<Instant>,
-    /// One of them was SIGTERM.
+    /// One of those signals was SIGTERM.
     told_to_end: bool,
-    /// Somebody sent us SIGTSTP, and the command has not stopped yet.
+    /// A process has sent us SIGTSTP, and the command has not stopped yet.
     stop_requested: bool,
-    /// The command has stopped before this process knew who it is.
+    /// The command has stopped before its pid was known.
     stopped_early: bool,
-    /// Everybody inside was stopped.
+    /// All processes inside were stopped.
     frozen: bool,
-    /// When to try again to continue them: no process could be made.
+    /// When to try again to continue them, if no process could be created for it.
     thaw_at: Option<Instant>,
-    /// More children may be dead: one SIGCHLD tells of all that died before it was read (signal(7)).
+    /// More children may be dead: one SIGCHLD stands for all that died before it was read (signal(7)).
     unreaped: bool,
 }
 
 /// The signals that ask programs to end.
 const ASKING: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
-/// How many entries of one queue are read before the others are looked at.
+/// How many entries of one queue are read before the other queues are checked.
 const PIECE: usize = 16;
 
-/// How long a killed PID 1 may take.
+/// How long a killed PID 1 may take to die.
 const SWEEP: Duration = Duration::from_millis(200);
 
-/// Between two looks at the sender of a signal to everybody inside, which is waited for ten times as long.
+/// The interval for checking the process that sends a signal to all inside; it may take ten of these.
 const BROADCAST: Duration = Duration::from_millis(100);
 
-/// How long srt-mount may take to remove what it made on the host, after a start that has failed.
+/// How long srt-mount may take to remove what it created on the host, after a failed start.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
 impl Supervisor<'_> {
     /// Serves until the child is reaped; returns the exit status.
     ///
     /// # Errors
-    /// Only what makes it impossible to go on watching; the sandbox dies with this process then.
+    /// Only errors that prevent further watching. The sandbox then dies with this process.
     pub fn serve(mut self) -> Result<u8> {
         if let Err(error) = self.make_network() {
             self.fail(&error);
@@ -105,7 +105,7 @@ impl Supervisor<'_> {
                 self.kill_all();
             }
             if self.course.sweep_at.is_some_and(|at| at <= now) {
-                // PID 1 has not died for a while.
+                // PID 1 has not died in time.
                 self.broadcast(libc::SIGKILL);
                 self.course.sweep_at = Some(now + SWEEP);
             }
@@ -127,7 +127,7 @@ impl Supervisor<'_> {
         Ok(self.report())
     }
 
-    /// Waits for anything to happen. What has happened, [`Self::turn`] finds out by looking.
+    /// Waits for any event. [`Self::turn`] finds out which.
     fn wait(&self, timeout: Option<Duration>) -> Result<()> {
         let files = [
             Some(self.signals.as_raw_fd()),
@@ -145,7 +145,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// One look at everything.
+    /// Checks everything once.
     fn turn(&mut self) -> Result<()> {
         if self.is_abandoned() {
             self.lives = &[];
@@ -171,20 +171,20 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Whose end ends the sandbox is gone.
+    /// Whether a process or pipe that bounds the sandbox's life is gone.
     fn is_abandoned(&self) -> bool {
         self.lives.iter().any(|(fd, event)| is_ready(fd, *event))
     }
 
-    /// The start has failed. Who waits for it learns that by the end of its socket, so that srt-mount can remove what it
-    /// has made on the host; then everything is killed.
+    /// The start has failed. The closed socket tells this to the process that waits for it, so that srt-mount can
+    /// remove what it created on the host. Then everything is killed.
     fn fail(&mut self, error: &Error) {
         let code = self.run.tool.fail(error);
         self.give_up(code);
     }
 
     fn give_up(&mut self, code: u8) {
-        // Whose end it was to meet ends nothing but the start.
+        // From now on, the end of the caller must not cut the clean-up short.
         (self.start, self.lives) = (None, &[]);
         self.course.failed = Some(code);
         self.course.deadline = Some(Instant::now() + CLEAN_UP);
@@ -192,7 +192,7 @@ impl Supervisor<'_> {
 
     fn take_signal(&mut self, received: Received) {
         match received.signal {
-            // Looked at in any case. And stops that only a background process gets.
+            // Children are reaped in any case. SIGTTIN and SIGTTOU are sent only to background processes.
             libc::SIGCHLD | libc::SIGPIPE | libc::SIGXFSZ | libc::SIGTTIN | libc::SIGTTOU => {}
             libc::SIGTSTP => self.suspend(received),
             libc::SIGCONT => self.resume(),
@@ -202,7 +202,7 @@ impl Supervisor<'_> {
                     course.asked = Some(Instant::now());
                 }
                 if signal == libc::SIGTERM {
-                    // Or this process might not get the turn in which its time is over.
+                    // Otherwise this process might get no CPU time at the deadline.
                     self.terminals.restore_share(1);
                     course.told_to_end = true;
                     let deadline = self.run.plan.options.kill_after.0.map(|after| Instant::now() + after);
@@ -213,14 +213,14 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Passes a signal on: as a terminal sends it, to the command's process group; any other to the command alone.
+    /// Forwards a signal: one that a terminal sends, to the command's process group; any other, to the command alone.
     fn forward(&mut self, signal: libc::c_int) {
-        // srt-mount removes what it has made: a second ^C must not end that.
+        // srt-mount is removing what it created: a second ^C must not interrupt that.
         if self.course.failed.is_some() {
             return;
         }
         let asks = ASKING.contains(&signal);
-        // Before the command runs nobody is there to obey: one that asks programs to end, ends the start.
+        // Before the command runs, a signal that asks programs to end ends the start.
         if self.start.is_some() {
             if asks && sigaction(signal).is_ok_and(|is| is == Disposition::Default) {
                 self.give_up(128 + signal as u8);
@@ -241,8 +241,9 @@ impl Supervisor<'_> {
         self.command.iter().for_each(|command| command.signal_group(signal));
     }
 
-    /// SIGKILL for everything inside: by the end of PID 1 (pid_namespaces(7)), for which PID 1 needs a turn. Any process of
-    /// its user may have taken its turns away (sched_setscheduler(2)), so the others are killed as well.
+    /// Kills everything inside, through the end of PID 1 (pid_namespaces(7)). PID 1 needs CPU time for this, of which
+    /// any process of the same user may have deprived it (sched_setscheduler(2)), so the other processes are killed as
+    /// well.
     fn kill_all(&mut self) {
         if let Some(child) = self.child {
             self.terminals.restore_share(1);
@@ -252,24 +253,26 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Sends a signal to everybody inside but PID 1, from a new process there: it has this one's turns, and no number that
-    /// could be another's by now is asked for (kill(2), -1).
+    /// Sends a signal to all processes inside except PID 1, from a new process there: it has the supervisor's
+    /// scheduling attributes, and addresses no pid that could have been reused (kill(2), -1).
     ///
-    /// Waits for it, but not for long: somebody inside could stop it. False: it could not be made, or was stopped or killed,
-    /// and not everybody may have got the signal. It has all that this process has open, and so must not stay.
+    /// Waits for the new process only for a limited time, since a process inside could stop it. False: it could not be
+    /// created, or was stopped or killed, so some processes may not have got the signal. It has copies of all
+    /// descriptors of this process, and so must not remain.
     fn broadcast(&mut self, signal: libc::c_int) -> bool {
-        // It is in the caller's session, whose share of the processors root inside can change by /proc/PID/autogroup.
+        // The new process is in the caller's session, whose CPU share root inside can change through
+        // /proc/PID/autogroup.
         self.terminals.look_at_share();
-        // /proc/PID/cmdline of the new one can be read inside (proc(5)). In the child it would be seen before it is wiped.
+        // The new process's /proc/PID/cmdline can be read inside (proc(5)), so it is wiped before the fork.
         let _as_it_is = overwrite_arguments(c"srt-ns");
         let sender = child::spawn_untied(self.run.tool, "a process inside", || {
             let _nobody_there = kill(-1, signal);
             process::exit(0)
         });
-        // None is made any more in a namespace whose PID 1 is dying.
+        // In a namespace whose PID 1 is dying, no process can be created.
         let sent = sender.and_then(|pid| {
             let pidfd = pidfd_open(pid).context(|| "pidfd_open")?;
-            // On a busy machine it may be late. That it was stopped, no descriptor tells.
+            // On a busy machine it may be late. No descriptor reports that it was stopped.
             let stopped =
                 || matches!(waitid(Some(pid), libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT), Ok(Some(_)));
             let _ended = (0..10).any(|_| gets_ready(&pidfd, libc::POLLIN, BROADCAST) || stopped());
@@ -279,13 +282,13 @@ impl Supervisor<'_> {
         matches!(sent, Ok(Some((_, Change::Ended(End::Exited(0))))))
     }
 
-    /// What srt-init tells, a bounded piece of it.
+    /// Reads a bounded amount of srt-init's reports.
     fn read_reports(&mut self) {
         let mut piece = [0; 2 * PIECE];
         let Some(pipe) = self.reports.as_mut().filter(|pipe| is_ready(*pipe, libc::POLLIN)) else {
             return;
         };
-        // srt-init writes two bytes at a time, and a pipe keeps such writes whole (pipe(7)).
+        // srt-init writes two bytes at a time, and such writes to a pipe are atomic (pipe(7)).
         let length = pipe.read(&mut piece).unwrap_or(0);
         if length == 0 {
             self.reports = None;
@@ -302,7 +305,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The command is dead. What is left of its group after a signal that asked it to end has the rest of --kill-after.
+    /// The command is dead. If a signal asked it to end, the rest of its process group gets the remainder of
+    /// --kill-after.
     fn command_ended(&mut self, end: End) {
         let course = &mut self.course;
         course.end = Some(end);
@@ -316,16 +320,16 @@ impl Supervisor<'_> {
                 let at = asked + after;
                 course.deadline = Some(course.deadline.map_or(at, |before| before.min(at)));
             }
-            // pid_namespaces(7): the end of PID 1 is the end of all in its namespace.
+            // pid_namespaces(7): the end of PID 1 ends all processes in its namespace.
             (None, _) => self.kill_all(),
         }
     }
 
-    /// Reaps one child that has died. False: there is none.
+    /// Handles one child that has died or stopped. False: there is none.
     fn reap(&mut self) -> bool {
         let any = libc::WEXITED | libc::WSTOPPED;
         let Ok(Some((pid, change))) = waitid(None, any | libc::WNOHANG | libc::WNOWAIT) else { return false };
-        // The same change: an end that has come since a stop is the next one's.
+        // Waits for the same kind of change: the end of a child that had stopped is reported by the next call.
         let kind = if let Change::Ended(_) = change { libc::WEXITED } else { libc::WSTOPPED };
         if kind == libc::WEXITED {
             self.helpers.end_group(pid);
@@ -342,9 +346,9 @@ impl Supervisor<'_> {
         true
     }
 
-    /// srt-init is dead, or the command under --as-pid-1, and so is everybody inside.
+    /// srt-init, or the command under --as-pid-1, is dead, and so is every process inside.
     fn child_ended(&mut self, end: End) {
-        // The last words of srt-init are in the pipe, which holds no more than 64 KiB.
+        // The last reports of srt-init are in the pipe, which holds at most 64 KiB.
         while self.reports.as_ref().is_some_and(|pipe| is_ready(pipe, libc::POLLIN)) {
             self.read_reports();
         }
@@ -352,7 +356,8 @@ impl Supervisor<'_> {
         let course = &mut self.course;
         match (self.run.plan.pid1, end) {
             (Pid1::Command, _) => course.end = Some(end),
-            // srt-init has said itself what it could not do, before the command could run; or tells it by an errno.
+            // Before the command could run, srt-init failed: it has printed the error itself, or else its status is an
+            // errno.
             (_, End::Exited(code)) if code != 0 && (code == 125 || course.failed.is_some()) => {
                 course.failed = course.failed.or(Some(code));
             }
@@ -360,7 +365,7 @@ impl Supervisor<'_> {
                 let error = io::Error::from_raw_os_error(errno.into());
                 self.fail(&Error::system("srt-init cannot let the command run", &error));
             }
-            // The command's own, even if the deadline came between.
+            // The command exited with 0, even if the deadline passed in between.
             (_, End::Exited(_)) if course.end.is_none() && course.failed.is_none() => {
                 (course.end, course.timed_out) = (Some(end), false);
             }
@@ -368,7 +373,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A helper is dead: before the command could run that is the end of the start. Without the watchdog nothing is safe.
+    /// A helper is dead. Before the command runs, this ends the start. Without the watchdog, the sandbox is not safe.
     fn helper_ended(&mut self, pid: Pid, end: End) {
         let Some(helper) = self.helpers.forget(pid) else { return };
         if self.start.is_some() && self.course.failed.is_none() {
@@ -386,59 +391,61 @@ impl Supervisor<'_> {
         }
     }
 
-    /// SIGTSTP to us: the command stops, then we do.
+    /// SIGTSTP was received: stops the command, then this process.
     fn suspend(&mut self, received: Received) {
         if self.run.plan.options.keep_session {
-            // The command's group decides; that it stopped comes back as a report.
+            // The command's process group decides; srt-init reports if the command stops.
             self.course.stop_requested = !received.from_kernel;
             return self.forward_group(libc::SIGTSTP);
         }
-        // setpgid(2): in a session of its own the command's group is orphaned, and the kernel drops SIGTSTP there.
+        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there.
         self.forward_group(libc::SIGSTOP);
-        // While this process is stopped nobody watches the others: then none of them runs.
+        // A stopped supervisor cannot watch the other processes, so none of them may run.
         (self.course.frozen, self.course.thaw_at) = (true, None);
         let all = self.broadcast(libc::SIGSTOP);
         let stopped = all && self.stop();
-        // A stop key pressed where nobody could continue us must not stop the command either.
+        // If no process could continue us, a stop key must not stop the command either.
         if !stopped && (received.from_kernel || !all) {
             self.resume();
         }
     }
 
-    /// The command stopped by itself or by the terminal's key: so do we, for the caller's shell to see.
+    /// The command was stopped by itself or by a key of the terminal: stops this process too, for the caller's shell to
+    /// see.
     fn stop_with_command(&mut self) {
         let Some(command) = &self.command else {
-            // The report has overtaken the command's first word, which says who it is.
+            // The report has arrived before the message with the command's pid.
             self.course.stopped_early = self.start.is_some();
             return;
         };
         if !command.is_stopped() {
-            return; // Somebody has continued it since.
+            return; // Another process has continued it since.
         }
         self.terminals.take_back();
-        // A stop key pressed where nobody could continue us must not stop the command either; somebody who sent SIGTSTP
-        // can send SIGCONT.
+        // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
+        // send SIGCONT.
         let requested = std::mem::take(&mut self.course.stop_requested);
         if !self.stop() && !requested {
             self.resume();
         }
     }
 
-    /// Stops this process, unless it has a deadline to keep. True: it stopped, and goes on.
+    /// Stops this process, unless it has to keep a deadline. True: it stopped, and was continued.
     fn stop(&self) -> bool {
         if self.course.deadline.is_some() || self.course.sweep_at.is_some() {
             return false;
         }
-        // A stop would discard it (signal(7)).
+        // A stop would discard the pending SIGCONT (signal(7)).
         if sigpending().is_ok_and(|pending| pending.has(libc::SIGCONT)) {
             return true;
         }
-        // From here on it is the other way round: whoever makes this process go on takes the stop back.
+        // From here on, a SIGCONT discards the stop instead.
         if signals::ask_for_stop().is_err() {
             return false;
         }
-        // The command may have seen to it that the kernel continues it (timer_create(2), SIGCONT): the caller's end must
-        // reach a process that is stopped. That of the thread which made this process alone continues it as well.
+        // The command may have arranged for the kernel to continue it (timer_create(2), SIGCONT), so the caller's death
+        // must reach this process even while it is stopped. It is also continued if only the thread that created it
+        // ends.
         let arms = self.lives.iter().any(|(_, event)| *event == libc::POLLIN);
         let arm = |signal: libc::c_int| prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0);
         if arms && arm(libc::SIGCONT).is_err() || self.is_abandoned() {
@@ -452,21 +459,21 @@ impl Supervisor<'_> {
         stopped
     }
 
-    /// SIGCONT to us: the command goes on, with the terminal if we have it.
+    /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
         self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
-        // Everybody at once: whoever goes on before the others could stop the sender.
+        // All at once: a process that continued before the others could stop the sender.
         self.thaw();
         self.forward_group(libc::SIGCONT);
     }
 
-    /// Continues everybody inside who was stopped; later, if no process can be made for that now.
+    /// Continues all processes inside that were stopped. If no process can be created for that now, retries later.
     fn thaw(&mut self) {
         self.course.frozen = self.course.frozen && !self.broadcast(libc::SIGCONT);
         self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
     }
 
-    /// Tells the status descriptor, and chooses the exit status: the command's own, or 128+N.
+    /// Writes the `exited` event and returns the exit status: the command's own, or 128+N.
     fn report(&self) -> u8 {
         let Course { end, failed, timed_out, .. } = self.course;
         let end = failed.map(End::Exited).or(end).unwrap_or(End::Signaled(libc::SIGKILL as u8));

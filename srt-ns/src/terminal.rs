@@ -1,5 +1,5 @@
-//! The terminals on 0, 1 and 2, and the flags of whatever is there, left as they were found; and, under --keep-session, the
-//! foreground of the controlling one and the session's share of the processors.
+//! Restores the terminals on 0, 1 and 2, and the flags of these open files; under --keep-session also the foreground of
+//! the controlling terminal and the session's CPU share.
 
 use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
-// asm-generic/ioctls.h, the same on both architectures; libc has not all of them.
+// asm-generic/ioctls.h, the same on both architectures; libc lacks some of them.
 const TIOCEXCL: u32 = 0x540c;
 const TIOCNXCL: u32 = 0x540d;
 const TIOCSETD: u32 = 0x5423;
@@ -26,11 +26,11 @@ const TIOCCBRK: u32 = 0x5428;
 /// `_IOR('T', 0x40, int)`
 const TIOCGEXCL: u32 = 0x8004_5440;
 
-/// ioctl_console(2): what a virtual console's keyboard sends, and whether it shows text; KDGKBMODE and KDSKBMODE, KDGETMODE
-/// and KDSETMODE. Who has the console as its terminal may leave it deaf and dark.
+/// ioctl_console(2): the keyboard mode of a virtual console, and whether it shows text; KDGKBMODE and KDSKBMODE,
+/// KDGETMODE and KDSETMODE. A process on a console may leave it without keyboard input and display.
 const CONSOLE: [(u32, u32); 2] = [(0x4b44, 0x4b45), (0x4b3b, 0x4b3a)];
 
-/// A terminal that the command gets as 0, 1 or 2, as it was before.
+/// A terminal that the command gets as 0, 1 or 2, with its state before.
 #[derive(Debug)]
 struct Snapshot {
     number: RawFd,
@@ -39,36 +39,37 @@ struct Snapshot {
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
     console: [Option<libc::c_int>; 2],
-    /// Of a virtual console: rows and columns. Those of other terminals are no doing of the kernel's.
+    /// Rows and columns of a virtual console. The kernel does not determine those of other terminals.
     size: Option<[u16; 2]>,
 }
 
-/// Every terminal that is to be left as it was found.
+/// The terminals, and their state to restore.
 #[derive(Debug)]
 pub struct Terminals {
     snapshots: Vec<Snapshot>,
-    /// Of the open file descriptions, which the caller shares: O_NONBLOCK, O_APPEND, O_DIRECT (of a pipe: in packets).
+    /// Of the open file descriptions, which are shared with the caller: O_NONBLOCK, O_APPEND, O_DIRECT (packet mode of
+    /// a pipe).
     flags: Vec<(RawFd, libc::c_int)>,
     /// Under --keep-session: the controlling terminal, and the process group that had its foreground.
     controlling: Option<(OwnedFd, Pid)>,
-    /// The foreground was ours, and is the command's, or will be once it starts.
+    /// The foreground was ours, and is the command's, or will be when it starts.
     handed: bool,
-    /// Once somebody inside may have been able to change it: under --keep-session from the start.
+    /// Saved before a process inside can change it: under --keep-session from the start.
     share: Option<Share>,
-    /// To write to: stderr and the status descriptor, where they are terminals.
+    /// For output of this process: stderr and the status descriptor, if they are terminals.
     pub own: Vec<(RawFd, OwnedFd)>,
 }
 
-/// sched(7), "The autogroup feature": the nice value of the session, which all that is in it may change.
+/// sched(7), "The autogroup feature": the nice value of the session, which any process in it may change.
 #[derive(Debug)]
 struct Share {
-    /// Opened while it is ours to open: the files in /proc of a process that is not dumpable are root's (proc(5)).
+    /// Opened while this process still owns it: the /proc files of a process that is not dumpable are root's (proc(5)).
     file: File,
     nice: String,
 }
 
 impl Terminals {
-    /// Looks at 0, 1 and 2; `keep_session`: and at the controlling terminal.
+    /// Saves the state of 0, 1 and 2; with `keep_session`, also of the controlling terminal.
     pub fn look(keep_session: bool, status_fd: Option<RawFd>) -> Self {
         let snapshots = (0..=2).filter_map(|number| {
             let modes = tcgetattr(&number).ok()?;
@@ -79,7 +80,7 @@ impl Terminals {
             Some(Snapshot { number, modes, file, exclusive, discipline, console, size })
         });
         let controlling = || {
-            // One that is in exclusive use (TIOCEXCL) cannot be opened again.
+            // A terminal in exclusive use (TIOCEXCL) cannot be opened again.
             let opened = openat(&CWD, c"/dev/tty", libc::O_RDWR | libc::O_NONBLOCK, 0).ok();
             let inherited = (0..=2).filter_map(|number| fcntl_dupfd_cloexec(&number, 3).ok());
             let mut ours = opened.into_iter().chain(inherited);
@@ -93,18 +94,19 @@ impl Terminals {
         Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share, own }
     }
 
-    /// Before a process of this session can be reached inside.
+    /// Saves the CPU share, before a process of this session can be reached from inside.
     pub fn look_at_share(&mut self) {
         if self.share.is_none() {
             self.share = Share::look().ok();
         }
     }
 
-    /// In the command, the leader of its group by now: takes the terminal's foreground, if it was the supervisor's to give: a
-    /// background job keeps its place. Before the first instruction of PROGRAM. SIGTTOU is blocked.
+    /// In the command, which already leads its process group: takes the terminal's foreground if it was the
+    /// supervisor's; a background job stays in the background. Called before the first instruction of PROGRAM. SIGTTOU
+    /// is blocked.
     ///
     /// # Errors
-    /// What tcsetpgrp(3) says.
+    /// Any error from tcsetpgrp(3).
     pub fn take_foreground(&self) -> Result<()> {
         match &self.controlling {
             Some((tty, _)) if self.handed => tcsetpgrp(tty, getpgrp()).context(|| "tcsetpgrp"),
@@ -112,7 +114,8 @@ impl Terminals {
         }
     }
 
-    /// In the supervisor, when the command goes on after a stop: gives the foreground to its group, if it is ours (again).
+    /// In the supervisor, when the command continues after a stop: gives its group the foreground, if we have it
+    /// (again).
     pub fn hand_to(&mut self, group: Pid) {
         if let Some((tty, _)) = &self.controlling
             && tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp())
@@ -130,10 +133,10 @@ impl Terminals {
         }
     }
 
-    /// The sandbox is dead: leaves everything as it was found, as far as the command can have changed it.
+    /// The sandbox is dead: restores everything, as far as the command can have changed it.
     pub fn restore(&self) {
         if let Some((tty, foreground)) = &self.controlling
-            // A foreground that no process is in any more was the sandbox's. Another one is the caller's new choice.
+            // A foreground group without processes was the sandbox's; any other was set by the caller.
             && tcgetpgrp(tty).is_ok_and(|group| kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)))
         {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
@@ -145,7 +148,7 @@ impl Terminals {
         self.restore_share(25);
     }
 
-    /// Puts the session's share of the processors back, in so many attempts at most, the first of them at once.
+    /// Restores the session's CPU share, in at most so many attempts, the first of them immediately.
     pub fn restore_share(&self, attempts: usize) {
         self.share.iter().for_each(|share| share.restore(attempts));
     }
@@ -157,7 +160,7 @@ impl Share {
         Ok(Self { nice: Self::nice(&file)?, file })
     }
 
-    /// `/autogroup-25 nice 0`
+    /// Parses the nice value in `/autogroup-25 nice 0`.
     fn nice(file: &File) -> io::Result<String> {
         let mut text = [0; 64];
         let length = file.read_at(&mut text, 0)?;
@@ -165,7 +168,7 @@ impl Share {
         text.split_whitespace().last().map(str::to_owned).ok_or_else(|| io::Error::other("no nice value"))
     }
 
-    /// Best effort. EAGAIN: the kernel takes a change every tenth of a second, all sessions' together
+    /// Best effort. EAGAIN: the kernel accepts one change every tenth of a second, for all sessions together
     /// (`proc_sched_autogroup_set_nice()` in kernel/sched/autogroup.c).
     fn restore(&self, attempts: usize) {
         for attempt in 0..attempts {
@@ -190,11 +193,11 @@ impl Snapshot {
         {
             let _gone = ioctl_set(number, TIOCSETD, discipline);
         }
-        // Of a serial line: TIOCSBRK sends a break until somebody ends it.
+        // For a serial line: the break of TIOCSBRK lasts until it is ended.
         let _gone = ioctl(number, TIOCCBRK, 0);
-        // tcflow(3) undoes TCOOFF and leaves a stop key (^S) alone.
+        // tcflow(3) undoes TCOOFF, but not a stop key (^S).
         let _gone = tcflow(number, libc::TCOON);
-        // The modes are those of the foreground: a shell has set its own while a background job ran.
+        // The modes belong to the foreground: while this was a background job, the shell has set its own.
         if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp()) {
             let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
         }
@@ -204,7 +207,7 @@ impl Snapshot {
         for ((_, set), mode) in CONSOLE.iter().zip(self.console) {
             let _gone = mode.map(|mode| ioctl(number, *set, mode));
         }
-        // VT_RESIZE changes all consoles, and so do we.
+        // VT_RESIZE changes all consoles, and so does this call.
         if let Some(before) = self.size
             && tcgetwinsize(number).is_ok_and(|now| now != before)
         {

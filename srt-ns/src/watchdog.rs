@@ -1,10 +1,11 @@
-//! The watchdog does at the supervisor's death what the kernel does not, and at its stop what it cannot.
+//! The watchdog does what the kernel does not when the supervisor dies, and what the supervisor cannot do while
+//! stopped.
 //!
-//! A SIGKILL for the supervisor ends srt-init (its death signal), and with it all that is inside. Four things are
-//! left, and there is a watchdog if one of them exists: a command that is PID 1 itself (--as-pid-1) and could
-//! have disarmed its death signal (prctl(2)), the children of a sidecar's shell, the published sockets, and the
-//! placeholders. And under --keep-session a supervisor that has stopped with its command cannot see that its parent is
-//! dead or that somebody asks it to end: the watchdog makes it go on.
+//! A SIGKILL for the supervisor ends srt-init (by its death signal), and with it all processes inside. Four things are
+//! left, and a watchdog is started if one of them exists: a command that is PID 1 itself (--as-pid-1) and could have
+//! disarmed its death signal (prctl(2)), the children of a sidecar's shell, the published sockets, and the
+//! placeholders. Also, under --keep-session, a supervisor that has stopped with its command cannot see that its parent
+//! is dead or that it is asked to end: the watchdog continues it.
 
 use crate::child::{self, Leader, Life, Lifeline, Run, gets_ready};
 use crate::helpers::{Helper, Kind};
@@ -24,35 +25,35 @@ use std::time::Duration;
 /// What the watchdog watches and ends.
 #[derive(Debug)]
 pub struct Charge<'a> {
-    /// Sockets to remove.
+    /// Published sockets to remove.
     pub published: &'a [Place],
-    /// Placeholders to make and to remove.
+    /// Placeholders to create and to remove.
     pub placeholders: &'a [Placeholder],
     /// Shells whose process groups are to be killed.
     pub sidecars: &'a [Leader],
-    /// Whose end makes a stopped supervisor go on.
+    /// Descriptors whose events make the watchdog continue a stopped supervisor.
     pub lives: &'a [Life<'a>],
 }
 
-/// To the supervisor: nothing is left in the watchdog that the command could take.
+/// To the supervisor: the watchdog has given up all that the command could use.
 pub const LOCKED_DOWN: u8 = b'l';
 
-/// The supervisor stops; it goes on; a process to kill comes with the message.
+/// The supervisor is stopping; it continues; the message contains a pidfd of a process to kill.
 const STOPS: u8 = b's';
 const GOES_ON: u8 = b'g';
 const KILL: u8 = b'k';
 
-/// How long the supervisor waits for the placeholders to stand, and for them to be gone.
+/// How long the supervisor waits for the placeholders to be created, and to be removed.
 const START: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(2);
 
-/// Starts it. Its channel takes orders.
+/// Starts the watchdog. Its channel takes orders.
 ///
 /// # Errors
-/// What fork(2) or socketpair(2) says.
+/// Any error from fork(2) or socketpair(2).
 pub fn start(run: Run<'_>, charge: &Charge<'_>) -> Result<Helper> {
     let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
-    // Opened while it is ours to open: a process that is not dumpable is hidden under hidepid (proc(5)).
+    // Opened while still permitted: a process that is not dumpable is hidden under hidepid (proc(5)).
     let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
     let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run.life, charge, &status))?;
     Ok(Helper::new(Kind::Watchdog, pid, "the watchdog", orders))
@@ -61,15 +62,16 @@ pub fn start(run: Run<'_>, charge: &Charge<'_>) -> Result<Helper> {
 /// Adds a process to those that must not outlive the supervisor.
 ///
 /// # Errors
-/// When the watchdog is gone.
+/// The watchdog is gone.
 pub fn condemn(watchdog: &Helper, pidfd: &OwnedFd) -> Result<()> {
     sendmsg(&watchdog.channel, KILL, Some(pidfd.as_fd())).context(|| "the watchdog is gone")
 }
 
-/// Waits until it has locked itself down, every placeholder in its place. False: it could not, and has said why.
+/// Waits until the watchdog has locked itself down, with every placeholder in place. False: it failed, and has printed
+/// why.
 ///
 /// # Errors
-/// It is gone, or does not answer.
+/// The watchdog is gone, or does not answer.
 pub fn wait(watchdog: &mut Helper) -> Result<bool> {
     watchdog.look(START);
     if watchdog.ready == Some(true) {
@@ -82,30 +84,31 @@ pub fn wait(watchdog: &mut Helper) -> Result<bool> {
     }
 }
 
-/// Has it remove what it has to, and end. It does the same, in its own time, when the supervisor dies.
+/// Tells the watchdog to remove what it must and exit, as it also does by itself when the supervisor dies.
 pub fn release(watchdog: &Helper) {
     let _gone = shutdown(&watchdog.channel, libc::SHUT_WR);
     let _in_time = gets_ready(&watchdog.channel, 0, END);
 }
 
-/// Around a stop of the supervisor: in between the watchdog makes it go on when it has something to do.
+/// Called before and after a stop of the supervisor. In between, the watchdog continues it if there is something to do.
 pub fn supervisor_stops(watchdog: &Helper, stops: bool) {
     let _gone = sendmsg(&watchdog.channel, if stops { STOPS } else { GOES_ON }, None);
 }
 
-/// Between two looks at the signals that wait for a stopped supervisor, which no descriptor tells another process.
+/// The interval for checking the signals pending for a stopped supervisor, which no descriptor reports to other
+/// processes.
 const STOP_LOOK: Duration = Duration::from_millis(50);
 
-/// Should: make the placeholders, hold them, the ends of pipes and the directories of the published sockets, and sit.
-/// Mustn't: do anything else while the supervisor lives and runs.
+/// Creates the placeholders; holds them, the ends of pipes and the directories of the published sockets; and waits.
+/// Must not do anything else while the supervisor lives and runs.
 fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) -> Result<Infallible> {
-    // It is the one process that is not tied to the supervisor's life: the end of the socket tells it, and the orders
-    // stay in the socket until it comes to read them, however late.
+    // Unlike all other processes, the watchdog outlives the supervisor: the end of the socket tells it of the death,
+    // and orders stay in the socket until it reads them, however late.
     child::leave_session()?;
     child::leave_keyring()?;
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
     privileges::drop_held()?;
-    // While a failure can be told: the status descriptor is closed next.
+    // While an error can still be reported: the status descriptor is closed next.
     let held = placeholder::stand(charge.placeholders, life)?;
     child::undumpable()?;
     let descriptors = charge.published.iter().map(Place::descriptor);
@@ -115,12 +118,12 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     let descriptors = descriptors.chain(charge.lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
-    // A supervisor that is dead already has left orders nonetheless.
+    // Even if the supervisor is already dead, its orders must be read.
     handover::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {
-        // The supervisor's own life, too: what it has sent inside may have a copy of the socket's other end.
+        // The pidfd too: a process that the supervisor has sent inside may have a copy of the socket's other end.
         let supervisor = pollfd(life.pidfd().as_raw_fd(), libc::POLLIN);
         let mut watched = vec![supervisor, pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
@@ -142,8 +145,8 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
                 Some(_) => stopped = false,
                 None => break,
             },
-            // net/unix/af_unix.c, unix_release_sock(): what the supervisor had not read when it died is told once, before
-            // the orders that are still in the socket.
+            // net/unix/af_unix.c, unix_release_sock(): if the supervisor died with unread messages, this error comes
+            // once, before the orders that are still in the socket.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
             Err(_) => break,
         }
@@ -157,7 +160,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     process::exit(0)
 }
 
-/// proc(5), ShdPnd: a signal waits for the supervisor, which is stopped, that it would pass on.
+/// proc(5), ShdPnd: whether a signal is pending for the stopped supervisor that it would forward.
 fn is_signalled(status: &File) -> bool {
     let mut text = [0; 4096];
     let length = status.read_at(&mut text, 0).unwrap_or(0);

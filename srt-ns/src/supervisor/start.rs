@@ -1,5 +1,5 @@
-//! From the first fork to the command's first instruction: it runs once everything is there, and nothing is left to us that it
-//! could want.
+//! From the first fork to the command's first instruction. The command runs once everything is ready and the supervisor
+//! has given up all that the command could use.
 
 use super::{Course, Supervisor};
 use crate::child::{self, Leader, Life, Run, is_ready};
@@ -18,24 +18,24 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long srt-relay may take until it accepts.
+/// How long srt-relay may take to accept connections.
 const ACCEPT: Duration = Duration::from_secs(10);
 
 /// What is still missing before the command may run.
 #[derive(Debug)]
 pub(super) struct Start {
-    /// Where the command says its number, and where the one child inside waits for the network namespace: srt-init, which
-    /// lets the command run then, or the command itself.
+    /// Here the command sends its pid, and the one child inside waits for the network namespace: srt-init, which then
+    /// lets the command run, or the command itself.
     pub(super) socket: OwnedFd,
     /// The command becomes srt-mount.
     mount_stage: bool,
-    /// The network namespace, unless it is shared or handed over.
+    /// The network namespace, unless it is shared or already sent.
     network: Option<File>,
-    /// Nothing else is missing, and nothing is left to us that the command could want.
+    /// Nothing else is missing, and the supervisor has given up all that the command could use.
     locked_down: bool,
-    /// The command has entered the network namespace, where somebody is told its number; else it does so last.
+    /// The command has entered the network namespace, as it must before its pid is reported. Otherwise it enters last.
     pub(super) joined: bool,
-    /// When srt-relay must accept, or the start has failed.
+    /// When srt-relay must accept, or else the start fails.
     deadline: Instant,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Supervisor<'a> {
     /// Forks srt-init and the command, or the command as PID 1.
     ///
     /// # Errors
-    /// What the system says of the start. Nothing inside runs then.
+    /// Any error of the start. Nothing runs inside then.
     pub fn launch(
         run: Run<'a>,
         program: &Program,
@@ -54,7 +54,7 @@ impl<'a> Supervisor<'a> {
         helpers: Helpers,
     ) -> Result<Self> {
         let (socket, theirs) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
-        // unix(7): the command's message tells its number here, which it does not know itself.
+        // unix(7): the command's message carries its pid as seen here, which the command itself does not know.
         setsockopt(&socket, libc::SOL_SOCKET, libc::SO_PASSCRED, &1).context(|| "SO_PASSCRED")?;
         let Run { tool, plan, .. } = run;
         let mount_stage = command::mount_stage(program);
@@ -80,8 +80,9 @@ impl<'a> Supervisor<'a> {
             (pid, None)
         } else {
             let (pid, reports) = init::start(command, &start.socket, theirs)?;
-            // srt-init forks the command before this process is busy with the network namespace: a scheduler that keeps a
-            // new process where its parent runs leaves both behind this one otherwise, while another processor is idle.
+            // srt-init must fork the command before this process is busy with the network namespace: a scheduler that
+            // keeps a new process on its parent's CPU would otherwise let both wait for this one, while another CPU is
+            // idle.
             std::thread::yield_now();
             (pid, Some(reports))
         };
@@ -90,7 +91,7 @@ impl<'a> Supervisor<'a> {
         Ok(Self { run, signals, lives, terminals, helpers, child, reports, start, command: None, course })
     }
 
-    /// Makes the network namespace, while those that have been forked get ready.
+    /// Creates the network namespace while the forked processes get ready.
     pub(super) fn make_network(&mut self) -> Result<()> {
         let network = namespaces::enter_network(self.run.plan.share)?;
         self.helpers.announce(network.as_ref())?;
@@ -100,13 +101,13 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// The start: goes on where something was missing and is there now.
+    /// Continues the start when something that was missing has become ready.
     pub(super) fn step(&mut self) -> Result<()> {
         let Some(start) = &mut self.start else { return Ok(()) };
         if is_ready(&start.socket, libc::POLLIN) {
             let socket = &start.socket;
             match handover::receive(socket, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
-                // It has failed and said why: its end follows, which srt-init is there to tell.
+                // The command has failed and printed why. Its end follows, which srt-init reports.
                 Message { byte: None, .. } => {
                     self.start = None;
                     return Ok(());
@@ -115,7 +116,8 @@ impl<'a> Supervisor<'a> {
                 Message { pid, mut fds, .. } => {
                     let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
                     let pidfd = match (self.run.plan.pid1, fds.pop()) {
-                        // Nobody but this process reaps it. What has come may be the root that srt-init would get.
+                        // Only this process reaps the command. The descriptor may be the root directory meant for
+                        // srt-init.
                         (Pid1::Command, _) => pidfd_open(pid).context(|| "pidfd_open of the command")?,
                         (_, pidfd) => pidfd.ok_or_else(|| Error::failed("no pidfd came from the command"))?,
                     };
@@ -126,7 +128,7 @@ impl<'a> Supervisor<'a> {
         self.helpers.look();
         let lost = self.helpers.lost();
         if lost.is_some() {
-            // It has closed its pipe: its end, which is to come, says more.
+            // The helper has closed its pipe; its exit status, which follows, says more.
             start.deadline = start.deadline.min(Instant::now() + Duration::from_millis(500));
         }
         if self.start_deadline().is_some_and(|at| at <= Instant::now()) {
@@ -138,11 +140,12 @@ impl<'a> Supervisor<'a> {
         if self.command.is_some() && self.helpers.are_ready()? { self.let_the_command_run() } else { Ok(()) }
     }
 
-    /// Nothing is left to us that the command could want; then it may go.
+    /// Gives up all that the command could use, then lets the command run.
     fn let_the_command_run(&mut self) -> Result<()> {
         let Some(start) = &mut self.start else { return Ok(()) };
         if !start.locked_down {
-            // In this order: what the capabilities have refused so far, being not dumpable refuses from here on.
+            // In this order: what was refused because of the capabilities is then refused because the process is not
+            // dumpable.
             child::undumpable()?;
             privileges::drop_held()?;
             fds::never_wait(std::mem::take(&mut self.terminals.own));
@@ -157,14 +160,14 @@ impl<'a> Supervisor<'a> {
         let tool = self.run.tool;
         tool.tell("started", |event| event.number("pid", pid).numbers("namespaces", namespaces::inodes()));
         if start.mount_stage {
-            // It becomes srt-mount without waiting for this.
+            // It becomes srt-mount without waiting for this message.
             tool.tell("exec", |event| event);
         }
         let network = start.network.as_ref().map(AsFd::as_fd);
         handover::go(&start.socket, network).context(|| "sendmsg of the network namespace")
     }
 
-    /// When a srt-relay that does not accept yet must, or a helper that will not be ready must have ended.
+    /// When srt-relay must accept at the latest, or a helper that will not become ready must have ended.
     pub(super) fn start_deadline(&self) -> Option<Instant> {
         let start = self.start.as_ref()?;
         let waits = self.helpers.of(Kind::Relay).is_some_and(|relay| relay.ready != Some(true));
