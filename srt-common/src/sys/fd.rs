@@ -1,4 +1,4 @@
-//! Descriptors: what they are open on, reading, writing, waiting.
+//! Descriptors: flags, reading, writing, waiting.
 
 use super::{check, count, owned, timespec};
 use libc::{c_int, c_uint};
@@ -42,34 +42,34 @@ pub fn fcntl_setpipe_sz(pipe: &impl AsRawFd, bytes: usize) -> io::Result<()> {
     check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as c_int) }).map(drop)
 }
 
-/// dup2(2) onto a number that no [`OwnedFd`] has: 0, 1, 2 or one of the caller's.
+/// dup2(2) onto a number that no [`OwnedFd`] owns: 0, 1, 2 or one of the caller's.
 pub fn dup2(from: &impl AsRawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: two integers; the number is not owned (see above).
     check(unsafe { libc::dup2(from.as_raw_fd(), to) }).map(drop)
 }
 
-/// close(2) of a number that no [`OwnedFd`] has: 0, 1, 2 or one of the caller's.
+/// close(2) of a number that no [`OwnedFd`] owns: 0, 1, 2 or one of the caller's.
 pub fn close(fd: RawFd) -> io::Result<()> {
     // SAFETY: an integer; the number is not owned (see above).
     check(unsafe { libc::close(fd) }).map(drop)
 }
 
-/// close_range(2), `first` to `last`. That nothing in the range is used again is the caller's business: an exec or an
-/// exit follows, or the process has just begun.
+/// close_range(2), `first` to `last`. The caller must ensure that nothing in the range is used again: an exec or an
+/// exit follows, or the process has just started.
 pub fn close_range(first: u32, last: u32, flags: c_uint) -> io::Result<()> {
     // SAFETY: three integers.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// An inherited descriptor that the command line names, made ours. EBADF as for [`given`].
+/// Takes ownership of an inherited descriptor that the command line names. EBADF as for [`given`].
 pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     given(fd)?;
     // SAFETY: it is open, and nothing in this process has opened it (see `given`).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same, not made ours: it stays open when the value goes. EBADF when the caller has not left it open: it is closed, or
-/// has FD_CLOEXEC, which nothing inherited has (execve(2)) and all that a tool opens itself.
+/// The same without ownership: it stays open when the value is dropped. EBADF if the caller has not left it open: it is
+/// closed, or has FD_CLOEXEC, which no inherited descriptor has (execve(2)), but all that a tool opens itself.
 pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     match fcntl_getfd(&fd)? & libc::FD_CLOEXEC {
         0 => borrowed(fd),
@@ -77,14 +77,14 @@ pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     }
 }
 
-/// 0, 1, 2, or what was [`given`] once. EBADF when it is not open.
+/// 0, 1, 2, or a descriptor that was [`given`] before. EBADF if it is not open.
 pub fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     fcntl_getfd(&fd)?;
     // SAFETY: it is open, and it is the caller's: nothing in this process closes it before the exec or the exit.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// pipe2(2): the end to read from and the end to write to. In srt-relay's allow-list.
+/// pipe2(2): the read end and the write end. In srt-relay's allow-list.
 pub fn pipe2(flags: c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends: [RawFd; 2] = [-1; 2];
     // SAFETY: the kernel writes two descriptors.
@@ -111,12 +111,12 @@ pub fn splice(from: &impl AsRawFd, to: &impl AsRawFd, bytes: usize, flags: c_uin
     count(unsafe { libc::splice(from.as_raw_fd(), here, to.as_raw_fd(), there, bytes, flags) })
 }
 
-/// An entry for [`ppoll`]. A negative `fd` is passed over (poll(2)).
+/// An entry for [`ppoll`]. A negative `fd` is ignored (poll(2)).
 pub fn pollfd(fd: RawFd, events: libc::c_short) -> libc::pollfd {
     libc::pollfd { fd, events, revents: 0 }
 }
 
-/// ppoll(2) without a signal mask: how many entries have something to tell. `None` waits without end. In srt-relay's
+/// ppoll(2) without a signal mask: the number of entries with events. `None` waits without limit. In srt-relay's
 /// allow-list.
 pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
     let timeout = timeout.map(timespec);

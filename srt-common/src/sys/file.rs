@@ -1,4 +1,4 @@
-//! Files by name and by descriptor. `""` with an `AT_EMPTY_PATH` flag is the descriptor itself.
+//! Files by name and by descriptor. `""` with an `AT_EMPTY_PATH` flag means the descriptor itself.
 
 use super::{c_path, check, count, owned};
 use libc::{c_int, c_long, c_uint, c_ulong, mode_t};
@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Where relative paths of the caller count from.
+/// The directory at which relative paths of the caller start.
 pub const CWD: RawFd = libc::AT_FDCWD;
 
-/// openat(2). Not through the standard library for O_PATH: it masks the flags with O_ACCMODE, in which musl counts
-/// O_PATH, so that a FIFO or a socket would be opened in earnest.
+/// openat(2). Not through the standard library for O_PATH: it masks O_ACCMODE out of the flags, which in musl includes
+/// O_PATH, so that a FIFO or a socket would really be opened.
 pub fn openat(directory: &impl AsRawFd, path: &CStr, flags: c_int, mode: mode_t) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: a C string and integers.
@@ -68,7 +68,7 @@ pub fn renameat2(directory: &impl AsRawFd, from: &CStr, to: &CStr, flags: c_uint
     check(unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), flags) }).map(drop)
 }
 
-/// readlinkat(2). An empty path reads the link that `directory` itself is open on. EINVAL for what is no link.
+/// readlinkat(2). With an empty path, reads the link that `directory` itself refers to. EINVAL if it is not a link.
 pub fn readlinkat(directory: &impl AsRawFd, path: &CStr) -> io::Result<PathBuf> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     let (fd, to) = (directory.as_raw_fd(), buffer.as_mut_ptr().cast());
@@ -96,16 +96,16 @@ pub fn faccessat2(directory: &impl AsRawFd, path: &CStr, mode: c_int, flags: c_i
         .map(drop)
 }
 
-/// umask(2); the previous one. It cannot fail.
+/// umask(2); returns the previous mask. It cannot fail.
 pub fn umask(mask: mode_t) -> mode_t {
     // SAFETY: an integer.
     unsafe { libc::umask(mask) }
 }
 
-/// The device, which is the file system's identity, and the inode.
+/// The device, which identifies the file system, and the inode.
 pub type FileId = ((u32, u32), u64);
 
-/// What the tools ask of statx(2).
+/// The fields of statx(2) that the tools use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// `S_IFMT` and the permissions.
@@ -114,9 +114,9 @@ pub struct Stat {
     pub uid: u32,
     /// The group, as this user namespace shows it.
     pub gid: u32,
-    /// How many names it has.
+    /// The number of hard links.
     pub links: u32,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The file's identity.
     pub id: FileId,
@@ -132,7 +132,7 @@ impl Stat {
         self.id.0
     }
 
-    /// An `S_IF*` constant.
+    /// The type, an `S_IF*` constant.
     pub fn file_type(&self) -> mode_t {
         self.mode & libc::S_IFMT
     }
@@ -143,7 +143,7 @@ impl Stat {
     }
 }
 
-/// statx(2) of `path`, links not followed; of `fd` itself for an empty path. In srt-relay's allow-list.
+/// statx(2) of `path` without following links, or of `fd` itself for an empty path. In srt-relay's allow-list.
 pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
     // SAFETY: all-zero bytes are a valid statx.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
@@ -192,7 +192,7 @@ pub fn fstatfs(file: &impl AsRawFd) -> io::Result<c_long> {
     Ok(stat.f_type as c_long)
 }
 
-/// fgetxattr(2): the value, at most 64 bytes of it. ENODATA: there is none.
+/// fgetxattr(2): a value of at most 64 bytes. ENODATA: there is none.
 pub fn fgetxattr(file: &impl AsRawFd, name: &CStr) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; 64];
     let (fd, to) = (file.as_raw_fd(), value.as_mut_ptr().cast());

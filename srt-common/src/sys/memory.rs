@@ -1,44 +1,44 @@
-//! Memory for a stage, which lives for a millisecond: from one fixed piece, where the C library would ask the kernel for
-//! pages a dozen times, and give them back (musl), or map a heap (glibc). What does not fit is the C library's.
+//! The memory of a stage, which runs for a millisecond, comes from one fixed block: the C library would ask the kernel
+//! for pages a dozen times and return them (musl), or map a heap (glibc). What does not fit is left to the C library.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes. Pages of it that are never used are never there.
+/// In bytes. Pages that are never used are never allocated.
 const SIZE: usize = 256 * 1024;
 
-/// Bytes. What is larger is the C library's, so that a long argument leaves room for the message that is to be made behind
-/// a filter that allows no more system calls than that needs.
+/// In bytes. Larger requests go to the C library, so that a long argument leaves room for a message that must be built
+/// under a filter that allows only the system calls needed for it.
 const LARGEST: usize = SIZE / 16;
 
 /// The allocator of a stage: `#[global_allocator] static MEMORY: Piece = Piece::new();`
 ///
-/// It gives out the piece from its beginning to its end, and takes back only what was given out last.
+/// It allocates from the beginning of the block to its end, and frees only the last allocation.
 #[derive(Debug)]
 pub struct Piece {
     bytes: UnsafeCell<[u8; SIZE]>,
     taken: AtomicUsize,
 }
 
-// SAFETY: a stage has one thread (a test program has no such allocator).
+// SAFETY: a stage has one thread (a test program does not have this allocator).
 unsafe impl Sync for Piece {}
 
 impl Piece {
-    /// All of it free.
+    /// A block that is entirely free.
     #[allow(clippy::new_without_default, reason = "only ever a static")]
     pub const fn new() -> Self {
         Self { bytes: UnsafeCell::new([0; SIZE]), taken: AtomicUsize::new(0) }
     }
 
-    /// Where in the piece `pointer` is. `None`: it is the C library's.
+    /// The offset of `pointer` in the block. `None`: it is the C library's.
     fn offset(&self, pointer: *mut u8) -> Option<usize> {
         (pointer as usize).checked_sub(self.bytes.get() as usize).filter(|&offset| offset < SIZE)
     }
 }
 
-// SAFETY: no two allocations that are alive share a byte: each starts where the one before it ends, or later, and `taken`
-// goes back only to the start of the last one, when that is given back.
+// SAFETY: no two live allocations share a byte: each starts where the one before it ends, or later, and `taken` goes
+// back only to the start of the last one, when that is freed.
 unsafe impl GlobalAlloc for Piece {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let base = self.bytes.get() as usize;
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Piece {
         match start.checked_add(layout.size()) {
             Some(end) if end <= SIZE && layout.size() <= LARGEST => {
                 self.taken.store(end, Relaxed);
-                // SAFETY: `start` is at most `end`, which is within the piece.
+                // SAFETY: `start` is at most `end`, which is within the block.
                 unsafe { self.bytes.get().cast::<u8>().add(start) }
             }
             // SAFETY: the layout is the caller's.
@@ -60,9 +60,9 @@ unsafe impl GlobalAlloc for Piece {
                 self.taken.store(start, Relaxed)
             }
             Some(_) => {}
-            // free(3) would give pages back to the kernel, by a call that a loaded filter may not allow.
+            // free(3) would return pages to the kernel, by a call that a loaded filter may not allow.
             None if layout.size() > LARGEST => {}
-            // SAFETY: it came from there, with this layout.
+            // SAFETY: the C library allocated it, with this layout.
             None => unsafe { System.dealloc(pointer, layout) },
         }
     }
@@ -83,10 +83,10 @@ mod tests {
         let [one, two] = [layout(3, 1), layout(8, 64)].map(|layout| unsafe { piece.alloc(layout) });
         assert_eq!(two as usize % 64, 0);
         assert!(two as usize >= one as usize + 3);
-        // SAFETY: given out above.
+        // SAFETY: allocated above.
         unsafe { piece.dealloc(one, layout(3, 1)) };
         let taken = piece.taken.load(Relaxed);
-        // SAFETY: given out above.
+        // SAFETY: allocated above.
         unsafe { piece.dealloc(two, layout(8, 64)) };
         assert!(piece.taken.load(Relaxed) < taken);
     }
@@ -99,7 +99,7 @@ mod tests {
             let pointer = unsafe { piece.alloc(layout(size, 16)) };
             assert_eq!(piece.offset(pointer), None);
             if !pointer.is_null() {
-                // SAFETY: given out above.
+                // SAFETY: allocated above.
                 unsafe { piece.dealloc(pointer, layout(size, 16)) };
             }
         }

@@ -1,12 +1,12 @@
-//! The floor: every system call that the tools make, each behind a safe function. Nothing above it is `unsafe`.
+//! Every system call that the tools make, each behind a safe function. No other code is `unsafe`.
 //!
-//! The rule: one function is one call. It bears the name of the man page, takes what the call takes, and returns
-//! `io::Result` with errno. It has no message, no hint, no default and no policy: those belong to the tool. Calls
-//! that musl or an older glibc has no wrapper for go by number (`libc::SYS_*`). Every descriptor that a function
-//! makes is close-on-exec.
+//! Each function is one system call. It has the name of the man page and the parameters of the call, and returns
+//! `io::Result` with errno. It has no message, hint, default or policy: those belong to the tools. Calls for which musl
+//! or an older glibc has no wrapper are made by number (`libc::SYS_*`). Every descriptor that a function creates is
+//! close-on-exec.
 //!
-//! srt-relay runs behind an allow-list: the functions that say so are called there after the filter is loaded, and a
-//! change of the system call that is behind one of them has to show in that list.
+//! srt-relay runs under an allow-list: the functions marked so are called there after the filter is loaded. If the
+//! system call behind one of them changes, that list must change too.
 
 #![allow(unsafe_code)]
 
@@ -28,20 +28,20 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// -1 is an error in errno; anything else is the answer.
+/// -1 means an error in errno; anything else is the result.
 fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {
     if result == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// -1 is an error in errno; anything else is a count of bytes.
+/// -1 means an error in errno; anything else is a number of bytes.
 fn count(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// The descriptor that a call answered with.
+/// The descriptor that a call returned.
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = check(result)? as RawFd;
-    // SAFETY: the kernel has just made it, so nothing else owns it.
+    // SAFETY: the kernel has just created it, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -49,7 +49,7 @@ fn timespec(time: Duration) -> libc::timespec {
     libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ }
 }
 
-/// A path as the kernel takes it: EINVAL for a NUL byte, which cannot come from argv.
+/// A path in the form that the kernel takes. EINVAL for a NUL byte, which cannot come from argv.
 pub fn c_path(path: impl AsRef<OsStr>) -> io::Result<CString> {
     CString::new(path.as_ref().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
@@ -80,7 +80,7 @@ mod tests {
         ];
         made.extend([reader, writer].map(|fd| ("pipe2", fd)));
         made.extend([one, other].map(|fd| ("socketpair", fd)));
-        // Not for everybody, or not in an emulator of system calls.
+        // Not available to every user, or in an emulator of system calls.
         let way = file::openat2(&file::CWD, c"/", libc::O_PATH, 0).ok();
         let pidfd = process::pidfd_open(process::getpid()).ok();
         let context = mount::fsopen(c"tmpfs").ok();

@@ -9,13 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 
 pub use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE};
 
-/// unshare(2). The tools have one thread each.
+/// unshare(2). The tools are single-threaded.
 pub fn unshare(flags: c_int) -> io::Result<()> {
     // SAFETY: one integer.
     check(unsafe { libc::unshare(flags) }).map(drop)
 }
 
-/// setns(2): `fd` is open on a namespace, or is a pidfd.
+/// setns(2): `fd` refers to a namespace, or is a pidfd.
 pub fn setns(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
     // SAFETY: two integers.
     check(unsafe { libc::setns(fd.as_raw_fd(), flags) }).map(drop)
@@ -35,7 +35,7 @@ pub struct MountAttr {
     pub set: u64,
     /// `MOUNT_ATTR_*` to clear.
     pub clear: u64,
-    /// 0, or `MS_PRIVATE` and its like.
+    /// 0, or a type such as `MS_PRIVATE`.
     pub propagation: u64,
     /// For id-mapped mounts.
     pub userns_fd: u64,
@@ -79,7 +79,7 @@ pub fn fsconfig(
     value: Option<&CStr>,
 ) -> io::Result<()> {
     let [key, value] = [key, value].map(|text| text.map_or(std::ptr::null(), CStr::as_ptr));
-    // SAFETY: NULL or C strings, as the command demands.
+    // SAFETY: NULL or C strings, as the command requires.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) }).map(drop)
 }
 

@@ -1,4 +1,4 @@
-//! Processes: who they are, their start, their end.
+//! Processes: identity, start, end.
 
 use super::{check, owned};
 use std::ffi::CStr;
@@ -6,7 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// A process's number in this process's pid namespace. Negative in kill(2): a process group.
+/// A process's pid in this process's pid namespace. Negative in kill(2): a process group.
 pub type Pid = libc::pid_t;
 
 /// getpid(2).
@@ -39,7 +39,7 @@ pub fn getegid() -> u32 {
     unsafe { libc::getegid() }
 }
 
-/// setsid(2): the number of the new session.
+/// setsid(2): the id of the new session.
 pub fn setsid() -> io::Result<Pid> {
     // SAFETY: no argument.
     check(unsafe { libc::setsid() })
@@ -54,9 +54,9 @@ pub fn setpgid(pid: Pid, group: Pid) -> io::Result<()> {
 /// Which side of a fork(2) this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
-    /// The one that called it; the child's number.
+    /// The caller, with the child's pid.
     Parent(Pid),
-    /// The new one. It ends in an exec or in [`exit`]: destructors of what it inherited are not its business.
+    /// The child. It ends in an exec or in [`exit`], so it must not run destructors of what it inherited.
     Child,
 }
 
@@ -75,7 +75,7 @@ pub fn exit(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// A NULL-terminated array of pointers to C strings, as execve(2) wants it.
+/// A NULL-terminated array of pointers to C strings, as execve(2) requires.
 #[derive(Debug)]
 pub struct Pointers<'a>(Vec<*const libc::c_char>, PhantomData<&'a CStr>);
 
@@ -93,7 +93,7 @@ pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// execveat(2) with AT_EMPTY_PATH: the file that `fd` is open on. Returns only the error.
+/// execveat(2) with AT_EMPTY_PATH: the file that `fd` refers to. Returns only the error.
 pub fn execveat(fd: &impl AsRawFd, argv: &Pointers, envp: &Pointers) -> io::Error {
     let (fd, empty, argv, envp) = (fd.as_raw_fd(), c"".as_ptr(), argv.0.as_ptr(), envp.0.as_ptr());
     // SAFETY: an empty C string and two NULL-terminated arrays of C strings, alive through the call.
@@ -114,8 +114,8 @@ pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: libc::c_int, flags: libc:
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) }).map(drop)
 }
 
-/// kill(2). Its number must be one that cannot have been given to another process: that of a child that was not
-/// reaped, or, for srt-init, of any process inside.
+/// kill(2). The pid must be one that cannot have been reused: that of a child that was not reaped or, for srt-init, of
+/// any process inside.
 pub fn kill(pid: Pid, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: two integers.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
@@ -124,9 +124,9 @@ pub fn kill(pid: Pid, signal: libc::c_int) -> io::Result<()> {
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with this code.
+    /// It exited with this code.
     Exited(u8),
-    /// By this signal.
+    /// It was killed by this signal.
     Signaled(u8),
 }
 
@@ -139,20 +139,21 @@ impl std::fmt::Display for End {
     }
 }
 
-/// What waitid(2) tells of a child.
+/// What waitid(2) reports about a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is dead.
     Ended(End),
     /// A signal stopped it.
     Stopped,
-    /// A ptrace(2) stop: the child has made this process its tracer. Told whatever the options are.
+    /// A ptrace(2) stop: the child has made this process its tracer. Reported whatever the options are.
     Trapped,
     /// SIGCONT continued it.
     Continued,
 }
 
-/// waitid(2) for one child, or for any with `None`. `Ok(None)`: under WNOHANG, none has changed. ECHILD: there is none.
+/// waitid(2) for one child, or for any with `None`. `Ok(None)`: with WNOHANG, no child has changed. ECHILD: there is
+/// none.
 pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pid, Change)>> {
     // SAFETY: all-zero bytes are a valid siginfo_t.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -173,20 +174,20 @@ pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pi
     Ok((pid != 0).then_some((pid, change)))
 }
 
-/// prctl(2) with integer arguments; the unused ones are 0, as the newer options demand.
+/// prctl(2) with integer arguments; the unused ones are 0, as newer options require.
 pub fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -> io::Result<libc::c_int> {
     let none: libc::c_ulong = 0;
-    // SAFETY: only options whose arguments are integers come here.
+    // SAFETY: used only for options whose arguments are integers.
     check(unsafe { libc::prctl(option, second, third, none, none) })
 }
 
-/// prctl(2) PR_SET_NAME: at most 15 bytes of it.
+/// prctl(2) PR_SET_NAME: at most 15 bytes are used.
 pub fn prctl_set_name(name: &CStr) -> io::Result<()> {
     // SAFETY: PR_SET_NAME reads a C string.
     check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }).map(drop)
 }
 
-/// getrlimit(2). `resource`: RLIMIT_NOFILE and its like.
+/// getrlimit(2). `resource`: a constant such as RLIMIT_NOFILE.
 pub fn getrlimit(resource: i32) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a pointer to an rlimit that lives through the call.

@@ -1,12 +1,12 @@
-//! Signals: sets, dispositions, and reading them instead of having them delivered.
+//! Signals: sets, dispositions, and reading instead of delivery.
 
 use super::{check, owned, timespec};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// The kernel's sigset_t: a bit for each of 64 signals. The C library's calls leave out those that its threads use (nptl(7)),
-/// musl's a real-time signal as well, and clear them in what they return.
+/// The kernel's sigset_t: one bit for each of 64 signals. The C library's functions exclude the signals that its
+/// threads use (nptl(7)), and musl's a further real-time signal, and clear them in the sets that they return.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SignalSet(u64);
 
@@ -16,18 +16,18 @@ impl SignalSet {
         Self(!0)
     }
 
-    /// These, from 1 to 64.
+    /// These signals, from 1 to 64.
     pub fn of(signals: impl IntoIterator<Item = libc::c_int>) -> Self {
         Self(signals.into_iter().fold(0, |set, signal| set | 1 << (signal - 1)))
     }
 
-    /// Whether `signal` is in it.
+    /// Whether `signal` is in the set.
     pub fn has(&self, signal: libc::c_int) -> bool {
         self.0 & 1 << (signal - 1) != 0
     }
 }
 
-/// sigprocmask(2); the previous mask. `how`: SIG_BLOCK, SIG_UNBLOCK or SIG_SETMASK.
+/// sigprocmask(2); returns the previous mask. `how`: SIG_BLOCK, SIG_UNBLOCK or SIG_SETMASK.
 pub fn sigprocmask(how: libc::c_int, set: &SignalSet) -> io::Result<SignalSet> {
     let mut previous = SignalSet::default();
     let (new, old) = (&raw const set.0, &raw mut previous.0);
@@ -46,7 +46,7 @@ pub fn sigpending() -> io::Result<SignalSet> {
 
 const SIZE: usize = size_of::<SignalSet>();
 
-/// What happens at a signal that is not blocked. The tools have no handlers.
+/// What a signal that is not blocked does. The tools have no handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// SIG_DFL.
@@ -55,13 +55,13 @@ pub enum Disposition {
     Ignored,
 }
 
-/// signal(2); the previous disposition.
+/// signal(2); returns the previous disposition.
 pub fn signal(signal: libc::c_int, disposition: Disposition) -> io::Result<Disposition> {
     let handler = match disposition {
         Disposition::Default => libc::SIG_DFL,
         Disposition::Ignored => libc::SIG_IGN,
     };
-    // SAFETY: SIG_DFL and SIG_IGN are no functions that could be unsafe to run.
+    // SAFETY: SIG_DFL and SIG_IGN are not functions that could be unsafe to run.
     match unsafe { libc::signal(signal, handler) } {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         libc::SIG_IGN => Ok(Disposition::Ignored),
@@ -69,7 +69,7 @@ pub fn signal(signal: libc::c_int, disposition: Disposition) -> io::Result<Dispo
     }
 }
 
-/// sigaction(2) that changes nothing.
+/// sigaction(2) without a change.
 pub fn sigaction(signal: libc::c_int) -> io::Result<Disposition> {
     // SAFETY: all-zero bytes are a valid sigaction.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -78,8 +78,8 @@ pub fn sigaction(signal: libc::c_int) -> io::Result<Disposition> {
     Ok(if action.sa_sigaction == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default })
 }
 
-/// sigtimedwait(2): the number of a signal of `set`. EAGAIN: none came in time; `None` waits without end. What
-/// siginfo says of the sender is not looked at: the kernel drops it where the queue is full (RLIMIT_SIGPENDING).
+/// sigtimedwait(2): the number of a signal in `set`. EAGAIN: none came in time; `None` waits without limit. The sender
+/// in siginfo is not used: the kernel drops it when the queue is full (RLIMIT_SIGPENDING).
 pub fn sigtimedwait(set: &SignalSet, timeout: Option<Duration>) -> io::Result<libc::c_int> {
     let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -89,7 +89,7 @@ pub fn sigtimedwait(set: &SignalSet, timeout: Option<Duration>) -> io::Result<li
         .map(|signal| signal as libc::c_int)
 }
 
-/// signalfd(2), not blocking.
+/// signalfd(2), non-blocking.
 pub fn signalfd(set: &SignalSet) -> io::Result<OwnedFd> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     // SAFETY: a pointer to a set of this size; -1 makes a new descriptor.

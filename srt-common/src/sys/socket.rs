@@ -1,4 +1,4 @@
-//! Sockets: Internet, Unix, and the messages that carry descriptors.
+//! Internet and Unix sockets, and messages that carry descriptors.
 
 use super::{check, count, owned};
 use std::io;
@@ -10,14 +10,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub struct SocketAddress(Vec<u8>);
 
 impl SocketAddress {
-    /// The longest path that fits: unix(7), 108 bytes with the NUL at the end.
+    /// The longest path that fits: unix(7), 108 bytes with the terminating NUL.
     pub const LONGEST_PATH: usize = 107;
 
     fn of(family: libc::c_int, rest: &[&[u8]]) -> Self {
         Self([&(family as u16).to_ne_bytes(), rest.concat().as_slice()].concat())
     }
 
-    /// A `sockaddr_un`. `None` for a path that does not fit.
+    /// A `sockaddr_un`. `None` if the path does not fit.
     pub fn unix(path: &[u8]) -> Option<Self> {
         (path.len() <= Self::LONGEST_PATH).then(|| Self::of(libc::AF_UNIX, &[path, &[0]]))
     }
@@ -61,8 +61,8 @@ pub fn bind(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), from, length) }).map(drop)
 }
 
-/// connect(2). EINPROGRESS (TCP) and EAGAIN (Unix, the listener's backlog is full) of a socket that does not block are
-/// no failures. In srt-relay's allow-list.
+/// connect(2). On a non-blocking socket, EINPROGRESS (TCP) and EAGAIN (Unix: the listener's backlog is full) are not
+/// failures. In srt-relay's allow-list.
 pub fn connect(socket: &impl AsRawFd, address: &SocketAddress) -> io::Result<()> {
     let (from, length) = (address.0.as_ptr().cast(), address.0.len() as libc::socklen_t);
     // SAFETY: the address has `length` bytes and lives through the call.
@@ -81,7 +81,7 @@ pub fn getpeername(socket: &impl AsRawFd) -> io::Result<SocketAddress> {
     tcp_address(|to, length| unsafe { libc::getpeername(socket.as_raw_fd(), to, length) })
 }
 
-/// What a call fills in: at most as many bytes as `length` says, which it changes to those that there are.
+/// For a call that writes an address of at most `length` bytes, and sets `length` to its actual size.
 fn tcp_address(
     call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
 ) -> io::Result<SocketAddress> {
@@ -102,7 +102,7 @@ pub fn listen(socket: &impl AsRawFd, backlog: libc::c_int) -> io::Result<()> {
 pub fn accept4(listener: &impl AsRawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
     let (nowhere, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
     let flags = flags | libc::SOCK_CLOEXEC;
-    // SAFETY: accept4 takes null pointers when the peer's address is of no interest.
+    // SAFETY: accept4 takes null pointers when the peer's address is not wanted.
     owned(unsafe { libc::accept4(listener.as_raw_fd(), nowhere, no_length, flags) }.into())
 }
 
@@ -112,7 +112,7 @@ pub fn shutdown(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::shutdown(socket.as_raw_fd(), how) }).map(drop)
 }
 
-/// What setsockopt(2) reads: plain C types.
+/// The types that setsockopt(2) reads: plain C types.
 pub trait SocketOption {}
 impl SocketOption for libc::c_int {}
 impl SocketOption for libc::timeval {}
@@ -130,7 +130,7 @@ pub fn setsockopt<T: SocketOption>(
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, from, length) }).map(drop)
 }
 
-/// getsockopt(2) of an option of SOL_SOCKET that is a number. In srt-relay's allow-list.
+/// getsockopt(2) of an integer option of SOL_SOCKET. In srt-relay's allow-list.
 pub fn getsockopt(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> {
     let (mut value, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     let (fd, out) = (socket.as_raw_fd(), (&raw mut value).cast());
@@ -145,19 +145,19 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Resu
     count(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// Room for the control messages of [`recvmsg`]: SCM_RIGHTS, and SCM_CREDENTIALS (cmsg(3): each is a header and its data, both
-/// aligned to 8 bytes).
+/// Space for the control messages of [`recvmsg`]: SCM_RIGHTS and SCM_CREDENTIALS (cmsg(3): each is a header and its
+/// data, both aligned to 8 bytes).
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// A control message of SCM_RIGHTS: on 64-bit machines the data follow the header at once (cmsg(3)).
+/// A control message of SCM_RIGHTS: on 64-bit machines the data directly follow the header (cmsg(3)).
 #[repr(C)]
 struct Rights {
     header: libc::cmsghdr,
     fd: RawFd,
 }
 
-/// sendmsg(2) of one byte, and a descriptor if there is one (unix(7), SCM_RIGHTS).
+/// sendmsg(2) of one byte, with an optional descriptor (unix(7), SCM_RIGHTS).
 pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut byte = byte;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -183,19 +183,19 @@ pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> i
     }
 }
 
-/// What a message of [`recvmsg`] brought.
+/// The contents of a message from [`recvmsg`].
 #[derive(Debug, Default)]
 pub struct Message {
-    /// Its byte. `None`: the end, no process has the other end open.
+    /// Its byte. `None`: end of file, no process has the other end open.
     pub byte: Option<u8>,
     /// Its descriptors.
     pub fds: Vec<OwnedFd>,
-    /// The sender's number in this process's pid namespace, under SO_PASSCRED (unix(7), SCM_CREDENTIALS).
+    /// The sender's pid in this process's pid namespace, with SO_PASSCRED (unix(7), SCM_CREDENTIALS).
     pub pid: Option<libc::pid_t>,
 }
 
-/// recvmsg(2) of one byte with what it carries. `flags`: MSG_DONTWAIT. EMFILE: where RLIMIT_NOFILE leaves no room for a
-/// descriptor, the kernel drops it and says so by MSG_CTRUNC alone (unix(7), scm_detach_fds() in net/core/scm.c).
+/// recvmsg(2) of one byte and its control messages. `flags`: MSG_DONTWAIT. EMFILE: if RLIMIT_NOFILE leaves no room for
+/// a descriptor, the kernel drops it and reports that only by MSG_CTRUNC (unix(7), scm_detach_fds() in net/core/scm.c).
 pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message> {
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -228,7 +228,7 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
                     let place = unsafe { data.cast::<RawFd>().add(at) };
                     // SAFETY: as above; it need not be aligned.
                     let fd = unsafe { place.read_unaligned() };
-                    // SAFETY: the kernel has just made it, so nothing else owns it.
+                    // SAFETY: the kernel has just created it, so nothing else owns it.
                     received.fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
             }
@@ -241,11 +241,11 @@ pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
         // SAFETY: the same message and a header in it.
         next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
-    // What has come is closed.
+    // The descriptors that have arrived are closed.
     if truncated { Err(io::Error::from_raw_os_error(libc::EMFILE)) } else { Ok(received) }
 }
 
-/// netdevice(7) SIOCSIFFLAGS of the interface `name`, of up to 15 bytes.
+/// netdevice(7) SIOCSIFFLAGS for the interface `name`, of at most 15 bytes.
 pub fn ioctl_siocsifflags(socket: &impl AsRawFd, name: &[u8], flags: libc::c_int) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -5,7 +5,7 @@ use crate::sys::process::Pid;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// tcgetattr(3). ENOTTY for what is no terminal.
+/// tcgetattr(3). ENOTTY if it is not a terminal.
 pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<libc::termios> {
     // SAFETY: all-zero bytes are a valid termios.
     let mut modes: libc::termios = unsafe { std::mem::zeroed() };
@@ -41,7 +41,7 @@ pub fn tcgetwinsize(tty: &impl AsRawFd) -> io::Result<[u16; 2]> {
     Ok([size.ws_row, size.ws_col])
 }
 
-/// VT_RESIZE of ioctl_console(2): rows and columns of all virtual consoles.
+/// VT_RESIZE of ioctl_console(2): sets the rows and columns of all virtual consoles.
 pub fn ioctl_vt_resize(tty: &impl AsRawFd, [rows, columns]: [u16; 2]) -> io::Result<()> {
     const VT_RESIZE: u32 = 0x5609;
     let sizes = [rows, columns, 0];
@@ -55,22 +55,22 @@ pub fn tcflow(tty: &impl AsRawFd, action: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::tcflow(tty.as_raw_fd(), action) }).map(drop)
 }
 
-/// ioctl(2) of a terminal that takes an integer itself, or nothing: KDSETMODE, TIOCEXCL.
+/// ioctl(2) on a terminal, with an integer argument or none: KDSETMODE, TIOCEXCL.
 pub fn ioctl(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: requests that take no pointer come here.
+    // SAFETY: used only for requests that take no pointer.
     check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, libc::c_long::from(value)) }).map(drop)
 }
 
-/// ioctl(2) of a terminal that fills an integer: TIOCGEXCL, TIOCGETD, KDGETMODE.
+/// ioctl(2) on a terminal that writes an integer: TIOCGEXCL, TIOCGETD, KDGETMODE.
 pub fn ioctl_get(tty: &impl AsRawFd, request: u32) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
-    // SAFETY: requests that write one integer come here.
+    // SAFETY: used only for requests that write one integer.
     check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, &raw mut value) })?;
     Ok(value)
 }
 
-/// ioctl(2) of a terminal that reads an integer: TIOCSETD.
+/// ioctl(2) on a terminal that reads an integer: TIOCSETD.
 pub fn ioctl_set(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: requests that read one integer come here.
+    // SAFETY: used only for requests that read one integer.
     check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, &raw const value) }).map(drop)
 }
