@@ -1,4 +1,4 @@
-//! From argv to options: the split at `--`, and argh made to read any bytes.
+//! Parses argv: splits it at `--`, and makes argh accept any bytes.
 
 use crate::{Error, Result};
 use argh::FromArgs;
@@ -11,9 +11,9 @@ use std::time::Duration;
 /// A stage's argv, split at the first `--`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CommandLine {
-    /// What stands before `--`, without the tool's own name.
+    /// The words before `--`, without the tool's own name.
     pub options: Vec<OsString>,
-    /// What stands after it: PROGRAM and its arguments, untouched. `None` when there is no `--`.
+    /// The words after `--`: PROGRAM and its arguments, unchanged. `None` if there is no `--`.
     pub program: Option<Vec<OsString>>,
 }
 
@@ -33,7 +33,7 @@ impl CommandLine {
                 && self.options.iter().take_while(|arg| *arg != "--").any(|arg| arg == option)
     }
 
-    /// An error about the options, with a hint if they may be none: `--` is missing, or missing in front of a stage.
+    /// Adds a hint to an error about the options, if `--` is missing, or seems to be missing in front of a stage.
     pub fn explain(&self, tool: &str, error: Error) -> Error {
         let is_program = error.message.ends_with(UNEXPECTED);
         let stage = |word: &OsString| word.as_bytes().starts_with(b"srt-");
@@ -44,7 +44,7 @@ impl CommandLine {
     /// PROGRAM and its arguments, at least one word.
     ///
     /// # Errors
-    /// A usage error where `--` or PROGRAM is missing.
+    /// A usage error if `--` or PROGRAM is missing.
     pub fn program(self, tool: &str) -> Result<Vec<OsString>> {
         match self.program {
             Some(program) if !program.is_empty() => Ok(program),
@@ -59,22 +59,22 @@ pub fn missing_separator(tool: &str) -> Error {
     Error::usage("missing -- before PROGRAM").hint(form(tool))
 }
 
-/// Where PROGRAM stands before `--`, a word that is no option.
+/// The end of the message if PROGRAM, which is not an option, precedes `--`.
 const UNEXPECTED: &str = ": unexpected argument";
 
 fn form(tool: &str) -> String {
     format!("write {tool} [options] -- PROGRAM [args...]; what follows -- goes through untouched")
 }
 
-/// The bytes of one argument as a string in which every byte is one character (ISO 8859-1), since argh takes
-/// UTF-8 only and a path may be anything. A bare `help` is marked: argh would take it for a request for help. So is what begins
-/// with a `+`: Rust's parsers would take that for the sign of a number.
+/// Encodes an argument as a string with one character per byte (ISO 8859-1), since argh accepts only UTF-8, and a path
+/// may contain any bytes. A bare `help` is marked, since argh would take it as a request for help. So is an argument
+/// that begins with `+`, which Rust's parsers would take as the sign of a number.
 fn encode(arg: &OsString) -> String {
     let mark = if arg == "help" || arg.as_bytes().starts_with(b"+") { "\u{100}" } else { "" };
     mark.chars().chain(arg.as_bytes().iter().map(|&byte| char::from(byte))).collect()
 }
 
-/// The argument behind a value that argh hands out: the reverse of what [`parse`] did before.
+/// Decodes a value from argh: the reverse of the encoding in [`parse`].
 pub fn decode(value: &str) -> OsString {
     OsString::from_vec(value.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect())
 }
@@ -91,13 +91,13 @@ impl FromStr for Raw {
     }
 }
 
-/// Digits alone as a number: `parse` would take a `+` as well.
+/// Parses a number that consists of digits only: `parse` would also accept a `+`.
 pub fn decimal<T: FromStr>(text: &[u8]) -> Option<T> {
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
     digits.parse().ok()
 }
 
-/// Seconds, perhaps with a fraction. `None` is 0: never.
+/// Seconds, optionally with a fraction. `None` is 0, which means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(pub Option<Duration>);
 
@@ -105,26 +105,26 @@ impl FromStr for Seconds {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Not as an f64: the standard library's parser of those would be a twelfth of a tool.
+        // Not parsed as an f64: the standard library's parser for that would be a twelfth of a tool's size.
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{whole}{fraction}");
         let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let whole: Option<u64> = format!("0{whole}").parse().ok().filter(|_| plain);
         let nanoseconds: Option<u32> = format!("{fraction:0<9.9}").parse().ok();
         let time = whole.zip(nanoseconds).map(|(whole, nanoseconds)| Duration::new(whole, nanoseconds));
-        // A year is the most, so that no sum of times overflows.
+        // At most a year, so that no sum of times overflows.
         let time = time.filter(|time| *time <= Duration::from_secs(31_536_000));
         let time = time.ok_or("expected seconds, like 5 or 0.5")?;
-        // What is too short to count is no 0, which means never.
+        // A value too small to represent is not 0, which means never.
         let never = digits.bytes().all(|digit| digit == b'0');
         Ok(Self((!never).then(|| time.max(Duration::from_nanos(1)))))
     }
 }
 
-/// Reads `options` into an argh struct. Values come to the struct in the form that [`Raw`] reads.
+/// Parses `options` into an argh struct, which gets the values in the form that [`Raw`] reads.
 ///
 /// # Errors
-/// A usage error in one line, with what argh says.
+/// A usage error in one line, with argh's message.
 pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<T> {
     let words: Vec<String> = options.iter().map(encode).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -135,7 +135,7 @@ pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<T> {
         })
     };
     let parsed = parse(&words)?;
-    // argh refuses an option that is given twice, but no switch.
+    // argh refuses a repeated option, but not a repeated switch.
     let is_switch = |word: &str| parse(&[word]).err().is_none_or(|error| !error.message.ends_with(NO_VALUE));
     let mut seen = BTreeSet::new();
     let again: BTreeSet<_> =
@@ -146,16 +146,15 @@ pub fn parse<T: FromArgs>(tool: &str, options: &[OsString]) -> Result<T> {
     }
 }
 
-/// An option's last word is the option itself.
+/// The end of the message for an option without its value.
 const NO_VALUE: &str = ": expected a value";
 
-/// The text of `--help` of an argh struct.
+/// The `--help` text of an argh struct.
 pub fn help<T: FromArgs>(tool: &str) -> String {
     T::from_args(&[tool], &["--help"]).err().map_or_else(String::new, |exit| exit.output)
 }
 
-/// argh spreads its complaints over several lines, a list of what is missing among them, and says what Rust's parser
-/// says of a value.
+/// Converts argh's message, which has several lines, may list what is missing, and quotes Rust's parsers about a value.
 fn complaint(output: &str) -> Error {
     let text = decode(output).to_string_lossy().into_owned();
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -188,7 +187,7 @@ fn complaint(output: &str) -> Error {
     Error::usage(chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect()))
 }
 
-/// What to write instead of an unknown option that has one of the usual forms: `-h`, `--uid=1000`.
+/// What to write instead of an unknown option in a common form: `-h`, `--uid=1000`.
 pub fn form_of(word: &OsStr) -> Option<String> {
     let word = word.to_string_lossy();
     match word.split_once('=') {

@@ -1,37 +1,37 @@
-//! The one shape of an error: what was tried, what the system said, and a hint where the user can do something.
+//! The error type: what was tried, what the system reported, and a hint if the user can do something about it.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// The result of anything that can end a tool.
+/// The result of anything that can make a tool fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an error means for the exit status. The number is the tool's business: see [`crate::tool`].
+/// What an error means for the exit status. The tool chooses the number: see [`crate::tool`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The command line is wrong.
     Usage,
     /// The tool could not do what it was asked.
     Failed,
-    /// PROGRAM exists and cannot be executed: 126 in env(1) and its relatives.
+    /// PROGRAM exists, but cannot be executed: 126, as in env(1).
     NotExecutable,
-    /// PROGRAM does not exist: 127 in env(1) and its relatives.
+    /// PROGRAM does not exist: 127, as in env(1).
     NotFound,
 }
 
-/// An error on its way to the user.
+/// An error to be reported to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What it means for the exit status.
     pub kind: Kind,
-    /// What was tried and what the system said, without the tool's name.
+    /// What was tried and what the system reported, without the tool's name.
     pub message: String,
     /// What the user can do about it.
     pub hint: Option<String>,
-    /// What the system said, if it was the system.
+    /// The errno, if the system reported the error.
     pub errno: Option<i32>,
-    /// The file that it is about, if there is one.
+    /// The file that the error is about, if there is one.
     pub path: Option<PathBuf>,
 }
 
@@ -46,12 +46,12 @@ impl Error {
         Self { kind: Kind::Usage, ..Self::failed(message) }
     }
 
-    /// The system refused: `what: No such file or directory`.
+    /// A system call failed: `what: No such file or directory`.
     pub fn system(what: impl fmt::Display, error: &io::Error) -> Self {
         let errno = error.raw_os_error();
         let failed = Self { errno, ..Self::failed(format!("{what}: {}", strerror(error))) };
         match errno {
-            // Whatever the call: nobody but the kernel, or a filter in front of it, says so.
+            // For any call: only the kernel, or a seccomp filter, returns this.
             Some(libc::ENOSYS) => failed.hint(
                 "the kernel does not know a system call that Linux 5.12 has: is it older or built without it, or does \
                  a seccomp filter (a container's profile) hide it?",
@@ -62,33 +62,33 @@ impl Error {
         }
     }
 
-    /// Adds what the user can do.
+    /// Adds a hint to the user.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds what the user can do if this is what the system said.
+    /// Adds a hint to the user if this is the errno.
     #[must_use]
     pub fn hint_for(self, errno: i32, hint: impl Into<String>) -> Self {
         if self.errno == Some(errno) { self.hint(hint) } else { self }
     }
 
-    /// Names the file that it is about, for scripts: the message shows no more of a name than can be printed.
+    /// Names the file that the error is about, for scripts: the message has only the printable form of the name.
     #[must_use]
     pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// The option that it is about: every message begins with it.
+    /// The option that the error is about, which is the first word of the message.
     pub fn option(&self) -> Option<&str> {
         let first = self.message.split([' ', ':']).next()?;
         first.strip_prefix("--").filter(|name| !name.is_empty()).map(|_| first)
     }
 
-    /// Puts the option or step that was under way in front: `--bind /a /b: cannot open /a: …`.
+    /// Prefixes the message with the option or step that has failed: `--bind /a /b: cannot open /a: …`.
     #[must_use]
     pub fn within(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
@@ -100,8 +100,8 @@ impl Error {
         shortened(&printable(&self.message), 3000)
     }
 
-    /// The lines that the user sees, each ended by a newline. Control characters are escaped, so that a path
-    /// cannot forge a second line or speak to the terminal.
+    /// The lines for the user, each ended by a newline. Control characters are escaped, so that a path cannot forge a
+    /// second line or control the terminal.
     pub fn lines(&self, tool: &str) -> String {
         let mut lines = format!("{tool}: {}\n", self.shown_message());
         if let Some(hint) = &self.hint {
@@ -123,7 +123,7 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
-/// What strerror(3) says, without the ` (os error 2)` that the standard library adds.
+/// The message of strerror(3), without the ` (os error 2)` that the standard library adds.
 pub fn strerror(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
@@ -132,8 +132,8 @@ pub fn strerror(error: &io::Error) -> String {
     }
 }
 
-/// The text with every character escaped that a terminal obeys, or by which it shows others in another order (Unicode's
-/// property Bidi_Control).
+/// Escapes every character that controls a terminal, or changes the order in which it shows others (Unicode's property
+/// Bidi_Control).
 pub fn printable(text: &str) -> String {
     let reorders = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut clean = String::with_capacity(text.len());
@@ -143,8 +143,8 @@ pub fn printable(text: &str) -> String {
     clean
 }
 
-/// The text without the middle of what has more than `most` bytes: an argument may have 128 KiB. So short a line also is
-/// written whole where others write to the same pipe (pipe(7), PIPE_BUF).
+/// Removes the middle of a text of more than `most` bytes: an argument may have 128 KiB. A line this short is also
+/// written atomically to a pipe with several writers (pipe(7), PIPE_BUF).
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! The last step of a stage: become the next program.
+//! The last step of a stage: executing the next program.
 
 use crate::sys::c_path;
 use crate::sys::file::{fstatfs, open, readlinkat, statvfs};
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Named without a slash, these are looked for beside the running tool before PATH is searched.
+/// If named without a slash, these are searched for in the running tool's directory before PATH.
 const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
 
 /// argv and the environment in the form that execve(2) takes.
@@ -59,8 +59,8 @@ impl Program {
         Ok(())
     }
 
-    /// The paths at which PROGRAM may be, in the order in which they are tried: itself if it has a slash; else
-    /// the running tool's directory for a stage, then each directory of PATH as execvp(3) does.
+    /// The paths at which PROGRAM may be, in the order in which they are tried: its name if that contains a slash;
+    /// else, for a stage, the running tool's directory, then each directory of PATH, as in execvp(3).
     pub fn candidates(&self) -> Vec<PathBuf> {
         if self.name.as_bytes().contains(&b'/') {
             return vec![PathBuf::from(&self.name)];
@@ -68,7 +68,7 @@ impl Program {
         if self.name.is_empty() {
             return vec![];
         }
-        // PATH is not trusted for a stage: its first directory may be one that the last command could write.
+        // PATH is not trusted for a stage: its first directory may be one that the previous command could write.
         let beside = if self.is_stage() { beside(&self.name).ok() } else { None };
         let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
         beside
@@ -82,23 +82,23 @@ impl Program {
         is_stage(&self.name)
     }
 
-    /// Becomes the first of these paths that can be run: [`Program::candidates`], or others of the same program. Returns
-    /// only on failure.
+    /// Executes the first of these paths that can be executed: [`Program::candidates`], or other paths of the same
+    /// program. Returns only on failure.
     pub fn exec(&self, paths: &[PathBuf]) -> Error {
         self.ready(paths).map_or_else(|error| error, |ready| self.failure(&ready.exec()))
     }
 
-    /// Does all that comes before the exec itself, SIGPIPE back at its default included.
+    /// Does everything that precedes the exec itself, including the reset of SIGPIPE to its default.
     ///
     /// # Errors
-    /// When the kernel refuses to set SIGPIPE.
+    /// The kernel refuses to reset SIGPIPE.
     pub fn ready(&self, paths: &[PathBuf]) -> Result<Ready<'_>> {
         restore_signals().context(|| "cannot restore SIGPIPE and SIGXFSZ")?;
         let paths = paths.iter().filter_map(|path| c_path(path).ok()).collect();
         Ok(Ready { program: self, paths, argv: Pointers::new(&self.argv), envp: Pointers::new(&self.envp) })
     }
 
-    /// Becomes the file that `fd` is open on, with `words` in front of its arguments. Returns only the error.
+    /// Executes the file that `fd` refers to, with `words` in front of its arguments. Returns only on failure.
     pub fn exec_fd(&self, fd: &impl AsRawFd, words: &[OsString]) -> io::Error {
         let words: Vec<_> = match words.iter().map(c_path).collect() {
             Ok(words) => words,
@@ -112,12 +112,12 @@ impl Program {
         }
     }
 
-    /// What a failed exec means: 127 if PROGRAM is not there, 126 if it is.
+    /// What a failed exec means: 127 if PROGRAM does not exist, 126 if it does.
     pub fn failure(&self, error: &io::Error) -> Error {
         self.failure_with(error, || self.obstacle())
     }
 
-    /// The same with a cause that the caller knows, or has looked for while it could.
+    /// The same, with a cause that the caller knows or has determined while it could.
     pub fn failure_with(&self, error: &io::Error, cause: impl FnOnce() -> Option<String>) -> Error {
         let failure = Error::system(format!("cannot run {}", self.name.display()), error).path(&self.name);
         match error.raw_os_error() {
@@ -127,7 +127,7 @@ impl Program {
         }
     }
 
-    /// Why a file of PROGRAM's that is there cannot be run, where one cannot see that by its mode.
+    /// Why an existing file of PROGRAM cannot be executed, if its mode does not show that.
     pub fn obstacle(&self) -> Option<String> {
         let paths = self.candidates();
         let missing = paths.iter().find_map(|path| interpreter::missing(path));
@@ -138,8 +138,8 @@ impl Program {
     }
 }
 
-/// A program that is one execve(2) away: [`Ready::exec`] makes no other system call and takes no memory, so it
-/// works behind a seccomp filter that allows nothing else.
+/// A program that is ready for execve(2): [`Ready::exec`] makes no other system call and allocates no memory, so it
+/// works under a seccomp filter that allows nothing else.
 #[derive(Debug)]
 pub struct Ready<'a> {
     program: &'a Program,
@@ -149,7 +149,7 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Becomes the first candidate that can be run. Returns only the error.
+    /// Executes the first candidate that can be executed. Returns only on failure.
     pub fn exec(&self) -> io::Error {
         if let [path] = self.paths.as_slice() {
             return self.exec_path(path);
@@ -158,7 +158,7 @@ impl Ready<'_> {
         for path in &self.paths {
             let error = self.exec_path(path);
             match error.raw_os_error() {
-                // As execvp(3): go on looking, but remember what was there and could not be run.
+                // As in execvp(3): continue the search, but remember an error from a file that exists.
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
                 Some(libc::EACCES) => refused = Some(error),
                 _ => return error,
@@ -169,12 +169,12 @@ impl Ready<'_> {
 
     fn exec_path(&self, path: &CStr) -> io::Error {
         let error = process::execve(path, &self.argv, &self.envp);
-        // A stage is no script: with an empty one the shell would end well, and PROGRAM would not have run.
+        // A stage is never a script: the shell would succeed with an empty one, and PROGRAM would not have run.
         let stage = Path::new(&self.program.name).file_name().is_some_and(is_stage);
         if stage || error.raw_os_error() != Some(libc::ENOEXEC) {
             return error;
         }
-        // A script without #!: execvp(3), and so env(1) and nice(1), give it to the shell.
+        // A script without #!: execvp(3), and so env(1) and nice(1), execute it with the shell.
         let rest = self.program.argv.iter().skip(1).map(CString::as_c_str);
         let argv: Vec<&CStr> = [c"/bin/sh", path].into_iter().chain(rest).collect();
         process::execve(c"/bin/sh", &Pointers::new(&argv), &self.envp)
@@ -185,7 +185,7 @@ fn is_stage(name: &OsStr) -> bool {
     STAGES.iter().any(|stage| name == *stage)
 }
 
-/// MS_NOEXEC in mount(2).
+/// Whether a path is on a mount with MS_NOEXEC (mount(2)).
 fn is_noexec(path: &Path) -> bool {
     let flags = c_path(path).and_then(|path| statvfs(&path));
     flags.is_ok_and(|flags| flags & libc::ST_NOEXEC != 0)
@@ -194,11 +194,11 @@ fn is_noexec(path: &Path) -> bool {
 /// Whether the caller ignores SIGXFSZ.
 static IGNORES_SIGXFSZ: AtomicBool = AtomicBool::new(false);
 
-/// A write into a closed pipe (SIGPIPE), or to a file at its limit (SIGXFSZ, RLIMIT_FSIZE), is an error to be told, and
-/// does not end the process.
+/// Makes a write to a closed pipe (SIGPIPE), or to a file at its limit (SIGXFSZ, RLIMIT_FSIZE), return an error that
+/// can be reported, instead of killing the process.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn ignore_signals() -> Result<()> {
     let what = || "cannot ignore SIGPIPE and SIGXFSZ";
     signal::signal(libc::SIGPIPE, Disposition::Ignored).context(what)?;
@@ -207,8 +207,8 @@ pub fn ignore_signals() -> Result<()> {
     Ok(())
 }
 
-/// For the next program, since an ignored signal stays ignored through exec (signal(7)): SIGPIPE at its default, SIGXFSZ
-/// as the caller had it.
+/// For the next program, since an ignored signal stays ignored across exec (signal(7)): resets SIGPIPE to its default,
+/// and SIGXFSZ to what the caller had.
 fn restore_signals() -> io::Result<()> {
     if !IGNORES_SIGXFSZ.load(Relaxed) {
         signal::signal(libc::SIGXFSZ, Disposition::Default)?;
@@ -219,8 +219,9 @@ fn restore_signals() -> io::Result<()> {
 /// The path of `name` in the directory of the running tool.
 ///
 /// # Errors
-/// When /proc/self/exe cannot be read: /proc is not mounted. And when it does not tell: a root without procfs has what an
-/// earlier run may have left there, and what runs from a mount of that one file has the path `/`, as srt-mount lets it.
+/// /proc/self/exe cannot be read because /proc is not mounted, or it does not show the directory: in a root without
+/// procfs, an earlier run may have left a file there, and a program run from a mount of its file alone, as srt-mount
+/// permits, has the path `/`.
 pub fn beside(name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
     let link = open("/proc/self/exe", libc::O_PATH | libc::O_NOFOLLOW)?;
     let own = readlinkat(&link, c"")?;

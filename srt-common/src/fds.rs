@@ -1,4 +1,4 @@
-//! Which descriptors the next program gets: 0, 1, 2 and those that the user named.
+//! Which descriptors the next program gets: 0, 1, 2 and those that the user has named.
 
 use crate::sys::{fd, file, socket};
 use crate::{Context, Error, Result};
@@ -15,7 +15,7 @@ impl Kept {
     /// Checks that every descriptor is open.
     ///
     /// # Errors
-    /// A usage error that names the one that is not.
+    /// A usage error that names a descriptor that is not open.
     pub fn new(fds: Vec<RawFd>) -> Result<Self> {
         if let Some(fd) = fds.iter().find(|&&number| fd::given(number).is_err()) {
             return Err(Error::usage(format!("--keep-fd {fd}: not an open descriptor")));
@@ -23,7 +23,7 @@ impl Kept {
         Ok(fds.into_iter().fold(Self::default(), Self::and))
     }
 
-    /// These and one more.
+    /// Adds a descriptor.
     #[must_use]
     pub fn and(mut self, number: RawFd) -> Self {
         if let Err(at) = self.0.binary_search(&number) {
@@ -37,10 +37,10 @@ impl Kept {
         self.0.iter().copied().filter(|&fd| fd > 2)
     }
 
-    /// Lets the next exec close every descriptor but 0, 1, 2 and these.
+    /// Makes the next exec close every descriptor except 0, 1, 2 and these.
     ///
     /// # Errors
-    /// What close_range(2) says (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
+    /// Any error from close_range(2) (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
     pub fn alone_survive_exec(&self) -> Result<()> {
         self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
         for number in self.numbers() {
@@ -49,16 +49,16 @@ impl Kept {
         Ok(())
     }
 
-    /// Closes every descriptor from 3 up but these and `also`, now.
+    /// Immediately closes every descriptor from 3 up except these and `also`.
     ///
     /// # Errors
-    /// What close_range(2) says.
+    /// Any error from close_range(2).
     pub fn close_others(&self, also: &[RawFd]) -> Result<()> {
         let all = also.iter().copied().fold(self.clone(), Self::and);
         all.gaps(|first, last| fd::close_range(first, last, 0))
     }
 
-    /// Calls `each` with every stretch of numbers from 3 up that holds none of these.
+    /// Calls `each` with every range of numbers from 3 up that contains none of these.
     fn gaps(&self, each: impl Fn(u32, u32) -> io::Result<()>) -> Result<()> {
         let mut first = 3;
         for fd in self.numbers().filter_map(|fd| u32::try_from(fd).ok()) {
@@ -71,14 +71,14 @@ impl Kept {
     }
 }
 
-/// Set: [`say`] may not wait for a reader. The terminals among the descriptors that it is asked to write to, opened again.
+/// If set, [`say`] must not block. Contains the terminals among the descriptors that it writes to, opened again.
 static NEVER_WAIT: OnceLock<Vec<(RawFd, OwnedFd)>> = OnceLock::new();
 
-/// O_NONBLOCK of the caller's own open file description would be everybody's.
+/// O_NONBLOCK on the caller's own open file description would affect all processes that share it.
 const OWN: libc::c_int = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
-/// The terminals among these descriptors, opened again for [`never_wait`]: while this process may do so, and before anybody
-/// inside can forbid it (TIOCEXCL).
+/// Opens the terminals among these descriptors again for [`never_wait`], while this process may do so, and before a
+/// process inside can prevent it (TIOCEXCL).
 pub fn own_terminals(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> {
     let terminal = |number| {
         fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
@@ -87,8 +87,8 @@ pub fn own_terminals(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, Ow
     numbers.into_iter().filter_map(terminal).collect()
 }
 
-/// From now on [`say`] drops what nobody reads: what this process has to do must not wait for whoever else can fill the
-/// pipe, or stop the terminal.
+/// From now on, [`say`] drops what cannot be written immediately: this process must not be blocked by others that can
+/// fill the pipe, or stop the terminal.
 pub fn never_wait(terminals: Vec<(RawFd, OwnedFd)>) {
     let _first = NEVER_WAIT.set(terminals);
 }
@@ -96,7 +96,7 @@ pub fn never_wait(terminals: Vec<(RawFd, OwnedFd)>) {
 /// Writes a message, in one write.
 ///
 /// # Errors
-/// errno; EAGAIN after [`never_wait`].
+/// The errno; EAGAIN after [`never_wait`].
 pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     let Some(terminals) = NEVER_WAIT.get() else { return write_all(number, bytes) };
     if let Some((_, own)) = terminals.iter().find(|(other, _)| *other == number) {
@@ -109,8 +109,8 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     if stat.is(libc::S_IFREG) {
         return write_all(number, bytes);
     }
-    // Where it cannot be opened again (its mode is the command's to change), a pipe takes what comes from a pipe without
-    // waiting (splice(2)); of a terminal that the caller itself could not open, what poll(2) says is next best.
+    // If it cannot be opened again (the command may change its mode), a pipe accepts data from another pipe without
+    // blocking (splice(2)). For a terminal that the caller itself could not open, poll(2) is the next best check.
     match file::open(format!("/proc/self/fd/{number}"), OWN) {
         Ok(own) => fd::write(&own, bytes).map(drop),
         Err(_) if stat.is(libc::S_IFIFO) => splice_from_own_pipe(number, bytes),
@@ -121,17 +121,17 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// EAGAIN: the pipe `number` has no room.
+/// Fails with EAGAIN if the pipe `number` has no room.
 fn splice_from_own_pipe(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     let (from, to) = fd::pipe2(libc::O_NONBLOCK)?;
     let count = fd::write(&to, bytes)?;
     fd::splice(&from, &number, count, libc::SPLICE_F_NONBLOCK).map(drop)
 }
 
-/// write(2) until all is written.
+/// Calls write(2) until everything is written.
 ///
 /// # Errors
-/// errno, EINTR excepted.
+/// Any errno except EINTR.
 pub fn write_all(number: RawFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match fd::write(&number, bytes) {

@@ -7,14 +7,14 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// For a file system that is made as it is by default.
+/// For a file system with default options.
 pub const NO_OPTIONS: [&str; 0] = [];
 
-/// The root of a new file system, detached. `name` is for messages, `options` are `KEY=VALUE` or a flag, `attributes`
-/// `MOUNT_ATTR_*`.
+/// Creates a file system and returns its root, detached. `name` is for messages, `options` are `KEY=VALUE` or a flag,
+/// `attributes` are `MOUNT_ATTR_*`.
 ///
 /// # Errors
-/// What the system says, and the file system itself where it does.
+/// The kernel's error, with the message of the file system if there is one.
 pub fn new(name: &str, kind: &CStr, options: &[impl AsRef<[u8]>], attributes: u64) -> Result<OwnedFd> {
     let what = || format!("cannot make {name}");
     let context = fsopen(kind).context(what)?;
@@ -24,7 +24,7 @@ pub fn new(name: &str, kind: &CStr, options: &[impl AsRef<[u8]>], attributes: u6
         let mut buffer = [0u8; 512];
         if let Some(text) = read(&context, &mut buffer).ok().and_then(|length| buffer.get(2..length)) {
             let text = String::from_utf8_lossy(text);
-            // Nobody else knows the names that this process has for the layers of an overlay.
+            // The user does not know the names that this process has for the layers of an overlay.
             let known =
                 text.split_whitespace().map(|word| if word.contains("/proc/self/fd/") { "it" } else { word });
             failed.message.push_str(&format!(": {}", known.collect::<Vec<_>>().join(" ")));

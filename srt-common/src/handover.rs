@@ -1,10 +1,11 @@
-//! What those who start together say to each other. The command tells the supervisor its number, srt-mount gives srt-init
-//! a root, on a socket that it inherits (`--join FD`): [`hello`]. The supervisor answers srt-init, and srt-init the
-//! command: [`go`], when all that must be there before PROGRAM runs is there. (--as-pid-1: the supervisor the command.)
-//! Where others are told the command's number, they may look at its namespaces: it enters the network first, [`join`].
+//! Messages between the processes of a start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a
+//! root directory to srt-init, on an inherited socket (`--join FD`). [`go`]: when everything is ready for PROGRAM, the
+//! supervisor answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`join`]: if
+//! other processes are told the command's pid, they may look at its namespaces, so it first enters the network
+//! namespace.
 //!
-//! The network namespace takes the kernel longer than all others together, so srt-mount builds its tree while srt-ns
-//! makes it. The end of a socket means that the start has failed, and that srt-ns has said why.
+//! The kernel takes longer to create the network namespace than all the others together, so srt-mount builds its tree
+//! at the same time. The end of a socket means that the start has failed, and that srt-ns has printed why.
 
 use crate::sys::file::{CWD, FileId, openat, statx};
 use crate::sys::mount::setns;
@@ -13,33 +14,33 @@ use crate::{Context, Error, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// A file's identity ([`crate::sys::file::Stat::id`]) as a word of `--joined-path`.
+/// A file's identity ([`crate::sys::file::Stat::id`]) as an argument of `--joined-path`.
 pub fn identity(((major, minor), inode): FileId) -> String {
     format!("{major}:{minor}:{inode}")
 }
 
-/// The first message: the command's with a pidfd of it; srt-mount's with the root directory for srt-init, a detached,
-/// empty, read-only mount, which only a process that has a mount namespace of this user namespace can make.
+/// The first message: the command's, with its pidfd; srt-mount's, with the root directory for srt-init: a detached,
+/// empty, read-only mount, which only a process with a mount namespace of this user namespace can create.
 ///
 /// # Errors
-/// EPIPE when srt-ns is dead.
+/// EPIPE if srt-ns is dead.
 pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
     sendmsg(socket, b'h', with)
 }
 
-/// The answer, with the network namespace that the one who waits has to enter, if it has not yet. One who is gone does
-/// not need it: its end tells more.
+/// The answer, with the network namespace that the receiver must enter, if it has not yet. A receiver that is gone is
+/// not an error: its exit status says more.
 ///
 /// # Errors
-/// errno: ETOOMANYREFS where RLIMIT_NOFILE leaves no room for a descriptor that is on its way (unix(7)).
+/// The errno; ETOOMANYREFS if RLIMIT_NOFILE leaves no room for a descriptor in flight (unix(7)).
 pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<()> {
     unless_gone(sendmsg(socket, b'g', network))
 }
 
-/// No error where nobody has the other end open any more.
+/// Ignores the error that no process has the other end open any more.
 ///
 /// # Errors
-/// Any other one.
+/// Any other error.
 pub fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
     match sent {
         Err(error) if is_gone(&error) => Ok(()),
@@ -47,7 +48,7 @@ pub fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether nobody has the other end open any more.
+/// Whether the error means that no process has the other end open any more.
 pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
 }
@@ -55,18 +56,18 @@ pub fn is_gone(error: &io::Error) -> bool {
 /// The byte of [`join`].
 pub const JOIN: u8 = b'j';
 
-/// The network namespace ahead of [`go`], and with its errors. Who waits enters it, and says [`hello`] once more.
+/// Sends the network namespace ahead of [`go`], with the same errors. The receiver enters it and sends [`hello`] again.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn join(socket: &impl AsRawFd, network: BorrowedFd<'_>) -> io::Result<()> {
     unless_gone(sendmsg(socket, JOIN, Some(network)))
 }
 
-/// recvmsg(2), for which a peer that is gone is the end, whatever it left unread (ECONNRESET, unix(7)).
+/// recvmsg(2), for which a peer that is gone is end of file, even if it left data unread (ECONNRESET, unix(7)).
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn receive(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message> {
     match recvmsg(socket, flags) {
         Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => Ok(Message::default()),
@@ -74,11 +75,11 @@ pub fn receive(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message>
     }
 }
 
-/// Waits for the answer, and enters the network namespace. False: there is none, PROGRAM must not run, and nothing is
-/// to be said.
+/// Waits for the answer, and enters the network namespace. False: no answer will come, PROGRAM must not run, and there
+/// is nothing to print.
 ///
 /// # Errors
-/// What recvmsg(2) or [`enter`] says.
+/// Any error from recvmsg(2) or [`enter`].
 pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
     loop {
         let Message { byte: Some(byte), fds, .. } = receive(socket, 0).context(|| "recvmsg from srt-ns")?
@@ -98,19 +99,20 @@ pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
     }
 }
 
-/// /proc/self/ns of this process, to be opened while its root has a procfs: for [`enter`].
+/// Opens /proc/self/ns of this process for [`enter`], while its root has a procfs.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn own_namespaces() -> Result<OwnedFd> {
     let path = c"/proc/self/ns";
     openat(&CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /proc/self/ns")
 }
 
-/// Enters a network namespace. Where an outer filter answers for setns(2), this process would stay in the host's.
+/// Enters a network namespace. If an outer seccomp filter fakes the result of setns(2), this process stays in the
+/// host's.
 ///
 /// # Errors
-/// What setns(2) says, or that it had no effect.
+/// Any error from setns(2), or an error if it had no effect.
 pub fn enter(network: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let what = || "cannot enter the network namespace";
     setns(network, libc::CLONE_NEWNET).context(what)?;

@@ -1,4 +1,4 @@
-//! Why execve(2) says ENOENT of a file that is there: what runs it is not (execve(2), ERRORS).
+//! Why execve(2) fails with ENOENT for an existing file: its interpreter does not exist (execve(2), ERRORS).
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -7,16 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The cause in words, if what runs the file at `path` is not there. An interpreter may be a script itself.
+/// The cause as text, if the interpreter of the file at `path` does not exist. An interpreter may itself be a script.
 pub fn missing(path: &Path) -> Option<String> {
     let mut path = path.to_path_buf();
-    // fs/exec.c exec_binprm() goes no deeper.
+    // fs/exec.c exec_binprm() follows no more levels.
     for _ in 0..5 {
         if let Some(target) = missing_target(&path) {
             let (path, target) = (path.display(), target.display());
             return Some(format!("{path} is a symbolic link to {target}, which is not there"));
         }
-        // What is no file could have no end.
+        // Anything except a regular file may be endless.
         let file = fs::metadata(&path).is_ok_and(|meta| meta.is_file()).then(|| File::open(&path))?.ok()?;
         let mut head = [0; 4096];
         let length = file.read_at(&mut head, 0).ok()?;
@@ -39,7 +39,7 @@ pub fn missing(path: &Path) -> Option<String> {
     None
 }
 
-/// What is missing at the end of the symbolic links that begin at `path`, as the last of them says.
+/// The target of the last of the symbolic links that begin at `path`, if it does not exist.
 fn missing_target(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_path_buf();
     let mut links = 0;
@@ -58,16 +58,17 @@ fn missing_target(path: &Path) -> Option<PathBuf> {
 #[derive(Debug, PartialEq, Eq)]
 enum Interpreter<'a> {
     Script(&'a [u8]),
-    /// execvp(3) gives the file to it.
+    /// execvp(3) executes the file with the shell.
     Shell,
-    /// A string in the file.
+    /// The path is a string in the file.
     Loader {
         offset: u64,
         length: usize,
     },
 }
 
-/// By the first bytes of a file: those of a script (fs/binfmt_script.c) or of a program (elf(5)). `None`: a static program.
+/// Identifies the interpreter by the first bytes of a script (fs/binfmt_script.c) or program (elf(5)). `None`: a static
+/// program.
 fn interpreter(head: &[u8]) -> Option<Interpreter<'_>> {
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|&byte| byte == b'\n').next().unwrap_or(line).trim_ascii_start();
@@ -81,10 +82,11 @@ fn interpreter(head: &[u8]) -> Option<Interpreter<'_>> {
     }
 }
 
-/// Where a number is in a header, and its size.
+/// The offset of a number in a header, and its size.
 type Field = (usize, usize);
 
-/// PT_INTERP of a little-endian ELF file. The fields: e_phoff, e_phentsize, e_phnum; in a program header p_offset, p_filesz.
+/// PT_INTERP of a little-endian ELF file. The fields: e_phoff, e_phentsize, e_phnum; p_offset, p_filesz of a program
+/// header.
 fn loader(head: &[u8], [table, entry, count, offset, length]: [Field; 5]) -> Option<Interpreter<'static>> {
     const PT_INTERP: u64 = 3;
     let number = |base: usize, (at, size): Field| {
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(interpreter(b""), Some(Interpreter::Shell));
     }
 
-    /// A header whose one program header is at 64.
+    /// A header whose only program header is at 64.
     fn elf(class: u8, kind: u8) -> Vec<u8> {
         let mut head = vec![0; 200];
         head[..5].copy_from_slice(&[0x7f, b'E', b'L', b'F', class]);

@@ -1,6 +1,6 @@
-//! What at least two of the srt tools share, and that carries no policy: how an error looks, exit status, the
-//! split at `--`, descriptors, exec, the way along a path, the dropping of privileges, the making of a file system.
-//! Mounts, namespaces, BPF and proxies stay in their tool.
+//! What at least two of the srt tools use, without any policy: the error format, exit status, the split at `--`,
+//! descriptors, exec, path walks, the drop of privileges, the creation of a file system. Mounts, namespaces, BPF and
+//! proxies stay in their tools.
 
 #![deny(unsafe_code)]
 

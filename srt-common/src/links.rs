@@ -1,5 +1,5 @@
-//! No path leads through a symbolic link that an earlier run of the sandbox could have left (the kind of
-//! CVE-2024-42472): one that lies in a directory of the host that this sandbox may write.
+//! No path leads through a symbolic link that an earlier run of the sandbox could have left (as in CVE-2024-42472): a
+//! link in a directory of the host that this sandbox may write.
 
 use crate::sys::c_path;
 use crate::sys::fd::given;
@@ -19,26 +19,26 @@ const MOST_LINKS: usize = 40;
 /// Directories by device and inode.
 pub type Directories = BTreeSet<FileId>;
 
-/// One directory on the way.
+/// One directory on the path.
 #[derive(Debug)]
 pub struct Step {
     name: OsString,
-    /// The directory, or what the path leads to.
+    /// The directory, or the file to which the path leads.
     pub fd: Rc<OwnedFd>,
-    /// What it is.
+    /// Its attributes.
     pub stat: Stat,
 }
 
-/// A walk from a root, a name at a time: what it has come through, `..` and links resolved.
+/// A walk from a root, one name at a time: the directories passed, with `..` and links resolved.
 #[derive(Debug)]
 pub struct Walk(Vec<Step>);
 
 impl Walk {
-    /// Walks from `root` along `path` to its end. A link where `is_planted` says so of the way to it is an error. A magic
-    /// link of a procfs is followed only if `magic`.
+    /// Walks from `root` along `path` to its end. A link is an error if `is_planted` is true for the walk to it. A
+    /// magic link of a procfs is followed only if `magic`.
     ///
     /// # Errors
-    /// Such a link; `cannot` of what the system says.
+    /// Such a link, or a system error as converted by `cannot`.
     pub fn along(
         root: &Rc<OwnedFd>,
         path: &Path,
@@ -90,7 +90,7 @@ impl Walk {
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
                 if target.is_absolute() {
                     walk = Self::along(root, &target, is_planted, magic, tell)?;
-                    // Its text is a path only where that leads to the same file.
+                    // The text of the link is a path only if it leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!(
                             "{} has been replaced meanwhile",
@@ -111,7 +111,7 @@ impl Walk {
         Ok(walk)
     }
 
-    /// What the path leads to.
+    /// The file to which the path leads.
     #[allow(clippy::indexing_slicing, reason = "the root is never taken away")]
     pub fn end(&self) -> &Step {
         &self.0[self.0.len() - 1]
@@ -122,15 +122,15 @@ impl Walk {
         Path::new("/").join(self.0.iter().skip(1).map(|step| &step.name).collect::<PathBuf>())
     }
 
-    /// Whether the way leads through one of these directories.
+    /// Whether the walk passes through one of these directories.
     pub fn is_in(&self, directories: &Directories) -> bool {
         self.0.iter().any(|step| directories.contains(&step.stat.id))
     }
 
     /// Whether the command may change what a name leads to here: it can write a directory between the first writable
-    /// mount and this place, or owns it: an earlier run may have taken away the permission after it had made the link, and
-    /// can give it back. EROFS comes only where the permissions alone would do (`do_faccessat()` in fs/open.c), and the
-    /// same directory is writable elsewhere.
+    /// mount and this place, or owns one, since an earlier run may have removed the permission after it made the link,
+    /// and the command can restore it. EROFS is returned only if the permissions alone would suffice (`do_faccessat()`
+    /// in fs/open.c), and the same directory is writable elsewhere.
     pub fn may_be_written(&self, writable: &Directories) -> bool {
         let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
         self.0.iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
@@ -143,11 +143,12 @@ impl Walk {
     }
 }
 
-/// Whether a name in a directory is that of a descriptor which this program has opened itself, where the user may mean one
-/// that it was given.
+/// Whether a name in a directory is that of a descriptor that this program has opened itself, although the user may
+/// mean an inherited one.
 fn is_opened_here(directory: &Step, name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
-    // This process's, by whichever procfs and thread: it has the descriptor through which it is looked at.
+    // The directory is this process's, in any procfs and for any thread: it has the descriptor through which it is
+    // examined.
     let this = c_path(directory.fd.as_raw_fd().to_string());
     let itself =
         this.and_then(|this| openat(&*directory.fd, &this, libc::O_PATH, 0)).and_then(|fd| statx(&fd, c""));
@@ -155,10 +156,10 @@ fn is_opened_here(directory: &Step, name: &OsStr) -> bool {
     is_own && number.is_some_and(|number| given(number).is_err())
 }
 
-/// openat2(2) with O_PATH, of a directory first: O_DIRECTORY also triggers an automount, as mount(2) does.
+/// openat2(2) with O_PATH, first of a directory: O_DIRECTORY also triggers an automount, as mount(2) does.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn open_path(from: &impl AsRawFd, path: &CStr, flags: libc::c_int, resolve: u64) -> io::Result<OwnedFd> {
     let open = |directory| openat2(from, path, libc::O_PATH | directory | flags, resolve);
     match open(libc::O_DIRECTORY) {
@@ -167,7 +168,7 @@ pub fn open_path(from: &impl AsRawFd, path: &CStr, flags: libc::c_int, resolve: 
     }
 }
 
-/// The names that make up a path, counted from its root. `.` and doubled or trailing slashes go.
+/// The names in a path, from its root. `.` and repeated or trailing slashes are dropped.
 pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name),

@@ -1,4 +1,4 @@
-//! Which mounts there are: /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/mounts (proc_pid_mounts(5)).
+//! The mount table: /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/mounts (proc_pid_mounts(5)).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,33 +9,33 @@ use std::path::PathBuf;
 /// A mount, one line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount<'a> {
-    /// Where it is, seen from this process's root.
+    /// The mount point, as seen from this process's root.
     pub point: PathBuf,
-    /// It has peers: what is mounted in it appears there, too.
+    /// Whether it has peers, to which mounts in it propagate.
     pub shared: bool,
-    /// The type of its file system.
+    /// Its file system type.
     pub kind: &'a [u8],
 }
 
-/// What the kernel tells this process, in one piece: a read(2) of a few bytes costs it as much as one of a page.
+/// Reads a mount table in large pieces: for the kernel, a read(2) of a few bytes takes as long as one of a page.
 ///
 /// # Errors
-/// errno; ENOENT where no procfs is mounted.
+/// The errno; ENOENT if no procfs is mounted.
 pub fn read(path: &str) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(16 << 10);
     File::open(path)?.read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Every mount of mountinfo, in the kernel's order. `None` for what is no such file.
+/// All mounts in mountinfo, in the kernel's order. `None` if the text is not in that format.
 pub fn parse(text: &[u8]) -> Option<Vec<Mount<'_>>> {
     lines(text).map(mount).collect()
 }
 
-/// Where the mounts of /proc/self/mounts are that can be written: a line is
-/// `/dev/root /mnt2 ext3 rw,noatime,errors=continue 0 0`, whose options begin with `ro` where the mount or its file system
-/// is read-only (`show_vfsmnt()` in fs/proc_namespace.c). The kernel makes it in two thirds of the time that mountinfo
-/// takes. Other lines count for nothing.
+/// The mount points of the writable mounts in /proc/self/mounts. A line is
+/// `/dev/root /mnt2 ext3 rw,noatime,errors=continue 0 0`, whose options begin with `ro` if the mount or its file system
+/// is read-only (`show_vfsmnt()` in fs/proc_namespace.c). The kernel generates this file in two thirds of the time of
+/// mountinfo. Other lines are ignored.
 pub fn writable(text: &[u8]) -> impl Iterator<Item = PathBuf> {
     lines(text).filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -48,7 +48,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
+/// Parses `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
 fn mount(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|&byte| byte == b' ');
     let point = fields.nth(4)?;
@@ -61,7 +61,7 @@ fn mount(line: &[u8]) -> Option<Mount<'_>> {
     Some(Mount { point: path(point), shared, kind })
 }
 
-/// The path in a field: mangle() of fs/proc_namespace.c writes a space, a tab, a line feed, a backslash and `#` as three
+/// Decodes a path: mangle() in fs/proc_namespace.c writes a space, a tab, a line feed, a backslash and `#` as three
 /// octal digits.
 fn path(field: &[u8]) -> PathBuf {
     let mut pieces = field.split(|&byte| byte == b'\\');

@@ -1,4 +1,4 @@
-//! Whose life bounds this process's: the process that started it, and the writers of `--lifetime-fd`.
+//! The processes that bound the life of this one: its parent, and the writers of `--lifetime-fd`.
 
 use crate::sys::{fd, file, process};
 use crate::{Context, Error, Result};
@@ -7,28 +7,28 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 /// The process that started this one.
 #[derive(Debug)]
 pub struct Parent {
-    /// 0: outside this pid namespace, without a number here.
+    /// 0: outside this pid namespace, without a pid here.
     pid: process::Pid,
 }
 
 impl Parent {
-    /// Looks at it. First thing in `main`: a parent that is dead by then is taken for the process that has adopted this
-    /// one, and cannot be told from it (that is what `--lifetime-fd` is for).
+    /// Records the parent, first of all in `main`: if the parent is already dead, the process that adopted this one is
+    /// taken for it, as the two cannot be distinguished (that is what `--lifetime-fd` is for).
     pub fn look() -> Self {
         Self { pid: process::getppid() }
     }
 
-    /// A pidfd that becomes readable when the parent's process ends. PR_SET_PDEATHSIG (prctl(2)) would fire at the end of
-    /// the *thread* that forked, which is no end of the parent. `None`: the parent is outside this pid namespace.
+    /// A pidfd that becomes readable when the parent process ends. PR_SET_PDEATHSIG (prctl(2)) would act at the end of
+    /// the *thread* that forked, which is not the end of the parent. `None`: the parent is outside this pid namespace.
     ///
     /// # Errors
-    /// When it is dead, or pidfd_open(2) is refused.
+    /// The parent is dead, or pidfd_open(2) is refused.
     pub fn watch(self) -> Result<Option<OwnedFd>> {
         if self.pid == 0 {
             return Ok(None);
         }
         let pidfd = process::pidfd_open(self.pid);
-        // The end of a parent changes getppid(2): only if it is the same after the opening is the pidfd the parent's.
+        // When the parent ends, getppid(2) changes: only if it is unchanged after the open is the pidfd the parent's.
         if process::getppid() != self.pid {
             return Err(Error::failed("the parent process is dead").hint("--outlive-parent runs without it"));
         }
@@ -36,17 +36,17 @@ impl Parent {
     }
 }
 
-/// linux/magic.h: where pipe(2) makes its pipes, which have no name.
+/// linux/magic.h: the file system of the pipes of pipe(2), which have no name.
 const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
 
-/// The descriptor that `--lifetime-fd` names: the reading end of a pipe, which poll(2) reports as hung up when its last
-/// writer is gone. The next program does not get it ([`crate::fds::Kept`]). The caller closes its copy of the writing end
-/// in all other children.
+/// The descriptor that `--lifetime-fd` names: the read end of a pipe, which poll(2) reports as hung up when its last
+/// writer is gone. The next program does not get it ([`crate::fds::Kept`]). The caller closes its copy of the write end
+/// in all its other children.
 ///
-/// Not a FIFO that has a name: whoever may open that becomes a writer (fifo(7)), the command included.
+/// A FIFO with a name is refused: a process that may open it can become a writer (fifo(7)), the command included.
 ///
 /// # Errors
-/// A usage error for what is no such end.
+/// A usage error if the descriptor is not such an end.
 pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let wrong = |what: &str| Error::usage(format!("--lifetime-fd {number}: {what}"));
     let pipe = fd::given(number).map_err(|_| wrong("not an open descriptor"))?;

@@ -1,4 +1,4 @@
-//! No privileges left: capabilities(7) and the no_new_privs bit, set and read back.
+//! Drops all privileges: capabilities(7) and the no_new_privs bit, set and read back.
 
 use crate::sys::privileges::{CAP_SETPCAP, Capabilities, capget, capset};
 use crate::sys::process::prctl;
@@ -7,26 +7,26 @@ use crate::{Context, Error, Result};
 /// Drops every capability from every set and sets no_new_privs, then reads both back.
 ///
 /// # Errors
-/// When the kernel refuses a step, or does not show its effect.
+/// The kernel refuses a step, or its effect cannot be verified.
 pub fn drop_all() -> Result<()> {
     empty_bounding_set(capget().context(|| "capget")?)?;
     drop_held()
 }
 
-/// The same for one whose bounding set was emptied before: 41 system calls less.
+/// The same for a process whose bounding set was emptied before: 41 fewer system calls.
 ///
 /// # Errors
-/// When the kernel refuses a step, or does not show its effect.
+/// The kernel refuses a step, or its effect cannot be verified.
 pub fn drop_held() -> Result<()> {
     no_new_privs()?;
-    // The ambient set is always a subset of the permitted one: it goes with it.
+    // The ambient set is always a subset of the permitted one, so it is emptied with it.
     hold(Capabilities::default())
 }
 
-/// Exactly these capabilities.
+/// Sets exactly these capabilities.
 ///
 /// # Errors
-/// When the kernel refuses it, or does not show its effect.
+/// The kernel refuses this, or its effect cannot be verified.
 pub fn hold(wanted: Capabilities) -> Result<()> {
     capset(wanted).context(|| "capset")?;
     match capget().context(|| "capget")? == wanted {
@@ -35,10 +35,10 @@ pub fn hold(wanted: Capabilities) -> Result<()> {
     }
 }
 
-/// No later exec gains anything, by uid 0 neither.
+/// Prevents any later exec from gaining privileges, also with uid 0.
 ///
 /// # Errors
-/// When the kernel refuses it, or does not show its effect.
+/// The kernel refuses this, or its effect cannot be verified.
 pub fn no_new_privs() -> Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     if prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? != 1 {
@@ -47,13 +47,13 @@ pub fn no_new_privs() -> Result<()> {
     Ok(())
 }
 
-/// Drops every capability that the kernel knows (EINVAL tells the end) from the bounding set.
+/// Drops every capability that the kernel knows (EINVAL marks the end) from the bounding set.
 ///
-/// That takes CAP_SETPCAP. Where it is not `held` the set stays as the caller had it, and can give nothing once there is
+/// This needs CAP_SETPCAP. If that is not `held`, the set stays as the caller had it, and has no effect after
 /// [`no_new_privs`].
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn empty_bounding_set(held: Capabilities) -> Result<()> {
     if held.effective & (1 << CAP_SETPCAP) == 0 {
         return Ok(());

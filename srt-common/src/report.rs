@@ -1,21 +1,21 @@
-//! What srt-relay says to the srt-ns that runs it (`--report-fd N`), a line each:
+//! The reports of srt-relay to the srt-ns that runs it (`--report-fd N`), one per line:
 //!
-//! - `lost PAIR ERRNO`: the socket that the pair leads to is gone, and cannot come back;
-//! - `failed PAIR ERRNO`: a connection failed, the next may not.
+//! - `lost PAIR ERRNO`: the pair's socket is gone, and cannot come back;
+//! - `failed PAIR ERRNO`: a connection failed, the next one may succeed.
 //!
-//! PAIR counts the LISTEN CONNECT pairs of the command line from 0, so that the reader says what *its* user wrote: text
-//! from a process that reads untrusted bytes is not passed on. A failure that lasts is one line.
+//! PAIR counts the LISTEN CONNECT pairs of the command line from 0, so that the reader prints what *its* user wrote:
+//! text from a process that reads untrusted bytes is not passed on. A lasting failure is one line.
 
 use std::fmt;
 
-/// One line.
+/// One report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Which pair.
+    /// The index of the pair.
     pub pair: usize,
-    /// Whether it is for good.
+    /// Whether the failure is permanent.
     pub lost: bool,
-    /// What connect(2) said.
+    /// The errno of connect(2).
     pub errno: i32,
 }
 
@@ -23,7 +23,7 @@ impl Report {
     /// The longest line, in bytes; two numbers of 20 digits fit.
     pub const LONGEST: usize = 50;
 
-    /// Reads a line, with or without its end. `None`: it is not one.
+    /// Parses a line, with or without its newline. `None`: it is not a report.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(line).ok()?.trim_end_matches('\n').split(' ');
         let lost = match words.next()? {

@@ -1,4 +1,4 @@
-//! `--status-fd`: one JSON object a line, for scripts.
+//! `--status-fd`: one JSON object per line, for scripts.
 
 use crate::error::shortened;
 use crate::fds::say;
@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The descriptor that a script reads. Not owned: it is the caller's, and closed at the exec.
+/// The descriptor that a script reads. It is not owned: it is the caller's, and is closed at the exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusFd(RawFd);
 
@@ -18,7 +18,7 @@ impl StatusFd {
     /// ([`crate::fds::Kept`]).
     ///
     /// # Errors
-    /// A usage error when it is not open.
+    /// A usage error if it is not open.
     pub fn new(number: RawFd) -> Result<Self> {
         match fd::given(number) {
             Ok(_) => Ok(Self(number)),
@@ -26,14 +26,14 @@ impl StatusFd {
         }
     }
 
-    /// The descriptor's number, for one who closes all others.
+    /// The descriptor's number, for a caller that closes all others.
     pub fn number(self) -> RawFd {
         self.0
     }
 
-    /// Writes one event, in one write. It has at most PIPE_BUF bytes: so many stay whole where several stages share a pipe, or
-    /// where there is no room for more (pipe(7)).
-    /// A reader that has gone away is not an error: the sandbox is not its business.
+    /// Writes one event, in one write. It has at most PIPE_BUF bytes, so it stays whole if several stages share a pipe,
+    /// or if the pipe has no room for more (pipe(7)). A reader that is gone is not an error: the sandbox does not
+    /// depend on it.
     pub fn send(self, event: &Event) {
         let _gone = say(self.0, format!("{{{}}}\n", event.0).as_bytes());
     }
@@ -49,8 +49,8 @@ impl Event {
         Self(String::new()).text("stage", stage).text("event", event)
     }
 
-    /// `failed`, with the parts of the message as fields. A path that does not fit into PIPE_BUF bytes is left
-    /// out: the message names it, too.
+    /// `failed`, with the parts of the error as fields. A path that does not fit into PIPE_BUF bytes is left out: the
+    /// message also contains it.
     pub fn failed(stage: &str, code: u8, error: &Error) -> Self {
         Self::new(stage, "failed")
             .number("code", code)
@@ -73,7 +73,7 @@ impl Event {
         let _infallible = write!(self.0, "{comma}\"{key}\":");
     }
 
-    /// Adds a string, without its middle where the event would have more than PIPE_BUF bytes.
+    /// Adds a string. Its middle is removed if the event would have more than PIPE_BUF bytes.
     #[must_use]
     pub fn text(self, key: &str, value: &str) -> Self {
         let room = libc::PIPE_BUF.saturating_sub(self.0.len()) / 4 * 3;
@@ -91,7 +91,7 @@ impl Event {
         self
     }
 
-    /// Adds a path, which may be any bytes: one that is not of UTF-8 is `\xNN`, a backslash is two.
+    /// Adds a path, which may contain any bytes: those that are not UTF-8 become `\xNN`, a backslash is doubled.
     #[must_use]
     pub fn path(self, key: &str, path: &Path) -> Self {
         let mut text = String::new();
@@ -121,7 +121,7 @@ impl Event {
     }
 }
 
-/// The text as JSON has it between its quotes.
+/// The text as it appears between the quotes of a JSON string.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

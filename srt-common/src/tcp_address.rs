@@ -1,5 +1,5 @@
-//! `IP:PORT`, `[IPv6]:PORT`, `localhost:PORT`, and nothing else. Pure: a resolver would read files and open sockets, on
-//! somebody else's word.
+//! Parses `IP:PORT`, `[IPv6]:PORT`, `localhost:PORT`, and nothing else. Pure code: a resolver would read files, open
+//! sockets, and trust the answers of others.
 
 use crate::args::decimal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// One address; for `localhost` 127.0.0.1 and then ::1, as resolvers answer (RFC 6761, 6.3).
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn parse(text: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
     let parts = std::str::from_utf8(text).ok().and_then(|text| text.rsplit_once(':'));
     let (host, port) = parts.ok_or("expected IP:PORT")?;
@@ -25,15 +25,15 @@ pub fn parse(text: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// Whether a failure says no more than that the family of an address is switched off here: of `localhost` one may be.
+/// Whether an error only means that an address family is disabled here, as may be true of one address of `localhost`.
 pub fn has_no_such_family(error: Option<i32>) -> bool {
     matches!(error, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-/// Digits alone: `+22`, `0x16` and ` 22` are numbers to some readers, and 022 is 18 to a few.
+/// Digits only: some parsers accept `+22`, `0x16` and ` 22`, and a few read 022 as 18.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn parse_port(text: &[u8]) -> Result<u16, &'static str> {
     let port = decimal(text).filter(|_| !text.starts_with(b"0"));
     port.ok_or("expected a port from 1 to 65535")

@@ -1,5 +1,5 @@
-//! The frame of every tool's `main`: what is checked before anything else, what all five answer alike, and how an end
-//! is told.
+//! The common part of every tool's `main`: the first checks, the options that all five have, and how the end is
+//! reported.
 
 use crate::args::{CommandLine, decimal};
 use crate::error::{Context, Error, Kind, Result};
@@ -13,12 +13,12 @@ use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// What the tools exit with when they fail themselves.
+/// The exit statuses for a tool's own failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// A stage: it runs a command, so every number but 125, 126 and 127 is the command's own (env(1)).
+    /// A stage runs a command, so every status except 125, 126 and 127 is the command's own (env(1)).
     Stage,
-    /// A tool that runs no command: 1, and 2 for wrong usage.
+    /// A tool that runs no command: 1, or 2 for wrong usage.
     Plain,
 }
 
@@ -34,12 +34,12 @@ impl Manner {
     }
 }
 
-/// What makes a tool this one.
+/// What distinguishes a tool from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// The name in front of every message.
     pub name: &'static str,
-    /// What it exits with.
+    /// Its exit statuses.
     pub manner: Manner,
     /// The text of `--help`.
     pub help: fn() -> String,
@@ -53,14 +53,14 @@ pub struct Tool {
     /// The name in front of every message.
     pub name: &'static str,
     manner: Manner,
-    /// Where `--status-fd` points: a guess until the options are read.
+    /// The descriptor of `--status-fd`: a guess until the options are parsed.
     pub status: Option<StatusFd>,
-    /// The parent as it was first thing in `main`, for the tool that watches it.
+    /// The parent as recorded first of all in `main`, for the tool that watches it.
     pub parent: Option<Parent>,
 }
 
 impl Tool {
-    /// Runs `story` with the command line and turns its end into an exit status.
+    /// Runs `story` with the command line and converts its result into an exit status.
     pub fn run(spec: Spec, args: Vec<OsString>, story: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
         let parent = spec.watches_parent.then(Parent::look);
         let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent };
@@ -80,9 +80,9 @@ impl Tool {
         result.unwrap_or_else(|error| tool.fail(&error))
     }
 
-    /// 0, 1 and 2 are open before anything else is opened, or a file of ours would be the program's stdout; no write
-    /// ends the process by a signal; and no tool runs with privileges that its caller does not have: it
-    /// trusts argv, the environment and the descriptors, all of which come from the caller.
+    /// Opens 0, 1 and 2 before anything else, or a file of the tool could become the program's stdout. Prevents a write
+    /// from killing the process by a signal. Refuses privileges that the caller does not have: the tool trusts argv,
+    /// the environment and the descriptors, which all come from the caller.
     fn prepare(&mut self, line: &CommandLine) -> Result<()> {
         open_standard_descriptors()?;
         ignore_signals()?;
@@ -94,16 +94,16 @@ impl Tool {
         Ok(())
     }
 
-    /// Takes what `--status-fd` names.
+    /// Takes the descriptor that `--status-fd` names.
     ///
     /// # Errors
-    /// A usage error when it is not open.
+    /// A usage error if it is not open.
     pub fn take_status(&mut self, fd: Option<RawFd>) -> Result<()> {
         self.status = fd.map(StatusFd::new).transpose()?;
         Ok(())
     }
 
-    /// Tells the user and the status descriptor what went wrong; returns the exit status for it.
+    /// Reports an error to the user and to the status descriptor; returns the exit status for it.
     pub fn fail(&self, error: &Error) -> u8 {
         let code = self.manner.code(error.kind);
         self.warn(error);
@@ -113,12 +113,12 @@ impl Tool {
         code
     }
 
-    /// Tells the user, on stderr, in one write. A closed stderr is no failure.
+    /// Prints an error on stderr, in one write. A closed stderr is not an error.
     pub fn warn(&self, error: &Error) {
         let _closed = say(2, error.lines(self.name).as_bytes());
     }
 
-    /// Sends an event of this tool, if `--status-fd` is given.
+    /// Sends an event of this tool, if `--status-fd` was given.
     pub fn tell(&self, event: &str, fields: impl FnOnce(Event) -> Event) {
         if let Some(status) = self.status {
             status.send(&fields(Event::new(self.name, event)));
@@ -128,20 +128,20 @@ impl Tool {
     /// Writes `text` to stdout.
     ///
     /// # Errors
-    /// When stdout cannot be written, as for any other program.
+    /// Stdout cannot be written, as for any other program.
     pub fn print(&self, text: &str) -> Result<u8> {
         write_all(1, text.as_bytes()).context(|| "cannot write to stdout")?;
         Ok(0)
     }
 }
 
-/// Opens /dev/null where 0, 1 or 2 is closed: poll(2) tells POLLNVAL.
+/// Opens /dev/null for each of 0, 1 and 2 that is closed: poll(2) reports POLLNVAL.
 fn open_standard_descriptors() -> Result<()> {
     let mut three = [0, 1, 2].map(|number| fd::pollfd(number, 0));
     let what = || "cannot open /dev/null in place of a closed descriptor";
     fd::ppoll(&mut three, Some(Duration::ZERO)).context(what)?;
     for closed in three.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
-        // The lowest number that is free: those below are open by now.
+        // The lowest free number, since those below are open by now.
         let null = file::openat(&file::CWD, c"/dev/null", libc::O_RDWR, 0).context(what)?;
         if null.as_raw_fd() != closed.fd {
             return Err(Error::failed(what()));
@@ -152,24 +152,25 @@ fn open_standard_descriptors() -> Result<()> {
     Ok(())
 }
 
-/// Where a wrong command line is told, too: its 125 must not be mistaken for the command's own.
+/// The status descriptor for errors in the command line, whose status 125 must not be mistaken for the command's own.
 fn early_status(options: &[OsString]) -> Option<StatusFd> {
     let of = |option| {
         let word = options.iter().skip_while(|word| *word != option).nth(1)?;
         decimal(word.as_bytes())
     };
-    // srt-ns waits for other words at the socket that it gives its srt-mount.
+    // srt-ns expects other data on the socket that it gives its srt-mount.
     of("--status-fd").filter(|fd| Some(*fd) != of("--join")).and_then(|fd| StatusFd::new(fd).ok())
 }
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
-/// The hint where landlock_create_ruleset(2) is refused.
+/// The hint if landlock_create_ruleset(2) is refused.
 pub const LANDLOCK_IS_OFF: &str =
     "Landlock is off in this kernel (lsm= on its command line), or a container's profile hides it";
 
-/// The kernel's release, which must not be too old. After the options were read: `--help` and its like need none.
+/// The kernel's release, which must not be too old. Called after the options are parsed, since `--help` does not need
+/// it.
 ///
 /// # Errors
 /// The kernel is too old.
@@ -185,7 +186,7 @@ pub fn require_kernel() -> Result<String> {
     Ok(release)
 }
 
-/// Of `6.1.0-13-amd64` (6, 1) counts. What does not look like a release is not too old: the system calls will tell.
+/// Only (6, 1) of `6.1.0-13-amd64` counts. Other text does not count as too old: missing system calls will show it.
 fn is_too_old(release: &str) -> bool {
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST_KERNEL)

@@ -1,5 +1,5 @@
-//! A listening Unix socket with a name in the file system: made mode 0600, in place of a dead one at most, and
-//! removed at the end if it still is the same.
+//! A listening Unix socket with a name in the file system: created with mode 0600, at most in place of a dead one, and
+//! removed at the end if it is still the same.
 
 use crate::sys::c_path;
 use crate::sys::file::{FileId, Stat, open, openat, renameat2, statx, umask, unlinkat};
@@ -12,8 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The socket's place: a directory that is held open, and a name in it. What happens to the directory's own path
-/// changes nothing.
+/// The place of the socket: an open directory, and a name in it. It does not depend on the directory's own path.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
@@ -21,24 +20,24 @@ pub struct Place {
     id: FileId,
 }
 
-/// A listening socket and the identity of the file that is its name.
+/// A listening socket, and the identity of its file.
 type Bound = (OwnedFd, FileId);
 
-/// Connections that may wait to be accepted. socat's 5 makes parallel clients wait; net.core.somaxconn limits it.
+/// How many connections may wait to be accepted; net.core.somaxconn limits it. With socat's 5, parallel clients wait.
 const BACKLOG: i32 = 4096;
 
-/// How often something may change under this process before it gives up.
+/// How many attempts are made while other processes change the entry.
 const TRIES: u32 = 100;
 
-/// Makes the socket at `path` and listens. A link at `path` itself is not followed.
+/// Creates the socket at `path` and listens. A link at `path` itself is not followed.
 ///
-/// There is no lock: what two starters can both lock, others can hold (flock(2) asks for no more than a descriptor, and
-/// another user may be able to read the directory, or a sandbox that sees it read-only).
+/// There is no lock: a lock that two starting processes can take can be held by others (flock(2) needs only a
+/// descriptor, and another user may be able to read the directory, or a sandbox to which it is read-only).
 ///
 /// # Errors
-/// What the system says; a file of another kind, or a socket with a listener, is left alone.
+/// Any error from the kernel. A file of another kind, or a socket with a listener, is left alone.
 pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
-    // What ends in a slash, or in `/.`, is a directory.
+    // A path that ends in a slash, or in `/.`, is a directory.
     let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let name = name.ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -64,28 +63,28 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
 }
 
 impl Place {
-    /// Removes the socket, if the name still leads to the one that was made. Best effort: this is the end. Its two
-    /// calls are in srt-relay's allow-list.
+    /// Removes the socket, if the name still leads to the one that was created. Best effort, at the end of the process.
+    /// Both system calls are in srt-relay's allow-list.
     pub fn remove(&self) {
         if statx(&self.directory, &self.name).is_ok_and(|stat| stat.id == self.id) {
             let _gone = unlinkat(&self.directory, &self.name, 0);
         }
     }
 
-    /// Which file the socket's name is.
+    /// The identity of the socket's file.
     pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// The directory's descriptor, for one who closes all others.
+    /// The directory's descriptor, for a caller that closes all others.
     pub fn descriptor(&self) -> i32 {
         self.directory.as_raw_fd()
     }
 }
 
-/// A listening socket at a name that is free. The file has mode 0600 from the first moment: bind(2)
-/// applies the umask itself (`unix_bind_bsd` in net/unix/af_unix.c), so that it counts even in a directory with a
-/// default ACL, which takes the umask's place for other files (acl(5)).
+/// Creates a listening socket at a free name. The file has mode 0600 from the start: bind(2) applies the umask itself
+/// (`unix_bind_bsd` in net/unix/af_unix.c), so that it takes effect even in a directory with a default ACL, which
+/// replaces the umask for other files (acl(5)).
 fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
     let address = through(directory, name).ok_or(ErrorKind::InvalidInput)?;
     let socket = socket(libc::AF_UNIX, libc::SOCK_STREAM)?;
@@ -99,13 +98,13 @@ fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
     Ok((socket, id))
 }
 
-/// A new socket in the place of a dead one, and of nothing else. `None`: what was there is gone; try again.
+/// Replaces a dead socket, and nothing else, by a new one. `None`: the old one is gone; try again.
 ///
-/// Two who find the same dead socket must not both take its place, or remove each other's. So the new one is made under
-/// a private name, and the two names are exchanged: whoever then holds the dead socket has won. Whoever holds anything
-/// else has displaced a winner, and exchanges until its own is back in its hands.
+/// Two processes that find the same dead socket must not both replace it, or remove each other's. So the new one is
+/// created under a private name, and the two names are exchanged: the process that then holds the dead socket has won.
+/// A process that holds anything else has displaced a winner, and exchanges again until it holds its own socket.
 fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
-    // Held until the end: nothing new gets its inode number.
+    // Open until the end, so that its inode number is not reused.
     let there = match openat(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.context(|| "cannot look at what is there")?,
@@ -117,7 +116,7 @@ fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
     }
     let (private, made) = listen_privately(directory).context(|| "cannot make a socket beside a dead one")?;
     let won = must_be_dead(&there).and_then(|()| exchange(directory, name, &private, &dead));
-    // What this process holds is its own or the dead one.
+    // The private name is now that of this process's own socket, or of the dead one.
     let _gone = unlinkat(directory, &private, 0);
     won.map(|won| won.then_some(made))
 }
@@ -127,11 +126,11 @@ fn listen_privately(directory: &OwnedFd) -> io::Result<(CString, Bound)> {
     listen_at(directory, &private).map(|made| (private, made))
 }
 
-/// A datagram socket never waits to be accepted, and takes no place in a backlog: where a socket of another type is
-/// bound connect(2) says EPROTOTYPE, ECONNREFUSED where none is (`unix_find_bsd`).
+/// A datagram socket never waits to be accepted and takes no place in a backlog: connect(2) fails with EPROTOTYPE if a
+/// socket of another type is bound, and with ECONNREFUSED if none is (`unix_find_bsd`).
 ///
-/// That none will be, either, is known only after another bind(2) in the directory: bind(2) makes the inode, and gives
-/// it to the socket before it unlocks the directory (`unix_bind_bsd`).
+/// That none will be bound later is certain only after another bind(2) in the directory: bind(2) creates the inode, and
+/// assigns it to the socket before it unlocks the directory (`unix_bind_bsd`).
 fn must_be_dead(there: &OwnedFd) -> Result<()> {
     let address = unix_socket::address(there)?;
     let probe = socket(libc::AF_UNIX, libc::SOCK_DGRAM).context(|| "socket")?;
@@ -148,7 +147,7 @@ fn another_listens() -> Error {
     Error::failed("another process listens there already")
 }
 
-/// False: there is nothing at `name` any more.
+/// False: nothing exists at `name` any more.
 fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Result<bool> {
     let look = || statx(directory, private).context(|| "cannot look at a socket").map(|stat| stat.id);
     let own = look()?;
@@ -168,8 +167,8 @@ fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Re
     Err(another_listens())
 }
 
-/// `name` in an open directory, as an address: unix(7) has room for 107 bytes, which a path through the descriptor
-/// keeps short. `None`: the name alone is too long.
+/// `name` in an open directory, as an address: unix(7) has room for 107 bytes, so the path goes through the descriptor.
+/// `None`: the name alone is too long.
 fn through(directory: &OwnedFd, name: &CStr) -> Option<SocketAddress> {
     let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
     SocketAddress::unix(&path)
@@ -183,7 +182,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Mutex;
 
-    /// The umask is the process's, and tests are its threads.
+    /// The umask belongs to the process, and tests are threads of it.
     static UMASK: Mutex<()> = Mutex::new(());
 
     fn bind(path: &Path) -> Result<(OwnedFd, Place)> {

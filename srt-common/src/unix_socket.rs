@@ -1,4 +1,4 @@
-//! A Unix socket to connect to, by its inode rather than by its name; and what none is to take.
+//! A Unix socket to connect to, identified by its inode, not its name; and the refusal of descriptors from a peer.
 
 use crate::sys::file::{open, statx};
 use crate::sys::socket::{SocketAddress, setsockopt};
@@ -7,21 +7,21 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// An O_PATH descriptor of what `path` names; nothing that takes the name later is reached through it. A link in the
-/// socket's own place is not followed: [`address`] refuses it.
+/// An O_PATH descriptor of the file at `path`; a file that gets that name later is not reached through it. A link in
+/// place of the socket is not followed: [`address`] refuses it.
 ///
 /// # Errors
-/// errno.
+/// The errno of the call.
 pub fn pin(path: &Path) -> io::Result<OwnedFd> {
     open(path, libc::O_PATH | libc::O_NOFOLLOW)
 }
 
-/// The address of the socket that `pin` is open on with O_PATH. connect(2) has no form that takes an inode, but
-/// `/proc/self/fd/N` leads to it; where there is no procfs, whoever starts this process can put the socket itself at
-/// that path (srt-ns does, in its relay's empty root).
+/// The address of the socket that the O_PATH descriptor `pin` refers to. connect(2) cannot take an inode, but
+/// `/proc/self/fd/N` leads to it. Without a procfs, the process that starts this one can put the socket itself at that
+/// path (as srt-ns does in its relay's empty root).
 ///
 /// # Errors
-/// What is no socket; a missing /proc.
+/// It is not a socket, or /proc is missing.
 pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
     let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
     let stat = statx(pin, c"").context(|| "statx")?;
@@ -43,8 +43,8 @@ pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
 /// SO_PASSRIGHTS of asm-generic/socket.h, Linux 6.16.
 const SO_PASSRIGHTS: libc::c_int = 83;
 
-/// Refuses the descriptors that a peer sends (SCM_RIGHTS), where the kernel can: who reads without taking them closes
-/// them, and that waits as long as their SO_LINGER says. What is accepted inherits it from its listener.
+/// Refuses the descriptors that a peer sends (SCM_RIGHTS), if the kernel can: a reader that does not receive them
+/// closes them, which blocks as long as their SO_LINGER says. An accepted socket inherits this from its listener.
 pub fn refuse_descriptors(socket: &impl AsRawFd) {
     let _older = setsockopt(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, &0);
 }
