@@ -5,7 +5,6 @@ use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
 use srt_common::{Context, Error, Result, filesystem::NO_OPTIONS};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -39,23 +38,22 @@ pub fn cgroups() -> Result<Cgroups> {
 
 /// `name=systemd` has no controllers. The empty string stands for version 2.
 fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
-    let options: Vec<&str> = controllers.split(',').filter(|word| !word.is_empty()).collect();
-    let (what, kind) = match controllers {
-        "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
-        _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
-    };
     // cgroup_init_fs_context() in kernel/cgroup/cgroup.c requires CAP_SYS_ADMIN over the cgroup namespace.
     let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
                 /sys /sys";
-    let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
-    // In the initial cgroup namespace the options of a new mount change the host's (`apply_cgroup_root_flags()`
-    // there).
+    // In the initial one the options of a new mount replace the host's (`apply_cgroup_root_flags()` there).
     let namespace = std::fs::metadata("/proc/self/ns/cgroup").context(|| "/proc/self/ns/cgroup")?.ino();
-    let tree = match kind == c"cgroup2" && namespace == INITIAL {
-        true => Err(Error::system(format!("cannot make {what}"), &io::Error::from_raw_os_error(libc::EPERM))),
-        false => new_filesystem(&what, kind, &options, INERT),
+    let (what, kind) = match controllers {
+        "" if namespace == INITIAL => {
+            return Err(Error::failed("cannot make a cgroup2 file system").hint(hint));
+        }
+        "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),
+        _ => (format!("a cgroup file system of {controllers}"), c"cgroup"),
     };
-    tree.map(|tree| (name, tree)).map_err(|error| error.hint_for(libc::EPERM, hint))
+    let options: Vec<&str> = controllers.split(',').filter(|word| !word.is_empty()).collect();
+    let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
+    let tree = new_filesystem(&what, kind, &options, INERT).map(|tree| (name, tree));
+    tree.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// Mounts the cgroup file systems at `fs/cgroup`.

@@ -133,7 +133,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
     fn without_a_cgroup_namespace_the_hint_says_so(who) {
         let mut command = who.command("srt-ns");
         command.args(words("--share cgroup -- srt-mount --ro-bind / / --sys /sys -- true"));
-        run(&mut command).code(125).hints("srt-mount", "Operation not permitted", "--share cgroup");
+        run(&mut command).code(125).hints("srt-mount", "--sys /sys: cannot make a cgroup", "--share cgroup");
     }
 
     fn where_a_new_mount_would_change_the_options_of_the_hosts_cgroups_it_is_refused(who) {
@@ -146,7 +146,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         let mut command = who.command("unshare");
         command.args(["--mount", "--net", "sh", "-c", outer]).arg(scratch.file("cgroup", "0::/\n")).arg(tool("srt-mount"));
         let ran = run(command.args(["--ro-bind", "/", "/", "--sys", "/sys", "--", "true"]));
-        ran.code(125).hints("srt-mount", "cannot make a cgroup2 file system: Operation not permitted", "a cgroup namespace of its own");
+        ran.code(125).hints("srt-mount", "--sys /sys: cannot make a cgroup2 file system", "a cgroup namespace of its own");
     }
 
     fn without_a_network_namespace_a_sysfs_is_refused_with_a_hint(who) {

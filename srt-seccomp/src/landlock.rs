@@ -114,16 +114,8 @@ impl Wanted {
             ("--unix", RESOLVE_UNIX, &self.unix),
         ] {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
-                let added = self.find(path).and_then(|(real, opened)| {
-                    let is_above = |written: &PathBuf| real.starts_with(written) && real != *written;
-                    if rights == READ && ruleset.written.iter().any(is_above) {
-                        return Err(Error::failed("it can be written, being below a --write").hint(NOT_BELOW));
-                    }
-                    let has_devices = real.starts_with("/dev") || real == Path::new("/");
-                    let device = rights & WRITE_FILE != 0 && has_devices;
-                    let rights = if device { rights | IOCTL_DEV } else { rights };
-                    ruleset.give_at(&real, &opened, rights).context(CANNOT)
-                });
+                let added =
+                    self.find(path).and_then(|(real, opened)| ruleset.add_named(&real, &opened, rights));
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
         }
@@ -267,6 +259,16 @@ impl Ruleset {
         Ok(self.written.iter().any(|point| Path::new("/dev").starts_with(point)))
     }
 
+    /// Grants the rights of `--write`, `--read` or `--unix` to what is open and has this path.
+    fn add_named(&mut self, path: &Path, to: &OwnedFd, rights: u64) -> Result<()> {
+        if rights == READ && self.written.iter().any(|above| path.starts_with(above) && path != above) {
+            return Err(Error::failed("it is below a --write, so it can be written").hint(NOT_BELOW));
+        }
+        let has_devices = path.starts_with("/dev") || path == Path::new("/");
+        let devices = if rights == WRITE && has_devices { IOCTL_DEV } else { 0 };
+        self.give_at(path, to, rights | devices).context(CANNOT)
+    }
+
     /// Grants `rights` to `path`, if this user can reach it and `meant` accepts it.
     fn add(&mut self, path: impl AsRef<Path>, rights: u64, meant: impl Fn(&OwnedFd) -> bool) -> Result<()> {
         let path = path.as_ref();
@@ -329,4 +331,4 @@ fn is_writable(opened: &impl AsRawFd) -> bool {
 
 const CANNOT: fn() -> &'static str = || "cannot open it";
 const NOT_BELOW: &str =
-    "Landlock takes no right away again further down: a read-only mount does (srt-mount --ro-bind)";
+    "Landlock cannot take a right away below: use a read-only mount (srt-mount --ro-bind)";

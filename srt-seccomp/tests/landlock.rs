@@ -166,7 +166,7 @@ both! {
         let above = above.display().to_string();
         for options in [["--write", &above, "--read", &below], ["--read", &below, "--write", &above], ["--write", &above, "--read", &link]] {
             let ran = run(&mut shell(who, work.path(), &[&["--read", "/"], &options[..]].concat(), "true"));
-            ran.code(125).hints("srt-seccomp", "it can be written, being below a --write", "srt-mount --ro-bind");
+            ran.code(125).hints("srt-seccomp", "it is below a --write, so it can be written", "srt-mount --ro-bind");
         }
         for options in [["--read", all, "--write", &above], ["--read", &above, "--write", &above]] {
             run(&mut shell(who, work.path(), &[&["--read", "/"], &options[..]].concat(), ": >p/below/file")).ok();
