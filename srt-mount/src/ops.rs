@@ -164,7 +164,7 @@ pub struct Build<'a> {
 impl<'a> Build<'a> {
     fn new(host: &'a Host<'a>, cgroups: Vec<Cgroups>) -> Result<Self> {
         let mut root = Root::new(host);
-        let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::hides_keys();
+        let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::may_be_covered();
         let uses_scratch = |op: &Op| match &op.action {
             Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
             Action::Overlay { upper, .. } => *upper == Upper::Temporary,

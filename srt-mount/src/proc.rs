@@ -5,7 +5,7 @@ use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
-use srt_common::sys::process::{geteuid, getpid};
+use srt_common::sys::process::getpid;
 use srt_common::{Context, Error, Result};
 use std::ffi::CStr;
 use std::io;
@@ -40,20 +40,17 @@ const READ_ONLY: [&str; 39] = [
 /// Makes the parts of a procfs that do not belong to a process read-only, if the caller could write them.
 ///
 /// The kernel requires no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: being the
-/// owner, uid 0 of the host, is enough. For other users nothing is covered, because no procfs can be mounted in a
-/// nested sandbox if parts of /proc are covered. The exception is PID 1's autogroup, which is owned by uid 0 of a
-/// container.
+/// owner, uid 0 of the host, is enough.
 ///
 /// # Errors
 /// An entry cannot be covered.
 pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
-    let is_root = is_root_of_the_host();
-    if is_root {
+    if is_root_of_the_host() {
         cover_what_root_writes(proc, host)?;
     }
-    // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. PROGRAM may do
-    // so if it is PID 1 itself.
-    if getpid() == 1 || !is_root && !is_root_outside() {
+    // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. Uid 0 of a
+    // container may be the owner (proc(5), on processes that are not dumpable). PROGRAM may do so if it is PID 1 itself.
+    if getpid() == 1 || !may_be_covered() {
         return Ok(());
     }
     let autogroup = c"1/autogroup";
@@ -64,13 +61,6 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
             fchdir(proc).and_then(|()| cover(proc, autogroup)).context(|| "cannot make 1/autogroup read-only")
         }
     }
-}
-
-/// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one
-/// (user_namespaces(7)). That user owns the /proc files of srt-init, which is not dumpable (proc(5)).
-fn is_root_outside() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines().any(|line| line.split_whitespace().take(2).eq([&*geteuid().to_string(), "0"]))
 }
 
 fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
@@ -124,10 +114,10 @@ fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
 /// The entries that show the keys of the caller (keyrings(7)): all that its uid may view, of any session.
 pub const KEYS: [&CStr; 2] = [c"keys", c"key-users"];
 
-/// Whether to cover these entries. Not if the command may create user namespaces: no procfs can be mounted in a
-/// nested sandbox if parts of /proc are covered, and that procfs would show the keys anyway. If the limit cannot be
-/// read, and for uid 0 of the host, they are covered.
-pub fn hides_keys() -> bool {
+/// Whether to cover these entries, and PID 1's autogroup. Not if the command may create user namespaces: no procfs can
+/// be mounted in a nested sandbox if parts of /proc are covered, and that procfs would show them anyway. If the limit
+/// cannot be read, and for uid 0 of the host, they are covered.
+pub fn may_be_covered() -> bool {
     let most = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
     most.is_none_or(|most| most.trim() == "0") || is_root_of_the_host()
 }
