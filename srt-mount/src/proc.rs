@@ -5,7 +5,7 @@ use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
-use srt_common::sys::process::getpid;
+use srt_common::sys::process::{geteuid, getpid};
 use srt_common::{Context, Error, Result};
 use std::ffi::CStr;
 use std::io;
@@ -48,9 +48,9 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     if is_root_of_the_host() {
         cover_what_root_writes(proc, host)?;
     }
-    // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. Uid 0 of a
-    // container may be the owner (proc(5), on processes that are not dumpable). PROGRAM may do so if it is PID 1 itself.
-    if getpid() == 1 || !may_be_covered() {
+    // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. PROGRAM may do
+    // so if it is PID 1 itself.
+    if getpid() == 1 || !may_be_covered() || !is_root_of_the_host() && !is_root_outside() {
         return Ok(());
     }
     let autogroup = c"1/autogroup";
@@ -61,6 +61,13 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
             fchdir(proc).and_then(|()| cover(proc, autogroup)).context(|| "cannot make 1/autogroup read-only")
         }
     }
+}
+
+/// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one
+/// (user_namespaces(7)). That user owns the /proc files of srt-init, which is not dumpable (proc(5)).
+fn is_root_outside() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| line.split_whitespace().take(2).eq([&*geteuid().to_string(), "0"]))
 }
 
 fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {

@@ -75,7 +75,7 @@ both! {
         run(&mut sandbox().ns(&["--as-pid-1"]).command(&["sh", "-c", own])).ok();
         if fs::exists("/proc/1/autogroup").expect("/proc") {
             let open = ["sh", "-c", ": >/proc/1/autogroup"];
-            let refused = "Read-only file system";
+            let refused = if who == Who::Root { "Read-only file system" } else { "Permission denied" };
             for proc in ["--proc", "--proc-pids"] {
                 let sandbox = Sandbox::new(who, work.path()).mounts(&[proc, "/proc"]);
                 run(&mut sandbox.command(&open)).code(2).complains(&format!("cannot create /proc/1/autogroup: {refused}"));
