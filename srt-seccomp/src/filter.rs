@@ -37,7 +37,7 @@ type Segment = (u32, BpfProgram);
 pub fn build(rules: &[&Rule], arch: Arch) -> Result<BpfProgram> {
     let mut program = vec![
         load(ARCH),
-        jump(JEQ, arch.audit(), 1)?,
+        jump(JEQ, arch as u32, 1)?,
         // i386 code by `int 0x80` and 32-bit ARM have other numbers and socketcall(2), which would bypass every rule.
         ret(&SeccompAction::KillProcess),
         load(NUMBER),

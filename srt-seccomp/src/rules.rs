@@ -87,18 +87,11 @@ const ADD_KEY: c_int = 0xc050_6617_u32 as c_int;
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
 /// linux/socket.h, and ALG_SET_KEY_BY_KEY_SERIAL of linux/if_alg.h.
 const SOL_ALG: c_int = 279;
-const KEY_BY_SERIAL: c_int = 7;
+const KEY_SERIAL: c_int = 7;
 /// linux/if_tun.h.
 const TUNSETIFF: c_int = 0x4004_54ca;
 /// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
 const USERFAULTFD_IOC_NEW: c_int = 0xaa00;
-/// BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h, FS_IOC_ENABLE_VERITY of linux/fsverity.h, FS_IOC_SET_ENCRYPTION_POLICY
-/// of linux/fscrypt.h, FS_IOC_SETVERSION of linux/fs.h, EXT4_IOC_SETVERSION of fs/ext4/ext4.h, OCFS2_IOC_REFLINK of
-/// fs/ocfs2/ocfs2_ioctl.h, BTRFS_IOC_DEFRAG_RANGE of linux/btrfs.h, F2FS_IOC_SET_PIN_FILE of linux/f2fs.h.
-#[rustfmt::skip]
-const BY_DESCRIPTOR: [c_int; 8] = [
-    0x4008_941a, 0x4080_6685, 0x800c_6613_u32 as c_int, 0x4008_7602, 0x4008_6604, 0x4018_6f04, 0x4030_9410, 0x4004_f50d,
-];
 /// F2FS_IOC_RELEASE_COMPRESS_BLOCKS of linux/f2fs.h; F2FS_IOC_RESERVE_COMPRESS_BLOCKS is the next number.
 const COMPRESS_BLOCKS: c_int = 0x8008_f512_u32 as c_int;
 /// BTRFS_IOC_SET_RECEIVED_SUBVOL of linux/btrfs.h, and the one bit in which the size of its argument differs from
@@ -171,12 +164,18 @@ macro_rules! with_setid {
     ] };
 }
 
-const fn on(name: &'static str, clauses: &'static [Clause]) -> Rule {
-    Rule { name, default: true, clauses }
+const fn on(name: &'static str) -> Rule {
+    Rule { name, default: true, clauses: &[] }
 }
 
-const fn off(name: &'static str, clauses: &'static [Clause]) -> Rule {
-    Rule { name, default: false, clauses }
+const fn off(name: &'static str) -> Rule {
+    Rule { name, default: false, clauses: &[] }
+}
+
+impl Rule {
+    const fn says(self, clauses: &'static [Clause]) -> Self {
+        Self { clauses, ..self }
+    }
 }
 
 /// Every rule, those on by default first.
@@ -184,191 +183,149 @@ pub const RULES: &[Rule] = &[
     // unix(7): a Unix socket can reach any other on the host by path. So can the ends of a datagram pair (a SOCK_RAW
     // pair is a datagram pair too): sendto(2) accepts any path. Stream and seqpacket ends stay connected to each
     // other.
-    on(
-        "unix",
-        &[
-            when(SYS_socket, "AF_UNIX", &[equal(0, AF_UNIX)], EPERM),
-            when(SYS_socketpair, "", &[masked(1, STREAM_OR_SEQPACKET, SOCK_STREAM)], Allow),
-            when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
-        ],
-    ),
+    on("unix").says(&[
+        when(SYS_socket, "AF_UNIX", &[equal(0, AF_UNIX)], EPERM),
+        when(SYS_socketpair, "", &[masked(1, STREAM_OR_SEQPACKET, SOCK_STREAM)], Allow),
+        when(SYS_socketpair, "AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET", &[equal(0, AF_UNIX)], EPERM),
+    ]),
     // Families that no network namespace isolates. vsock(7), like AF_IUCV, reaches the hypervisor and its other
     // guests. AF_QIPCRTR reaches modems and similar devices; its nodes and ports are one table for all namespaces
     // (net/qrtr/af_qrtr.c). So are the addresses of AF_RDS (net/rds/bind.c), and the lines of AF_ISDN
     // (drivers/isdn/mISDN/socket.c).
-    on(
-        "vsock",
-        &[
-            when(SYS_socket, "AF_RDS", &[equal(0, AF_RDS)], EPERM),
-            when(SYS_socket, "AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV", &[masked(0, !BEYOND, AF_IUCV)], EPERM),
-        ],
-    ),
+    on("vsock").says(&[
+        when(SYS_socket, "AF_RDS", &[equal(0, AF_RDS)], EPERM),
+        when(SYS_socket, "AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV", &[masked(0, !BEYOND, AF_IUCV)], EPERM),
+    ]),
     // io_uring_enter(2): IORING_OP_SOCKET and the like are not system calls, so no filter sees them.
-    on("io-uring", all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
+    on("io-uring").says(all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
     // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).
     // TIOCMBIS and TIOCMSET with TIOCM_LOOP, TIOCSRS485 with SER_RS485_RX_DURING_TX: a serial line receives what it
     // sends.
-    on(
-        "tty-inject",
-        &[
-            when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
-            when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
-            when(SYS_ioctl, "TIOCMBIS or TIOCMBIC", &[masked(1, !1, TIOCMBIS)], EPERM),
-            when(SYS_ioctl, "TIOCMSET", &[equal(1, TIOCMSET)], EPERM),
-            when(SYS_ioctl, "TIOCSRS485", &[equal(1, TIOCSRS485)], EPERM),
-        ],
-    ),
+    on("tty-inject").says(&[
+        when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
+        when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
+        when(SYS_ioctl, "TIOCMBIS or TIOCMBIC", &[masked(1, !1, TIOCMBIS)], EPERM),
+        when(SYS_ioctl, "TIOCMSET", &[equal(1, TIOCMSET)], EPERM),
+        when(SYS_ioctl, "TIOCSRS485", &[equal(1, TIOCSRS485)], EPERM),
+    ]),
     // fcntl(2), O_ASYNC: for a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
     // drivers/tty/tty_io.c), in whatever pid namespace it is, and sends any signal (F_SETSIG) to its processes with
     // the same uid. That signal stays set after the sandbox has ended, also for other processes that have the file
     // open.
-    on(
-        "sigio",
-        &[
-            when(SYS_fcntl, "F_SETFL, O_ASYNC", &[equal(1, F_SETFL), flag(2, O_ASYNC)], EPERM),
-            when(SYS_fcntl, "F_SETSIG", &[equal(1, F_SETSIG)], EPERM),
-            when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
-        ],
-    ),
+    on("sigio").says(&[
+        when(SYS_fcntl, "F_SETFL, O_ASYNC", &[equal(1, F_SETFL), flag(2, O_ASYNC)], EPERM),
+        when(SYS_fcntl, "F_SETSIG", &[equal(1, F_SETSIG)], EPERM),
+        when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
+    ]),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of
     // an encrypted file system (Documentation/filesystems/fscrypt.rst) are in its own keyring: a process that can
     // open a directory can remove the keys that its uid has added, so that no user can open the files, and can add
     // one from a keyring, which stays. AF_ALG uses a key of the caller's by its serial number (Linux 6.2).
-    on(
-        "keyring",
-        &[
-            always(SYS_add_key, EPERM),
-            always(SYS_request_key, EPERM),
-            always(SYS_keyctl, EPERM),
-            when(SYS_ioctl, "FS_IOC_ADD_ENCRYPTION_KEY", &[equal(1, ADD_KEY)], EPERM),
-            when(SYS_ioctl, "FS_IOC_REMOVE_ENCRYPTION_KEY", &[equal(1, REMOVE_KEY)], EPERM),
-            when(
-                SYS_setsockopt,
-                "ALG_SET_KEY_BY_KEY_SERIAL",
-                &[equal(1, SOL_ALG), equal(2, KEY_BY_SERIAL)],
-                EPERM,
-            ),
-        ],
-    ),
+    on("keyring").says(&[
+        always(SYS_add_key, EPERM),
+        always(SYS_request_key, EPERM),
+        always(SYS_keyctl, EPERM),
+        when(SYS_ioctl, "FS_IOC_ADD_ENCRYPTION_KEY", &[equal(1, ADD_KEY)], EPERM),
+        when(SYS_ioctl, "FS_IOC_REMOVE_ENCRYPTION_KEY", &[equal(1, REMOVE_KEY)], EPERM),
+        when(SYS_setsockopt, "ALG_SET_KEY_BY_KEY_SERIAL", &[equal(1, SOL_ALG), equal(2, KEY_SERIAL)], EPERM),
+    ]),
     // sched(7): a process of the same user may be given SCHED_IDLE and one busy processor. The sandbox ends when its
     // PID 1 ends, which needs CPU time for that even after SIGKILL. setpriority(2) with PRIO_USER includes PID 1, and
     // so does PRIO_PGRP with the caller's own group if the caller has joined PID 1's (setpgid(2): with srt-ns
     // --keep-session both have one session).
-    on(
-        "pid1",
-        &[
-            when(SYS_sched_setscheduler, "PID 1", &[equal(0, 1)], EPERM),
-            when(SYS_sched_setparam, "PID 1", &[equal(0, 1)], EPERM),
-            when(SYS_sched_setattr, "PID 1", &[equal(0, 1)], EPERM),
-            when(SYS_sched_setaffinity, "PID 1", &[equal(0, 1)], EPERM),
-            when(SYS_setpriority, "PID 1", &[equal(0, PRIO_PROCESS), equal(1, 1)], EPERM),
-            when(SYS_setpriority, "PRIO_PGRP", &[equal(0, PRIO_PGRP)], EPERM),
-            when(SYS_setpriority, "PRIO_USER", &[equal(0, PRIO_USER)], EPERM),
-        ],
-    ),
+    on("pid1").says(&[
+        when(SYS_sched_setscheduler, "PID 1", &[equal(0, 1)], EPERM),
+        when(SYS_sched_setparam, "PID 1", &[equal(0, 1)], EPERM),
+        when(SYS_sched_setattr, "PID 1", &[equal(0, 1)], EPERM),
+        when(SYS_sched_setaffinity, "PID 1", &[equal(0, 1)], EPERM),
+        when(SYS_setpriority, "PID 1", &[equal(0, PRIO_PROCESS), equal(1, 1)], EPERM),
+        when(SYS_setpriority, "PRIO_PGRP", &[equal(0, PRIO_PGRP)], EPERM),
+        when(SYS_setpriority, "PRIO_USER", &[equal(0, PRIO_USER)], EPERM),
+    ]),
     // fcntl(2), "Leases": a process that opens or executes such a file waits for up to 45 seconds
     // (/proc/sys/fs/lease-break-time). The file's owner only needs to read it, so a read-only mount does not help:
     // the stages of the next sandbox may be such files. F_SETDELEG (Linux 6.19): the same for a directory, and
     // processes that create or remove something in it.
-    on("lease", &[when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM)]),
+    on("lease").says(&[
+        when(SYS_fcntl, "F_SETLEASE or F_SETDELEG", &[masked(1, !DELEG_BIT, F_SETLEASE)], EPERM),
+    ]),
     // linux/btrfs.h: to snapshot a subvolume, its owner only needs to open it (or any file in it, before Linux 6.8),
     // and the snapshot contains what masks hide; deleting a subvolume ignores mounts below it (user_subvol_rm_allowed
     // of btrfs(5)). The odd-numbered ioctls of this form are the four for these operations, and two that require
     // CAP_SYS_ADMIN. bcachefs (Linux 6.7 to 6.17) has the same two operations for every user
     // (fs/bcachefs/fs-ioctl.c); its other ioctls of this form require CAP_SYS_ADMIN.
-    on(
-        "snapshot",
-        &[
-            when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM),
-            when(SYS_ioctl, "BCH_IOCTL_SUBVOLUME_*", &[masked(1, BCACHEFS.0, BCACHEFS.1)], EPERM),
-        ],
-    ),
+    on("snapshot").says(&[
+        when(SYS_ioctl, "BTRFS_IOC_SNAP_*", &[masked(1, !0xfe, SNAP_CREATE)], EPERM),
+        when(SYS_ioctl, "BCH_IOCTL_SUBVOLUME_*", &[masked(1, BCACHEFS.0, BCACHEFS.1)], EPERM),
+    ]),
     // A tun(4) interface that belongs to the user, or to no user, sends what is written to /dev/net/tun.
-    off(
-        "net",
-        &[
-            when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM),
-            when(SYS_ioctl, "TUNSETIFF", &[equal(1, TUNSETIFF)], EPERM),
-        ],
-    ),
+    off("net").says(&[
+        when(SYS_socket, "all but AF_UNIX, AF_NETLINK", BEYOND_THIS_MACHINE, EPERM),
+        when(SYS_ioctl, "TUNSETIFF", &[equal(1, TUNSETIFF)], EPERM),
+    ]),
     // inode(7), for a caller who must be root: a setuid-root file that the command leaves in a directory of the host
     // gives root privileges to any user who executes it there. mkdir(2) clears both bits by itself (vfs_mkdir() in
     // fs/namei.c). open(2) ignores the mode if it creates no file; libc then passes 0. A filter cannot read openat2's
     // argument.
-    off(
-        "setid",
-        with_setid!(SYS_chmod 1 SYS_fchmod 1 SYS_fchmodat 2 SYS_fchmodat2 2 SYS_mknod 1 SYS_mknodat 2
-            SYS_creat 1; SYS_open 1 2 SYS_openat 2 3; ENOSYS: SYS_openat2),
-    ),
+    off("setid").says(with_setid!(
+        SYS_chmod 1 SYS_fchmod 1 SYS_fchmodat 2 SYS_fchmodat2 2 SYS_mknod 1 SYS_mknodat 2 SYS_creat 1;
+        SYS_open 1 2 SYS_openat 2 3; ENOSYS: SYS_openat2)),
     // user_namespaces(7): all capabilities over whatever the new namespace owns. A filter cannot read clone3's
     // argument, a struct in memory; libc falls back to clone.
-    off(
-        "userns",
-        &[
-            when(SYS_unshare, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
-            when(SYS_clone, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
-            always(SYS_clone3, ENOSYS),
-            always(SYS_setns, EPERM),
-        ],
-    ),
-    off(
-        "mount",
-        all!(EPERM:
+    off("userns").says(&[
+        when(SYS_unshare, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
+        when(SYS_clone, "CLONE_NEWUSER", &[flag(0, CLONE_NEWUSER)], EPERM),
+        always(SYS_clone3, ENOSYS),
+        always(SYS_setns, EPERM),
+    ]),
+    off("mount").says(all!(EPERM:
         SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_fchroot SYS_open_tree SYS_open_tree_attr SYS_move_mount
-        SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr),
-    ),
+        SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr)),
     // ptrace(2), "Ptrace access mode checking": the calls that depend on it.
-    off(
-        "ptrace",
-        all!(EPERM: SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd
-            SYS_get_robust_list SYS_move_pages SYS_migrate_pages SYS_process_madvise),
-    ),
-    off("bpf", all!(EPERM: SYS_bpf)),
-    off("perf", all!(EPERM: SYS_perf_event_open)),
+    off("ptrace").says(all!(EPERM:
+        SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_get_robust_list
+        SYS_move_pages SYS_migrate_pages SYS_process_madvise)),
+    off("bpf").says(all!(EPERM: SYS_bpf)),
+    off("perf").says(all!(EPERM: SYS_perf_event_open)),
     // Linux 6.1: /dev/userfaultfd also creates one.
-    off(
-        "userfaultfd",
-        &[
-            always(SYS_userfaultfd, EPERM),
-            when(SYS_ioctl, "USERFAULTFD_IOC_NEW", &[equal(1, USERFAULTFD_IOC_NEW)], EPERM),
-        ],
-    ),
-    off("fanotify", all!(EPERM: SYS_fanotify_init SYS_fanotify_mark)),
-    off("file-handle", all!(EPERM: SYS_name_to_handle_at SYS_open_by_handle_at)),
-    off("syslog", all!(EPERM: SYS_syslog)),
+    off("userfaultfd").says(&[
+        always(SYS_userfaultfd, EPERM),
+        when(SYS_ioctl, "USERFAULTFD_IOC_NEW", &[equal(1, USERFAULTFD_IOC_NEW)], EPERM),
+    ]),
+    off("fanotify").says(all!(EPERM: SYS_fanotify_init SYS_fanotify_mark)),
+    off("file-handle").says(all!(EPERM: SYS_name_to_handle_at SYS_open_by_handle_at)),
+    off("syslog").says(all!(EPERM: SYS_syslog)),
 ];
 
 /// The rule `net` if TCP connections are left to Landlock, which checks ports: of the internet sockets it allows only
 /// TCP's. It refuses a send that connects, since tcp_sendmsg_fastopen() in net/ipv4/tcp.c calls no security module.
 /// Programs fall back if there is no Fast Open.
-pub const NET_BUT_TCP: Rule = off(
-    "net",
-    &[
-        when(SYS_socket, "", TCP, Allow),
-        when(SYS_socket, "", BEYOND_THIS_MACHINE, EPERM),
-        when(SYS_ioctl, "", &[equal(1, TUNSETIFF)], EPERM),
-        when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
-        when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
-        when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
-        // The protocol "smc" turns a TCP socket into one of AF_SMC (smc_ulp_init() in net/smc/af_smc.c, Linux 5.17),
-        // whose connections are TCP's, but not TCP to Landlock (sk_is_tcp() in security/landlock/net.c). TLS works
-        // without TCP_ULP.
-        when(SYS_setsockopt, "", &[equal(1, IPPROTO_TCP), equal(2, TCP_ULP)], EOPNOTSUPP),
-    ],
-);
+pub const NET_BUT_TCP: Rule = off("net").says(&[
+    when(SYS_socket, "", TCP, Allow),
+    when(SYS_socket, "", BEYOND_THIS_MACHINE, EPERM),
+    when(SYS_ioctl, "", &[equal(1, TUNSETIFF)], EPERM),
+    when(SYS_sendto, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
+    when(SYS_sendmsg, "", &[flag(2, MSG_FASTOPEN)], EOPNOTSUPP),
+    when(SYS_sendmmsg, "", &[flag(3, MSG_FASTOPEN)], EOPNOTSUPP),
+    // The protocol "smc" turns a TCP socket into one of AF_SMC (smc_ulp_init() in net/smc/af_smc.c, Linux 5.17),
+    // whose connections are TCP's, but not TCP to Landlock (sk_is_tcp() in security/landlock/net.c). TLS works
+    // without TCP_ULP.
+    when(SYS_setsockopt, "", &[equal(1, IPPROTO_TCP), equal(2, TCP_ULP)], EOPNOTSUPP),
+]);
 
 /// The same if only TCP sockets are left: no listen(2), which assigns a port to a socket that has none
 /// (`inet_csk_listen_start()` in net/ipv4/inet_connection_sock.c), while Landlock checks only bind(2).
-pub const NO_LISTEN: Rule = off("net", all!(EPERM: SYS_listen));
+pub const NO_LISTEN: Rule = off("net").says(all!(EPERM: SYS_listen));
 
 /// The other way to a network socket: TIPC pairs (tipc_socketpair() in net/tipc/socket.c), whose ends can send to any
 /// address unless they are stream or seqpacket ones. For the rule `net`; no other family except AF_UNIX has pairs.
-pub const NO_TIPC_PAIRS: Rule = off("net", &[when(SYS_socketpair, "AF_TIPC", &[equal(0, AF_TIPC)], EPERM)]);
+pub const NO_TIPC_PAIRS: Rule =
+    off("net").says(&[when(SYS_socketpair, "AF_TIPC", &[equal(0, AF_TIPC)], EPERM)]);
 
 /// What Landlock's signal scope does not cover: a process that sets another's RLIMIT_CPU can have the kernel kill it
 /// (getrlimit(2)).
 pub const NO_LIMITS_OF_OTHERS: Rule =
-    off("landlock", &[when(SYS_prlimit64, "of another process", &[differs(0, 0)], EPERM)]);
+    off("landlock").says(&[when(SYS_prlimit64, "of another process", &[differs(0, 0)], EPERM)]);
 
 /// What Landlock's rights by path permit with read access only, since of all ioctls they cover only those of devices
 /// (landlock.rst, `LANDLOCK_ACCESS_FS_IOCTL_DEV`): creating a directory (`btrfs_mksubvol()` in fs/btrfs/ioctl.c);
@@ -376,22 +333,27 @@ pub const NO_LIMITS_OF_OTHERS: Rule =
 /// key (fscrypt.rst); copying one path to another (`ocfs2_reflink_ioctl()` in fs/ocfs2/refcounttree.c); rewriting
 /// data that is shared with another file (`btrfs_ioctl_defrag()`); keeping a file in its place, or from being written
 /// (fs/f2fs/file.c). On a read-only mount they fail by themselves.
-pub const NO_CHANGES_BY_IOCTL: Rule = off(
-    "landlock",
-    &[
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[0])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[1])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[2])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[3])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[4])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[5])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[6])], EPERM),
-        when(SYS_ioctl, "", &[equal(1, BY_DESCRIPTOR[7])], EPERM),
-        when(SYS_ioctl, "", &[masked(1, !1, COMPRESS_BLOCKS)], EPERM),
-        when(SYS_ioctl, "", &[masked(1, !RECEIVED_SUBVOL.1, RECEIVED_SUBVOL.0)], EPERM),
-        when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
-    ],
-);
+pub const NO_CHANGES_BY_IOCTL: Rule = off("landlock").says(&[
+    // BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4008_941a)], EPERM),
+    // FS_IOC_ENABLE_VERITY of linux/fsverity.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4080_6685)], EPERM),
+    // FS_IOC_SET_ENCRYPTION_POLICY of linux/fscrypt.h.
+    when(SYS_ioctl, "", &[equal(1, 0x800c_6613_u32 as c_int)], EPERM),
+    // FS_IOC_SETVERSION of linux/fs.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4008_7602)], EPERM),
+    // EXT4_IOC_SETVERSION of fs/ext4/ext4.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4008_6604)], EPERM),
+    // OCFS2_IOC_REFLINK of fs/ocfs2/ocfs2_ioctl.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4018_6f04)], EPERM),
+    // BTRFS_IOC_DEFRAG_RANGE of linux/btrfs.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4030_9410)], EPERM),
+    // F2FS_IOC_SET_PIN_FILE of linux/f2fs.h.
+    when(SYS_ioctl, "", &[equal(1, 0x4004_f50d)], EPERM),
+    when(SYS_ioctl, "", &[masked(1, !1, COMPRESS_BLOCKS)], EPERM),
+    when(SYS_ioctl, "", &[masked(1, !RECEIVED_SUBVOL.1, RECEIVED_SUBVOL.0)], EPERM),
+    when(SYS_ioctl, "", &[masked(1, !0xff, BTRFS_WITH_NAME)], EPERM),
+]);
 
 /// Selects the rules for these `--allow` and `--deny` values, each a comma-separated list of names.
 ///

@@ -1,26 +1,20 @@
 //! The numbers of the system calls in the rules, on every supported architecture: a filter for one can be built and
 //! tested on another.
 
-/// The architecture that a filter is for.
+/// The architecture that a filter is for: AUDIT_ARCH_* of linux/audit.h, as a filter sees it (the ELF machine, 64-bit,
+/// little-endian).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Arch {
     /// AMD64, called x86-64 by the kernel.
-    X86_64,
+    X86_64 = 0xc000_003e,
     /// 64-bit ARM.
-    Aarch64,
+    Aarch64 = 0xc000_00b7,
 }
 
 impl Arch {
     /// The architecture that this program is compiled for.
     pub const NATIVE: Self = if cfg!(target_arch = "x86_64") { Self::X86_64 } else { Self::Aarch64 };
-
-    /// AUDIT_ARCH_* of linux/audit.h, as a filter sees it: the ELF machine, 64-bit, little-endian.
-    pub const fn audit(self) -> u32 {
-        match self {
-            Self::X86_64 => 0xc000_003e,
-            Self::Aarch64 => 0xc000_00b7,
-        }
-    }
 }
 
 /// A system call.
