@@ -114,25 +114,17 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
         ));
     }
     // Landlock checks paths and ports, which a filter cannot see.
-    if !landlock.unix.is_empty() {
-        rules.retain(|rule| rule.name != "unix");
-    }
-    if landlock != Wanted::default() {
-        rules.push(&rules::NO_LIMITS_OF_OTHERS);
-    }
-    if landlock.by_path() {
-        rules.push(&rules::NO_CHANGES_BY_IOCTL);
-    }
-    if !landlock.connect_tcp.is_empty() {
-        rules.retain(|rule| rule.name != "net");
-        rules.push(&rules::NET_BUT_TCP);
-        if rules.iter().any(|rule| rule.name == "unix") {
-            rules.push(&rules::NO_LISTEN);
-        }
-    }
-    if rules.iter().any(|rule| rule.name == "net") {
-        rules.push(&rules::NO_TIPC_PAIRS);
-    }
+    let (unix, tcp) = (!landlock.unix.is_empty(), !landlock.connect_tcp.is_empty());
+    rules.retain(|rule| !(unix && rule.name == "unix" || tcp && rule.name == "net"));
+    let holds = |name| rules.iter().any(|rule| rule.name == name);
+    let further = [
+        (landlock != Wanted::default(), &rules::NO_LIMITS_OF_OTHERS),
+        (landlock.by_path(), &rules::NO_CHANGES_BY_IOCTL),
+        (tcp, &rules::NET_BUT_TCP),
+        (tcp && holds("unix"), &rules::NO_LISTEN),
+        (tcp || holds("net"), &rules::NO_TIPC_PAIRS),
+    ];
+    rules.extend(further.into_iter().filter(|(wanted, _)| *wanted).map(|(_, rule)| rule));
     let (alone, request) = match (options.list, options.export) {
         (false, false) => {
             let (loads, keep_fds) = (loads(&line.options), options.keep_fd);

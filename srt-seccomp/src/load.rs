@@ -18,51 +18,33 @@ pub enum Load {
     Fd(RawFd),
 }
 
-/// A filter of the user's.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// The option that named it, for messages.
-    pub option: String,
-    program: BpfProgram,
-}
-
 /// The kernel's `struct sock_filter`.
 const INSTRUCTION: usize = size_of::<sock_filter>();
 /// `BPF_MAXINSNS` of linux/bpf_common.h.
 const MOST: usize = 4096;
 
-impl Filter {
-    /// Reads the whole filter.
-    ///
-    /// # Errors
-    /// The file cannot be opened or read, or cannot be a filter.
-    pub fn read(load: &Load) -> Result<Self> {
-        let (option, opened) = match load {
-            Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
-            Load::Fd(fd) => {
-                // A duplicate, since 0, 1 and 2 must stay open.
-                let own = fd::given(*fd).and_then(|fd| fd.try_clone_to_owned());
-                (format!("--load-fd {fd}"), own.map(File::from))
-            }
-        };
-        let mut bytes = vec![];
-        // One byte more than the kernel accepts is enough to detect that it is too long: the file may be endless.
-        let limit = (MOST * INSTRUCTION + 1) as u64;
-        opened
-            .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-            .context(|| format!("{option}: cannot read the filter"))
-            .map_err(|error| if let Load::File(path) = load { error.path(path) } else { error })?;
-        let program = parse(&bytes).map_err(|error| error.within(&option))?;
-        Ok(Self { option, program })
-    }
-
-    /// Installs the filter in this process.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    pub fn install(&self) -> Result<()> {
-        install(&self.program).map_err(|error| error.within(&self.option))
-    }
+/// Reads the whole filter, which is one of the user's. Returns it with the option that named it, for messages.
+///
+/// # Errors
+/// The file cannot be opened or read, or cannot be a filter.
+pub fn read(load: &Load) -> Result<(String, BpfProgram)> {
+    let (option, opened) = match load {
+        Load::File(path) => (format!("--load {}", path.display()), File::open(path)),
+        Load::Fd(fd) => {
+            // A duplicate, since 0, 1 and 2 must stay open.
+            let own = fd::given(*fd).and_then(|fd| fd.try_clone_to_owned());
+            (format!("--load-fd {fd}"), own.map(File::from))
+        }
+    };
+    let mut bytes = vec![];
+    // One byte more than the kernel accepts is enough to detect that it is too long: the file may be endless.
+    let limit = (MOST * INSTRUCTION + 1) as u64;
+    opened
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .context(|| format!("{option}: cannot read the filter"))
+        .map_err(|error| if let Load::File(path) = load { error.path(path) } else { error })?;
+    let program = parse(&bytes).map_err(|error| error.within(&option))?;
+    Ok((option, program))
 }
 
 /// Parses bytes as instructions.
@@ -80,11 +62,9 @@ pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
         ))),
         _ => Ok(instructions
             .iter()
-            .map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| sock_filter {
-                code: u16::from_ne_bytes([c0, c1]),
-                jt,
-                jf,
-                k: u32::from_ne_bytes([k0, k1, k2, k3]),
+            .map(|&[c0, c1, jt, jf, ref k @ ..]| {
+                let (code, k) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes(*k));
+                sock_filter { code, jt, jf, k }
             })
             .collect()),
     }
@@ -96,25 +76,21 @@ pub fn to_bytes(program: &[sock_filter]) -> Vec<u8> {
     program.iter().flat_map(bytes).collect()
 }
 
-/// Installs `program` as a filter of this process and of everything that it executes.
+/// Installs `program` as a filter of this process and of everything that it executes. `what` precedes the error.
 ///
 /// # Errors
 /// The kernel's error, with a hint.
-pub fn install(program: &[sock_filter]) -> Result<()> {
+pub fn install(what: &str, program: &[sock_filter]) -> Result<()> {
     // seccompiler has its own type, with the kernel's fields.
-    let program: Vec<_> = program
-        .iter()
-        .map(|&sock_filter { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k })
-        .collect();
+    let theirs = |&sock_filter { code, jt, jf, k }: &_| libc::sock_filter { code, jt, jf, k };
+    let program: Vec<_> = program.iter().map(theirs).collect();
     let question = process::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER.into(), 0);
     let reached = reaches_the_kernel(question, libc::EFAULT); // For a null program: seccomp(2).
     reached.and_then(|()| privileges::prctl_set_seccomp(&program)).map_err(|error| {
-        let hint = match error.raw_os_error() {
-            Some(libc::EINVAL) => "the kernel does not take this program as a filter, or has no seccomp filters",
-            Some(libc::ENOMEM) => "all filters around one process may have 32768 instructions together",
-            _ => "a filter that is already in place forbids prctl(2): load such a filter last; in a container, allow it in the container's profile",
-        };
-        Error::system("prctl(PR_SET_SECCOMP)", &error).hint(hint)
+        Error::system(format!("{what}: prctl(PR_SET_SECCOMP)"), &error)
+            .hint("a filter that is already in place forbids prctl(2): load such a filter last; in a container, allow it in the container's profile")
+            .hint_for(libc::EINVAL, "the kernel does not take this program as a filter, or has no seccomp filters")
+            .hint_for(libc::ENOMEM, "all filters around one process may have 32768 instructions together")
     })
 }
 

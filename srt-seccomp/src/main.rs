@@ -42,7 +42,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     let rules: Vec<_> =
         plan.rules.iter().copied().filter(|rule| rule.name != "pid1" || getpid() != 1).collect();
     let own = filter::build(&rules, Arch::NATIVE)?;
-    let loaded = plan.loads.iter().map(load::Filter::read).collect::<Result<Vec<_>>>()?;
+    let loaded = plan.loads.iter().map(load::read).collect::<Result<Vec<_>>>()?;
     let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
     let landlock = plan.landlock.ruleset(&fds)?;
     // Why PROGRAM cannot be run, if it fails: the user's filters may forbid finding out afterwards.
@@ -59,13 +59,13 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     if let Some(ruleset) = landlock {
         ruleset.restrict()?;
     }
-    load::install(&own).map_err(|error| error.within("cannot install the seccomp filter"))?;
+    load::install("cannot install the seccomp filter", &own)?;
     load::require_filter(&rules)?;
 
     // 5. The user's filters, in the order given. They may forbid write(2), so the event is sent first.
     tool.tell("exec", |event| event);
     let ready = program.ready(&program.candidates())?;
-    loaded.iter().try_for_each(load::Filter::install)?;
+    loaded.iter().try_for_each(|(option, program)| load::install(option, program))?;
 
     // 6. The one system call that remains.
     let error = ready.exec();
