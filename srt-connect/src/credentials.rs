@@ -60,10 +60,8 @@ impl Credentials {
         let line =
             all.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&all);
         let mut parts = line.splitn(2, |&byte| byte == b':').map(<[u8]>::to_vec);
-        match (parts.next(), parts.next()) {
-            (Some(user), Some(password)) => Ok(Self { user, password }),
-            _ => Err(Error::failed("expected user:password")),
-        }
+        let login = parts.next().zip(parts.next()).map(|(user, password)| Self { user, password });
+        login.ok_or_else(|| Error::failed("expected user:password"))
     }
 }
 

@@ -77,23 +77,17 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
                 libc::timeval { tv_sec: limit.as_secs() as _, tv_usec: limit.subsec_micros().max(1) as _ };
             setsockopt(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit).context(|| "SO_SNDTIMEO")?;
         }
-        match socket::connect(&socket, &to) {
+        let Err(error) = socket::connect(&socket, &to) else { return Ok(socket) };
+        match error.raw_os_error() {
             // signal(7): stopping and continuing the process interrupts the call. If it is repeated, it continues to
             // wait.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Some(libc::EINTR) => {}
             // SO_SNDTIMEO has expired: the errors of TCP, of TCP when the call is repeated, and of a Unix socket.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN)
-                ) =>
-            {
-                return Err(deadline.missed());
-            }
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN) => return Err(deadline.missed()),
             // If the file is not a socket, connect(2) reports that no process listens, or that writing is not
             // permitted.
-            Err(_) if names_no_socket(address) => return Err(Error::failed("cannot connect: not a socket")),
-            result => return result.context(|| "cannot connect").map(|()| socket),
+            _ if names_no_socket(address) => return Err(Error::failed("cannot connect: not a socket")),
+            _ => return Err(Error::system("cannot connect", &error)),
         }
     }
 }

@@ -94,9 +94,7 @@ impl Exchange {
             // A 2xx answer to CONNECT has no body, whatever Content-Length says (RFC 9110, 9.3.6): the peer's data
             // follows.
             (Some(_), []) => return Ok(true),
-            (Some(_), field) => {
-                self.refusal.iter_mut().for_each(|refusal| refusal.note(field));
-            }
+            (Some(_), field) => self.refusal.iter_mut().for_each(|refusal| refusal.note(field)),
         }
         Ok(false)
     }

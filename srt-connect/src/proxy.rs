@@ -59,11 +59,8 @@ impl Proxy {
         let error = Error::usage(
             "--proxy: expected http://IP:PORT, socks5h://IP:PORT, http+unix:PATH or socks5h+unix:PATH",
         );
-        if text.as_bytes().starts_with(b"socks5:") {
-            let hint = "write socks5h: the h says that the proxy resolves HOST, as it always does here";
-            return Err(error.hint(hint));
-        }
-        Err(error)
+        let hint = "write socks5h: the h says that the proxy resolves HOST, as it always does here";
+        Err(if text.as_bytes().starts_with(b"socks5:") { error.hint(hint) } else { error })
     }
 
     fn unix(scheme: &str, protocol: Protocol, path: &[u8]) -> Result<Self> {

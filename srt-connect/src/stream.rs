@@ -44,11 +44,8 @@ enum Side {
     Output,
 }
 
-/// Which end of a direction failed.
-enum Failure {
-    Input(io::Error),
-    Output(io::Error),
-}
+/// Which end of a direction failed, and why.
+type Failure = (Side, io::Error);
 
 /// One direction.
 struct Flow {
@@ -92,8 +89,8 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                     let _gone = shutdown(&socket, libc::SHUT_WR);
                     up.done = true;
                 }
-                Err(Failure::Input(error)) => return Err(Error::system("cannot read stdin", &error)),
-                Err(Failure::Output(error)) => {
+                Err((Side::Input, error)) => return Err(Error::system("cannot read stdin", &error)),
+                Err((Side::Output, error)) => {
                     // What the peer sent before it stopped reading is still delivered.
                     unsent = Some(Error::system("the peer closed before all of stdin was sent", &error));
                     up.done = true;
@@ -116,13 +113,13 @@ pub fn run(tunnel: Tunnel) -> Result<()> {
                     fd::close(STDOUT).context(|| "cannot close stdout")?;
                     down.done = true;
                 }
-                Err(Failure::Input(error)) => return Err(Error::system("the connection broke", &error)),
-                Err(Failure::Output(error))
+                Err((Side::Input, error)) => return Err(Error::system("the connection broke", &error)),
+                Err((Side::Output, error))
                     if error.kind() == ErrorKind::BrokenPipe && (up.done || caller_is_gone()?) =>
                 {
                     break;
                 }
-                Err(Failure::Output(error)) => return Err(Error::system("cannot write to stdout", &error)),
+                Err((Side::Output, error)) => return Err(Error::system("cannot write to stdout", &error)),
             }
         }
         if down_gone {
@@ -161,11 +158,11 @@ impl Flow {
     /// Moves what can be moved without waiting, once the side `waits` is ready. True at the end of the input.
     fn advance(&mut self) -> Result<bool, Failure> {
         if !self.held.is_empty() {
-            self.write().map_err(Failure::Output)
+            self.write().map_err(|error| (Side::Output, error))
         } else if [self.from_type, self.to_type].contains(&libc::S_IFIFO) {
             self.splice()
         } else {
-            self.read().map_err(Failure::Input)
+            self.read().map_err(|error| (Side::Input, error))
         }
     }
 
@@ -200,7 +197,7 @@ impl Flow {
             // The output was ready, so the input is at its end, or not ready, or at a TCP urgent mark, which
             // splice(2) never passes: it returns 0 once the peer has closed, else EAGAIN, while poll(2) reports the
             // data after the mark (tcp_splice_read() in net/ipv4/tcp.c). read(2) passes it.
-            Ok(_) if self.from_type == libc::S_IFSOCK => self.read().map_err(Failure::Input),
+            Ok(_) if self.from_type == libc::S_IFSOCK => self.read().map_err(|error| (Side::Input, error)),
             Ok(Some(_)) => Ok(true),
             Ok(None) => {
                 self.waits = Side::Input;
@@ -208,9 +205,9 @@ impl Flow {
             }
             // Reading a pipe does not fail, and only writing returns EPIPE.
             Err(error) if self.from_type == libc::S_IFIFO || error.kind() == ErrorKind::BrokenPipe => {
-                Err(Failure::Output(error))
+                Err((Side::Output, error))
             }
-            Err(error) => Err(Failure::Input(error)),
+            Err(error) => Err((Side::Input, error)),
         }
     }
 }
