@@ -1,6 +1,6 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user has named.
 
-use crate::sys::{fd, file, socket};
+use crate::sys::{fd, file, process, socket};
 use crate::{Context, Error, Result};
 use std::io::{self, IsTerminal};
 use std::os::fd::{OwnedFd, RawFd};
@@ -69,6 +69,19 @@ impl Kept {
         }
         each(first, u32::MAX).context(|| "close_range")
     }
+}
+
+/// Raises the soft limit on descriptors to the hard limit. Returns both as they were.
+///
+/// # Errors
+/// Those of getrlimit(2) and setrlimit(2).
+pub fn raise_limit() -> Result<libc::rlimit> {
+    let limit = process::getrlimit(libc::RLIMIT_NOFILE as i32).context(|| "getrlimit")?;
+    if limit.rlim_cur != limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        process::setrlimit(libc::RLIMIT_NOFILE as i32, raised).context(|| "setrlimit")?;
+    }
+    Ok(limit)
 }
 
 /// If set, [`say`] must not block. Contains the terminals among the descriptors that it writes to, opened again.

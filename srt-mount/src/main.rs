@@ -4,11 +4,12 @@
 #![deny(unsafe_code)]
 
 use srt_common::exec::Program;
-use srt_common::fds::Kept;
+use srt_common::fds::{Kept, raise_limit};
 use srt_common::sys::file::umask;
 use srt_common::sys::memory::Piece;
+use srt_common::sys::process::setrlimit;
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Result, args::CommandLine, handover, privileges};
+use srt_common::{Context, Result, args::CommandLine, handover, privileges};
 use srt_mount::options::{self, Plan};
 use srt_mount::source::Host;
 use srt_mount::{dev, namespace, ops, program, source};
@@ -47,7 +48,8 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     }
 
     // 3. Open everything that comes from the host, while paths still resolve as they do for the caller.
-    let descriptor_limit = source::raise_descriptor_limit(plan.ops.len())?;
+    // Every source needs a descriptor until it is mounted.
+    let limit = (plan.ops.len() >= 100).then(raise_limit).transpose()?;
     let own_umask = umask(0);
     let on_host = program::on_host(&program);
     let own_directory = program::own_directory(&host);
@@ -79,7 +81,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
 
     // 7. Restore everything else as the caller had it, and exec.
     umask(own_umask);
-    descriptor_limit.map(source::set_descriptor_limit).transpose()?;
+    limit.map_or(Ok(()), |limit| setrlimit(libc::RLIMIT_NOFILE as i32, limit)).context(|| "setrlimit")?;
     kept.alone_survive_exec()?;
     tool.tell("exec", |event| event);
     Err(program::run(&program, &origin))

@@ -8,7 +8,7 @@ use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
-use srt_common::sys::process::{geteuid, getrlimit, setrlimit};
+use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result, handover};
 use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
@@ -328,24 +328,4 @@ fn cannot_open(path: &Path, error: &io::Error) -> Error {
         libc::EMFILE,
         "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)",
     )
-}
-
-/// Raises the limit on descriptors: every source needs one until it is mounted. Returns the caller's limit, to be
-/// restored before the exec.
-///
-/// # Errors
-/// errno.
-pub fn raise_descriptor_limit(sources: usize) -> Result<Option<libc::rlimit>> {
-    if sources < 100 {
-        return Ok(None);
-    }
-    let limit = getrlimit(libc::RLIMIT_NOFILE as i32).context(|| "getrlimit")?;
-    set_descriptor_limit(libc::rlimit { rlim_cur: limit.rlim_max, ..limit })?;
-    Ok(Some(limit))
-}
-
-/// # Errors
-/// errno.
-pub fn set_descriptor_limit(limit: libc::rlimit) -> Result<()> {
-    setrlimit(libc::RLIMIT_NOFILE as i32, limit).context(|| "setrlimit")
 }

@@ -5,9 +5,8 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::CommandLine;
-use srt_common::fds::{Kept, write_all};
+use srt_common::fds::{Kept, raise_limit, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, given, inherited};
-use srt_common::sys::process::{getrlimit, setrlimit};
 use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Error, Result};
@@ -41,7 +40,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         given(fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
     }
     Kept::default().close_others(&options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>())?;
-    let descriptors = raise_descriptor_limit().context(|| "RLIMIT_NOFILE")?;
+    let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
     let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
@@ -75,15 +74,6 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let reports = Reports { tool, fd: options.words.report_fd };
     Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&ends)?;
     Ok(0)
-}
-
-/// Raises the soft limit on descriptors to the hard limit, and returns it.
-fn raise_descriptor_limit() -> io::Result<u64> {
-    let limit = getrlimit(libc::RLIMIT_NOFILE as i32)?;
-    if limit.rlim_cur != limit.rlim_max {
-        setrlimit(libc::RLIMIT_NOFILE as i32, libc::rlimit { rlim_cur: limit.rlim_max, ..limit })?;
-    }
-    Ok(limit.rlim_max)
 }
 
 /// Moves an inherited descriptor to a number above 2. If it was 0, 1 or 2, `filler` takes its place, so that no
