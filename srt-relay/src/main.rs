@@ -15,7 +15,6 @@ use srt_relay::listener::Listener;
 use srt_relay::lockdown::{self, Needs};
 use srt_relay::options::{self, Options};
 use srt_relay::relay::Relay;
-use srt_relay::reports::Reports;
 use srt_relay::target::Target;
 use std::collections::BTreeSet;
 use std::io;
@@ -39,7 +38,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
         given(fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
     }
-    Kept::default().close_others(&options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>())?;
+    Kept::default().close_others(&options.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
     let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
@@ -71,8 +70,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     }
 
     // 6. Relay until an end is reported. The listeners remove their sockets when they go out of scope.
-    let reports = Reports { tool, fd: options.words.report_fd };
-    Relay::new(reports, epoll, listeners, options.limits, descriptors).run(&ends)?;
+    Relay::new(tool, &options.words, epoll, listeners, descriptors).run(&ends)?;
     Ok(0)
 }
 

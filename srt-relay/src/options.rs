@@ -37,14 +37,14 @@ pub struct Words {
     #[argh(option, arg_name = "N", from_str_fn(number))]
     pub lifetime_fd: Vec<RawFd>,
     /// leave clients waiting while N connections are open (as many as descriptors allow)
-    #[argh(option, arg_name = "N", from_str_fn(number))]
-    max_connections: Option<i32>,
+    #[argh(option, arg_name = "N", default = "usize::MAX", from_str_fn(at_least_one))]
+    pub max_connections: usize,
     /// give up on a CONNECT address after S seconds; 0 never (10)
     #[argh(option, arg_name = "S", default = "Seconds(Some(Duration::from_secs(10)))")]
-    connect_timeout: Seconds,
+    pub connect_timeout: Seconds,
     /// close connections on which nothing has moved for S seconds; 0 never (0)
     #[argh(option, arg_name = "S", default = "Seconds(None)")]
-    idle_timeout: Seconds,
+    pub idle_timeout: Seconds,
     /// go on when the process that started it ends
     #[argh(switch)]
     pub outlive_parent: bool,
@@ -57,17 +57,6 @@ pub struct Words {
     addresses: Vec<Raw>,
 }
 
-impl Words {
-    /// Every descriptor that an option names, and the option.
-    fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
-        let ready = self.ready_fd.map(|fd| ("--ready-fd ", fd));
-        let status = self.status_fd.map(|fd| ("--status-fd ", fd));
-        let report = self.report_fd.map(|fd| ("--report-fd ", fd));
-        let lifetime = self.lifetime_fd.iter().map(|&fd| ("--lifetime-fd ", fd));
-        ready.into_iter().chain(status).chain(report).chain(lifetime)
-    }
-}
-
 /// The text of `--help`.
 pub fn help() -> String {
     args::help::<Words>("srt-relay")
@@ -77,26 +66,20 @@ fn number(text: &str) -> Result<i32, String> {
     args::decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match number(text)? {
+        0 => Err("expected 1 or more".to_owned()),
+        most => Ok(most as usize),
+    }
+}
+
 /// The parsed command line.
 #[derive(Debug)]
 pub struct Options {
     /// The pairs of LISTEN and CONNECT addresses.
     pub pairs: Vec<(Address, Address)>,
-    /// The limits on connections.
-    pub limits: Limits,
     /// The options that are used as they are given.
     pub words: Words,
-}
-
-/// Limits on connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// `--max-connections`.
-    pub connections: usize,
-    /// `--connect-timeout`; `None` never.
-    pub connect: Option<Duration>,
-    /// `--idle-timeout`; `None` never.
-    pub idle: Option<Duration>,
 }
 
 impl Options {
@@ -116,45 +99,29 @@ impl Options {
             _ if pairs.is_empty() => return Err(Error::usage("expected LISTEN CONNECT")),
             _ => {}
         }
-        let connections = match words.max_connections {
-            Some(0) => return Err(Error::usage("--max-connections 0: expected 1 or more")),
-            Some(most) => most as usize,
-            None => usize::MAX,
-        };
-        let options = Self {
-            pairs: pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect(),
-            limits: Limits { connections, connect: words.connect_timeout.0, idle: words.idle_timeout.0 },
-            words,
-        };
-        options.each_descriptor_has_one_use()?;
-        Ok(options)
+        let pairs = pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect();
+        let options = Self { pairs, words };
+        let mut used = BTreeSet::new();
+        match options.descriptors().into_iter().find(|(_, fd)| !used.insert(*fd)) {
+            Some((_, fd)) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
+            None => Ok(options),
+        }
     }
 
-    /// Every descriptor that the caller must have opened, and the words before its number.
-    pub fn descriptors(&self) -> impl Iterator<Item = (&'static str, RawFd)> + '_ {
-        let (listen, connect) = self.address_descriptors();
-        let addresses = listen.into_iter().chain(connect).map(|fd| ("fd:", fd));
-        self.words.descriptors().chain(addresses)
-    }
-
-    fn address_descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
+    /// Every descriptor that the caller must have opened, and the words before its number. Several pairs may use one
+    /// target socket, which is listed once; any other descriptor that is listed twice is a mistake.
+    pub fn descriptors(&self) -> Vec<(&'static str, RawFd)> {
         let number = |address: &Address| match address.endpoint {
-            Endpoint::Inherited(fd) => Some(fd),
+            Endpoint::Inherited(fd) => Some(("fd:", fd)),
             _ => None,
         };
-        let listen = self.pairs.iter().filter_map(|(listen, _)| number(listen)).collect();
-        (listen, self.pairs.iter().filter_map(|(_, connect)| number(connect)).collect())
-    }
-
-    /// Several pairs may use one target socket; any other descriptor that is named twice is a mistake.
-    fn each_descriptor_has_one_use(&self) -> Result<()> {
-        let (listen, connect) = self.address_descriptors();
-        let mut used = BTreeSet::from_iter(connect);
-        let options = self.words.descriptors().map(|(_, fd)| fd);
-        match listen.into_iter().chain(options).find(|&fd| !used.insert(fd)) {
-            Some(fd) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
-            None => Ok(()),
-        }
+        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
+        let once = [("--ready-fd ", ready_fd), ("--status-fd ", status_fd), ("--report-fd ", report_fd)];
+        let mut all: Vec<_> = once.into_iter().filter_map(|(name, fd)| Some((name, (*fd)?))).collect();
+        all.extend(lifetime_fd.iter().map(|&fd| ("--lifetime-fd ", fd)));
+        all.extend(self.pairs.iter().filter_map(|(listen, _)| number(listen)));
+        let connect: BTreeSet<_> = self.pairs.iter().filter_map(|(_, connect)| number(connect)).collect();
+        all.into_iter().chain(connect).collect()
     }
 }
 
@@ -175,16 +142,16 @@ mod tests {
         let options = options(&["fd:5", "fd:9", "--max-connections", "7", "fd:6", "fd:9"]);
         let names: Vec<_> = options.pairs.iter().map(|(l, c)| (l.text.to_str(), c.text.to_str())).collect();
         assert_eq!(names, [(Some("fd:5"), Some("fd:9")), (Some("fd:6"), Some("fd:9"))]);
-        assert_eq!(options.limits.connections, 7);
-        assert_eq!(options.descriptors().map(|(_, fd)| fd).collect::<Vec<_>>(), [5, 6, 9, 9]);
+        assert_eq!(options.words.max_connections, 7);
+        assert_eq!(options.descriptors(), [("fd:", 5), ("fd:", 6), ("fd:", 9)]);
     }
 
     #[test]
     fn times_are_seconds_and_zero_is_never() {
         let options = options(&["--connect-timeout", "0", "--idle-timeout", "0.25", "fd:3", "fd:4"]);
-        assert_eq!((options.limits.connect, options.limits.idle), (None, Some(Duration::from_millis(250))));
-        let usual = self::options(&["fd:3", "fd:4"]).limits;
-        assert_eq!((usual.connect, usual.idle), (Some(Duration::from_secs(10)), None));
+        let times = |words: Words| (words.connect_timeout.0, words.idle_timeout.0);
+        assert_eq!(times(options.words), (None, Some(Duration::from_millis(250))));
+        assert_eq!(times(self::options(&["fd:3", "fd:4"]).words), (Some(Duration::from_secs(10)), None));
         for bad in ["-1", "1e3", "inf", "nan", "", ".", "1s", "99999999999"] {
             assert!(parse(&["--idle-timeout", bad, "fd:3", "fd:4"]).is_err(), "{bad}");
         }

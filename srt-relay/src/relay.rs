@@ -3,11 +3,12 @@
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome, Stock};
 use crate::listener::{Listener, reset_on_close, tune_tcp, tune_unix};
-use crate::options::Limits;
+use crate::options::Words;
 use crate::pipes::{self, Pipes};
-use crate::reports::Reports;
+use crate::reports::refused;
 use srt_common::sys::fd::{epoll_ctl, epoll_pwait};
 use srt_common::sys::socket::accept4;
+use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -47,9 +48,9 @@ enum Client {
 
 /// The relay, ready to run.
 pub struct Relay<'a> {
-    reports: Reports<'a>,
+    tool: &'a Tool,
+    words: &'a Words,
     listeners: Vec<Listener>,
-    limits: Limits,
     epoll: OwnedFd,
     /// By number. Numbers are not reused, so an event that is handled after its client was removed finds no client.
     clients: BTreeMap<u64, Client>,
@@ -72,18 +73,18 @@ pub struct Relay<'a> {
 impl<'a> Relay<'a> {
     /// Takes the listeners; `descriptors` is the limit on descriptors of this process.
     pub fn new(
-        reports: Reports<'a>,
+        tool: &'a Tool,
+        words: &'a Words,
         epoll: OwnedFd,
         listeners: Vec<Listener>,
-        limits: Limits,
         descriptors: u64,
     ) -> Self {
         // Pipes must not take the descriptors that connections need.
         let pipes = Pipes::new((descriptors / 16).clamp(1, pipes::MOST as u64) as usize);
         Self {
-            reports,
+            tool,
+            words,
             listeners,
-            limits,
             epoll,
             clients: BTreeMap::new(),
             next_number: 0,
@@ -143,7 +144,7 @@ impl<'a> Relay<'a> {
             retry
         } else if self.paused.is_some() && self.has_room() {
             LOOK
-        } else if let Some(idle) = self.limits.idle.filter(|_| !self.clients.is_empty()) {
+        } else if let Some(idle) = self.words.idle_timeout.0.filter(|_| !self.clients.is_empty()) {
             (idle / 4).clamp(LOOK, 10 * LOOK)
         } else {
             return -1;
@@ -152,7 +153,7 @@ impl<'a> Relay<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.clients.len() < self.limits.connections
+        self.clients.len() < self.words.max_connections
     }
 
     fn accept(&mut self, index: usize, events: u32) -> Result<()> {
@@ -167,7 +168,7 @@ impl<'a> Relay<'a> {
                     client,
                     socket: Some(socket),
                     listener: index,
-                    deadline: self.limits.connect.map(|limit| self.now + limit),
+                    deadline: self.words.connect_timeout.0.map(|limit| self.now + limit),
                     in_progress: false,
                     target: Rc::clone(&listener.target),
                     address: 0,
@@ -307,7 +308,7 @@ impl<'a> Relay<'a> {
         let _unsupported = reset_on_close(&attempt.client);
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         let what = listener.target.tells(error);
-        if listener.told < Some(what) && self.reports.refused(listener, what, error) {
+        if listener.told < Some(what) && refused(self.tool, self.words, listener, what, error) {
             listener.told = Some(what);
         }
     }
@@ -340,7 +341,7 @@ impl<'a> Relay<'a> {
     }
 
     fn close_idle(&mut self) {
-        let Some(limit) = self.limits.idle.filter(|_| self.now >= self.swept + LOOK) else { return };
+        let Some(limit) = self.words.idle_timeout.0.filter(|_| self.now >= self.swept + LOOK) else { return };
         self.swept = self.now;
         let idle = |client: &Client| match client {
             Client::Open(connection) => self.now - connection.active > limit,

@@ -24,7 +24,7 @@ pub fn check(input: &[u8]) {
         input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     match Options::parse(&words) {
         Ok(options) => {
-            assert!(!options.pairs.is_empty() && options.limits.connections > 0);
+            assert!(!options.pairs.is_empty() && options.words.max_connections > 0);
             options.pairs.iter().for_each(|(listen, connect)| {
                 is_real(listen);
                 is_real(connect);
