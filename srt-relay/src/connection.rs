@@ -81,8 +81,8 @@ pub struct Peer {
     writable: bool,
     /// epoll has reported a hangup or an error.
     gone: bool,
-    /// Its reset was returned to a write, or to the attempt to connect.
-    reset: bool,
+    /// Its reset was returned to a write, or to the attempt to connect. The kernel will not report it again.
+    pub reset: bool,
     /// Its bytes are in pages that splice(2) can move: it is a TCP socket.
     splices: bool,
 }
@@ -93,7 +93,8 @@ impl Peer {
         Self { socket: socket.into(), readable: false, writable: false, gone: false, reset: false, splices }
     }
 
-    fn note(&mut self, events: u32) {
+    /// Records what epoll reports about it.
+    pub fn note(&mut self, events: u32) {
         let has = |flags: libc::c_int| events & flags as u32 != 0;
         let gone = has(libc::EPOLLHUP | libc::EPOLLERR);
         self.gone |= gone;
@@ -250,7 +251,8 @@ impl Flow {
 /// A connection through the relay.
 #[derive(Debug)]
 pub struct Connection {
-    ends: [Peer; 2],
+    /// The client and the target.
+    pub ends: [Peer; 2],
     flows: [Flow; 2],
     /// When bytes last moved.
     pub active: Instant,
@@ -274,19 +276,6 @@ impl Connection {
     pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: Instant) -> Self {
         let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
         Self { ends, flows: [Flow::NEW; 2], active: now, queued: false }
-    }
-
-    /// Records what epoll reports about one of the two ends.
-    pub fn note(&mut self, end: usize, events: u32) {
-        if let Some(end) = self.ends.get_mut(end) {
-            end.note(events);
-        }
-    }
-
-    /// Records a reset that the kernel has reported already, and will not report again.
-    pub fn target_has_reset(&mut self, reset: bool) {
-        let [_, target] = &mut self.ends;
-        target.reset = reset;
     }
 
     /// Moves a bounded amount of bytes.
@@ -336,9 +325,7 @@ mod tests {
         client.write_all(&[b'x'; 100 << 10]).expect("write");
         let [near, far] = [near, far].map(|socket| (socket.into(), libc::AF_UNIX));
         let mut connection = Connection::new(near, far, Instant::now());
-        for end in [0, 1] {
-            connection.note(end, (libc::EPOLLIN | libc::EPOLLOUT) as u32);
-        }
+        connection.ends.iter_mut().for_each(|end| end.note((libc::EPOLLIN | libc::EPOLLOUT) as u32));
         server.write_all(b"reply").expect("write");
         assert_eq!(connection.turn(&mut stock), Outcome::More);
         client.read_exact(&mut [0; 5]).expect("the other direction has had its turn");

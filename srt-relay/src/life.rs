@@ -13,11 +13,9 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 /// # Errors
 /// The parent is dead, or a number is not the read end of a pipe.
 pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
-    let mut ends = Vec::new();
-    for &fd in lifetime_fds {
-        // EPOLLHUP is always reported. Data in the pipe is not read.
-        ends.push((lifetime_fd(fd)?.as_raw_fd(), 0));
-    }
+    // EPOLLHUP is always reported. Data in the pipe is not read.
+    let pipes = lifetime_fds.iter().map(|&fd| Ok((lifetime_fd(fd)?.as_raw_fd(), 0)));
+    let mut ends = pipes.collect::<Result<Vec<_>>>()?;
     let signals = take_signals().context(|| "signalfd")?;
     ends.push((signals.into_raw_fd(), libc::EPOLLIN));
     if let Some(parent) = parent {

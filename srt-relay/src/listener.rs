@@ -40,15 +40,9 @@ impl Listener {
     /// A socket cannot be opened. Those created before are removed again.
     pub fn open(pair: usize, address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
         let name = address.text.to_string_lossy().into_owned();
-        let new = |socket, family, place| Self {
-            pair,
-            name: name.clone(),
-            socket,
-            family,
-            target: Rc::clone(target),
-            told: None,
-            pending: VecDeque::new(),
-            place,
+        let new = |socket, family, place| {
+            let (name, target, pending) = (name.clone(), Rc::clone(target), VecDeque::new());
+            Self { pair, name, socket, family, target, told: None, pending, place }
         };
         let mut listeners = Vec::new();
         match &address.endpoint {

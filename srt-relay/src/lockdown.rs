@@ -4,7 +4,8 @@ use crate::target::STREAM;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::Eq;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 use srt_common::sys::privileges::prctl_set_seccomp;
 use srt_common::sys::process::prctl;
@@ -12,22 +13,14 @@ use srt_common::{Context, Error, Result, privileges};
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
-/// What the loop needs besides moving bytes.
-#[derive(Debug, Default)]
-pub struct Needs {
-    /// The families of the sockets that it connects.
-    pub families: Vec<libc::c_int>,
-    /// The directories in which it removes its sockets.
-    pub directories: Vec<RawFd>,
-}
-
 /// Drops all capabilities, sets no_new_privs, hides this process's memory from other processes of its user, and
-/// installs the filter. An outer filter may answer instead of the kernel (SECCOMP_RET_ERRNO), without executing the
-/// call.
+/// installs the filter. Besides moving bytes, the loop needs to connect sockets of these families, and to remove its
+/// sockets in these directories. An outer filter may answer instead of the kernel (SECCOMP_RET_ERRNO), without
+/// executing the call.
 ///
 /// # Errors
 /// A step fails, or has no effect.
-pub fn lock_down(needs: &Needs) -> Result<()> {
+pub fn lock_down(families: &[libc::c_int], directories: &[RawFd]) -> Result<()> {
     privileges::drop_all()?;
     prctl(libc::PR_SET_DUMPABLE, 0, 0).context(|| "prctl(PR_SET_DUMPABLE)")?;
     if prctl(libc::PR_GET_DUMPABLE, 0, 0).context(|| "prctl(PR_GET_DUMPABLE)")? != 0 {
@@ -37,7 +30,8 @@ pub fn lock_down(needs: &Needs) -> Result<()> {
     if prctl_set_seccomp(&[]).is_ok() {
         return Err(Error::failed("prctl(PR_SET_SECCOMP) is answered without being done"));
     }
-    let filter = filter(needs).map_err(|error| Error::failed(format!("seccomp filter: {error}")))?;
+    let filter = filter(families, directories);
+    let filter = filter.map_err(|error| Error::failed(format!("seccomp filter: {error}")))?;
     let filter: Vec<_> =
         filter.iter().map(|&sock_filter { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k }).collect();
     prctl_set_seccomp(&filter).context(|| "prctl(PR_SET_SECCOMP)")
@@ -75,7 +69,7 @@ const ALWAYS: &[libc::c_long] = &[
 ///
 /// # Errors
 /// seccompiler's error; there is none for these rules.
-pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
+pub fn filter(families: &[libc::c_int], directories: &[RawFd]) -> Result<BpfProgram, BackendError> {
     // New memory: private, not executable, at an address that the kernel chooses.
     let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
@@ -88,13 +82,13 @@ pub fn filter(needs: &Needs) -> Result<BpfProgram, seccompiler::BackendError> {
         (libc::SYS_mmap, vec![all(&[(0, Qword, 0), (2, Qword, writable), (3, Qword, anonymous)])?]),
         (libc::SYS_mremap, vec![all(&[(3, Qword, libc::MREMAP_MAYMOVE as u64)])?]),
         (libc::SYS_fcntl, commands.iter().map(command).collect::<Result<_, _>>()?),
-        (libc::SYS_socket, needs.families.iter().map(socket).collect::<Result<_, _>>()?),
+        (libc::SYS_socket, families.iter().map(socket).collect::<Result<_, _>>()?),
     ]);
     // A filter cannot read the name: with a listening Unix socket, a compromised relay could unlink whatever its user
     // can. Without one it has neither call.
-    if !needs.directories.is_empty() {
+    if !directories.is_empty() {
         let inside = |fd: &RawFd| all(&[(0, Dword, *fd as u64), (2, Dword, 0)]);
-        rules.insert(libc::SYS_unlinkat, needs.directories.iter().map(inside).collect::<Result<_, _>>()?);
+        rules.insert(libc::SYS_unlinkat, directories.iter().map(inside).collect::<Result<_, _>>()?);
         rules.insert(libc::SYS_statx, vec![]);
     }
     let arch = std::env::consts::ARCH.try_into()?;
@@ -124,7 +118,7 @@ fn table() -> BpfProgram {
 }
 
 /// A rule whose arguments (index, width, value) must all be equal. Dword if the kernel takes an int.
-fn all(arguments: &[(u8, SeccompCmpArgLen, u64)]) -> Result<SeccompRule, seccompiler::BackendError> {
+fn all(arguments: &[(u8, SeccompCmpArgLen, u64)]) -> Result<SeccompRule, BackendError> {
     let equal = |(index, width, value): &(u8, SeccompCmpArgLen, u64)| {
         SeccompCondition::new(*index, width.clone(), Eq, *value)
     };
@@ -142,16 +136,17 @@ mod tests {
 
     const NATIVE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
 
-    fn allowed(needs: &Needs, nr: libc::c_long, args: [u64; 6]) -> bool {
-        match evaluate(&filter(needs).expect("filter"), NATIVE, nr as u32, args) {
+    /// Families and directories.
+    type Needs = (&'static [libc::c_int], &'static [RawFd]);
+
+    const UNIX: Needs = (&[libc::AF_UNIX], &[]);
+
+    fn allowed((families, directories): Needs, nr: libc::c_long, args: [u64; 6]) -> bool {
+        match evaluate(&filter(families, directories).expect("filter"), NATIVE, nr as u32, args) {
             libc::SECCOMP_RET_ALLOW => true,
             libc::SECCOMP_RET_KILL_PROCESS => false,
             other => panic!("{other:#x}"),
         }
-    }
-
-    fn unix() -> Needs {
-        Needs { families: vec![libc::AF_UNIX], directories: vec![] }
     }
 
     /// Written as numbers, so that a call that is added to the list must be added here, too: epoll_pwait, epoll_ctl,
@@ -167,9 +162,9 @@ mod tests {
     fn the_list_is_allowed_and_every_other_number_kills() {
         // With any arguments; the calls that need particular ones are in the tests below.
         for nr in (0..1000).chain(0x4000_0000..0x4000_0300).chain([0x7fff_ffff, 0xffff_ffff]) {
-            for needs in [unix(), Needs { families: vec![libc::AF_INET], directories: vec![5] }] {
-                let expected = LIST.contains(&nr) || nr == libc::SYS_statx && !needs.directories.is_empty();
-                assert_eq!(allowed(&needs, nr, [u64::MAX; 6]), expected, "{nr}");
+            for needs in [UNIX, (&[libc::AF_INET], &[5])] {
+                let expected = LIST.contains(&nr) || nr == libc::SYS_statx && !needs.1.is_empty();
+                assert_eq!(allowed(needs, nr, [u64::MAX; 6]), expected, "{nr}");
             }
         }
     }
@@ -180,11 +175,7 @@ mod tests {
         let debug = if cfg!(debug_assertions) { libc::F_GETFD } else { libc::F_SETPIPE_SZ };
         for command in 0..2000 {
             let wanted = [libc::F_SETPIPE_SZ, debug].contains(&command);
-            assert_eq!(
-                allowed(&unix(), libc::SYS_fcntl, [9, command as u64, 0, 0, 0, 0]),
-                wanted,
-                "{command}"
-            );
+            assert_eq!(allowed(UNIX, libc::SYS_fcntl, [9, command as u64, 0, 0, 0, 0]), wanted, "{command}");
         }
     }
 
@@ -192,7 +183,7 @@ mod tests {
     fn another_architecture_kills_whatever_the_number() {
         for arch in [0x4000_0003, 0x4000_0028, 0, NATIVE ^ (0xc000_003e ^ 0xc000_00b7)] {
             for nr in 0..500 {
-                let verdict = evaluate(&filter(&unix()).expect("filter"), arch, nr, [0; 6]);
+                let verdict = evaluate(&filter(UNIX.0, UNIX.1).expect("filter"), arch, nr, [0; 6]);
                 assert_eq!(verdict, libc::SECCOMP_RET_KILL_PROCESS);
             }
         }
@@ -201,38 +192,38 @@ mod tests {
     #[test]
     fn sockets_are_of_the_families_that_are_connected_to() {
         let stream = STREAM as u64;
-        let both = Needs { families: vec![libc::AF_INET, libc::AF_INET6], directories: vec![] };
+        let both: Needs = (&[libc::AF_INET, libc::AF_INET6], &[]);
         for family in 0..50 {
             let args = [family, stream, 0, 0, 0, 0];
-            assert_eq!(allowed(&unix(), libc::SYS_socket, args), family == libc::AF_UNIX as u64);
+            assert_eq!(allowed(UNIX, libc::SYS_socket, args), family == libc::AF_UNIX as u64);
             let inet = [libc::AF_INET as u64, libc::AF_INET6 as u64].contains(&family);
-            assert_eq!(allowed(&both, libc::SYS_socket, args), inet);
+            assert_eq!(allowed(both, libc::SYS_socket, args), inet);
         }
         for bad in [[1, stream, 1], [1, stream & !0x800, 0], [1, stream + 1, 0]] {
-            assert!(!allowed(&unix(), libc::SYS_socket, [bad[0], bad[1], bad[2], 0, 0, 0]));
+            assert!(!allowed(UNIX, libc::SYS_socket, [bad[0], bad[1], bad[2], 0, 0, 0]));
         }
     }
 
     #[test]
     fn memory_is_neither_executable_nor_placed() {
         let (rw, anonymous) = (3, 0x22);
-        assert!(allowed(&unix(), libc::SYS_mmap, [0, 4096, rw, anonymous, u64::MAX, 0]));
+        assert!(allowed(UNIX, libc::SYS_mmap, [0, 4096, rw, anonymous, u64::MAX, 0]));
         for bad in
             [[0, 4096, 7, anonymous], [4096, 4096, rw, anonymous], [0, 4096, rw, 1], [0, 4096, rw, 0x32]]
         {
-            assert!(!allowed(&unix(), libc::SYS_mmap, [bad[0], bad[1], bad[2], bad[3], 3, 0]));
+            assert!(!allowed(UNIX, libc::SYS_mmap, [bad[0], bad[1], bad[2], bad[3], 3, 0]));
         }
-        assert!(!allowed(&unix(), libc::SYS_mremap, [0, 0, 0, 3, 0, 0]));
+        assert!(!allowed(UNIX, libc::SYS_mremap, [0, 0, 0, 3, 0, 0]));
     }
 
     #[test]
     fn names_are_removed_where_there_are_names_to_remove() {
-        let needs = Needs { families: vec![], directories: vec![5, 8] };
+        let needs: Needs = (&[], &[5, 8]);
         for directory in 0..10 {
             let args = [directory, 1, 0, 0, 0, 0];
-            assert_eq!(allowed(&needs, libc::SYS_unlinkat, args), [5, 8].contains(&directory));
+            assert_eq!(allowed(needs, libc::SYS_unlinkat, args), [5, 8].contains(&directory));
         }
-        assert!(!allowed(&needs, libc::SYS_unlinkat, [5, 1, libc::AT_REMOVEDIR as u64, 0, 0, 0]));
-        assert!(!allowed(&unix(), libc::SYS_statx, [0; 6]));
+        assert!(!allowed(needs, libc::SYS_unlinkat, [5, 1, libc::AT_REMOVEDIR as u64, 0, 0, 0]));
+        assert!(!allowed(UNIX, libc::SYS_statx, [0; 6]));
     }
 }

@@ -12,7 +12,7 @@ use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Error, Result};
 use srt_relay::life;
 use srt_relay::listener::Listener;
-use srt_relay::lockdown::{self, Needs};
+use srt_relay::lockdown;
 use srt_relay::options::{self, Options};
 use srt_relay::relay::Relay;
 use srt_relay::target::Target;
@@ -58,10 +58,8 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let families: BTreeSet<_> = addresses.map(SocketAddress::family).collect();
 
     // 4. Lock down: clients' data is handled only by a process that can do nothing but relay.
-    lockdown::lock_down(&Needs {
-        families: families.into_iter().collect(),
-        directories: listeners.iter().filter_map(Listener::directory).collect(),
-    })?;
+    let directories: Vec<_> = listeners.iter().filter_map(Listener::directory).collect();
+    lockdown::lock_down(&Vec::from_iter(families), &directories)?;
 
     // 5. Every listener accepts now: the kernel queues clients from listen(2) on.
     if let Some(fd) = ready {

@@ -131,7 +131,8 @@ impl<'a> Relay<'a> {
             // A client that was removed leaves room. What another process closes is not reported: check again later.
             let released = std::mem::take(&mut self.released);
             if self.has_room() && self.paused.is_some_and(|since| released || self.now >= since + LOOK) {
-                self.resume()?;
+                self.paused = None;
+                self.watch_listeners(libc::EPOLL_CTL_MOD, INCOMING)?;
             }
         }
     }
@@ -210,11 +211,6 @@ impl<'a> Relay<'a> {
         self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
     }
 
-    fn resume(&mut self) -> Result<()> {
-        self.paused = None;
-        self.watch_listeners(libc::EPOLL_CTL_MOD, INCOMING)
-    }
-
     /// Listeners are watched from start to end: other processes of this user may use up all watches that the user may
     /// have (ENOSPC, epoll_ctl(2)).
     fn watch_listeners(&self, op: libc::c_int, events: libc::c_int) -> Result<()> {
@@ -229,7 +225,7 @@ impl<'a> Relay<'a> {
     fn ready(&mut self, number: u64, end: usize, events: u32) {
         match self.clients.get_mut(&number) {
             Some(Client::Open(connection)) => {
-                connection.note(end, events);
+                connection.ends.get_mut(end).into_iter().for_each(|end| end.note(events));
                 if !std::mem::replace(&mut connection.queued, true) {
                     self.queue.push(number);
                 }
@@ -263,10 +259,9 @@ impl<'a> Relay<'a> {
             Poll::Ready(Err(error)) => error,
             Poll::Pending => {
                 let Some(socket) = attempt.socket.as_ref().filter(|_| attempt.in_progress) else { return };
-                match watch(&self.epoll, socket, EVERYTHING, TARGET_SOCKET, number) {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
+                let watched = watch(&self.epoll, socket, EVERYTHING, TARGET_SOCKET, number);
+                let Err(error) = watched else { return };
+                error
             }
         };
         self.refuse(number, &error);
@@ -285,14 +280,12 @@ impl<'a> Relay<'a> {
         if listener.family == libc::AF_UNIX {
             let _best_effort = tune_unix(&client);
         }
-        let watched = match in_progress {
-            true => Ok(()),
-            false => watch(&self.epoll, &socket, EVERYTHING, TARGET_SOCKET, number),
-        };
+        let watched =
+            if in_progress { Ok(()) } else { watch(&self.epoll, &socket, EVERYTHING, TARGET_SOCKET, number) };
         let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, CLIENT_SOCKET, number));
         let mut connection = Connection::new((client, listener.family), (socket, family), self.now);
-        connection.target_has_reset(reset);
-        connection.note(1, events);
+        connection.ends[1].reset = reset;
+        connection.ends[1].note(events);
         if watched.is_err() {
             connection.reset();
             self.release(number);
@@ -343,10 +336,8 @@ impl<'a> Relay<'a> {
     fn close_idle(&mut self) {
         let Some(limit) = self.words.idle_timeout.0.filter(|_| self.now >= self.swept + LOOK) else { return };
         self.swept = self.now;
-        let idle = |client: &Client| match client {
-            Client::Open(connection) => self.now - connection.active > limit,
-            Client::Connecting(_) => false,
-        };
+        let idle =
+            |client: &_| matches!(client, Client::Open(connection) if self.now - connection.active > limit);
         let idle = self.clients.iter().filter(|(_, client)| idle(client)).map(|(&number, _)| number);
         for number in idle.collect::<Vec<_>>() {
             if let Some(Client::Open(connection)) = self.release(number) {
