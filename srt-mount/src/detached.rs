@@ -35,6 +35,14 @@ impl Tree {
         Ok(Self { fd: Rc::new(fd), stat, queues: vec![] })
     }
 
+    /// The root of a new file system.
+    ///
+    /// # Errors
+    /// Those of [`filesystem::new`] and statx(2).
+    pub fn make(name: &str, kind: &CStr, options: &[impl AsRef<[u8]>], attributes: u64) -> Result<Self> {
+        Self::new(filesystem::new(name, kind, options, attributes)?).context(|| "statx")
+    }
+
     /// Whether the root is a directory, not a file.
     pub fn is_directory(&self) -> bool {
         self.stat.is(libc::S_IFDIR)
@@ -59,10 +67,7 @@ impl Tree {
 /// errno.
 pub fn attach_out_of_sight(tree: &OwnedFd, onto: &OwnedFd) -> io::Result<()> {
     move_mount(tree, onto, c"")?;
-    match statx(tree, c"..")?.mount == statx(tree, c"")?.mount {
-        true => Err(io::Error::other("move_mount had no effect")),
-        false => Ok(()),
-    }
+    require_effect("move_mount", statx(tree, c"..")?.mount != statx(tree, c"")?.mount)
 }
 
 /// open_tree(2) with OPEN_TREE_CLONE. Only mounts of the caller's mount namespace can be copied, and before Linux
@@ -85,10 +90,15 @@ pub fn set_attributes(fd: &impl AsRawFd, attributes: u64, recursive: bool) -> io
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     mount_setattr(fd, c"", flags, &MountAttr { set: attributes, ..MountAttr::default() })?;
     // MOUNT_ATTR_* and ST_* have the same values for the attributes set here (linux/mount.h, linux/statfs.h).
-    if fstatvfs(fd)? as u64 & attributes != attributes {
-        return Err(io::Error::other("mount_setattr had no effect"));
-    }
-    Ok(())
+    require_effect("mount_setattr", fstatvfs(fd)? as u64 & attributes == attributes)
+}
+
+/// Checks the effect of a system call: an outer filter may have answered instead of the kernel (SECCOMP_RET_ERRNO).
+///
+/// # Errors
+/// The effect of `call` was not seen.
+pub fn require_effect(call: &str, seen: bool) -> io::Result<()> {
+    if seen { Ok(()) } else { Err(io::Error::other(format!("{call} had no effect"))) }
 }
 
 /// Whether the mount through which `fd` was opened is read-only.
@@ -99,25 +109,12 @@ pub fn is_read_only(fd: &impl AsRawFd) -> io::Result<bool> {
     Ok(fstatvfs(fd)? & libc::ST_RDONLY != 0)
 }
 
-/// A new file system.
-///
-/// # Errors
-/// Those of [`filesystem::new`] and statx(2).
-pub fn new_filesystem(
-    name: &str,
-    kind: &CStr,
-    options: &[impl AsRef<[u8]>],
-    attributes: u64,
-) -> Result<Tree> {
-    Tree::new(filesystem::new(name, kind, options, attributes)?).context(|| "statx")
-}
-
 /// A new tmpfs.
 ///
 /// # Errors
-/// Those of [`new_filesystem`].
+/// Those of [`Tree::make`].
 pub fn tmpfs(mode: u32, size: Option<u64>) -> Result<Tree> {
     let mut options = vec![format!("mode={mode:o}")];
     options.extend(size.map(|size| format!("size={size}")));
-    new_filesystem("a tmpfs", c"tmpfs", &options, PLAIN)
+    Tree::make("a tmpfs", c"tmpfs", &options, PLAIN)
 }

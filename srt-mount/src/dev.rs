@@ -1,6 +1,6 @@
 //! `--dev`: a /dev with the nodes that programs expect, and none that gives access to hardware.
 
-use crate::detached::{Tree, is_read_only, new_filesystem};
+use crate::detached::{Tree, is_read_only};
 use crate::source::Host;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{dup2, fcntl_getfl};
@@ -44,7 +44,7 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
     mkdirat(dev, c"pts", 0o755).context(|| "cannot make pts")?;
     // Every mount of devpts is a new instance (Documentation/filesystems/devpts.rst).
     let options = ["ptmxmode=0666", "mode=620"];
-    let pts = new_filesystem("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+    let pts = Tree::make("a devpts", c"devpts", &options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
     move_mount(&pts.fd, dev, c"pts").context(|| "cannot mount pts")
 }
 

@@ -1,6 +1,6 @@
 //! A private mount namespace.
 
-use crate::detached::{INERT, new_filesystem, set_attributes, tmpfs};
+use crate::detached::{INERT, Tree, set_attributes, tmpfs};
 use crate::options::{Action, Op};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
@@ -59,7 +59,7 @@ pub fn look() -> Result<Vec<PathBuf>> {
     if !queues.is_empty() {
         // In the same ipc namespace a new mount shows the same file system. Without privileges over the ipc namespace
         // (EPERM) none was created, and the queues are those of the command's own namespace anyway.
-        let own = match new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, INERT) {
+        let own = match Tree::make("an mqueue file system", c"mqueue", &NO_OPTIONS, INERT) {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };

@@ -1,7 +1,7 @@
 //! The operations, in two halves: the first opens everything that comes from the host, the second builds the new
 //! tree.
 
-use crate::detached::{INERT, PLAIN, Tree, new_filesystem, set_attributes, tmpfs};
+use crate::detached::{INERT, PLAIN, Tree, set_attributes, tmpfs};
 use crate::options::{Access, Action, Op, Source, Upper};
 use crate::pins::Pins;
 use crate::source::{Host, content};
@@ -114,7 +114,7 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
             // Not one of our own file systems: what is created in it lasts as long as the ipc namespace.
-            let tree = new_filesystem("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?;
+            let tree = Tree::make("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?;
             build.mount(&tree, dest, 0o755)
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),

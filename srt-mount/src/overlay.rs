@@ -1,6 +1,6 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst).
 
-use crate::detached::{PLAIN, Tree, new_filesystem, tmpfs};
+use crate::detached::{PLAIN, Tree, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{fstatfs, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, fchdir};
@@ -30,7 +30,7 @@ pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<T
     }
     let attributes = if upper.is_some() { PLAIN } else { PLAIN | MOUNT_ATTR_RDONLY };
     let create =
-        |lower: &[Vec<u8>]| new_filesystem("an overlay", c"overlay", &[lower, &others].concat(), attributes);
+        |lower: &[Vec<u8>]| Tree::make("an overlay", c"overlay", &[lower, &others].concat(), attributes);
     // lowerdir+ takes one layer at a time, since Linux 6.8. Older kernels reject it as an unknown option.
     let one_by_one: Vec<_> = lower.iter().map(|layer| format!("lowerdir+={layer}").into_bytes()).collect();
     let tree = match create(&one_by_one) {

@@ -1,10 +1,10 @@
 //! `--proc`: a procfs of the sandbox's pid namespace.
 
-use crate::detached::{INERT, PLAIN, Tree, clone_tree, new_filesystem};
+use crate::detached::{INERT, PLAIN, Tree, require_effect};
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{fstatfs, openat2, statvfs, statx};
-use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MountAttr, fchdir, mount_setattr, move_mount};
+use srt_common::sys::file::{fstatfs, openat2, statx};
+use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, fchdir, move_mount};
 use srt_common::sys::process::{geteuid, getpid};
 use srt_common::{Context, Error, Result};
 use std::ffi::CStr;
@@ -22,7 +22,7 @@ pub fn new(options: &[&str]) -> Result<Tree> {
     let hint = "a procfs needs a pid namespace of its own (srt-ns, unshare -p) and, in a container, a /proc that is \
                 not masked (docker run --security-opt systempaths=unconfined); or show the one that is there, and \
                 with it the names of the processes outside: --ro-bind /proc /proc";
-    let made = new_filesystem("a procfs", c"proc", options, PLAIN | MOUNT_ATTR_NOEXEC);
+    let made = Tree::make("a procfs", c"proc", options, PLAIN | MOUNT_ATTR_NOEXEC);
     made.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
@@ -57,9 +57,7 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
     match statx(proc, autogroup) {
         // A kernel without CONFIG_SCHED_AUTOGROUP.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        _ => {
-            fchdir(proc).and_then(|()| cover(proc, autogroup)).context(|| "cannot make 1/autogroup read-only")
-        }
+        _ => cover(proc, autogroup).context(|| "cannot make 1/autogroup read-only"),
     }
 }
 
@@ -105,17 +103,9 @@ fn nobody_writes(proc: &OwnedFd, name: &CStr) -> bool {
     statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
 }
 
-/// Mounts an entry of the procfs, which is the working directory, on itself, read-only, and checks the result.
+/// Mounts an entry of the procfs on itself, read-only, and checks the result.
 fn cover(proc: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let tree = clone_tree(proc, name, false)?;
-    let inert = MountAttr { set: INERT, ..MountAttr::default() };
-    mount_setattr(&tree, c"", libc::AT_EMPTY_PATH, &inert)?;
-    move_mount(&tree, proc, name)?;
-    // The procfs itself is writable, so a read-only flag is that of the new mount.
-    match statvfs(name)? & libc::ST_RDONLY {
-        0 => Err(io::Error::other("mount_setattr or move_mount had no effect")),
-        _ => Ok(()),
-    }
+    attach(&Tree::copy(proc, name, INERT, false)?, proc, name)
 }
 
 /// The entries that show the keys of the caller (keyrings(7)): all that its uid may view, of any session.
@@ -135,8 +125,5 @@ pub fn may_be_covered() -> bool {
 /// errno, ENOENT for an entry that this kernel does not have.
 pub fn attach(tree: &Tree, proc: &OwnedFd, name: &CStr) -> io::Result<()> {
     move_mount(&tree.fd, proc, name)?;
-    match statx(proc, name)?.mount == tree.stat.mount {
-        true => Ok(()),
-        false => Err(io::Error::other("move_mount had no effect")),
-    }
+    require_effect("move_mount", statx(proc, name)?.mount == tree.stat.mount)
 }

@@ -1,6 +1,6 @@
 //! `--sys`: the devices of the network namespace and the limits of the cgroup namespace, read-only.
 
-use crate::detached::{INERT, Tree, new_filesystem, set_attributes, tmpfs};
+use crate::detached::{INERT, Tree, set_attributes, tmpfs};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{mkdirat, symlinkat};
 use srt_common::sys::mount::move_mount;
@@ -23,7 +23,7 @@ pub fn new() -> Result<Tree> {
     // mount_too_revealing() in fs/namespace.c an existing sysfs with no part of it covered.
     let hint = "a sysfs needs a network namespace of its own (srt-ns without --share net) and a /sys that is there and, in a \
                 container, not masked; or show the host's: --ro-bind /sys /sys";
-    new_filesystem("a sysfs", c"sysfs", &NO_OPTIONS, INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
+    Tree::make("a sysfs", c"sysfs", &NO_OPTIONS, INERT).map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
 /// The cgroup file systems of a sysfs, detached: that of version 2, or each hierarchy of version 1, named by its
@@ -52,7 +52,7 @@ fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
     };
     let options: Vec<&str> = controllers.split(',').filter(|word| !word.is_empty()).collect();
     let name = controllers.strip_prefix("name=").unwrap_or(controllers).to_owned();
-    let tree = new_filesystem(&what, kind, &options, INERT).map(|tree| (name, tree));
+    let tree = Tree::make(&what, kind, &options, INERT).map(|tree| (name, tree));
     tree.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
