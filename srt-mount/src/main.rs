@@ -10,7 +10,7 @@ use srt_common::sys::memory::Piece;
 use srt_common::sys::process::setrlimit;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Result, args::CommandLine, handover, privileges};
-use srt_mount::options::{self, Plan};
+use srt_mount::options::{self, Action, Plan};
 use srt_mount::source::Host;
 use srt_mount::{dev, namespace, ops, program, source};
 
@@ -43,7 +43,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     let host = Host::new(plan, namespace::look()?)?;
     host.check_joined_paths()?;
     let mut join = plan.join.map(namespace::say_hello).transpose()?;
-    if plan.shows_network() && !go_on(join.take())? {
+    if plan.ops.iter().any(|op| op.action == Action::Sys) && !go_on(join.take())? {
         return Ok(125);
     }
 
@@ -89,5 +89,5 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
 
 /// Waits for srt-ns, if it has started this process. False: the start has failed, and srt-ns has reported why.
 fn go_on(join: Option<namespace::Join>) -> Result<bool> {
-    join.map_or(Ok(true), |join| handover::wait(&join.socket, &join.namespaces))
+    join.map_or(Ok(true), |(socket, namespaces)| handover::wait(&socket, &namespaces))
 }

@@ -2,9 +2,10 @@
 
 use crate::detached::{INERT, Tree, set_attributes, tmpfs};
 use crate::options::{Action, Op};
+use crate::source::look_at;
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
-use srt_common::sys::file::{CWD, open, statx};
+use srt_common::sys::file::{CWD, statx};
 use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::io::{self, ErrorKind};
@@ -21,11 +22,9 @@ pub fn make_private() -> Result<()> {
     let callers = root()?.mount;
     let hint = "this needs CAP_SYS_ADMIN over the user namespace: run it first under the srt-ns beside it, anywhere under \
                 srt-ns --keep-admin, or under unshare -Ur";
-    unshare(libc::CLONE_NEWNS).context(|| "cannot make a mount namespace").map_err(|error| {
-        error
-            .hint_for(libc::EPERM, hint)
-            .hint_for(libc::ENOSPC, "the sysctl user.max_mnt_namespaces allows no more")
-    })?;
+    let limit = "the sysctl user.max_mnt_namespaces allows no more";
+    let made = unshare(libc::CLONE_NEWNS).context(|| "cannot make a mount namespace");
+    made.map_err(|error| error.hint_for(libc::EPERM, hint).hint_for(libc::ENOSPC, limit))?;
     // The mounts of the new namespace are copies, with IDs of their own as long as the originals exist.
     if root()?.mount == callers {
         return Err(Error::failed("unshare had no effect"));
@@ -33,7 +32,7 @@ pub fn make_private() -> Result<()> {
     // Mounts still propagate from the old namespace to a new one, or even both ways (mount_namespaces(7)).
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
-        .map_err(|error| refused("cannot make the mounts private", &error))
+        .map_err(|error| refused("cannot make the mounts private", &error).hint_for(libc::EINVAL, ROOT))
 }
 
 /// Checks that no mount of the namespace is shared any more (proc(5), mountinfo), and returns the mount points of
@@ -63,16 +62,13 @@ pub fn look() -> Result<Vec<PathBuf>> {
             Err(error) if error.errno == Some(libc::EPERM) => return Ok(vec![]),
             own => own?,
         };
-        let opened = |path: &PathBuf| open(path, libc::O_PATH);
-        let device = |path: &PathBuf| opened(path).and_then(|fd| statx(&fd, c"")).map(|stat| stat.device());
         for path in std::mem::take(&mut queues) {
-            let device = device(&path);
-            let errno = device.as_ref().err().and_then(io::Error::raw_os_error);
-            // The mount point is covered, or cannot be reached.
-            if matches!(errno, Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) {
-                continue;
-            }
-            if device.context(|| format!("cannot look at {}", path.display()))? != own.stat.device() {
+            let found = match look_at(&path).context(|| format!("cannot look at {}", path.display())) {
+                // The mount point is covered, or cannot be reached.
+                Err(Error { errno: Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES), .. }) => continue,
+                found => found?,
+            };
+            if found.device() != own.stat.device() {
                 queues.push(path);
             }
         }
@@ -85,14 +81,8 @@ pub fn inode() -> u64 {
     std::fs::metadata("/proc/self/ns/mnt").map_or(0, |namespace| namespace.ino())
 }
 
-/// The connection to srt-ns for `--join`.
-#[derive(Debug)]
-pub struct Join {
-    /// The socket.
-    pub socket: OwnedFd,
-    /// This process's /proc/self/ns.
-    pub namespaces: OwnedFd,
-}
+/// The connection to srt-ns for `--join`: the socket, and this process's /proc/self/ns.
+pub type Join = (OwnedFd, OwnedFd);
 
 /// Tells the srt-ns that waits at the socket `--join` that the mount namespace exists, and passes it what only a
 /// process inside can create: an empty root directory for srt-init, not attached anywhere.
@@ -104,27 +94,24 @@ pub fn say_hello(number: RawFd) -> Result<Join> {
     let socket = inherited(number).context(what)?;
     let root = tmpfs(0o555, None)?;
     set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
-    match handover::hello(&socket, Some(root.fd.as_fd())) {
-        // The start has failed, and srt-ns has reported why. The wait for its answer will find that there is none.
-        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-        done => done.context(what)?,
-    }
-    Ok(Join { socket, namespaces: handover::own_namespaces()? })
+    // If srt-ns is gone, the start has failed, and it has reported why. The wait for its answer will find that there is
+    // none.
+    handover::unless_gone(handover::hello(&socket, Some(root.fd.as_fd()))).context(what)?;
+    Ok((socket, handover::own_namespaces()?))
 }
+
+/// The hint for EINVAL, if the root directory is the likely cause.
+pub const ROOT: &str =
+    "the root directory must be the root of a mount: not a plain chroot(2), not the initial RAM file system";
 
 /// The error for a refused change of the mounts, with a hint at the likely cause.
 pub fn refused(what: &str, error: &io::Error) -> Error {
-    let cannot = Error::system(what, error);
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => cannot.hint(
-            "the root directory must be the root of a mount: not a plain chroot(2), not the initial RAM file system",
-        ),
-        Some(libc::EPERM | libc::EACCES) => cannot.hint(
-            "something refuses mounts: in a container its profiles (docker run --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined), a security module, or Landlock (srt-seccomp --landlock, --read, --write)",
-        ),
-        _ => cannot,
-    }
+    let refuses = "something refuses mounts: in a container its profiles (docker run --security-opt seccomp=unconfined \
+                   --security-opt apparmor=unconfined), a security module, or Landlock (srt-seccomp --landlock, --read, --write)";
+    Error::system(what, error)
+        .hint_for(libc::EPERM, refuses)
+        .hint_for(libc::EACCES, refuses)
+        .hint_for(libc::ENOSPC, "a mount namespace holds no more than the sysctl fs.mount-max mounts")
 }
 
 /// Refuses more mounts than a mount namespace can hold before the first one is made: the kernel takes minutes to
@@ -148,13 +135,10 @@ pub fn has_room_for(ops: &[Op]) -> Result<()> {
 }
 
 fn mounts(action: &Action) -> bool {
-    !matches!(
-        action,
-        Action::Bind { optional: true, .. }
-            | Action::File { .. }
-            | Action::Dir { .. }
-            | Action::Symlink { .. }
-            | Action::Chmod { .. }
-            | Action::RemountReadOnly
-    )
+    match action {
+        Action::Bind { optional, .. } => !optional,
+        Action::File { .. } | Action::Dir { .. } | Action::Symlink { .. } => false,
+        Action::Chmod { .. } | Action::RemountReadOnly => false,
+        _ => true,
+    }
 }

@@ -134,7 +134,25 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
 /// # Errors
 /// What failed, with its option.
 pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Build<'a>> {
-    let mut build = Build::new(host, cgroups)?;
+    let mut root = Root::new(host);
+    let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::may_be_covered();
+    let uses_scratch = |op: &Op| match &op.action {
+        Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
+        Action::Overlay { upper, .. } => *upper == Upper::Temporary,
+        // Message queues may be mounted below the source.
+        Action::Bind { .. } => !host.queues.is_empty(),
+        _ => false,
+    };
+    let needed = hides_keys || host.plan.ops.iter().any(uses_scratch);
+    let scratch = needed.then(|| tmpfs(0o755, None)).transpose()?;
+    scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
+    let (pins, masks) = (Pins::default(), BTreeSet::new());
+    let mut build = Build { root, pins, scratch, taken: 0, masks, hides_keys, cgroups: vec![] };
+    for (_, tree) in cgroups.iter().flatten() {
+        let onto = build.scratch_directory()?;
+        move_mount(&tree.fd, &onto, c"").context(|| "cannot mount a cgroup file system")?;
+    }
+    build.cgroups = cgroups;
     for (op, half) in host.plan.ops.iter().zip(halves) {
         half(&mut build, &op.dest).map_err(|error| error.within(op))?;
     }
@@ -161,30 +179,7 @@ pub struct Build<'a> {
     cgroups: Vec<Cgroups>,
 }
 
-impl<'a> Build<'a> {
-    fn new(host: &'a Host<'a>, cgroups: Vec<Cgroups>) -> Result<Self> {
-        let mut root = Root::new(host);
-        let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::may_be_covered();
-        let uses_scratch = |op: &Op| match &op.action {
-            Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
-            Action::Overlay { upper, .. } => *upper == Upper::Temporary,
-            // Message queues may be mounted below the source.
-            Action::Bind { .. } => !host.queues.is_empty(),
-            _ => false,
-        };
-        let needed = hides_keys || host.plan.ops.iter().any(uses_scratch);
-        let scratch = needed.then(|| tmpfs(0o755, None)).transpose()?;
-        scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
-        let (pins, masks) = (Pins::default(), BTreeSet::new());
-        let mut build = Self { root, pins, scratch, taken: 0, masks, hides_keys, cgroups: vec![] };
-        for (_, tree) in cgroups.iter().flatten() {
-            let onto = build.scratch_directory()?;
-            move_mount(&tree.fd, &onto, c"").context(|| "cannot mount a cgroup file system")?;
-        }
-        build.cgroups = cgroups;
-        Ok(build)
-    }
-
+impl Build<'_> {
     fn mount(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {
         let dest = self.root.mount_point(dest, tree.is_directory(), parents)?;
         self.mount_at(tree, &dest)
@@ -264,7 +259,8 @@ impl<'a> Build<'a> {
                 // No process inside can reach the path. A relative path, however, was probably meant from the working
                 // directory.
                 Some(libc::ENOENT | libc::ENOTDIR) if optional && dest.is_absolute() => return Ok(()),
-                Some(libc::EACCES) if optional && self.is_closed(dest)? => return Ok(()),
+                // As the owner of the directory that prevents the search, PROGRAM could make it searchable (chmod(2)).
+                Some(libc::EACCES) if optional && self.nearest(dest)?.uid != geteuid() => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT | libc::ENOTDIR) if optional => {
                     return Err(error.hint("a relative PATH counts from the new root: write it from / on"));
@@ -282,28 +278,21 @@ impl<'a> Build<'a> {
         self.mount_at(&tree, &found)
     }
 
-    /// The nearest directory above `dest` that can be reached, although `dest` cannot.
-    fn nearest(&mut self, dest: &Path) -> Result<(Dest, Rc<OwnedFd>, Stat)> {
+    /// The status of the nearest directory above `dest` that can be reached, although `dest` cannot.
+    fn nearest(&mut self, dest: &Path) -> Result<Stat> {
         for above in dest.ancestors().skip(1) {
             match self.root.find(above) {
                 Err(Error { errno: Some(libc::ENOENT | libc::EACCES), .. }) => {}
-                found => return found,
+                found => return Ok(found?.2),
             }
         }
-        self.root.find(Path::new("/"))
+        Ok(self.root.find(Path::new("/"))?.2)
     }
 
     /// Whether `dest`, which does not exist, would lie below a mask.
     fn is_masked(&mut self, dest: &Path) -> Result<bool> {
-        let (.., above) = self.nearest(dest)?;
-        Ok(self.masks.contains(&above.mount))
-    }
-
-    /// Whether the directory that prevents the search for `dest` belongs to another user. As its owner, PROGRAM could
-    /// make it searchable (chmod(2)).
-    fn is_closed(&mut self, dest: &Path) -> Result<bool> {
-        let (.., above) = self.nearest(dest)?;
-        Ok(above.uid != geteuid())
+        let above = self.nearest(dest)?.mount;
+        Ok(self.masks.contains(&above))
     }
 
     /// A mount of an empty directory or file, to hide a path.

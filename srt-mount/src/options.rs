@@ -29,13 +29,6 @@ pub struct Plan {
     pub joined_paths: Vec<(OsString, PathBuf, OsString)>,
 }
 
-impl Plan {
-    /// Whether the tree shows the network namespace of the process that mounts it.
-    pub fn shows_network(&self) -> bool {
-        self.ops.iter().any(|op| op.action == Action::Sys)
-    }
-}
-
 /// One operation on the new tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
@@ -261,16 +254,13 @@ impl Parser {
 
     /// `--perms`, `--size` and `--overlay-src` modify the next option only, which must accept them.
     fn nothing_is_left(&self) -> Result<()> {
-        for (modifier, is_left, takers) in [
-            ("--perms", self.perms.is_some(), "--dir --tmpfs --file --bind-data --ro-bind-data"),
-            ("--size", self.size.is_some(), "--tmpfs"),
-            ("--overlay-src", !self.layers.is_empty(), "--overlay-src --overlay --tmp-overlay --ro-overlay"),
-        ] {
-            if is_left {
-                return Err(Error::usage(format!("{modifier}: expected one of {takers} next")));
-            }
-        }
-        Ok(())
+        let (modifier, takers) = match self {
+            Self { perms: Some(_), .. } => ("--perms", "--dir --tmpfs --file --bind-data --ro-bind-data"),
+            Self { size: Some(_), .. } => ("--size", "--tmpfs"),
+            Self { layers, .. } if layers.is_empty() => return Ok(()),
+            _ => ("--overlay-src", "--overlay-src --overlay --tmp-overlay --ro-overlay"),
+        };
+        Err(Error::usage(format!("{modifier}: expected one of {takers} next")))
     }
 
     /// The action of an option, from the operands before DEST.

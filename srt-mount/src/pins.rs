@@ -75,15 +75,12 @@ impl Pins {
             let fd = directory(&*root.top()?, path, 0).context(cannot)?;
             let stat = statx(&fd, c"").context(cannot)?;
             if stat.mount_root || path == Path::new("/") {
-                let pinnable = !root.is_own(stat.device()) && !is_read_only(&fd).context(cannot)?;
+                let pinnable = !root.own.contains(&stat.device()) && !is_read_only(&fd).context(cannot)?;
                 mount = pinnable.then(|| (path.to_owned(), Rc::new(fd)));
             } else if let Some((top, fd)) = &mount {
+                let (at, root) = (top.clone(), Rc::clone(fd));
                 let pinned = self.mounts.entry(stat.mount);
-                let pinned = pinned.or_insert_with(|| Pinned {
-                    at: top.clone(),
-                    root: Rc::clone(fd),
-                    below: BTreeSet::new(),
-                });
+                let pinned = pinned.or_insert(Pinned { at, root, below: BTreeSet::new() });
                 pinned.below.insert(path.strip_prefix(top).unwrap_or(path).to_owned());
             }
         }
@@ -117,7 +114,7 @@ impl Pins {
         for name in HIDING_PLACES {
             let Ok(fd) = directory(top, Path::new(name), 0) else { continue };
             let stat = statx(&fd, c"").context(|| "statx")?;
-            match (stat.mount_root, root.is_own(stat.device())) {
+            match (stat.mount_root, root.own.contains(&stat.device())) {
                 (true, true) => return Ok(Some(fd)),
                 (true, false) => mounted = mounted.or(Some(fd)),
                 (false, _) => there = there.or(Some(fd)),

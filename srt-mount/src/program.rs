@@ -61,14 +61,11 @@ fn can_run(file: &OwnedFd) -> bool {
 /// The host's file cannot be copied.
 pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path) -> Result<Origin> {
     let Some((found_at, file)) = host.file else { return Ok(Origin::Inside(host.paths)) };
-    let (top, mut inside) = (root.top()?, false);
-    for path in &host.paths {
-        inside = inside
-            || match host.beside {
-                true => shows(&top, path, &file)?,
-                false => open_in_root(&top, &directory.join(path), 0, 0).is_ok(),
-            };
-    }
+    let top = root.top()?;
+    let inside = match host.beside {
+        true => shows(&top, &found_at, &file)?,
+        false => host.paths.iter().any(|path| open_in_root(&top, &directory.join(path), 0, 0).is_ok()),
+    };
     // If an earlier run may have left a link on the path, that run would choose the program.
     let is_meant = |root: &Root| {
         let walk = root.host.walk(&found_at, &root.writable());

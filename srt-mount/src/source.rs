@@ -111,7 +111,11 @@ impl<'a> Host<'a> {
 
     /// Whether the sandbox may write any file of the host.
     pub fn is_writable(&self) -> bool {
-        self.plan.ops.iter().any(|op| op.action.writes())
+        self.plan.ops.iter().any(|op| match &op.action {
+            Action::Bind { access, .. } => access.writes(),
+            Action::Overlay { upper, .. } => matches!(upper, Upper::Host { .. }),
+            _ => false,
+        })
     }
 
     /// The directories that this sandbox may write, and the other sources that lie in one of them. They are
@@ -128,7 +132,7 @@ impl<'a> Host<'a> {
                         Ok(walk) if writes || walk.is_in(&all) => _ = all.insert(walk.end().stat.id),
                         Ok(_) => {}
                         // A missing source is left out. One that exists is included, because its location is unknown.
-                        Err(_) => all.extend(look(&path).map(|stat| stat.id)),
+                        Err(_) => all.extend(look_at(&path).map(|stat| stat.id)),
                     }
                 }
             }
@@ -226,15 +230,6 @@ impl<'a> Host<'a> {
 }
 
 impl Action {
-    /// Whether the sandbox can write the host's files through this action.
-    fn writes(&self) -> bool {
-        match self {
-            Self::Bind { access, .. } => access.writes(),
-            Self::Overlay { upper, .. } => matches!(upper, Upper::Host { .. }),
-            _ => false,
-        }
-    }
-
     /// The host paths that this action shows writable or, if not `writable`, the others that it shows.
     fn sources(&self, writable: bool) -> Vec<PathBuf> {
         match self {
@@ -311,11 +306,15 @@ pub fn content(fd: RawFd) -> Result<OwnedFd> {
 
 /// Whether `path` leads to the working directory, which may have been removed or covered by another mount.
 pub fn leads_here(path: &Path) -> bool {
-    let here = look(Path::new("."));
-    look(path).is_ok_and(|there| here.is_ok_and(|here| there.id == here.id))
+    let here = look_at(Path::new("."));
+    look_at(path).is_ok_and(|there| here.is_ok_and(|here| there.id == here.id))
 }
 
-fn look(path: &Path) -> io::Result<Stat> {
+/// What is at `path`. Links are followed.
+///
+/// # Errors
+/// errno.
+pub fn look_at(path: &Path) -> io::Result<Stat> {
     statx(&open(path, libc::O_PATH)?, c"")
 }
 
@@ -324,8 +323,7 @@ fn path_of(fd: RawFd) -> io::Result<PathBuf> {
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::system(format!("cannot open {}", path.display()), error).path(path).hint_for(
-        libc::EMFILE,
-        "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)",
-    )
+    let hint =
+        "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)";
+    Error::system(format!("cannot open {}", path.display()), error).path(path).hint_for(libc::EMFILE, hint)
 }

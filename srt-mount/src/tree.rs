@@ -114,7 +114,7 @@ impl<'a> Root<'a> {
     /// Those of move_mount(2).
     pub fn mount(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         let (false, Some(onto)) = (dest.is_root, &dest.there) else { return self.stack(tree.clone()) };
-        move_mount(&tree.fd, onto, c"").map_err(|error| cannot_mount(&error))?;
+        move_mount(&tree.fd, onto, c"").map_err(|error| namespace::refused("cannot mount", &error))?;
         let by_name = |fd: &OwnedFd, name| statx(fd, name).map(|stat| stat.mount).context(|| "statx");
         // `..` of an attached mount's root is in another mount.
         let is_there = match dest.name.as_c_str() {
@@ -134,14 +134,9 @@ impl<'a> Root<'a> {
     /// # Errors
     /// Those of move_mount(2).
     pub fn mount_outside(&mut self, tree: &Tree) -> Result<()> {
-        move_mount(&tree.fd, &self.old, c"").map_err(|error| cannot_mount(&error))?;
+        move_mount(&tree.fd, &self.old, c"").map_err(|error| namespace::refused("cannot mount", &error))?;
         self.stacked += 1;
         Ok(())
-    }
-
-    /// Whether `device` is a file system created here.
-    pub fn is_own(&self, device: (u32, u32)) -> bool {
-        self.own.contains(&device)
     }
 
     /// The directories that this sandbox may write, where an earlier run may have left a link.
@@ -179,12 +174,9 @@ impl<'a> Root<'a> {
     /// # Errors
     /// It cannot be reached, or does not end in a name.
     pub fn place(&mut self, dest: &Path, parents: u32) -> Result<Dest> {
-        match self.place_of(dest, Some(Missing { mode: libc::S_IFDIR | parents, asked_for: true }))? {
-            place if place.name.as_c_str() == c"." => {
-                Err(Error::failed(format!("{} is a directory", dest.display())))
-            }
-            place => Ok(place),
-        }
+        let place = self.place_of(dest, Some(Missing { mode: libc::S_IFDIR | parents, asked_for: true }))?;
+        let nameless = place.name.as_c_str() == c".";
+        if nameless { Err(Error::failed(format!("{} is a directory", dest.display()))) } else { Ok(place) }
     }
 
     fn place_of(&mut self, dest: &Path, parents: Option<Missing>) -> Result<Dest> {
@@ -249,14 +241,10 @@ impl<'a> Root<'a> {
     /// Records a file that was created, if it would stay on the host.
     pub fn remember(&mut self, dest: &Dest) {
         if let Ok(as_made) = statx(&dest.parent, &dest.name)
-            && !self.is_own(as_made.device())
+            && !self.own.contains(&as_made.device())
         {
-            self.made.push(Made {
-                parent: Rc::clone(&dest.parent),
-                name: dest.name.clone(),
-                as_made,
-                empty: false,
-            });
+            let (parent, name) = (Rc::clone(&dest.parent), dest.name.clone());
+            self.made.push(Made { parent, name, as_made, empty: false });
         }
     }
 
@@ -333,7 +321,7 @@ impl<'a> Root<'a> {
 
     /// Creates a file or directory and opens it. On a file system of the host it would stay permanently.
     fn make(&mut self, parent: &Rc<OwnedFd>, path: &Path, what: Missing) -> Result<Rc<OwnedFd>> {
-        let own = self.is_own(statx(parent, c"").context(|| "statx")?.device());
+        let own = self.own.contains(&statx(parent, c"").context(|| "statx")?.device());
         if !own && !what.asked_for && !self.host.plan.placeholders {
             return Err(not_permitted(path, parent));
         }
@@ -363,12 +351,12 @@ impl<'a> Root<'a> {
         let top = self.top()?;
         fchdir(&top).context(|| "cannot enter the new root")?;
         // The working directory becomes the root, and the old root is stacked on top of it (pivot_root(2)).
-        pivot_root(c".", c".").map_err(|error| namespace::refused("pivot_root", &error))?;
+        let refused = |what, error| namespace::refused(what, &error).hint_for(libc::EINVAL, namespace::ROOT);
+        pivot_root(c".", c".").map_err(|error| refused("pivot_root", error))?;
         // On top of the old root are the mounts that were stacked on it. MNT_DETACH also detaches all mounts below
         // them.
         for _ in 0..std::mem::take(&mut self.stacked) {
-            umount2(c".", libc::MNT_DETACH)
-                .map_err(|error| namespace::refused("cannot detach the old root", &error))?;
+            umount2(c".", libc::MNT_DETACH).map_err(|error| refused("cannot detach the old root", error))?;
         }
         // If anything were left there, `..` would lead into it.
         let mount = |name: &CStr| statx(&CWD, name).map(|stat| stat.mount).context(|| "statx");
@@ -458,14 +446,6 @@ fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
     Error::failed(text)
         .path(dest)
         .hint("make it first, or let --placeholders make it; it stays there when the sandbox ends")
-}
-
-fn cannot_mount(error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => namespace::refused("cannot mount", error),
-        _ => Error::system("cannot mount", error)
-            .hint_for(libc::ENOSPC, "a mount namespace holds no more than the sysctl fs.mount-max mounts"),
-    }
 }
 
 fn cannot_open(dest: &Path, error: &io::Error) -> Error {
