@@ -19,9 +19,11 @@ const STAGES: [&str; 3] = ["srt-ns", "srt-mount", "srt-seccomp"];
 /// argv and the environment in the form that execve(2) takes.
 #[derive(Debug)]
 pub struct Program {
-    name: OsString,
+    /// PROGRAM as the user wrote it.
+    pub name: OsString,
     argv: Vec<CString>,
-    envp: Vec<CString>,
+    /// The environment, as execve(2) takes it.
+    pub envp: Vec<CString>,
 }
 
 impl Program {
@@ -34,17 +36,6 @@ impl Program {
         let argv: io::Result<_> = words.iter().map(c_path).collect();
         let argv = argv.map_err(|_| Error::usage("NUL byte in an argument"))?;
         Ok(Self { name, argv, envp: environ() })
-    }
-
-    /// The same with an empty environment.
-    #[must_use]
-    pub fn without_environment(self) -> Self {
-        Self { envp: vec![], ..self }
-    }
-
-    /// PROGRAM as the user wrote it.
-    pub fn name(&self) -> &OsStr {
-        &self.name
     }
 
     /// Sets one environment variable of the program.
@@ -69,17 +60,10 @@ impl Program {
             return vec![];
         }
         // PATH is not trusted for a stage: its first directory may be one that the previous command could write.
-        let beside = if self.is_stage() { beside(&self.name).ok() } else { None };
+        let beside = if is_stage(&self.name) { beside(&self.name).ok() } else { None };
         let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
-        beside
-            .into_iter()
-            .chain(std::env::split_paths(&path).map(|directory| directory.join(&self.name)))
-            .collect()
-    }
-
-    /// Whether PROGRAM is a stage named without a slash.
-    pub fn is_stage(&self) -> bool {
-        is_stage(&self.name)
+        let in_path = std::env::split_paths(&path).map(|directory| directory.join(&self.name));
+        beside.into_iter().chain(in_path).collect()
     }
 
     /// Executes the first of these paths that can be executed: [`Program::candidates`], or other paths of the same
@@ -98,18 +82,12 @@ impl Program {
         Ok(Ready { program: self, paths, argv: Pointers::new(&self.argv), envp: Pointers::new(&self.envp) })
     }
 
-    /// Executes the file that `fd` refers to, with `words` in front of its arguments. Returns only on failure.
-    pub fn exec_fd(&self, fd: &impl AsRawFd, words: &[OsString]) -> io::Error {
-        let words: Vec<_> = match words.iter().map(c_path).collect() {
-            Ok(words) => words,
-            Err(error) => return error,
-        };
-        let (name, rest) = self.argv.split_at(self.argv.len().min(1));
-        let argv: Vec<&CStr> = name.iter().chain(&words).chain(rest).map(CString::as_c_str).collect();
-        match restore_signals() {
-            Ok(()) => process::execveat(fd, &Pointers::new(&argv), &Pointers::new(&self.envp)),
+    /// Executes the file that `fd` refers to. Returns only on failure.
+    pub fn exec_fd(&self, fd: &impl AsRawFd) -> Error {
+        self.failure(&match restore_signals() {
+            Ok(()) => process::execveat(fd, &Pointers::new(&self.argv), &Pointers::new(&self.envp)),
             Err(error) => error,
-        }
+        })
     }
 
     /// What a failed exec means: 127 if PROGRAM does not exist, 126 if it does.
@@ -181,7 +159,8 @@ impl Ready<'_> {
     }
 }
 
-fn is_stage(name: &OsStr) -> bool {
+/// Whether PROGRAM is a stage named without a slash.
+pub fn is_stage(name: &OsStr) -> bool {
     STAGES.iter().any(|stage| name == *stage)
 }
 

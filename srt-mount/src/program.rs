@@ -35,8 +35,8 @@ pub enum Origin {
 
 /// Looks for PROGRAM on the host.
 pub fn on_host(program: &Program) -> OnHost {
-    if program.is_stage()
-        && let Ok(path) = exec::beside(program.name())
+    if exec::is_stage(&program.name)
+        && let Ok(path) = exec::beside(&program.name)
         && let Some(file) = executable(&path)
     {
         return OnHost { paths: vec![path.clone()], beside: true, file: Some((path, file)) };
@@ -75,7 +75,7 @@ pub fn choose(program: &Program, host: OnHost, root: &mut Root, directory: &Path
     if inside || !host.beside && !is_meant(root) {
         return Ok(Origin::Inside(host.paths));
     }
-    let cannot = || format!("cannot copy the mount of {}", program.name().display());
+    let cannot = || format!("cannot copy the mount of {}", program.name.display());
     let copy = Tree::copy(&file, c"", PLAIN | MOUNT_ATTR_RDONLY, false).context(cannot)?;
     // Mounted on the file itself in the old root, the copy is detached together with it. A tree that was never
     // mounted would be torn down when the exec closes its descriptor, which the kernel does slowly.
@@ -128,8 +128,7 @@ pub fn run(program: &Program, origin: &Origin) -> Error {
         Origin::Host(file) => {
             let hint =
                 "it is not in the new root; from outside, only a static program can run, and no #! script";
-            let failure = program.failure(&program.exec_fd(&file.fd, &[]));
-            failure.hint_for(libc::ENOENT, hint).hint_for(libc::ENOEXEC, hint)
+            program.exec_fd(&file.fd).hint_for(libc::ENOENT, hint).hint_for(libc::ENOEXEC, hint)
         }
     }
 }

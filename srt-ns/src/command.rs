@@ -82,9 +82,9 @@ impl Command<'_> {
         inherited.restore()?;
         Err(match self.mount_stage {
             Some(file) => {
-                let mut join: Vec<OsString> = vec!["--join".into(), go.as_raw_fd().to_string().into()];
-                join.extend(self.joined_paths);
-                self.program.failure(&self.program.exec_fd(&file, &join))
+                let (name, words) = plan.program.split_at(1);
+                let join = ["--join".into(), go.as_raw_fd().to_string().into()];
+                Program::new(&[name, &join, &self.joined_paths, words].concat())?.exec_fd(&file)
             }
             None => {
                 tool.tell("exec", |event| event);

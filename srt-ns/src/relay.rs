@@ -184,11 +184,12 @@ fn become_relay(
         }
     }
     // srt-relay needs nothing from the caller's environment.
-    let program = Program::new(&words)?.without_environment();
+    let mut program = Program::new(&words)?;
+    program.envp.clear();
     run.inherited.restore()?;
     privileges::drop_held()?;
     keep.into_iter().fold(Kept::default(), Kept::and).alone_survive_exec()?;
-    Err(program.failure(&program.exec_fd(&host.program, &[])))
+    Err(program.exec_fd(&host.program))
 }
 
 /// Mounts the pinned inode in the root, at the path by which srt-relay reaches its descriptor: /proc/self/fd/N.
