@@ -1,43 +1,12 @@
 //! `--status-fd`: one JSON object per line, for scripts.
 
+use crate::Error;
 use crate::error::shortened;
 use crate::fds::say;
-use crate::sys::fd;
-use crate::{Error, Result};
 use std::fmt::{Display, Write};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// The descriptor that a script reads. It is not owned: it is the caller's, and is closed at the exec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusFd(RawFd);
-
-impl StatusFd {
-    /// Takes an open descriptor. The program that follows gets it if it is 0, 1 or 2, or if `--keep-fd` names it
-    /// ([`crate::fds::Kept`]).
-    ///
-    /// # Errors
-    /// A usage error if it is not open.
-    pub fn new(number: RawFd) -> Result<Self> {
-        match fd::given(number) {
-            Ok(_) => Ok(Self(number)),
-            Err(_) => Err(Error::usage(format!("--status-fd {number}: not an open descriptor"))),
-        }
-    }
-
-    /// The descriptor's number, for a caller that closes all others.
-    pub fn number(self) -> RawFd {
-        self.0
-    }
-
-    /// Writes one event, in one write. It has at most PIPE_BUF bytes, so it stays whole if several stages share a pipe,
-    /// or if the pipe has no room for more (pipe(7)). A reader that is gone is not an error: the sandbox does not
-    /// depend on it.
-    pub fn send(self, event: &Event) {
-        let _gone = say(self.0, format!("{{{}}}\n", event.0).as_bytes());
-    }
-}
 
 /// One JSON object under construction.
 #[derive(Debug)]
@@ -61,6 +30,13 @@ impl Event {
             .if_it_fits(error.hint.as_deref(), |event, hint| event.text("hint", hint))
     }
 
+    /// Writes the event to a descriptor, in one write. It has at most PIPE_BUF bytes, so it stays whole if several
+    /// stages share a pipe, or if the pipe has no room for more (pipe(7)). A reader that is gone is not an error: the
+    /// sandbox does not depend on it.
+    pub fn send(&self, to: RawFd) {
+        let _gone = say(to, format!("{{{}}}\n", self.0).as_bytes());
+    }
+
     fn if_it_fits<T>(self, value: Option<T>, add: impl FnOnce(Self, T) -> Self) -> Self {
         let Some(value) = value else { return self };
         let before = self.0.clone();
@@ -68,9 +44,10 @@ impl Event {
         if after.0.len() + "{}\n".len() <= libc::PIPE_BUF { after } else { Self(before) }
     }
 
-    fn key(&mut self, key: &str) {
+    fn field(mut self, key: &str, json: impl Display) -> Self {
         let comma = if self.0.is_empty() { "" } else { "," };
-        let _infallible = write!(self.0, "{comma}\"{key}\":");
+        let _infallible = write!(self.0, "{comma}\"{key}\":{json}");
+        self
     }
 
     /// Adds a string. Its middle is removed if the event would have more than PIPE_BUF bytes.
@@ -82,13 +59,7 @@ impl Event {
             most = most * 3 / 4;
             text = escaped(&shortened(value, most));
         }
-        self.string(key, &text)
-    }
-
-    fn string(mut self, key: &str, escaped: &str) -> Self {
-        self.key(key);
-        let _infallible = write!(self.0, "\"{escaped}\"");
-        self
+        self.field(key, format_args!("\"{text}\""))
     }
 
     /// Adds a path, which may contain any bytes: those that are not UTF-8 become `\xNN`, a backslash is doubled.
@@ -99,25 +70,20 @@ impl Event {
             text.push_str(&chunk.valid().replace('\\', "\\\\"));
             chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
         }
-        self.string(key, &escaped(&text))
+        self.field(key, format_args!("\"{}\"", escaped(&text)))
     }
 
     /// Adds a number.
     #[must_use]
-    pub fn number(mut self, key: &str, value: impl Into<i128> + Display) -> Self {
-        self.key(key);
-        let _infallible = write!(self.0, "{value}");
-        self
+    pub fn number(self, key: &str, value: impl Into<i128> + Display) -> Self {
+        self.field(key, value)
     }
 
     /// Adds an object of numbers.
     #[must_use]
-    pub fn numbers(mut self, key: &str, values: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
-        self.key(key);
-        let inner =
-            values.into_iter().fold(Self(String::new()), |inner, (key, value)| inner.number(key, value));
-        let _infallible = write!(self.0, "{{{}}}", inner.0);
-        self
+    pub fn numbers(self, key: &str, values: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
+        let all = values.into_iter().fold(Self(String::new()), |all, (key, value)| all.number(key, value));
+        self.field(key, format_args!("{{{}}}", all.0))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::exec::ignore_signals;
 use crate::fds::{say, write_all};
 use crate::parent::Parent;
-use crate::status::{Event, StatusFd};
+use crate::status::Event;
 use crate::sys::{fd, file, process, start};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
@@ -53,8 +53,9 @@ pub struct Tool {
     /// The name in front of every message.
     pub name: &'static str,
     manner: Manner,
-    /// The descriptor of `--status-fd`: a guess until the options are parsed.
-    pub status: Option<StatusFd>,
+    /// The descriptor of `--status-fd`: a guess until the options are parsed. It is not owned: it is the caller's, and
+    /// is closed at the exec.
+    pub status: Option<RawFd>,
     /// The parent as recorded first of all in `main`, for the tool that watches it.
     pub parent: Option<Parent>,
 }
@@ -94,12 +95,16 @@ impl Tool {
         Ok(())
     }
 
-    /// Takes the descriptor that `--status-fd` names.
+    /// Takes the descriptor that `--status-fd` names. The program that follows gets it if it is 0, 1 or 2, or if
+    /// `--keep-fd` names it ([`crate::fds::Kept`]).
     ///
     /// # Errors
     /// A usage error if it is not open.
-    pub fn take_status(&mut self, fd: Option<RawFd>) -> Result<()> {
-        self.status = fd.map(StatusFd::new).transpose()?;
+    pub fn take_status(&mut self, number: Option<RawFd>) -> Result<()> {
+        if let Some(closed) = number.filter(|&number| fd::given(number).is_err()) {
+            return Err(Error::usage(format!("--status-fd {closed}: not an open descriptor")));
+        }
+        self.status = number;
         Ok(())
     }
 
@@ -108,7 +113,7 @@ impl Tool {
         let code = self.manner.code(error.kind);
         self.warn(error);
         if let Some(status) = self.status {
-            status.send(&Event::failed(self.name, code, error));
+            Event::failed(self.name, code, error).send(status);
         }
         code
     }
@@ -121,7 +126,7 @@ impl Tool {
     /// Sends an event of this tool, if `--status-fd` was given.
     pub fn tell(&self, event: &str, fields: impl FnOnce(Event) -> Event) {
         if let Some(status) = self.status {
-            status.send(&fields(Event::new(self.name, event)));
+            fields(Event::new(self.name, event)).send(status);
         }
     }
 
@@ -153,13 +158,13 @@ fn open_standard_descriptors() -> Result<()> {
 }
 
 /// The status descriptor for errors in the command line, whose status 125 must not be mistaken for the command's own.
-fn early_status(options: &[OsString]) -> Option<StatusFd> {
+fn early_status(options: &[OsString]) -> Option<RawFd> {
     let of = |option| {
         let word = options.iter().skip_while(|word| *word != option).nth(1)?;
         decimal(word.as_bytes())
     };
     // srt-ns expects other data on the socket that it gives its srt-mount.
-    of("--status-fd").filter(|fd| Some(*fd) != of("--join")).and_then(|fd| StatusFd::new(fd).ok())
+    of("--status-fd").filter(|fd| Some(*fd) != of("--join") && fd::given(*fd).is_ok())
 }
 
 /// The oldest kernel that has the new mount API, `mount_setattr`, `close_range`, `openat2` and pidfds.

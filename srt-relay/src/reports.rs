@@ -15,7 +15,7 @@ use std::time::Duration;
 /// that of the target's last address. Returns whether there was room for the report.
 pub fn refused(tool: &Tool, words: &Words, listener: &Listener, what: Told, error: &io::Error) -> bool {
     let lost = what == Told::Lost;
-    let fd = words.report_fd.or(tool.status.map(|status| status.number())).unwrap_or(2);
+    let fd = words.report_fd.or(tool.status).unwrap_or(2);
     // The reader may be slow, and clients must not wait for it. On a pipe POLLOUT means room for PIPE_BUF, 4096
     // bytes (pipe(7)).
     if !matches!(ppoll(&mut [pollfd(fd, libc::POLLOUT)], Some(Duration::ZERO)), Ok(1)) {
