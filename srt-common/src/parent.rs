@@ -1,39 +1,26 @@
 //! The processes that bound the life of this one: its parent, and the writers of `--lifetime-fd`.
 
-use crate::sys::{fd, file, process};
+use crate::sys::process::{Pid, getppid, pidfd_open};
+use crate::sys::{fd, file};
 use crate::{Context, Error, Result};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-/// The process that started this one.
-#[derive(Debug)]
-pub struct Parent {
-    /// 0: outside this pid namespace, without a pid here.
-    pid: process::Pid,
-}
-
-impl Parent {
-    /// Records the parent, first of all in `main`: if the parent is already dead, the process that adopted this one is
-    /// taken for it, as the two cannot be distinguished (that is what `--lifetime-fd` is for).
-    pub fn look() -> Self {
-        Self { pid: process::getppid() }
+/// A pidfd of the process that started this one, which becomes readable when that process ends. PR_SET_PDEATHSIG
+/// (prctl(2)) would act at the end of the *thread* that forked, which is not the end of the parent. `None`: the
+/// parent is 0, a process outside this pid namespace, without a pid here.
+///
+/// # Errors
+/// The parent is dead, or pidfd_open(2) is refused.
+pub fn watch(parent: Pid) -> Result<Option<OwnedFd>> {
+    if parent == 0 {
+        return Ok(None);
     }
-
-    /// A pidfd that becomes readable when the parent process ends. PR_SET_PDEATHSIG (prctl(2)) would act at the end of
-    /// the *thread* that forked, which is not the end of the parent. `None`: the parent is outside this pid namespace.
-    ///
-    /// # Errors
-    /// The parent is dead, or pidfd_open(2) is refused.
-    pub fn watch(self) -> Result<Option<OwnedFd>> {
-        if self.pid == 0 {
-            return Ok(None);
-        }
-        let pidfd = process::pidfd_open(self.pid);
-        // When the parent ends, getppid(2) changes: only if it is unchanged after the open is the pidfd the parent's.
-        if process::getppid() != self.pid {
-            return Err(Error::failed("the parent process is dead").hint("--outlive-parent runs without it"));
-        }
-        pidfd.map(Some).context(|| "pidfd_open of the parent")
+    let pidfd = pidfd_open(parent);
+    // When the parent ends, getppid(2) changes: only if it is unchanged after the open is the pidfd the parent's.
+    if getppid() != parent {
+        return Err(Error::failed("the parent process is dead").hint("--outlive-parent runs without it"));
     }
+    pidfd.map(Some).context(|| "pidfd_open of the parent")
 }
 
 /// linux/magic.h: the file system of the pipes of pipe(2), which have no name.

@@ -5,9 +5,9 @@ use crate::args::{CommandLine, decimal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::ignore_signals;
 use crate::fds::{say, write_all};
-use crate::parent::Parent;
 use crate::status::Event;
-use crate::sys::{fd, file, process, start};
+use crate::sys::process::{Pid, getppid, uname};
+use crate::sys::{fd, file, start};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -41,10 +41,8 @@ pub struct Spec {
     pub name: &'static str,
     /// Its exit statuses.
     pub manner: Manner,
-    /// The text of `--help`.
-    pub help: fn() -> String,
-    /// Whether its life is bounded by its parent's.
-    pub watches_parent: bool,
+    /// The text of `--help`, for a tool of this name.
+    pub help: fn(&str) -> String,
 }
 
 /// A running tool.
@@ -56,22 +54,23 @@ pub struct Tool {
     /// The descriptor of `--status-fd`: a guess until the options are parsed. It is not owned: it is the caller's, and
     /// is closed at the exec.
     pub status: Option<RawFd>,
-    /// The parent as recorded first of all in `main`, for the tool that watches it.
-    pub parent: Option<Parent>,
+    /// The parent as recorded first of all in `main`, for the tool that watches it: if the parent is already dead, the
+    /// process that adopted this one is taken for it, as the two cannot be distinguished (that is what `--lifetime-fd`
+    /// is for).
+    pub parent: Pid,
 }
 
 impl Tool {
     /// Runs `story` with the command line and converts its result into an exit status.
     pub fn run(spec: Spec, args: Vec<OsString>, story: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
-        let parent = spec.watches_parent.then(Parent::look);
-        let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent };
+        let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent: getppid() };
         let line = match spec.manner {
             Manner::Stage => CommandLine::split(args),
             Manner::Plain => CommandLine { options: args, program: None },
         };
         let result = tool.prepare(&line).and_then(|()| {
             if line.asks("--help") {
-                tool.print(&(spec.help)())
+                tool.print(&(spec.help)(spec.name))
             } else if line.asks("--version") {
                 tool.print(&format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
             } else {
@@ -180,7 +179,7 @@ pub const LANDLOCK_IS_OFF: &str =
 /// # Errors
 /// The kernel is too old.
 pub fn require_kernel() -> Result<String> {
-    let release = process::uname().context(|| "uname")?;
+    let release = uname().context(|| "uname")?;
     if is_too_old(&release) {
         let (major, minor) = OLDEST_KERNEL;
         let error = format!("kernel {release} is too old: Linux {major}.{minor} or newer is needed");

@@ -3,20 +3,17 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use srt_common::args::CommandLine;
+use srt_common::args::{self, CommandLine};
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Error, Result, privileges};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::destination::Destination;
-use srt_connect::options;
+use srt_connect::options::{self, Options};
 use srt_connect::proxy::Proxy;
 use srt_connect::{dial, stream};
 
-srt_common::main!(
-    Spec { name: options::NAME, manner: Manner::Plain, help: options::help, watches_parent: false },
-    run
-);
+srt_common::main!(Spec { name: options::NAME, manner: Manner::Plain, help: args::help::<Options> }, run);
 
 fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = options::parse(&line.options)?;

@@ -49,11 +49,6 @@ pub struct Options {
     pub port: Raw,
 }
 
-/// The text of `--help`.
-pub fn help() -> String {
-    args::help::<Options>(NAME)
-}
-
 /// Parses argv, without argv\[0\].
 ///
 /// # Errors

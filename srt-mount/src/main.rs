@@ -17,10 +17,7 @@ use srt_mount::{dev, namespace, ops, program, source};
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
 
-srt_common::main!(
-    Spec { name: "srt-mount", manner: Manner::Stage, help: options::help, watches_parent: false },
-    read
-);
+srt_common::main!(Spec { name: "srt-mount", manner: Manner::Stage, help: options::help }, read);
 
 fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let plan = options::parse(&line.options, &mut source::read_all);

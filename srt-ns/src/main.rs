@@ -9,10 +9,10 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use srt_common::args::CommandLine;
+use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::parent::{Parent, lifetime_fd};
+use srt_common::parent::{lifetime_fd, watch};
 use srt_common::sys::file::statx;
 use srt_common::sys::memory::Piece;
 use srt_common::tool::{self, Manner, Spec, Tool};
@@ -30,10 +30,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
 
-srt_common::main!(
-    Spec { name: "srt-ns", manner: Manner::Stage, help: options::help, watches_parent: true },
-    run
-);
+srt_common::main!(Spec { name: "srt-ns", manner: Manner::Stage, help: args::help::<Options> }, run);
 
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. The options, and what comes from the caller: descriptors, signals, terminals, its own life.
@@ -46,8 +43,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let kept = Kept::new(plan.options.keep_fd.clone())?;
     let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
     refuse_shared_pipes(&plan.options)?;
-    let parent = tool.parent.take().filter(|_| !plan.options.outlive_parent);
-    let parent = parent.map(Parent::watch).transpose()?.flatten();
+    let parent = if plan.options.outlive_parent { None } else { watch(tool.parent)? };
     let mut lives: Vec<_> = lifetimes.into_iter().map(|pipe| (pipe, 0)).collect();
     lives.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
     let own = plan.options.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));

@@ -150,11 +150,6 @@ pub struct Plan {
     pub options: Options,
 }
 
-/// The text of `--help`.
-pub fn help() -> String {
-    args::help::<Options>("srt-ns")
-}
-
 /// Reads argv (without argv\[0\]).
 ///
 /// # Errors

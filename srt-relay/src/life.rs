@@ -1,7 +1,7 @@
 //! What ends the relay: a signal, or the end of the process that started it.
 
-use srt_common::parent::{Parent, lifetime_fd};
-use srt_common::sys::process::prctl;
+use srt_common::parent::{lifetime_fd, watch};
+use srt_common::sys::process::{Pid, prctl};
 use srt_common::sys::signal::{Disposition, SignalSet, sigaction, signalfd, sigprocmask};
 use srt_common::{Context, Result};
 use std::io;
@@ -12,14 +12,14 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 ///
 /// # Errors
 /// The parent is dead, or a number is not the read end of a pipe.
-pub fn ends(parent: Option<Parent>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
+pub fn ends(parent: Option<Pid>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
     // EPOLLHUP is always reported. Data in the pipe is not read.
     let pipes = lifetime_fds.iter().map(|&fd| Ok((lifetime_fd(fd)?.as_raw_fd(), 0)));
     let mut ends = pipes.collect::<Result<Vec<_>>>()?;
     let signals = take_signals().context(|| "signalfd")?;
     ends.push((signals.into_raw_fd(), libc::EPOLLIN));
     if let Some(parent) = parent {
-        match parent.watch()? {
+        match watch(parent)? {
             Some(pidfd) => ends.push((pidfd.into_raw_fd(), libc::EPOLLIN)),
             // The parent is outside this pid namespace and has no PID here to open: rely on the parent-death signal.
             None => prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong, 0)

@@ -4,7 +4,7 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use srt_common::args::CommandLine;
+use srt_common::args::{self, CommandLine};
 use srt_common::fds::{Kept, raise_limit, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, given, inherited};
 use srt_common::sys::socket::SocketAddress;
@@ -13,7 +13,7 @@ use srt_common::{Context, Error, Result};
 use srt_relay::life;
 use srt_relay::listener::Listener;
 use srt_relay::lockdown;
-use srt_relay::options::{self, Options};
+use srt_relay::options::{Options, Words};
 use srt_relay::relay::Relay;
 use srt_relay::target::Target;
 use std::collections::BTreeSet;
@@ -21,10 +21,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-srt_common::main!(
-    Spec { name: "srt-relay", manner: Manner::Plain, help: options::help, watches_parent: true },
-    relay
-);
+srt_common::main!(Spec { name: "srt-relay", manner: Manner::Plain, help: args::help::<Words> }, relay);
 
 fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = Options::parse(&line.options)?;
@@ -32,7 +29,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. Close everything that the caller left open, except what the command line names.
     tool.take_status(options.words.status_fd)?;
     tool::require_kernel()?;
-    let parent = tool.parent.take().filter(|_| !options.words.outlive_parent);
+    let parent = (!options.words.outlive_parent).then_some(tool.parent);
     // Checked before the relay opens any: a number that the caller forgot to open would be one of the relay's own.
     for (name, fd) in options.descriptors() {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };

@@ -57,11 +57,6 @@ pub struct Words {
     addresses: Vec<Raw>,
 }
 
-/// The text of `--help`.
-pub fn help() -> String {
-    args::help::<Words>("srt-relay")
-}
-
 fn number(text: &str) -> Result<i32, String> {
     args::decimal(text.as_bytes()).ok_or_else(|| "expected a number".to_owned())
 }

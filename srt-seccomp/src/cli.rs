@@ -36,13 +36,14 @@ pub struct Plan {
     pub program: Vec<OsString>,
 }
 
+/// The options before `--`.
 #[derive(FromArgs)]
 #[argh(
     usage = "[options] -- PROGRAM [args...]\n       srt-seccomp [--allow RULE,...] [--deny RULE,...] --export >FILE\n       srt-seccomp --list",
     description = "Runs PROGRAM with no capabilities, no_new_privs, and a seccomp filter that refuses what the rules name. Foreign ABIs (i386, x32, 32-bit ARM) kill the process.",
     note = "Refused calls fail with EPERM, those that programs probe for with ENOSYS.\nExit status: PROGRAM's own; 125 if srt-seccomp fails, 126 if PROGRAM cannot be run, 127 if it is not found."
 )]
-struct Options {
+pub struct Options {
     /// RULE,...: turn off rules that hold by default (repeatable; see --list)
     #[argh(option, arg_name = "RULE,...")]
     allow: Vec<String>,
@@ -90,11 +91,6 @@ struct Options {
 
 fn port(text: &str) -> std::result::Result<u16, String> {
     tcp_address::parse_port(text.as_bytes()).map_err(str::to_owned)
-}
-
-/// The text of `--help`.
-pub fn help() -> String {
-    args::help::<Options>("srt-seccomp")
 }
 
 /// Parses the command line. `tool.status` is set as soon as it is known.

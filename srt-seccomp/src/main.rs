@@ -3,23 +3,21 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::sys::memory::Piece;
 use srt_common::sys::process::getpid;
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Result, args::CommandLine, privileges};
-use srt_seccomp::cli::{self, Plan, Request};
+use srt_common::{Context, Result, privileges};
+use srt_seccomp::cli::{self, Options, Plan, Request};
 use srt_seccomp::syscalls::Arch;
 use srt_seccomp::{filter, load, rules};
 
 #[global_allocator]
 static MEMORY: Piece = Piece::new();
 
-srt_common::main!(
-    Spec { name: "srt-seccomp", manner: Manner::Stage, help: cli::help, watches_parent: false },
-    answer
-);
+srt_common::main!(Spec { name: "srt-seccomp", manner: Manner::Stage, help: args::help::<Options> }, answer);
 
 fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     match cli::parse(tool, line)? {
