@@ -49,14 +49,9 @@ impl CommandLine {
         match self.program {
             Some(program) if !program.is_empty() => Ok(program),
             Some(_) => Err(Error::usage("nothing follows --: expected PROGRAM [args...]")),
-            None => Err(missing_separator(tool)),
+            None => Err(Error::usage("missing -- before PROGRAM").hint(form(tool))),
         }
     }
-}
-
-/// The error for a command line without `--`.
-pub fn missing_separator(tool: &str) -> Error {
-    Error::usage("missing -- before PROGRAM").hint(form(tool))
 }
 
 /// The end of the message if PROGRAM, which is not an option, precedes `--`.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind::NotFound;
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ pub fn missing(path: &Path) -> Option<String> {
         let (kind, interpreter) = match interpreter(head.get(..length)?)? {
             Interpreter::Script(path) => ("#! interpreter", PathBuf::from(OsStr::from_bytes(path))),
             Interpreter::Shell => ("shell (it has no #! line)", PathBuf::from("/bin/sh")),
-            Interpreter::Loader { offset, length } => {
+            Interpreter::Loader(offset, length) => {
                 let mut path = vec![0; length.min(libc::PATH_MAX as usize)];
                 file.read_exact_at(&mut path, offset).ok()?;
                 let path = path.split(|&byte| byte == 0).next()?;
@@ -41,18 +42,10 @@ pub fn missing(path: &Path) -> Option<String> {
 
 /// The target of the last of the symbolic links that begin at `path`, if it does not exist.
 fn missing_target(path: &Path) -> Option<PathBuf> {
-    let mut path = path.to_path_buf();
-    let mut links = 0;
-    while let Ok(target) = fs::read_link(&path) {
-        path = path.with_file_name(target);
-        links += 1;
-        // path_resolution(7): MAXSYMLINKS.
-        if links > 40 {
-            return None;
-        }
-    }
-    let is_missing = fs::symlink_metadata(&path).is_err_and(|error| error.kind() == NotFound);
-    (is_missing && links > 0).then_some(path)
+    let target = |link: &Path| fs::read_link(link).ok().map(|target| link.with_file_name(target));
+    // path_resolution(7): MAXSYMLINKS.
+    let end = iter::successors(target(path), |link| target(link)).take(40).last()?;
+    fs::symlink_metadata(&end).is_err_and(|error| error.kind() == NotFound).then_some(end)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -60,11 +53,8 @@ enum Interpreter<'a> {
     Script(&'a [u8]),
     /// execvp(3) executes the file with the shell.
     Shell,
-    /// The path is a string in the file.
-    Loader {
-        offset: u64,
-        length: usize,
-    },
+    /// The path is a string in the file: its offset and its length.
+    Loader(u64, usize),
 }
 
 /// Identifies the interpreter by the first bytes of a script (fs/binfmt_script.c) or program (elf(5)). `None`: a static
@@ -97,8 +87,8 @@ fn loader(head: &[u8], [table, entry, count, offset, length]: [Field; 5]) -> Opt
     for n in 0..usize::try_from(number(0, count)?).ok()? {
         let base = table.checked_add(n * entry)?;
         if number(base, (0, 4))? == PT_INTERP {
-            let (offset, length) = (number(base, offset)?, usize::try_from(number(base, length)?).ok()?);
-            return Some(Interpreter::Loader { offset, length });
+            let length = usize::try_from(number(base, length)?).ok()?;
+            return Some(Interpreter::Loader(number(base, offset)?, length));
         }
     }
     None
@@ -137,7 +127,7 @@ mod tests {
     #[test]
     fn the_loader_of_either_class_is_found_and_a_static_program_has_none() {
         for class in [1, 2] {
-            assert_eq!(interpreter(&elf(class, 3)), Some(Interpreter::Loader { offset: 0x300, length: 28 }));
+            assert_eq!(interpreter(&elf(class, 3)), Some(Interpreter::Loader(0x300, 28)));
             assert_eq!(interpreter(&elf(class, 1)), None);
         }
     }

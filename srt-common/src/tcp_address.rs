@@ -12,15 +12,13 @@ pub fn parse(text: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
     let parts = std::str::from_utf8(text).ok().and_then(|text| text.rsplit_once(':'));
     let (host, port) = parts.ok_or("expected IP:PORT")?;
     let port = parse_port(port.as_bytes())?;
-    let v4 = |text: &str| text.parse().map(IpAddr::V4).map_err(|_| "expected an IP address or localhost");
-    let v6 = |text: &str| {
-        text.parse().map(IpAddr::V6).map_err(|_| "expected an IPv6 address between the brackets")
-    };
     let addresses = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => vec![v6(host)?],
+        Some(host) => {
+            vec![host.parse().map(IpAddr::V6).map_err(|_| "expected an IPv6 address between the brackets")?]
+        }
         None if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         None if host.contains(':') => return Err("expected brackets around an IPv6 address: [::1]:PORT"),
-        None => vec![v4(host)?],
+        None => vec![host.parse().map(IpAddr::V4).map_err(|_| "expected an IP address or localhost")?],
     };
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }

@@ -56,12 +56,8 @@ pub fn environ() -> Vec<CString> {
     let mut all = Vec::new();
     // SAFETY: one thread, and nothing in these tools calls setenv(3).
     let mut entry = unsafe { environ };
-    while !entry.is_null() {
-        // SAFETY: environ is an array of pointers that ends with NULL, at which the `break` below ends the loop.
-        let string = unsafe { *entry };
-        if string.is_null() {
-            break;
-        }
+    // SAFETY: environ is NULL or an array of pointers that ends with NULL, at which the loop ends.
+    while let Some(&string) = unsafe { entry.as_ref() }.filter(|string| !string.is_null()) {
         // SAFETY: an entry before the NULL is a C string.
         all.push(unsafe { CStr::from_ptr(string) }.to_owned());
         // SAFETY: the entry was not the NULL at the end, so another one follows.
