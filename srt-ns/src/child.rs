@@ -7,7 +7,7 @@ use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
-    self, Fork, Pid, fork, getpgrp, getpid, kill, pidfd_open, pidfd_send_signal, prctl, setpgid, setsid,
+    self, Pid, fork, getpgrp, getpid, kill, pidfd_open, pidfd_send_signal, prctl, setpgid, setsid,
 };
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -177,13 +177,11 @@ pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infal
     let limits = "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
                   pids.max those of the cgroup (a container's --pids-limit)";
     let forked = fork().context(|| format!("cannot fork {name}"));
-    match forked.map_err(|error| error.hint_for(libc::EAGAIN, limits))? {
-        Fork::Parent(pid) => Ok(pid),
-        Fork::Child => match body() {
-            Ok(never) => match never {},
-            Err(error) => process::exit(tool.fail(&error)),
-        },
+    if let Some(pid) = forked.map_err(|error| error.hint_for(libc::EAGAIN, limits))? {
+        return Ok(pid);
     }
+    let Err(error) = body();
+    process::exit(tool.fail(&error))
 }
 
 /// Joins a new session keyring. keyrings(7): the caller's is inherited, with all keys in it.

@@ -341,7 +341,7 @@ impl Supervisor<'_> {
             Change::Stopped if Some(pid) == self.child && self.run.plan.options.keep_session => {
                 self.stop_with_command();
             }
-            Change::Stopped | Change::Trapped | Change::Continued => {}
+            Change::Stopped | Change::Trapped => {}
         }
         true
     }

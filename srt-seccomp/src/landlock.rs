@@ -9,7 +9,7 @@ use srt_common::args::Raw;
 use srt_common::links::{Directories, Walk};
 use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
-use srt_common::sys::process::{Fork, exit, fork, geteuid, waitid};
+use srt_common::sys::process::{exit, fork, geteuid, waitid};
 use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
@@ -230,7 +230,7 @@ impl Ruleset {
             return Ok(true);
         }
         let (answer, tell) = fd::pipe2(0).context(what)?;
-        let Fork::Parent(child) = fork().context(what)? else {
+        let Some(child) = fork().context(what)? else {
             let restricted = self.written_alone.as_ref().map(sys::landlock_restrict_self);
             let is_denied = || open().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
             // A missing answer, whatever the reason, counts as a yes.

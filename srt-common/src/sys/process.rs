@@ -51,22 +51,11 @@ pub fn setpgid(pid: Pid, group: Pid) -> io::Result<()> {
     check(unsafe { libc::setpgid(pid, group) }).map(drop)
 }
 
-/// Which side of a fork(2) this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fork {
-    /// The caller, with the child's pid.
-    Parent(Pid),
-    /// The child. It ends in an exec or in [`exit`], so it must not run destructors of what it inherited.
-    Child,
-}
-
-/// fork(2).
-pub fn fork() -> io::Result<Fork> {
+/// fork(2): the child's pid; `None` in the child, which ends in an exec or in [`exit`], so it must not run
+/// destructors of what it inherited.
+pub fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: the tools have one thread each, so the child may do what any program may.
-    match check(unsafe { libc::fork() })? {
-        0 => Ok(Fork::Child),
-        pid => Ok(Fork::Parent(pid)),
-    }
+    check(unsafe { libc::fork() }).map(|pid| (pid != 0).then_some(pid))
 }
 
 /// _exit(2).
@@ -148,8 +137,6 @@ pub enum Change {
     Stopped,
     /// A ptrace(2) stop: the child has made this process its tracer. Reported whatever the options are.
     Trapped,
-    /// SIGCONT continued it.
-    Continued,
 }
 
 /// waitid(2) for one child, or for any with `None`. `Ok(None)`: with WNOHANG, no child has changed. ECHILD: there is
@@ -168,7 +155,6 @@ pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pi
         libc::CLD_EXITED => Change::Ended(End::Exited(status as u8)),
         libc::CLD_STOPPED => Change::Stopped,
         libc::CLD_TRAPPED => Change::Trapped,
-        libc::CLD_CONTINUED => Change::Continued,
         _ => Change::Ended(End::Signaled(status as u8)),
     };
     Ok((pid != 0).then_some((pid, change)))

@@ -48,21 +48,18 @@ const SIZE: usize = size_of::<SignalSet>();
 
 /// What a signal that is not blocked does. The tools have no handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Disposition {
     /// SIG_DFL.
-    Default,
+    Default = libc::SIG_DFL,
     /// SIG_IGN.
-    Ignored,
+    Ignored = libc::SIG_IGN,
 }
 
 /// signal(2); returns the previous disposition.
 pub fn signal(signal: libc::c_int, disposition: Disposition) -> io::Result<Disposition> {
-    let handler = match disposition {
-        Disposition::Default => libc::SIG_DFL,
-        Disposition::Ignored => libc::SIG_IGN,
-    };
     // SAFETY: SIG_DFL and SIG_IGN are not functions that could be unsafe to run.
-    match unsafe { libc::signal(signal, handler) } {
+    match unsafe { libc::signal(signal, disposition as libc::sighandler_t) } {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         libc::SIG_IGN => Ok(Disposition::Ignored),
         _ => Ok(Disposition::Default),
