@@ -44,7 +44,7 @@ impl Kept {
     pub fn alone_survive_exec(&self) -> Result<()> {
         self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
         for number in self.numbers() {
-            fd::fcntl_setfd(&number, 0).context(|| format!("--keep-fd {number}"))?;
+            fd::fcntl(&number, libc::F_SETFD, 0).context(|| format!("--keep-fd {number}"))?;
         }
         Ok(())
     }

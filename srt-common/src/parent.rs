@@ -39,7 +39,8 @@ pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let pipe = fd::given(number).map_err(|_| wrong("not an open descriptor"))?;
     let stat = file::statx(&pipe, c"").map_err(|error| Error::system("statx", &error))?;
     let is_pipe = stat.is(libc::S_IFIFO);
-    let reads = fd::fcntl_getfl(&pipe).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
+    let reads =
+        fd::fcntl(&pipe, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
     if number < 3 || !is_pipe || !reads {
         return Err(wrong("expected the reading end of a pipe, from 3 up"));
     }

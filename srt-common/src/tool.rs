@@ -150,7 +150,7 @@ fn open_standard_descriptors() -> Result<()> {
         if null.as_raw_fd() != closed.fd {
             return Err(Error::failed(what()));
         }
-        fd::fcntl_setfd(&null, 0).context(what)?;
+        fd::fcntl(&null, libc::F_SETFD, 0).context(what)?;
         let _stays_open = null.into_raw_fd();
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::handshake::{Handshake, Step};
 use crate::proxy::Address;
-use srt_common::sys::fd::{fcntl_setfl, read};
+use srt_common::sys::fd::{fcntl, read};
 use srt_common::sys::file::{open, statx};
 use srt_common::sys::socket::{self, SocketAddress, send, setsockopt, socket};
 use srt_common::tcp_address::has_no_such_family;
@@ -106,7 +106,7 @@ fn tune(socket: &OwnedFd, address: &Address) -> io::Result<()> {
         setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
         setsockopt(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
     }
-    fcntl_setfl(socket, libc::O_NONBLOCK)
+    fcntl(socket, libc::F_SETFL, libc::O_NONBLOCK).map(drop)
 }
 
 impl Call {

@@ -3,7 +3,7 @@
 use crate::detached::{Tree, is_read_only};
 use crate::source::Host;
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{dup2, fcntl_getfl};
+use srt_common::sys::fd::{dup2, fcntl};
 use srt_common::sys::file::{CWD, FileId, mkdirat, mknodat, open, openat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
@@ -67,7 +67,7 @@ fn reopen_one(host: &Host, number: RawFd) -> io::Result<()> {
     }
     let Some((path, node)) = read_only(host, stat.id)? else { return Ok(()) };
     let same = libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK | libc::O_PATH;
-    let flags = fcntl_getfl(&number)? & same | libc::O_NOCTTY;
+    let flags = fcntl(&number, libc::F_GETFL, 0)? & same | libc::O_NOCTTY;
     match open(format!("/proc/self/fd/{}", node.fd.as_raw_fd()), flags) {
         // /dev/tty, if srt-ns has created a session without a controlling terminal.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),

@@ -11,15 +11,16 @@ use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::links::open_path;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{CWD, Stat, fchmod, fchmodat, openat, readlinkat, statx, symlinkat};
+use srt_common::sys::file::{Stat, fchmod, openat, readlinkat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -231,8 +232,8 @@ impl Build<'_> {
     fn chmod(&mut self, dest: &Path, mode: u32) -> Result<()> {
         let (_, fd, _) = self.root.find(dest)?;
         // fchmod(2) does not accept an O_PATH descriptor; its magic link leads to the same file.
-        let link = c_path(format!("/proc/self/fd/{}", fd.as_raw_fd())).context(|| "path")?;
-        fchmodat(&CWD, &link, mode).context(|| "chmod")
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        fs::set_permissions(link, Permissions::from_mode(mode)).context(|| "chmod")
     }
 
     fn remount_read_only(&mut self, dest: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 //! the controlling terminal and the session's CPU share.
 
 use srt_common::fds::own_terminals;
-use srt_common::sys::fd::{fcntl_dupfd_cloexec, fcntl_getfl, fcntl_setfl};
+use srt_common::sys::fd::{borrowed, fcntl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
 use srt_common::sys::tty::{
@@ -82,14 +82,14 @@ impl Terminals {
         let controlling = || {
             // A terminal in exclusive use (TIOCEXCL) cannot be opened again.
             let opened = openat(&CWD, c"/dev/tty", libc::O_RDWR | libc::O_NONBLOCK, 0).ok();
-            let inherited = (0..=2).filter_map(|number| fcntl_dupfd_cloexec(&number, 3).ok());
+            let inherited = (0..=2).filter_map(|number| borrowed(number).ok()?.try_clone_to_owned().ok());
             let mut ours = opened.into_iter().chain(inherited);
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
         };
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
         let share = keep_session.then(Share::look).and_then(io::Result::ok);
-        let flags = (0..=2).filter_map(|number| fcntl_getfl(&number).ok().map(|flags| (number, flags)));
+        let flags = (0..=2).filter_map(|number| Some((number, fcntl(&number, libc::F_GETFL, 0).ok()?)));
         let own = own_terminals(status_fd.into_iter().chain([2]));
         Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share, own }
     }
@@ -143,7 +143,7 @@ impl Terminals {
         }
         self.snapshots.iter().for_each(Snapshot::restore);
         for (number, flags) in &self.flags {
-            let _gone = fcntl_setfl(number, *flags);
+            let _gone = fcntl(number, libc::F_SETFL, *flags);
         }
         self.restore_share(25);
     }

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Endpoint};
 use crate::target::{STREAM, Target, Told};
-use srt_common::sys::fd::{fcntl_getfl, fcntl_setfl, inherited};
+use srt_common::sys::fd::{fcntl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::tcp_address::has_no_such_family;
 use srt_common::unix_listener::{self, Place};
@@ -68,8 +68,8 @@ impl Listener {
         }
         for Self { socket, family, .. } in &listeners {
             // Another process may have the same socket and accept a connection between epoll's report and accept4.
-            fcntl_getfl(socket)
-                .and_then(|flags| fcntl_setfl(socket, flags | libc::O_NONBLOCK))
+            fcntl(socket, libc::F_GETFL, 0)
+                .and_then(|flags| fcntl(socket, libc::F_SETFL, flags | libc::O_NONBLOCK))
                 .context(|| format!("{name}: O_NONBLOCK"))?;
             if *family != libc::AF_UNIX {
                 tune_tcp(socket).context(|| format!("{name}: setsockopt"))?;

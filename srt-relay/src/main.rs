@@ -6,7 +6,7 @@
 
 use srt_common::args::{self, CommandLine};
 use srt_common::fds::{Kept, raise_limit, write_all};
-use srt_common::sys::fd::{dup2, epoll_create1, fcntl_dupfd_cloexec, given, inherited};
+use srt_common::sys::fd::{dup2, epoll_create1, given, inherited};
 use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, Manner, Spec, Tool};
 use srt_common::{Context, Error, Result};
@@ -75,7 +75,7 @@ fn move_away(fd: RawFd, filler: &OwnedFd) -> io::Result<OwnedFd> {
     if fd > 2 {
         return inherited(fd);
     }
-    let moved = fcntl_dupfd_cloexec(&fd, 3)?;
+    let moved = given(fd)?.try_clone_to_owned()?;
     dup2(filler, fd)?;
     Ok(moved)
 }

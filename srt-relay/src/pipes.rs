@@ -1,6 +1,6 @@
 //! Pipes for splice(2). A direction has one only while there are bytes in it.
 
-use srt_common::sys::fd::{fcntl_setpipe_sz, pipe2, splice};
+use srt_common::sys::fd::{fcntl, pipe2, splice};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -76,7 +76,7 @@ impl Pipes {
         let mut pipe = self.idle.pop().or_else(|| self.make())?;
         if pipe.capacity != self.capacity {
             // Refused for a user with many pipes: a small pipe works, too.
-            let _small = fcntl_setpipe_sz(&pipe.write, self.capacity);
+            let _small = fcntl(&pipe.write, libc::F_SETPIPE_SZ, self.capacity as libc::c_int);
             pipe.capacity = self.capacity;
         }
         Some(pipe)

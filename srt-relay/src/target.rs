@@ -1,7 +1,7 @@
 //! CONNECT: the targets of connections.
 
 use crate::address::{Address, Endpoint};
-use srt_common::sys::fd::{fcntl_getfl, given};
+use srt_common::sys::fd::{fcntl, given};
 use srt_common::sys::socket::{SocketAddress, socket};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::io;
@@ -82,7 +82,7 @@ impl Target {
 /// A pin that the caller has made. It is borrowed, since several pairs may name it, and stays open.
 fn inherited(fd: RawFd) -> Result<SocketAddress> {
     let pin = given(fd).context(|| "inherited descriptor")?;
-    if fcntl_getfl(&pin).context(|| "fcntl")? & libc::O_PATH == 0 {
+    if fcntl(&pin, libc::F_GETFL, 0).context(|| "fcntl")? & libc::O_PATH == 0 {
         return Err(Error::failed("not opened with O_PATH"));
     }
     unix_socket::address(&pin)

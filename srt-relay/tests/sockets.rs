@@ -420,7 +420,7 @@ print(send(pair[0]))";
         assert_eq!(ask_unix(&scratch.join("three")), "hello");
         // Another process may have taken a connection before accept4(2) comes to it.
         for (listener, _) in &fds[..3] {
-            assert_ne!(srt_common::sys::fd::fcntl_getfl(listener).expect("F_GETFL") & libc::O_NONBLOCK, 0);
+            assert_ne!(srt_common::sys::fd::fcntl(listener, libc::F_GETFL, 0).expect("F_GETFL") & libc::O_NONBLOCK, 0);
         }
         // Swapping the path redirects nothing.
         fs::rename(&path, scratch.join("away")).expect("rename");

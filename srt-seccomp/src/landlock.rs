@@ -286,7 +286,7 @@ impl Ruleset {
     /// Permits opening a descriptor's file again (/dev/stdin, /proc/self/fd/0), with no more access than it is open
     /// for. A directory gets no rights.
     fn add_open(&mut self, number: RawFd) -> io::Result<()> {
-        let rights = match fd::fcntl_getfl(&number)? & (libc::O_ACCMODE | libc::O_PATH) {
+        let rights = match fd::fcntl(&number, libc::F_GETFL, 0)? & (libc::O_ACCMODE | libc::O_PATH) {
             libc::O_RDONLY => READ_FILE,
             libc::O_WRONLY => WRITE_FILE | TRUNCATE,
             libc::O_RDWR => READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV,

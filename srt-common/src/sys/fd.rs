@@ -6,40 +6,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// fcntl(2) F_GETFD: EBADF when `fd` is not open.
-pub fn fcntl_getfd(fd: &impl AsRawFd) -> io::Result<c_int> {
-    // SAFETY: F_GETFD takes no pointer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })
-}
-
-/// fcntl(2) F_SETFD.
-pub fn fcntl_setfd(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
-    // SAFETY: F_SETFD takes an integer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
-}
-
-/// fcntl(2) F_GETFL.
-pub fn fcntl_getfl(fd: &impl AsRawFd) -> io::Result<c_int> {
-    // SAFETY: F_GETFL takes no argument.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
-}
-
-/// fcntl(2) F_SETFL.
-pub fn fcntl_setfl(fd: &impl AsRawFd, flags: c_int) -> io::Result<()> {
-    // SAFETY: F_SETFL takes an integer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
-}
-
-/// fcntl(2) F_DUPFD_CLOEXEC: the lowest free number from `least` up.
-pub fn fcntl_dupfd_cloexec(fd: &impl AsRawFd, least: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes an integer.
-    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
-}
-
-/// fcntl(2) F_SETPIPE_SZ, in bytes. In srt-relay's allow-list.
-pub fn fcntl_setpipe_sz(pipe: &impl AsRawFd, bytes: usize) -> io::Result<()> {
-    // SAFETY: F_SETPIPE_SZ takes an integer.
-    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as c_int) }).map(drop)
+/// fcntl(2) with an integer argument, 0 for a command that takes none: F_GETFD (EBADF if `fd` is not open),
+/// F_SETFD, F_GETFL, F_SETFL, and F_SETPIPE_SZ, which is in srt-relay's allow-list.
+pub fn fcntl(fd: &impl AsRawFd, command: c_int, value: c_int) -> io::Result<c_int> {
+    // SAFETY: the callers pass only the commands above, which take no pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) })
 }
 
 /// dup2(2) onto a number that no [`OwnedFd`] owns: 0, 1, 2 or one of the caller's.
@@ -71,7 +42,7 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// The same without ownership: it stays open when the value is dropped. EBADF if the caller has not left it open: it is
 /// closed, or has FD_CLOEXEC, which no inherited descriptor has (execve(2)), but all that a tool opens itself.
 pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
-    match fcntl_getfd(&fd)? & libc::FD_CLOEXEC {
+    match fcntl(&fd, libc::F_GETFD, 0)? & libc::FD_CLOEXEC {
         0 => borrowed(fd),
         _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
     }
@@ -79,7 +50,7 @@ pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
 
 /// 0, 1, 2, or a descriptor that was [`given`] before. EBADF if it is not open.
 pub fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
-    fcntl_getfd(&fd)?;
+    fcntl(&fd, libc::F_GETFD, 0)?;
     // SAFETY: it is open, and it is the caller's: nothing in this process closes it before the exec or the exit.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }

@@ -83,12 +83,6 @@ pub fn fchmod(file: &impl AsRawFd, mode: mode_t) -> io::Result<()> {
     check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }).map(drop)
 }
 
-/// fchmodat(2), following links.
-pub fn fchmodat(directory: &impl AsRawFd, path: &CStr, mode: mode_t) -> io::Result<()> {
-    // SAFETY: a C string and integers.
-    check(unsafe { libc::fchmodat(directory.as_raw_fd(), path.as_ptr(), mode, 0) }).map(drop)
-}
-
 /// faccessat2(2). `flags`: AT_EACCESS, AT_EMPTY_PATH.
 pub fn faccessat2(directory: &impl AsRawFd, path: &CStr, mode: c_int, flags: c_int) -> io::Result<()> {
     // SAFETY: a C string and integers.
@@ -112,8 +106,6 @@ pub struct Stat {
     pub mode: u32,
     /// The owner, as this user namespace shows it.
     pub uid: u32,
-    /// The group, as this user namespace shows it.
-    pub gid: u32,
     /// The number of hard links.
     pub links: u32,
     /// The size in bytes.
@@ -156,7 +148,6 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
     Ok(Stat {
         mode: stat.stx_mode.into(),
         uid: stat.stx_uid,
-        gid: stat.stx_gid,
         links: stat.stx_nlink,
         size: stat.stx_size,
         id: ((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
