@@ -2,7 +2,7 @@
 
 use srt_common::sys::file::{Stat, fstatvfs, statx};
 use srt_common::sys::mount::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE,
     mount_setattr, move_mount, open_tree,
 };
 use srt_common::{Context, Result, filesystem};
@@ -88,7 +88,7 @@ pub fn clone_tree(fd: &impl AsRawFd, path: &CStr, recursive: bool) -> io::Result
 /// errno; EINVAL if `fd` is not the root of a mount.
 pub fn set_attributes(fd: &impl AsRawFd, attributes: u64, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    mount_setattr(fd, c"", flags, &MountAttr { set: attributes, ..MountAttr::default() })?;
+    mount_setattr(fd, c"", flags, attributes, 0)?;
     // MOUNT_ATTR_* and ST_* have the same values for the attributes set here (linux/mount.h, linux/statfs.h).
     require_effect("mount_setattr", fstatvfs(fd)? as u64 & attributes == attributes)
 }

@@ -6,7 +6,7 @@ use crate::source::look_at;
 use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, statx};
-use srt_common::sys::mount::{MountAttr, mount_setattr, unshare};
+use srt_common::sys::mount::{mount_setattr, unshare};
 use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -30,8 +30,7 @@ pub fn make_private() -> Result<()> {
         return Err(Error::failed("unshare had no effect"));
     }
     // Mounts still propagate from the old namespace to a new one, or even both ways (mount_namespaces(7)).
-    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
+    mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
         .map_err(|error| refused("cannot make the mounts private", &error).hint_for(libc::EINVAL, ROOT))
 }
 

@@ -3,8 +3,8 @@
 use crate::namespaces;
 use srt_common::sys::file::CWD;
 use srt_common::sys::mount::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, chroot, fchdir,
-    mount_setattr, move_mount, pivot_root, umount2, unshare,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, chroot, fchdir, mount_setattr,
+    move_mount, pivot_root, umount2, unshare,
 };
 use srt_common::{Context, Error, Result, filesystem};
 use std::io;
@@ -24,8 +24,7 @@ impl EmptyRoot {
             .map_err(|error| namespaces::refused("cannot create a mount namespace", &error))?;
         // mount_namespaces(7): the copied mounts may be peers of the caller's (with --share user they are), and
         // detaching one here would detach it there.
-        let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-        mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, &private)
+        mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
             .map_err(|error| of_the_root("cannot make the mounts private", &error))?;
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         let tmpfs = filesystem::new("a tmpfs", c"tmpfs", &filesystem::NO_OPTIONS, attributes)?;
@@ -43,8 +42,7 @@ impl EmptyRoot {
     /// # Errors
     /// Any error from the kernel.
     pub fn enter(self) -> Result<()> {
-        let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-        mount_setattr(&self.0, c"", libc::AT_EMPTY_PATH, &read_only)
+        mount_setattr(&self.0, c"", libc::AT_EMPTY_PATH, MOUNT_ATTR_RDONLY, 0)
             .context(|| "cannot make the empty root read-only")?;
         fchdir(&self.0).context(|| "cannot enter the empty root")?;
         // pivot_root(2), "pivot_root(".", ".")": the old root is stacked on top of the new one, and is detached from

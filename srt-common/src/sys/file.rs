@@ -26,15 +26,11 @@ pub fn open(path: impl AsRef<OsStr>, flags: c_int) -> io::Result<OwnedFd> {
 
 /// openat2(2), without O_CREAT.
 pub fn openat2(directory: &impl AsRawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
-    // SAFETY: all-zero is a valid open_how.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (flags | libc::O_CLOEXEC) as u64;
-    how.resolve = resolve;
-    let size = size_of::<libc::open_how>();
+    // struct open_how of linux/openat2.h: flags, mode, resolve.
+    let how = [(flags | libc::O_CLOEXEC) as u64, 0, resolve];
+    let (fd, size) = (directory.as_raw_fd(), size_of_val(&how));
     // SAFETY: a C string and an open_how of the size given, alive through the call.
-    owned(unsafe {
-        libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), path.as_ptr(), &raw const how, size)
-    })
+    owned(unsafe { libc::syscall(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, size) })
 }
 
 /// mkdirat(2).

@@ -27,26 +27,14 @@ pub fn sethostname(name: &OsStr) -> io::Result<()> {
     check(unsafe { libc::sethostname(name.as_bytes().as_ptr().cast(), name.len()) }).map(drop)
 }
 
-/// struct mount_attr of linux/mount.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MountAttr {
-    /// `MOUNT_ATTR_*` to set.
-    pub set: u64,
-    /// `MOUNT_ATTR_*` to clear.
-    pub clear: u64,
-    /// 0, or a type such as `MS_PRIVATE`.
-    pub propagation: u64,
-    /// For id-mapped mounts.
-    pub userns_fd: u64,
-}
-
-/// mount_setattr(2). `flags`: AT_EMPTY_PATH, AT_RECURSIVE.
-pub fn mount_setattr(fd: &impl AsRawFd, path: &CStr, flags: c_int, attributes: &MountAttr) -> io::Result<()> {
-    let (fd, attributes, size) = (fd.as_raw_fd(), std::ptr::from_ref(attributes), size_of::<MountAttr>());
+/// mount_setattr(2), clearing no attribute. `flags`: AT_EMPTY_PATH, AT_RECURSIVE; `set`: `MOUNT_ATTR_*`; `sharing`:
+/// 0, or a type such as `MS_PRIVATE`.
+pub fn mount_setattr(fd: &impl AsRawFd, path: &CStr, flags: c_int, set: u64, sharing: u64) -> io::Result<()> {
+    // struct mount_attr of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
+    let attr = [set, 0, sharing, 0];
+    let (fd, path, attr, size) = (fd.as_raw_fd(), path.as_ptr(), &raw const attr, size_of_val(&attr));
     // SAFETY: a C string and a mount_attr of the size given, alive through the call.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path.as_ptr(), flags, attributes, size) })
-        .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, attr, size) }).map(drop)
 }
 
 /// open_tree(2). `flags`: OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW.
