@@ -15,9 +15,11 @@ use std::path::Path;
 /// The place of the socket: an open directory, and a name in it. It does not depend on the directory's own path.
 #[derive(Debug)]
 pub struct Place {
-    directory: OwnedFd,
+    /// The directory.
+    pub directory: OwnedFd,
     name: CString,
-    id: FileId,
+    /// The identity of the socket's file.
+    pub id: FileId,
 }
 
 /// A listening socket, and the identity of its file.
@@ -70,23 +72,15 @@ impl Place {
             let _gone = unlinkat(&self.directory, &self.name, 0);
         }
     }
-
-    /// The identity of the socket's file.
-    pub fn id(&self) -> FileId {
-        self.id
-    }
-
-    /// The directory's descriptor, for a caller that closes all others.
-    pub fn descriptor(&self) -> i32 {
-        self.directory.as_raw_fd()
-    }
 }
 
 /// Creates a listening socket at a free name. The file has mode 0600 from the start: bind(2) applies the umask itself
 /// (`unix_bind_bsd` in net/unix/af_unix.c), so that it takes effect even in a directory with a default ACL, which
 /// replaces the umask for other files (acl(5)).
 fn listen_at(directory: &OwnedFd, name: &CStr) -> io::Result<Bound> {
-    let address = through(directory, name).ok_or(ErrorKind::InvalidInput)?;
+    // unix(7) has room for 107 bytes, so the path goes through the directory's descriptor.
+    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+    let address = SocketAddress::unix(&path).ok_or(ErrorKind::InvalidInput)?;
     let socket = socket(libc::AF_UNIX, libc::SOCK_STREAM)?;
     unix_socket::refuse_descriptors(&socket);
     let mask = umask(0o177);
@@ -114,16 +108,13 @@ fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
         return Err(Error::failed("something that is not a socket is there")
             .hint("remove it, or choose another path"));
     }
-    let (private, made) = listen_privately(directory).context(|| "cannot make a socket beside a dead one")?;
+    let what = || "cannot make a socket beside a dead one";
+    let private = c_path(format!(".srt-{}", token())).context(what)?;
+    let made = listen_at(directory, &private).context(what)?;
     let won = must_be_dead(&there).and_then(|()| exchange(directory, name, &private, &dead));
     // The private name is now that of this process's own socket, or of the dead one.
     let _gone = unlinkat(directory, &private, 0);
     won.map(|won| won.then_some(made))
-}
-
-fn listen_privately(directory: &OwnedFd) -> io::Result<(CString, Bound)> {
-    let private = c_path(format!(".srt-{}", token()))?;
-    listen_at(directory, &private).map(|made| (private, made))
 }
 
 /// A datagram socket never waits to be accepted and takes no place in a backlog: connect(2) fails with EPROTOTYPE if a
@@ -165,13 +156,6 @@ fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Re
         }
     }
     Err(another_listens())
-}
-
-/// `name` in an open directory, as an address: unix(7) has room for 107 bytes, so the path goes through the descriptor.
-/// `None`: the name alone is too long.
-fn through(directory: &OwnedFd, name: &CStr) -> Option<SocketAddress> {
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
-    SocketAddress::unix(&path)
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Helpers {
                 add(&link.text, &link.socket, statx(pin, c"").context(|| "statx")?.id);
             }
             for (link, place) in plan.publish.iter().zip(&host.published) {
-                add(&link.text, &link.socket, place.id());
+                add(&link.text, &link.socket, place.id);
             }
         }
         for Place { wanted, parent_id, .. } in &self.placeholders {

@@ -111,7 +111,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     // While an error can still be reported: the status descriptor is closed next.
     let held = placeholder::stand(charge.placeholders, life)?;
     child::undumpable()?;
-    let descriptors = charge.published.iter().map(Place::descriptor);
+    let descriptors = charge.published.iter().map(|place| place.directory.as_raw_fd());
     let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
     let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
     let descriptors = descriptors.chain(held_open);

@@ -80,7 +80,7 @@ impl Listener {
 
     /// The directory that contains a socket to remove at the end.
     pub fn directory(&self) -> Option<RawFd> {
-        self.place.as_ref().map(Place::descriptor)
+        self.place.as_ref().map(|place| place.directory.as_raw_fd())
     }
 }
 
