@@ -4,7 +4,6 @@
 use crate::child;
 use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
-use crate::options::Share;
 use srt_common::fds::{self, Kept};
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock;
@@ -50,7 +49,7 @@ const ROWS: [(&str, &[Step], &str); 20] = [
     ("user namespace", &[USER, capability], NO_USER),
     ("max_user_namespaces", &[USER, || forbid_user_namespaces().map(ok)], "srt-ns --allow-userns"),
     ("pid namespace", &[USER, PID, || child::is_pid_1().map(ok)], "srt-seccomp, srt-relay and srt-connect"),
-    ("net namespace", &[USER, || enter_network(Share::default()).map(ok)], "srt-ns --share net"),
+    ("net namespace", &[USER, || enter_network(0).map(ok)], "srt-ns --share net"),
     ("ipc namespace", &[USER, || enter(libc::CLONE_NEWIPC, "ipc")], "srt-ns --share ipc"),
     ("uts namespace", &[USER, || enter(libc::CLONE_NEWUTS, "uts")], "srt-ns --share uts"),
     ("cgroup namespace", &[USER, || enter(libc::CLONE_NEWCGROUP, "cgroup")], "srt-ns --share cgroup"),

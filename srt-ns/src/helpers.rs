@@ -127,10 +127,10 @@ impl Helpers {
             words.extend(["--joined-path".into(), text.into(), path.into(), handover::identity(id).into()]);
         };
         if let Some(host) = &self.host {
-            for (link, pin) in plan.relays.iter().zip(&host.pins) {
+            for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
                 add(&link.text, &link.socket, statx(pin, c"").context(|| "statx")?.id);
             }
-            for (link, place) in plan.publish.iter().zip(&host.published) {
+            for (link, place) in plan.options.publish.iter().zip(&host.published) {
                 add(&link.text, &link.socket, place.id);
             }
         }
@@ -169,16 +169,16 @@ impl Helpers {
     /// A helper cannot be started. Those that were started before end when this value is dropped. False: the watchdog
     /// could not make a placeholder, and has printed why.
     pub fn start(&mut self, run: Run<'_>, lives: &[Life<'_>]) -> Result<bool> {
-        let plan = run.plan;
+        let options = &run.plan.options;
         if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
             let (relay, reports) = relay::start(run, host, network)?;
             self.running.push(relay);
             self.reports = Some(reports);
         }
-        if !(plan.publish.is_empty() && plan.options.sidecar.is_empty() && plan.placeholders.is_empty())
-            || plan.pid1 == Pid1::Command
-            || plan.options.keep_session
-            || !plan.options.lifetime_fd.is_empty()
+        if !(options.publish.is_empty() && options.sidecar.is_empty() && options.placeholder.is_empty())
+            || run.plan.pid1 == Pid1::Command
+            || options.keep_session
+            || !options.lifetime_fd.is_empty()
         {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
             let placeholders = &self.placeholders;

@@ -35,7 +35,7 @@ srt_common::main!(Spec { name: "srt-ns", manner: Manner::Stage, help: args::help
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. The options, and what comes from the caller: descriptors, signals, terminals, its own life.
     let plan = match options::parse(tool.name, line)? {
-        Request::Check { status_fd } => return check::run(tool, status_fd),
+        Request::Check(status_fd) => return check::run(tool, status_fd),
         Request::Run(plan) => *plan,
     };
     tool.take_status(plan.options.status_fd)?;
@@ -67,7 +67,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     if !helpers.start(run, &lives)? {
         return Ok(125);
     }
-    namespaces::enter_pid_for_children(plan.share)?;
+    namespaces::enter_pid_for_children(plan.options.share)?;
 
     // 4. PID 1 and the command, which get ready while the network namespace is created. Then serve until everything is
     // dead.

@@ -1,8 +1,8 @@
 //! The new namespaces of the supervisor: all except pid, which only its children enter, and mount, which is the host's
 //! until srt-mount creates its own.
 
-use crate::options::{Plan, Share};
-use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
+use crate::options::{NAMESPACES, Plan};
+use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, c_int};
 use srt_common::args::Raw;
 use srt_common::privileges;
 use srt_common::sys::mount::{sethostname, unshare};
@@ -52,9 +52,9 @@ pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
 /// # Errors
 /// Any error from the kernel, with a hint for the common ones.
 pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
-    let others = flags(plan.share);
-    if plan.share.user {
-        unshare_seen(others).map_err(|error| refused_to(plan.share, OTHERS, &error))?;
+    let others = (CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) & !plan.options.share;
+    if plan.shares(CLONE_NEWUSER) {
+        unshare_seen(others).map_err(|error| refused_to(plan.options.share, OTHERS, &error))?;
     } else {
         let (uid, gid) = (plan.options.uid.unwrap_or(caller.uid), plan.options.gid.unwrap_or(caller.gid));
         enter_mapped(caller, uid, gid, others)?;
@@ -74,8 +74,8 @@ pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
 ///
 /// # Errors
 /// Any error from the kernel, with a hint for the common ones.
-pub fn enter_network(share: Share) -> Result<Option<fs::File>> {
-    if share.net {
+pub fn enter_network(share: c_int) -> Result<Option<fs::File>> {
+    if share & CLONE_NEWNET != 0 {
         return Ok(None);
     }
     let what = "cannot create a net namespace";
@@ -114,18 +114,14 @@ pub fn empty_bounding_set() -> Result<()> {
 ///
 /// # Errors
 /// Any error from unshare(2).
-pub fn enter_pid_for_children(share: Share) -> Result<()> {
+pub fn enter_pid_for_children(share: c_int) -> Result<()> {
     unshare(libc::CLONE_NEWPID).map_err(|error| refused_to(share, "cannot create a pid namespace", &error))
 }
 
-/// The namespaces for which /proc/self/ns shows whether they are new.
-const SHOWN: [(&str, libc::c_int); 4] =
-    [("net", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS), ("cgroup", CLONE_NEWCGROUP)];
-
 /// Calls unshare(2) and verifies its effect, since an outer seccomp filter may fake the result. The other new
 /// namespaces are verified by later steps: the id maps, PID 1.
-fn unshare_seen(flags: libc::c_int) -> io::Result<()> {
-    let wanted = SHOWN.iter().filter(|(_, flag)| flags & flag != 0);
+fn unshare_seen(flags: c_int) -> io::Result<()> {
+    let wanted = NAMESPACES.iter().filter(|(_, flag)| flags & flag != 0);
     let before = wanted.map(|&(name, _)| Ok((name, inode(name)?))).collect::<io::Result<Vec<_>>>()?;
     unshare(flags)?;
     for (name, before) in before {
@@ -143,20 +139,14 @@ fn inode(name: &str) -> io::Result<u64> {
 
 const OTHERS: &str = "cannot create the ipc, uts and cgroup namespaces";
 
-fn flags(share: Share) -> libc::c_int {
-    let Share { ipc, uts, cgroup, .. } = share;
-    let all = [(ipc, CLONE_NEWIPC), (uts, CLONE_NEWUTS), (cgroup, CLONE_NEWCGROUP)];
-    all.iter().filter(|(shared, _)| !shared).fold(0, |flags, (_, flag)| flags | flag)
-}
-
 /// Creates a user namespace with one uid and one gid, the caller's, and `others` in the same call, which creates the
 /// user namespace first, and all namespaces or none. The maps verify it: each can be written only once.
 /// user_namespaces(7): without CAP_SETGID outside, the gid map can be written only after setgroups is denied. It is
 /// always denied, so that a group that restricts access cannot be dropped.
-fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: libc::c_int) -> Result<()> {
-    if unshare(libc::CLONE_NEWUSER | others).is_err() {
+fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: c_int) -> Result<()> {
+    if unshare(CLONE_NEWUSER | others).is_err() {
         // One after the other, to find out which one is refused.
-        unshare(libc::CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
+        unshare(CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
         unshare_seen(others).map_err(|error| refused(OTHERS, &error))?;
     }
     let write = |path: &str, text: &str| {
@@ -202,11 +192,11 @@ fn refused_user(error: &io::Error) -> Error {
 }
 
 /// [`refused`] for a caller that may have kept its own user namespace, and therefore has only its own capabilities.
-fn refused_to(share: Share, what: &str, error: &io::Error) -> Error {
+fn refused_to(share: c_int, what: &str, error: &io::Error) -> Error {
     let own = "--share user is for a caller with CAP_SYS_ADMIN, and CAP_NET_ADMIN unless --share net: leave it out, or run \
                srt-ns as root";
     let failed = refused(what, error);
-    if share.user { failed.hint_for(libc::EPERM, own) } else { failed }
+    if share & CLONE_NEWUSER != 0 { failed.hint_for(libc::EPERM, own) } else { failed }
 }
 
 /// The end of a hint that is only a guess.

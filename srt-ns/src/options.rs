@@ -2,12 +2,12 @@
 
 use crate::placeholder::Placeholder;
 use argh::FromArgs;
-use srt_common::args::{self, CommandLine, Raw, Seconds};
+use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, c_int};
+use srt_common::args::{self, CommandLine, Raw, Seconds, decode};
 use srt_common::tcp_address::parse_port;
 use srt_common::{Error, Result};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use std::time::Duration;
 pub struct Options {
     /// keep the caller's namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN
     /// and --allow-userns)
-    #[argh(option, arg_name = "NS,...")]
-    share: Option<Raw>,
+    #[argh(option, arg_name = "NS,...", from_str_fn(share), default = "0")]
+    pub share: c_int,
     /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
     #[argh(option, arg_name = "N", from_str_fn(id))]
     pub uid: Option<u32>,
@@ -38,11 +38,11 @@ pub struct Options {
     #[argh(switch)]
     pub keep_admin: bool,
     /// relay 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
-    #[argh(option, arg_name = "PORT=SOCKET")]
-    relay: Vec<Raw>,
+    #[argh(option, arg_name = "PORT=SOCKET", from_str_fn(relay))]
+    pub relay: Vec<Link>,
     /// make the Unix socket SOCKET outside and relay it to localhost:PORT inside (repeatable)
-    #[argh(option, arg_name = "SOCKET=PORT")]
-    publish: Vec<Raw>,
+    #[argh(option, arg_name = "SOCKET=PORT", from_str_fn(publish))]
+    pub publish: Vec<Link>,
     /// run a shell command outside, in the network namespace of the sandbox (repeatable)
     #[argh(option, arg_name = "COMMAND")]
     pub sidecar: Vec<Raw>,
@@ -66,7 +66,7 @@ pub struct Options {
     pub lifetime_fd: Vec<RawFd>,
     /// while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)
     #[argh(option, arg_name = "PATH")]
-    placeholder: Vec<Raw>,
+    pub placeholder: Vec<Placeholder>,
     /// try what the tools need on this host, say what is missing and the remedy; runs no PROGRAM
     #[argh(switch)]
     check: bool,
@@ -78,24 +78,13 @@ pub struct Options {
     pub keep_fd: Vec<RawFd>,
     /// print the version
     #[argh(switch)]
-    #[allow(dead_code, reason = "answered before argh reads the options; here for --help")]
     version: bool,
 }
 
-/// Which namespaces are shared with the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// The user namespace: no new one is created, and no id is mapped.
-    pub user: bool,
-    /// The network namespace.
-    pub net: bool,
-    /// The System V and POSIX IPC namespace.
-    pub ipc: bool,
-    /// The UTS namespace, which has the host name.
-    pub uts: bool,
-    /// The cgroup namespace.
-    pub cgroup: bool,
-}
+/// The namespaces for which /proc/self/ns shows whether they are new (namespaces(7)), by their names there and in
+/// `--share`.
+pub const NAMESPACES: [(&str, c_int); 4] =
+    [("net", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS), ("cgroup", CLONE_NEWCGROUP)];
 
 /// Which process is PID 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +111,8 @@ pub struct Link {
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A check of what the tools need on this host.
-    Check {
-        /// The descriptor for events.
-        status_fd: Option<RawFd>,
-    },
+    /// A check of what the tools need on this host, with the descriptor for events.
+    Check(Option<RawFd>),
     /// A sandbox.
     Run(Box<Plan>),
 }
@@ -134,19 +120,11 @@ pub enum Request {
 /// The sandbox that the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Which namespaces are shared with the caller.
-    pub share: Share,
-    /// Ports inside that are relayed to sockets outside.
-    pub relays: Vec<Link>,
-    /// Sockets outside that are relayed to ports inside.
-    pub publish: Vec<Link>,
     /// Which process is PID 1.
     pub pid1: Pid1,
-    /// The placeholders on the host.
-    pub placeholders: Vec<Placeholder>,
     /// PROGRAM and its arguments.
     pub program: Vec<OsString>,
-    /// The options that need no further parsing.
+    /// The options.
     pub options: Options,
 }
 
@@ -161,12 +139,9 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
         if line.program.is_some() || line.options.len() != words {
             return Err(Error::usage("--check goes with --status-fd alone: it runs no PROGRAM"));
         }
-        return Ok(Request::Check { status_fd: options.status_fd });
+        return Ok(Request::Check(options.status_fd));
     }
     let plan = Plan {
-        share: share(options.share.as_ref())?,
-        relays: options.relay.iter().map(relay).collect::<Result<_>>()?,
-        publish: options.publish.iter().map(publish).collect::<Result<_>>()?,
         pid1: match (options.as_pid_1, options.wait_all) {
             (false, false) => Pid1::Init,
             (false, true) => Pid1::InitWaitsForAll,
@@ -175,7 +150,6 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
                 return Err(Error::usage("--wait-all cannot go with --as-pid-1: it is srt-init that waits"));
             }
         },
-        placeholders: options.placeholder.iter().map(Placeholder::parse).collect::<Result<_>>()?,
         program: line.program(tool)?,
         options,
     };
@@ -186,33 +160,33 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
 impl Plan {
     /// What srt-relay forwards, in the order of its command line.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
-        self.publish.iter().chain(&self.relays)
+        self.options.publish.iter().chain(&self.options.relay)
     }
 
-    /// Whether there is something for srt-relay to forward.
-    pub fn forwards(&self) -> bool {
-        self.links().next().is_some()
+    /// Whether all these namespaces (`CLONE_NEW*`) are shared with the caller.
+    pub fn shares(&self, namespaces: c_int) -> bool {
+        self.options.share & namespaces == namespaces
     }
 
     /// Refuses invalid values and combinations.
     fn check(&self) -> Result<()> {
         let Options { uid, gid, hostname, sidecar, .. } = &self.options;
-        let why = if self.share.user && !self.options.allow_userns {
+        let why = if self.shares(CLONE_NEWUSER) && !self.options.allow_userns {
             "--share user needs --allow-userns: the caller's own limit is never touched"
-        } else if self.share.user && (uid.is_some() || gid.is_some()) {
+        } else if self.shares(CLONE_NEWUSER) && (uid.is_some() || gid.is_some()) {
             "--uid and --gid need a user namespace of their own, not --share user"
-        } else if self.share.user && !sidecar.is_empty() {
+        } else if self.shares(CLONE_NEWUSER) && !sidecar.is_empty() {
             "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one"
         } else if sidecar.iter().any(|Raw(command)| command.is_empty()) {
             "--sidecar: expected a shell command"
-        } else if self.share.uts && hostname.is_some() {
+        } else if self.shares(CLONE_NEWUTS) && hostname.is_some() {
             "--hostname needs a uts namespace of its own, not --share uts"
         } else if let Some(Raw(name)) = hostname
             && !(1..=64).contains(&name.len())
         {
             // sethostname(2): at most 64 bytes on Linux.
             return Err(Error::usage(format!("--hostname {}: expected 1 to 64 bytes", name.display())));
-        } else if self.share.net && self.forwards() {
+        } else if self.shares(CLONE_NEWNET) && self.links().next().is_some() {
             let why = "--relay and --publish need a net namespace of their own, not --share net";
             let hint = "in the caller's network everybody could use the port; run srt-relay if that is meant";
             return Err(Error::usage(why).hint(hint));
@@ -223,19 +197,11 @@ impl Plan {
     }
 }
 
-fn share(list: Option<&Raw>) -> Result<Share> {
-    let mut share = Share::default();
-    for name in list.into_iter().flat_map(|Raw(list)| list.as_bytes().split(|&byte| byte == b',')) {
-        let Share { user, net, ipc, uts, cgroup } = &mut share;
-        let known = [("user", user), ("net", net), ("ipc", ipc), ("uts", uts), ("cgroup", cgroup)];
-        let Some((_, is_shared)) = known.into_iter().find(|(known, _)| known.as_bytes() == name) else {
-            let name = OsStr::from_bytes(name).display();
-            let what = format!("--share {name}: expected a list of net, ipc, uts, cgroup, user");
-            return Err(Error::usage(what));
-        };
-        *is_shared = true;
-    }
-    Ok(share)
+fn share(list: &str) -> Result<c_int, String> {
+    let all = || NAMESPACES.iter().chain([&("user", CLONE_NEWUSER)]);
+    let flag = |name: &str| all().find(|(known, _)| *known == name).map(|(_, flag)| flag);
+    let shared = list.split(',').try_fold(0, |shared, name| Some(shared | flag(name)?));
+    shared.ok_or("expected a list of net, ipc, uts, cgroup, user".to_owned())
 }
 
 /// -1 is not an id: to the kernel it means "unchanged".
@@ -246,30 +212,27 @@ fn id(text: &str) -> Result<u32, String> {
     }
 }
 
-fn relay(Raw(value): &Raw) -> Result<Link> {
-    let parts = value.as_bytes().splitn(2, |&byte| byte == b'=');
-    link(format!("--relay {}", value.display()), "PORT=SOCKET", parts)
+fn relay(value: &str) -> Result<Link, String> {
+    let (port, socket) = value.split_once('=').unwrap_or_default();
+    let text = format!("--relay {}", decode(value).display());
+    link(text, port, socket).ok_or("expected PORT=SOCKET, with a port from 1 to 65535".to_owned())
 }
 
-fn publish(Raw(value): &Raw) -> Result<Link> {
-    let parts = value.as_bytes().rsplitn(2, |&byte| byte == b'=');
-    link(format!("--publish {}", value.display()), "SOCKET=PORT", parts)
+fn publish(value: &str) -> Result<Link, String> {
+    let (socket, port) = value.rsplit_once('=').unwrap_or_default();
+    let text = format!("--publish {}", decode(value).display());
+    link(text, port, socket).ok_or("expected SOCKET=PORT, with a port from 1 to 65535".to_owned())
 }
 
-/// `parts`: the port, then the socket.
-fn link<'a>(text: String, form: &str, mut parts: impl Iterator<Item = &'a [u8]>) -> Result<Link> {
-    match (parts.next().map(parse_port), parts.next()) {
-        (Some(Ok(port)), Some(socket)) if !socket.is_empty() => {
-            Ok(Link { text, port, socket: OsStr::from_bytes(socket).into() })
-        }
-        _ => Err(Error::usage(format!("{text}: expected {form}, with a port from 1 to 65535"))),
-    }
+fn link(text: String, port: &str, socket: &str) -> Option<Link> {
+    let port = parse_port(port.as_bytes()).ok().filter(|_| !socket.is_empty())?;
+    Some(Link { text, port, socket: decode(socket).into() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::OsStringExt;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
     fn request(words: Vec<OsString>) -> Result<Request> {
         parse("srt-ns", CommandLine::split(words))
@@ -278,15 +241,15 @@ mod tests {
     fn plan(words: &[&str]) -> Result<Plan> {
         match request(words.iter().map(OsString::from).collect())? {
             Request::Run(plan) => Ok(*plan),
-            check @ Request::Check { .. } => panic!("{check:?}"),
+            check @ Request::Check(_) => panic!("{check:?}"),
         }
     }
 
     #[test]
     fn a_check_goes_with_a_status_descriptor_alone() {
         let words = |words: &[&str]| request(words.iter().map(OsString::from).collect());
-        assert_eq!(words(&["--check"]), Ok(Request::Check { status_fd: None }));
-        let with_status = Ok(Request::Check { status_fd: Some(3) });
+        assert_eq!(words(&["--check"]), Ok(Request::Check(None)));
+        let with_status = Ok(Request::Check(Some(3)));
         assert_eq!(words(&["--check", "--status-fd", "3"]), with_status);
         assert_eq!(words(&["--status-fd", "3", "--check"]), with_status);
         for bad in [
@@ -306,7 +269,7 @@ mod tests {
     #[test]
     fn without_options_nothing_is_shared() {
         let plan = plan(&["--", "true"]).expect("a plan");
-        assert_eq!(plan.share, Share::default());
+        assert_eq!(plan.options.share, 0);
         assert_eq!(plan.pid1, Pid1::Init);
         assert_eq!(plan.options.kill_after, Seconds(Some(Duration::from_secs(10))));
     }
@@ -314,8 +277,14 @@ mod tests {
     #[test]
     fn a_relay_splits_at_the_first_equals_and_a_publish_at_the_last() {
         let plan = plan(&["--relay", "80=/a=b", "--publish", "/c=d=81", "--", "true"]).expect("a plan");
-        assert_eq!((plan.relays[0].port, plan.relays[0].socket.as_path()), (80, "/a=b".as_ref()));
-        assert_eq!((plan.publish[0].port, plan.publish[0].socket.as_path()), (81, "/c=d".as_ref()));
+        assert_eq!(
+            (plan.options.relay[0].port, plan.options.relay[0].socket.as_path()),
+            (80, "/a=b".as_ref())
+        );
+        assert_eq!(
+            (plan.options.publish[0].port, plan.options.publish[0].socket.as_path()),
+            (81, "/c=d".as_ref())
+        );
     }
 
     #[test]
@@ -323,7 +292,7 @@ mod tests {
         let value = OsString::from_vec(b"80=/\xff\xfe".to_vec());
         let words = vec!["--relay".into(), value, "--".into(), "true".into()];
         let Ok(Request::Run(plan)) = request(words) else { panic!("no plan") };
-        assert_eq!(plan.relays[0].socket.as_os_str().as_bytes(), b"/\xff\xfe");
+        assert_eq!(plan.options.relay[0].socket.as_os_str().as_bytes(), b"/\xff\xfe");
     }
 
     #[test]

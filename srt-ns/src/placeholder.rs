@@ -17,17 +17,18 @@
 
 use crate::child::{Lifeline, is_ready};
 use crate::options::Plan;
-use srt_common::args::{Raw, decimal};
+use srt_common::args::{decimal, decode};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
 use srt_common::token::token;
 use srt_common::{Context, Error, Result};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -42,20 +43,20 @@ pub struct Placeholder {
     directory: bool,
 }
 
-impl Placeholder {
-    /// Reads PATH, or PATH/ for a directory.
-    ///
-    /// # Errors
-    /// A path that does not end in a name.
-    pub fn parse(Raw(value): &Raw) -> Result<Self> {
+/// Parses PATH, or PATH/ for a directory.
+impl FromStr for Placeholder {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let value = decode(value);
         let text = format!("--placeholder {}", value.display());
         // The last component as written: for Path, `x/.` is `x`. Its parent() drops a final `/` or `/.`, with which a
         // link would be followed.
         let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
-        let bad = Error::usage("expected a path that ends in a name (and / for a directory)").within(&text);
-        let name = name.filter(|name| !matches!(*name, b"." | b"..")).ok_or(bad)?;
-        let parent = Path::new(value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
-        let name = c_path(OsStr::from_bytes(name)).context(|| &text)?;
+        let name =
+            name.filter(|name| !matches!(*name, b"." | b"..")).and_then(|name| CString::new(name).ok());
+        let name = name.ok_or("expected a path that ends in a name (and / for a directory)")?;
+        let parent = Path::new(&value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
         Ok(Self { text, parent: parent.to_owned(), name, directory: value.as_bytes().ends_with(b"/") })
     }
 }
@@ -105,7 +106,7 @@ const MORE_TRIES: u32 = 2;
 /// A directory is missing or is a link, or two options name the same entry.
 pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = vec![];
-    for wanted in &plan.placeholders {
+    for wanted in &plan.options.placeholder {
         let place = Place::open(wanted).map_err(|error| error.within(&wanted.text))?;
         if places.iter().any(|other| other.parent_id == place.parent_id && other.wanted.name == wanted.name) {
             return Err(Error::usage(format!("{}: the same place is named twice", wanted.text)));
@@ -318,8 +319,8 @@ fn mark_of(stat: &Stat) -> CString {
 mod tests {
     use super::*;
 
-    fn parse(path: &str) -> Result<Placeholder> {
-        Placeholder::parse(&Raw(path.into()))
+    fn parse(path: &str) -> Result<Placeholder, &'static str> {
+        path.parse()
     }
 
     #[test]
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn a_path_that_ends_in_no_name_is_refused() {
         for bad in ["", "/", "//", ".", "..", "/p/..", "/p/.", "../"] {
-            assert!(parse(bad).is_err_and(|error| error.message.contains("--placeholder")), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

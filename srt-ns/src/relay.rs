@@ -47,7 +47,7 @@ impl HostSide {
     /// # Errors
     /// A socket does not exist or cannot be created. Those created before are removed again.
     pub fn prepare(plan: &Plan) -> Result<Option<Self>> {
-        if !plan.forwards() {
+        if plan.links().next().is_none() {
             return Ok(None);
         }
         let path = beside("srt-relay").context(|| "cannot read /proc/self/exe")?;
@@ -55,9 +55,9 @@ impl HostSide {
             Error::system(format!("cannot open {}", path.display()), &error)
                 .hint_for(libc::ENOENT, "--relay and --publish need srt-relay beside srt-ns")
         })?;
-        let pins = plan.relays.iter().map(pin).collect::<Result<_>>()?;
+        let pins = plan.options.relay.iter().map(pin).collect::<Result<_>>()?;
         let mut host = Self { pins, listeners: vec![], published: vec![], program };
-        for link in &plan.publish {
+        for link in &plan.options.publish {
             let (listener, place) =
                 unix_listener::bind(&link.socket).map_err(|error| error.within(&link.text))?;
             host.listeners.push(listener);
@@ -137,7 +137,7 @@ impl Reports {
 /// The option to which a pair on srt-relay's command line belongs: see `become_relay`. With IPv6, each --relay has two
 /// pairs.
 pub fn link_of(plan: &Plan, pair: usize) -> Option<&Link> {
-    plan.links().chain(&plan.relays).nth(pair)
+    plan.links().chain(&plan.options.relay).nth(pair)
 }
 
 /// Executes srt-relay with only its descriptors, stderr and an empty root.
@@ -156,7 +156,7 @@ fn become_relay(
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
     }
-    for (link, pin) in plan.relays.iter().zip(&host.pins) {
+    for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
         expose(&root, link, pin)?;
     }
     root.enter()?;
@@ -171,13 +171,13 @@ fn become_relay(
     let (ready, reports) = (number(ready).into(), number(reports).into());
     let mut words = vec!["srt-relay".into(), "--ready-fd".into(), ready, "--report-fd".into(), reports];
     let mut pair = |listen: String, connect: String| words.extend([listen.into(), connect.into()]);
-    for (link, listener) in plan.publish.iter().zip(&host.listeners) {
+    for (link, listener) in plan.options.publish.iter().zip(&host.listeners) {
         // Both address families: a server may listen on only one of them.
         pair(format!("fd:{}", number(listener)), format!("tcp:localhost:{}", link.port));
     }
     let mut ports = vec![];
     for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
-        for (link, pin) in plan.relays.iter().zip(&host.pins) {
+        for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
             let Some(listener) = bind(link, loopback)? else { continue };
             pair(format!("fd:{}", number(&listener)), format!("fd:{}", number(pin)));
             ports.push(listener);

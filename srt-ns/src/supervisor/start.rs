@@ -63,7 +63,7 @@ impl<'a> Supervisor<'a> {
             mount_stage: mount_stage.is_some(),
             network: None,
             locked_down: false,
-            joined: plan.share.net || tool.status.is_none(),
+            joined: plan.shares(libc::CLONE_NEWNET) || tool.status.is_none(),
             deadline: Instant::now() + ACCEPT,
         };
         let joined_paths = helpers.joined_paths(plan)?;
@@ -93,7 +93,7 @@ impl<'a> Supervisor<'a> {
 
     /// Creates the network namespace while the forked processes get ready.
     pub(super) fn make_network(&mut self) -> Result<()> {
-        let network = namespaces::enter_network(self.run.plan.share)?;
+        let network = namespaces::enter_network(self.run.plan.options.share)?;
         self.helpers.announce(network.as_ref())?;
         if let Some(start) = &mut self.start {
             start.network = network;

@@ -6,16 +6,19 @@ use srt_ns::options::{Request, parse};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+/// linux/sched.h.
+const CLONE_NEWUSER: i32 = 0x1000_0000;
+
 pub fn check(input: &[u8]) {
     let words: Vec<_> =
         input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     let separator = words.iter().position(|word| word == "--");
     match parse("srt-ns", CommandLine::split(words.clone())) {
-        Ok(Request::Check { .. }) => assert!(words.iter().any(|word| word == "--check")),
+        Ok(Request::Check(_)) => assert!(words.iter().any(|word| word == "--check")),
         Ok(Request::Run(plan)) => {
             assert_eq!(plan.program, words[separator.expect("--") + 1..], "goes through untouched");
-            assert!(plan.relays.iter().chain(&plan.publish).all(|link| link.port != 0));
-            assert!(plan.options.allow_userns || !plan.share.user);
+            assert!(plan.links().all(|link| link.port != 0));
+            assert!(plan.options.allow_userns || !plan.shares(CLONE_NEWUSER));
         }
         Err(error) => {
             assert_eq!(error.kind, Kind::Usage, "{error:?}");
