@@ -12,7 +12,6 @@ use srt_common::sys::process::{
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::convert::Infallible;
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -109,18 +108,14 @@ impl Leader {
     pub fn signal_group(&self, signal: libc::c_int) {
         /// pidfd_send_signal(2), Linux 6.9: signals the group, even if its leader has been reaped.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-        let sent = pidfd_send_signal(&self.pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP);
-        let sent = match sent.as_ref().map_err(io::Error::raw_os_error) {
+        let send = |signal, flags| pidfd_send_signal(&self.pidfd, signal, flags);
+        let sent = send(signal, PIDFD_SIGNAL_PROCESS_GROUP).or_else(|error| match error.raw_os_error() {
             // An older kernel: signal the group by its number, if the pidfd shows that the number is still the
             // leader's.
-            Err(Some(libc::EINVAL)) => {
-                pidfd_send_signal(&self.pidfd, 0, 0).and_then(|()| kill(-self.pid, signal))
-            }
-            _ => sent,
-        };
-        if sent.is_err() {
-            let _dead = pidfd_send_signal(&self.pidfd, signal, 0);
-        }
+            Some(libc::EINVAL) => send(0, 0).and_then(|()| kill(-self.pid, signal)),
+            _ => Err(error),
+        });
+        let _dead = sent.or_else(|_| send(signal, 0));
     }
 }
 
@@ -192,24 +187,23 @@ pub fn leave_keyring() -> Result<()> {
     const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
-    let error = match keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
-        Err(error) => error,
-        // No keyring has the id 0: an outer seccomp filter has faked the result.
-        Ok(0) => return Err(Error::failed("cannot join a new session keyring: keyctl had no effect")),
-        Ok(_) => return Ok(()),
-    };
     let refuses_all = || {
         keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
             .is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
     };
     let quota = "this user has as many keys as sysctl kernel.keys.maxkeys allows: raise it";
-    match error.raw_os_error() {
+    match keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
+        // No keyring has the id 0: an outer seccomp filter has faked the result.
+        Ok(0) => Err(Error::failed("cannot join a new session keyring: keyctl had no effect")),
+        Ok(_) => Ok(()),
         // A kernel without keyrings.
-        Some(libc::ENOSYS) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         // A seccomp filter, such as a container's, may refuse every keyctl(2): then the command, which inherits the
         // filter, cannot reach a key either. If only the join is refused, that is a failure.
-        Some(libc::EPERM) if refuses_all() => Ok(()),
-        _ => Err(Error::system("cannot join a new session keyring", &error).hint_for(libc::EDQUOT, quota)),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && refuses_all() => Ok(()),
+        Err(error) => {
+            Err(Error::system("cannot join a new session keyring", &error).hint_for(libc::EDQUOT, quota))
+        }
     }
 }
 

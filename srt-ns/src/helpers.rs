@@ -247,7 +247,8 @@ impl Helpers {
         let Some(reports) = &mut self.reports else { return };
         let Some(reports) = reports.read() else { return self.reports = None };
         for Report { pair, lost, errno } in reports {
-            let Some(link) = relay::link_of(run.plan, pair) else { continue };
+            // The pairs of `become_relay`: with IPv6, each --relay has two.
+            let Some(link) = run.plan.links().chain(&run.plan.options.relay).nth(pair) else { continue };
             if lost {
                 tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was made anew");
             } else {

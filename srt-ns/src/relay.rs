@@ -134,12 +134,6 @@ impl Reports {
     }
 }
 
-/// The option to which a pair on srt-relay's command line belongs: see `become_relay`. With IPv6, each --relay has two
-/// pairs.
-pub fn link_of(plan: &Plan, pair: usize) -> Option<&Link> {
-    plan.links().chain(&plan.options.relay).nth(pair)
-}
-
 /// Executes srt-relay with only its descriptors, stderr and an empty root.
 fn become_relay(
     run: Run<'_>,

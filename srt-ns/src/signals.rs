@@ -42,22 +42,14 @@ impl Inherited {
     }
 }
 
-/// A signal that was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Received {
-    /// Its number.
-    pub signal: libc::c_int,
-    /// Whether the kernel sent it: a key of the terminal, a hang-up.
-    pub from_kernel: bool,
-}
-
-/// The next signal of a signalfd, if there is one.
+/// The next signal of a signalfd, if there is one, and whether the kernel sent it: a key of the terminal, a
+/// hang-up.
 ///
 /// # Errors
 /// The errno of the call.
-pub fn next(fd: &impl AsRawFd) -> Result<Option<Received>> {
+pub fn next(fd: &impl AsRawFd) -> Result<Option<(libc::c_int, bool)>> {
     match read_signalfd(fd) {
-        Ok((signal, code)) => Ok(Some(Received { signal, from_kernel: code == libc::SI_KERNEL })),
+        Ok((signal, code)) => Ok(Some((signal, code == libc::SI_KERNEL))),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error).context(|| "read of a signalfd"),
     }

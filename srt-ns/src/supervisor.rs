@@ -10,7 +10,7 @@ use self::start::Start;
 use crate::child::{self, Leader, Life, Run, gets_ready, is_ready};
 use crate::helpers::{self, Helpers, Kind};
 use crate::options::Pid1;
-use crate::signals::{self, Received};
+use crate::signals;
 use crate::terminal::Terminals;
 use crate::{init, watchdog};
 use srt_common::sys::fd::{pollfd, ppoll};
@@ -155,8 +155,8 @@ impl Supervisor<'_> {
             }
         }
         for _ in 0..PIECE {
-            let Some(received) = signals::next(&self.signals)? else { break };
-            self.take_signal(received);
+            let Some((signal, from_kernel)) = signals::next(&self.signals)? else { break };
+            self.take_signal(signal, from_kernel);
         }
         self.read_reports();
         self.course.unreaped = (0..PIECE).all(|_| self.reap());
@@ -190,13 +190,13 @@ impl Supervisor<'_> {
         self.course.deadline = Some(Instant::now() + CLEAN_UP);
     }
 
-    fn take_signal(&mut self, received: Received) {
-        match received.signal {
+    fn take_signal(&mut self, signal: libc::c_int, from_kernel: bool) {
+        match signal {
             // Children are reaped in any case. SIGTTIN and SIGTTOU are sent only to background processes.
             libc::SIGCHLD | libc::SIGPIPE | libc::SIGXFSZ | libc::SIGTTIN | libc::SIGTTOU => {}
-            libc::SIGTSTP => self.suspend(received),
+            libc::SIGTSTP => self.suspend(from_kernel),
             libc::SIGCONT => self.resume(),
-            signal => {
+            _ => {
                 let course = &mut self.course;
                 if ASKING.contains(&signal) {
                     course.asked = Some(Instant::now());
@@ -392,10 +392,10 @@ impl Supervisor<'_> {
     }
 
     /// SIGTSTP was received: stops the command, then this process.
-    fn suspend(&mut self, received: Received) {
+    fn suspend(&mut self, from_kernel: bool) {
         if self.run.plan.options.keep_session {
             // The command's process group decides; srt-init reports if the command stops.
-            self.course.stop_requested = !received.from_kernel;
+            self.course.stop_requested = !from_kernel;
             return self.forward_group(libc::SIGTSTP);
         }
         // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there.
@@ -405,7 +405,7 @@ impl Supervisor<'_> {
         let all = self.broadcast(libc::SIGSTOP);
         let stopped = all && self.stop();
         // If no process could continue us, a stop key must not stop the command either.
-        if !stopped && (received.from_kernel || !all) {
+        if !stopped && (from_kernel || !all) {
             self.resume();
         }
     }

@@ -96,9 +96,7 @@ impl Terminals {
 
     /// Saves the CPU share, before a process of this session can be reached from inside.
     pub fn look_at_share(&mut self) {
-        if self.share.is_none() {
-            self.share = Share::look().ok();
-        }
+        self.share = self.share.take().or_else(|| Share::look().ok());
     }
 
     /// In the command, which already leads its process group: takes the terminal's foreground if it was the
