@@ -24,6 +24,8 @@ pub struct Run<'a> {
     pub plan: &'a Plan,
     /// The supervisor's life.
     pub life: &'a Lifeline,
+    /// The descriptors that bound the sandbox's life.
+    pub lives: &'a [Life<'a>],
     /// The signal state inherited from the caller.
     pub inherited: Inherited,
 }

@@ -41,7 +41,7 @@ impl Command<'_> {
     /// # Errors
     /// Any error of a step, or of the exec.
     pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
-        let Run { tool, plan, life, inherited } = self.run;
+        let Run { tool, plan, life, inherited, .. } = self.run;
         let detach = || {
             if !plan.options.keep_session {
                 // Without a controlling terminal, no TIOCSTI into the caller's, and no signals from it.

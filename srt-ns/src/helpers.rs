@@ -1,12 +1,12 @@
 //! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command
 //! can neither see nor signal them. They are started before the command, and ended together.
 
-use crate::child::{self, Leader, Life, Run, gets_ready};
+use crate::child::{self, Leader, Run, gets_ready};
 use crate::options::{Pid1, Plan};
 use crate::placeholder::{self, Place};
 use crate::relay::{self, HostSide, Reports};
 use crate::signals::Inherited;
-use crate::watchdog::{self, Charge};
+use crate::watchdog;
 use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
@@ -86,13 +86,15 @@ impl Helper {
 /// The running helpers, and what they need.
 #[derive(Debug)]
 pub struct Helpers {
-    host: Option<HostSide>,
-    placeholders: Vec<Place>,
+    /// What srt-relay uses on the host.
+    pub host: Option<HostSide>,
+    /// The placeholders, for the watchdog to create and to remove.
+    pub placeholders: Vec<Place>,
     running: Vec<Helper>,
     /// The reports of srt-relay.
     pub reports: Option<Reports>,
     /// The sidecars' shells, for the watchdog.
-    shells: Vec<Leader>,
+    pub shells: Vec<Leader>,
     /// The socket pair on which helpers wait for the network namespace: our end, and theirs.
     network: Option<(OwnedFd, OwnedFd)>,
 }
@@ -168,7 +170,7 @@ impl Helpers {
     /// # Errors
     /// A helper cannot be started. Those that were started before end when this value is dropped. False: the watchdog
     /// could not make a placeholder, and has printed why.
-    pub fn start(&mut self, run: Run<'_>, lives: &[Life<'_>]) -> Result<bool> {
+    pub fn start(&mut self, run: Run<'_>) -> Result<bool> {
         let options = &run.plan.options;
         if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
             let (relay, reports) = relay::start(run, host, network)?;
@@ -180,20 +182,14 @@ impl Helpers {
             || options.keep_session
             || !options.lifetime_fd.is_empty()
         {
-            let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
-            let placeholders = &self.placeholders;
-            let charge = Charge { published, placeholders, sidecars: &self.shells, lives };
-            self.running.push(watchdog::start(run, &charge)?);
+            let mut watchdog = watchdog::start(run, self)?;
+            // srt-mount must find the placeholders.
+            let stand = self.placeholders.is_empty() || watchdog::wait(&mut watchdog)?;
+            self.placeholders.iter_mut().for_each(Place::remember);
+            self.running.push(watchdog);
+            return Ok(stand);
         }
-        // srt-mount must find the placeholders.
-        match self.running.last_mut() {
-            Some(watchdog) if !self.placeholders.is_empty() => {
-                let stand = watchdog::wait(watchdog)?;
-                self.placeholders.iter_mut().for_each(Place::remember);
-                Ok(stand)
-            }
-            _ => Ok(true),
-        }
+        Ok(true)
     }
 
     /// Tells every helper that waits for the network namespace that it exists.

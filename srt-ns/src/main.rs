@@ -51,7 +51,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
     let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
-    let run = Run { tool, plan: &plan, life: &Lifeline::new()?, inherited };
+    let run = Run { tool, plan: &plan, life: &Lifeline::new()?, lives: &lives, inherited };
 
     // 2. The user namespaces: the sidecars' first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;
@@ -64,14 +64,14 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     namespaces::empty_bounding_set()?;
 
     // 3. The helpers, which stay in the host's pid namespace.
-    if !helpers.start(run, &lives)? {
+    if !helpers.start(run)? {
         return Ok(125);
     }
     namespaces::enter_pid_for_children(plan.options.share)?;
 
     // 4. PID 1 and the command, which get ready while the network namespace is created. Then serve until everything is
     // dead.
-    Supervisor::launch(run, &program, kept, signals, &lives, terminals, helpers)?.serve()
+    Supervisor::launch(run, &program, kept, signals, terminals, helpers)?.serve()
 }
 
 /// Refuses a --lifetime-fd pipe of which PROGRAM has an end: through its /proc/self/fd, PROGRAM could become a writer

@@ -7,9 +7,9 @@
 //! placeholders. Also, under --keep-session, a supervisor that has stopped with its command cannot see that its parent
 //! is dead or that it is asked to end: the watchdog continues it.
 
-use crate::child::{self, Leader, Life, Lifeline, Run, gets_ready};
-use crate::helpers::{Helper, Kind};
-use crate::placeholder::{self, Place as Placeholder};
+use crate::child::{self, Run, gets_ready};
+use crate::helpers::{Helper, Helpers, Kind};
+use crate::placeholder;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
@@ -21,19 +21,6 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
-
-/// What the watchdog watches and ends.
-#[derive(Debug)]
-pub struct Charge<'a> {
-    /// Published sockets to remove.
-    pub published: &'a [Place],
-    /// Placeholders to create and to remove.
-    pub placeholders: &'a [Placeholder],
-    /// Shells whose process groups are to be killed.
-    pub sidecars: &'a [Leader],
-    /// Descriptors whose events make the watchdog continue a stopped supervisor.
-    pub lives: &'a [Life<'a>],
-}
 
 /// To the supervisor: the watchdog has given up all that the command could use.
 pub const LOCKED_DOWN: u8 = b'l';
@@ -47,15 +34,16 @@ const KILL: u8 = b'k';
 const START: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(2);
 
-/// Starts the watchdog. Its channel takes orders.
+/// Starts the watchdog for the published sockets, placeholders and sidecar shells of `helpers`. Its channel takes
+/// orders.
 ///
 /// # Errors
 /// Any error from fork(2) or socketpair(2).
-pub fn start(run: Run<'_>, charge: &Charge<'_>) -> Result<Helper> {
+pub fn start(run: Run<'_>, helpers: &Helpers) -> Result<Helper> {
     let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
     // Opened while still permitted: a process that is not dumpable is hidden under hidepid (proc(5)).
     let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
-    let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run.life, charge, &status))?;
+    let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run, helpers, &status))?;
     Ok(Helper::new(Kind::Watchdog, pid, "the watchdog", orders))
 }
 
@@ -101,7 +89,9 @@ const STOP_LOOK: Duration = Duration::from_millis(50);
 
 /// Creates the placeholders; holds them, the ends of pipes and the directories of the published sockets; and waits.
 /// Must not do anything else while the supervisor lives and runs.
-fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) -> Result<Infallible> {
+fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Result<Infallible> {
+    let (Run { life, lives, .. }, Helpers { host, placeholders, shells, .. }) = (run, helpers);
+    let published = host.as_ref().map_or(&[][..], |host| &host.published);
     // Unlike all other processes, the watchdog outlives the supervisor: the end of the socket tells it of the death,
     // and orders stay in the socket until it reads them, however late.
     child::leave_session()?;
@@ -109,13 +99,13 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
     privileges::drop_held()?;
     // While an error can still be reported: the status descriptor is closed next.
-    let held = placeholder::stand(charge.placeholders, life)?;
+    let held = placeholder::stand(placeholders, life)?;
     child::undumpable()?;
-    let descriptors = charge.published.iter().map(|place| place.directory.as_raw_fd());
-    let descriptors = descriptors.chain(charge.sidecars.iter().map(|shell| shell.pidfd.as_raw_fd()));
+    let descriptors = published.iter().map(|place| place.directory.as_raw_fd());
+    let descriptors = descriptors.chain(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
     let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
     let descriptors = descriptors.chain(held_open);
-    let descriptors = descriptors.chain(charge.lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    let descriptors = descriptors.chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
     // Even if the supervisor is already dead, its orders must be read.
@@ -127,7 +117,7 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
         let supervisor = pollfd(life.pidfd().as_raw_fd(), libc::POLLIN);
         let mut watched = vec![supervisor, pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
-            watched.extend(charge.lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
+            watched.extend(lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
         }
         let woken = ppoll(&mut watched, stopped.then_some(STOP_LOOK));
         let [dead, told] = [0, 1].map(|at: usize| watched.get(at).is_some_and(|entry| entry.revents != 0));
@@ -152,10 +142,10 @@ fn guard(orders: &OwnedFd, life: &Lifeline, charge: &Charge<'_>, status: &File) 
         }
     }
     condemned.iter().for_each(|pidfd| drop(pidfd_send_signal(pidfd, libc::SIGKILL, 0)));
-    for shell in charge.sidecars {
+    for shell in shells {
         shell.signal_group(libc::SIGKILL);
     }
-    charge.published.iter().for_each(Place::remove);
+    published.iter().for_each(Place::remove);
     placeholder::release(held);
     process::exit(0)
 }

@@ -2,7 +2,7 @@
 //! has given up all that the command could use.
 
 use super::{Course, Supervisor};
-use crate::child::{self, Leader, Life, Run, is_ready};
+use crate::child::{self, Leader, Run, is_ready};
 use crate::command::{self, Command};
 use crate::helpers::{Helpers, Kind};
 use crate::options::Pid1;
@@ -49,7 +49,6 @@ impl<'a> Supervisor<'a> {
         program: &Program,
         kept: Kept,
         signals: OwnedFd,
-        lives: &'a [Life<'a>],
         terminals: Terminals,
         helpers: Helpers,
     ) -> Result<Self> {
@@ -87,7 +86,7 @@ impl<'a> Supervisor<'a> {
             (pid, Some(reports))
         };
         let (child, start) = (Some(child), Some(start));
-        let course = Course::default();
+        let (lives, course) = (run.lives, Course::default());
         Ok(Self { run, signals, lives, terminals, helpers, child, reports, start, command: None, course })
     }
 
