@@ -40,11 +40,25 @@ pub fn hold(wanted: Capabilities) -> Result<()> {
 /// # Errors
 /// The kernel refuses this, or its effect cannot be verified.
 pub fn no_new_privs() -> Result<()> {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
-    if prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).context(|| "prctl(PR_GET_NO_NEW_PRIVS)")? != 1 {
-        return Err(Error::failed("no_new_privs did not stay set"));
+    set_and_see("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1, libc::PR_GET_NO_NEW_PRIVS)
+}
+
+/// Hides this process's memory, descriptors and root from every process of its user: ptrace(2), "Ptrace access mode
+/// checking".
+///
+/// # Errors
+/// The kernel refuses this, or its effect cannot be verified.
+pub fn undumpable() -> Result<()> {
+    set_and_see("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0, libc::PR_GET_DUMPABLE)
+}
+
+fn set_and_see(name: &str, set: libc::c_int, value: libc::c_int, get: libc::c_int) -> Result<()> {
+    let what = || format!("prctl({name})");
+    prctl(set, value as libc::c_ulong, 0).context(what)?;
+    match prctl(get, 0, 0).context(what)? == value {
+        true => Ok(()),
+        false => Err(Error::failed(format!("{name} had no effect"))),
     }
-    Ok(())
 }
 
 /// Drops every capability that the kernel knows (EINVAL marks the end) from the bounding set.

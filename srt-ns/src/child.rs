@@ -233,20 +233,6 @@ pub fn silence() -> Result<()> {
     Ok(())
 }
 
-/// Hides this process's memory, descriptors and root from every process of its user: ptrace(2), "Ptrace access mode
-/// checking".
-///
-/// # Errors
-/// Any error from prctl(2), or an error if it had no effect.
-pub fn undumpable() -> Result<()> {
-    let what = || "prctl(PR_SET_DUMPABLE)";
-    prctl(libc::PR_SET_DUMPABLE, 0, 0).context(what)?;
-    match prctl(libc::PR_GET_DUMPABLE, 0, 0).context(what)? {
-        0 => Ok(()),
-        _ => Err(Error::failed("PR_SET_DUMPABLE had no effect")),
-    }
-}
-
 /// Closes every descriptor except these.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use crate::namespaces;
 use srt_common::sys::file::CWD;
 use srt_common::sys::mount::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, chroot, fchdir, mount_setattr,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir, mount_setattr,
     move_mount, pivot_root, umount2, unshare,
 };
 use srt_common::{Context, Error, Result, filesystem};
@@ -59,7 +59,7 @@ impl EmptyRoot {
 /// Any error from the kernel.
 pub fn enter_detached(root: &OwnedFd) -> Result<()> {
     fchdir(root).context(|| "cannot enter the empty root")?;
-    chroot(c".").context(|| "chroot")
+    std::os::unix::fs::chroot(".").context(|| "chroot")
 }
 
 /// mount_setattr(2), move_mount(2) and pivot_root(2) fail with EINVAL if the caller's root is not a mount point.

@@ -115,7 +115,7 @@ impl Init {
         // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
         // refused. Must come before the capabilities are dropped, because of which they were refused until now
         // (cap_ptrace_access_check() in security/commoncap.c).
-        child::undumpable()?;
+        privileges::undumpable()?;
         privileges::drop_held()?;
         // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
         prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;

@@ -100,7 +100,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     privileges::drop_held()?;
     // While an error can still be reported: the status descriptor is closed next.
     let held = placeholder::stand(placeholders, life)?;
-    child::undumpable()?;
+    privileges::undumpable()?;
     let descriptors = published.iter().map(|place| place.directory.as_raw_fd());
     let descriptors = descriptors.chain(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
     let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);

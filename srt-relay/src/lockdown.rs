@@ -8,7 +8,6 @@ use seccompiler::{
     sock_filter,
 };
 use srt_common::sys::privileges::prctl_set_seccomp;
-use srt_common::sys::process::prctl;
 use srt_common::{Context, Error, Result, privileges};
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -22,10 +21,7 @@ use std::os::fd::RawFd;
 /// A step fails, or has no effect.
 pub fn lock_down(families: &[libc::c_int], directories: &[RawFd]) -> Result<()> {
     privileges::drop_all()?;
-    prctl(libc::PR_SET_DUMPABLE, 0, 0).context(|| "prctl(PR_SET_DUMPABLE)")?;
-    if prctl(libc::PR_GET_DUMPABLE, 0, 0).context(|| "prctl(PR_GET_DUMPABLE)")? != 0 {
-        return Err(Error::failed("PR_SET_DUMPABLE had no effect"));
-    }
+    privileges::undumpable()?;
     // The kernel accepts no filter without instructions (seccomp(2), EINVAL).
     if prctl_set_seccomp(&[]).is_ok() {
         return Err(Error::failed("prctl(PR_SET_SECCOMP) is answered without being done"));

@@ -90,12 +90,6 @@ pub fn umount2(path: &CStr, flags: c_int) -> io::Result<()> {
     check(unsafe { libc::umount2(path.as_ptr(), flags) }).map(drop)
 }
 
-/// chroot(2).
-pub fn chroot(path: &CStr) -> io::Result<()> {
-    // SAFETY: a C string.
-    check(unsafe { libc::chroot(path.as_ptr()) }).map(drop)
-}
-
 /// fchdir(2).
 pub fn fchdir(directory: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: an integer.

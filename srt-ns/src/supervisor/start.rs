@@ -145,7 +145,7 @@ impl<'a> Supervisor<'a> {
         if !start.locked_down {
             // In this order: what was refused because of the capabilities is then refused because the process is not
             // dumpable.
-            child::undumpable()?;
+            privileges::undumpable()?;
             privileges::drop_held()?;
             fds::never_wait(std::mem::take(&mut self.terminals.own));
             start.locked_down = true;
