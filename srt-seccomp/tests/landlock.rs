@@ -181,6 +181,22 @@ both! {
         }
     }
 
+    fn a_sealed_memfd_is_read(who) {
+        need!(5);
+        let work = project(who);
+        let start = "import fcntl, os, subprocess, sys
+fd = os.memfd_create('memory', os.MFD_ALLOW_SEALING)
+os.write(fd, b'sealed')
+if sys.argv[1] == 'sealed': fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_RDONLY)).returncode)";
+        for (seal, code) in [("sealed", 0), ("open", 125)] {
+            let mut command = who.command("/usr/bin/python3");
+            command.args(["-c", start, seal]).arg(tool("srt-seccomp")).args(["--read", "/", "--write", work.text(), "--", "cat"]);
+            let ran = run(&mut command);
+            ran.code(code).says(if code == 0 { "sealed" } else { "" });
+        }
+    }
+
     fn a_block_device_that_is_open_for_reading_is_not_written(who) {
         need!(5);
         if who == Who::User {

@@ -367,6 +367,8 @@ fn with_rights_over_the_hosts_neither() {
     // Each of them alone.
     for share in ["user,ipc,uts", "user,ipc,cgroup", "user,uts,cgroup"] {
         lies_of_unshare(&mut copies, &[ns, "--share", share, "--allow-userns", "--", "echo", "ran"], 3);
+        let alone = [ns, "--share", share, "--allow-userns", "--as-pid-1", "--", "echo", "ran"];
+        lies_of_unshare(&mut copies, &alone, 3);
     }
     // Without srt-init, which has namespaces of its own to make.
     lies_of_unshare(

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// fcntl(2) with an integer argument, 0 for a command that takes none: F_GETFD (EBADF if `fd` is not open),
-/// F_SETFD, F_GETFL, F_SETFL, and F_SETPIPE_SZ, which is in srt-relay's allow-list.
+/// F_SETFD, F_GETFL, F_SETFL, F_GET_SEALS, and F_SETPIPE_SZ, which is in srt-relay's allow-list.
 pub fn fcntl(fd: &impl AsRawFd, command: c_int, value: c_int) -> io::Result<c_int> {
     // SAFETY: the callers pass only the commands above, which take no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) })
