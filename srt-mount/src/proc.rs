@@ -62,10 +62,12 @@ pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
 }
 
 /// Whether this is uid 0 of the user namespace in which srt-ns was executed, the parent of this one
-/// (user_namespaces(7)). That user owns the /proc files of srt-init, which is not dumpable (proc(5)).
+/// (user_namespaces(7)), or if that cannot be read. That user owns the /proc files of srt-init, which is not dumpable
+/// (proc(5)).
 fn is_root_outside() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines().any(|line| line.split_whitespace().take(2).eq([&*geteuid().to_string(), "0"]))
+    let own = geteuid().to_string();
+    let is_root = |line: &str| line.split_whitespace().take(2).eq([&*own, "0"]);
+    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| map.lines().any(is_root))
 }
 
 fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {

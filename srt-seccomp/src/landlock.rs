@@ -54,6 +54,8 @@ const BIND_TCP: u64 = 1;
 const CONNECT_TCP: u64 = 1 << 1;
 /// No connections to abstract Unix sockets of processes outside, and no signals to these processes.
 const SCOPES: u64 = 1 | 1 << 1;
+/// The seals with which the content of a memfd cannot change (fcntl(2)).
+const SEALS: libc::c_int = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
 
 /// Devices that every program may open: nodes that srt-mount's `--dev` creates. A device can be written even on a
 /// read-only mount, and for root of the host these are mounted read-only.
@@ -294,8 +296,7 @@ impl Ruleset {
         };
         let stat = file::statx(&number, c"")?;
         let is_data = stat.is(libc::S_IFREG) || stat.is(libc::S_IFBLK);
-        let is_sealed =
-            fd::fcntl(&number, libc::F_GET_SEALS, 0).is_ok_and(|all| all & libc::F_SEAL_WRITE != 0);
+        let is_sealed = fd::fcntl(&number, libc::F_GET_SEALS, 0).is_ok_and(|all| all & SEALS == SEALS);
         if rights & WRITE_FILE == 0 && is_data && !is_sealed && is_writable(&number) {
             self.read_alone.push((number, stat));
             self.written_alone = Some(sys::landlock_create_ruleset(READ_FILE, 0, 0)?);

@@ -187,9 +187,10 @@ both! {
         let start = "import fcntl, os, subprocess, sys
 fd = os.memfd_create('memory', os.MFD_ALLOW_SEALING)
 os.write(fd, b'sealed')
-if sys.argv[1] == 'sealed': fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+fcntl.fcntl(fd, fcntl.F_ADD_SEALS, int(sys.argv[1]))
 sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_RDONLY)).returncode)";
-        for (seal, code) in [("sealed", 0), ("open", 125)] {
+        // F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE; or without one of them.
+        for (seal, code) in [("14", 0), ("15", 0), ("0", 125), ("8", 125), ("12", 125), ("10", 125), ("6", 125)] {
             let mut command = who.command("/usr/bin/python3");
             command.args(["-c", start, seal]).arg(tool("srt-seccomp")).args(["--read", "/", "--write", work.text(), "--", "cat"]);
             let ran = run(&mut command);
