@@ -136,7 +136,8 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
 /// What failed, with its option.
 pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Build<'a>> {
     let mut root = Root::new(host);
-    let hides_keys = host.plan.ops.iter().any(|op| op.action == Action::Proc) && proc::may_be_covered();
+    let has = |action| host.plan.ops.iter().any(|op| op.action == action);
+    let covers_proc = (has(Action::Proc) || has(Action::ProcPids)) && proc::may_be_covered();
     let uses_scratch = |op: &Op| match &op.action {
         Action::BindData { .. } | Action::Mask { .. } | Action::Sys => true,
         Action::Overlay { upper, .. } => *upper == Upper::Temporary,
@@ -144,11 +145,11 @@ pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Bu
         Action::Bind { .. } => !host.queues.is_empty(),
         _ => false,
     };
-    let needed = hides_keys || host.plan.ops.iter().any(uses_scratch);
+    let needed = covers_proc && has(Action::Proc) || host.plan.ops.iter().any(uses_scratch);
     let scratch = needed.then(|| tmpfs(0o755, None)).transpose()?;
     scratch.iter().try_for_each(|scratch| root.mount_outside(scratch))?;
     let (pins, masks) = (Pins::default(), BTreeSet::new());
-    let mut build = Build { root, pins, scratch, taken: 0, masks, hides_keys, cgroups: vec![] };
+    let mut build = Build { root, pins, scratch, taken: 0, masks, covers_proc, cgroups: vec![] };
     for (_, tree) in cgroups.iter().flatten() {
         let onto = build.scratch_directory()?;
         move_mount(&tree.fd, &onto, c"").context(|| "cannot mount a cgroup file system")?;
@@ -174,8 +175,8 @@ pub struct Build<'a> {
     taken: usize,
     /// The mount IDs of the masks.
     masks: BTreeSet<u64>,
-    /// Whether `--proc` hides the caller's keys.
-    hides_keys: bool,
+    /// Whether entries of `--proc` and `--proc-pids` are covered for every user.
+    covers_proc: bool,
     /// The cgroup file systems that each `--sys` has yet to mount.
     cgroups: Vec<Cgroups>,
 }
@@ -216,9 +217,10 @@ impl Build<'_> {
     fn proc(&mut self, dest: &Path, options: &[&str]) -> Result<()> {
         let tree = proc::new(options)?;
         self.own(&tree, dest, 0o755)?;
-        proc::protect(&tree.fd, &self.root.host.root)?;
+        proc::protect(&tree.fd, &self.root.host.root, self.covers_proc)?;
         self.root.host.go_back()?;
-        let hidden = if self.hides_keys { &proc::KEYS[..] } else { &[] };
+        // Of a procfs with an option, only processes are shown.
+        let hidden = if self.covers_proc && options.is_empty() { &proc::KEYS[..] } else { &[] };
         for name in hidden {
             match proc::attach(&self.empty(false)?, &tree.fd, name) {
                 // This kernel has no keys.

@@ -40,17 +40,18 @@ const READ_ONLY: [&str; 39] = [
 /// Makes the parts of a procfs that do not belong to a process read-only, if the caller could write them.
 ///
 /// The kernel requires no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: being the
-/// owner, uid 0 of the host, is enough.
+/// owner, uid 0 of the host, is enough. `covers`: what [`may_be_covered`] says.
 ///
 /// # Errors
 /// An entry cannot be covered.
-pub fn protect(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
-    if is_root_of_the_host() {
+pub fn protect(proc: &OwnedFd, host: &OwnedFd, covers: bool) -> Result<()> {
+    let is_root = is_root_of_the_host();
+    if is_root {
         cover_what_root_writes(proc, host)?;
     }
     // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. PROGRAM may do
     // so if it is PID 1 itself.
-    if getpid() == 1 || !may_be_covered() || !is_root_of_the_host() && !is_root_outside() {
+    if getpid() == 1 || !covers || !is_root && !is_root_outside() {
         return Ok(());
     }
     let autogroup = c"1/autogroup";

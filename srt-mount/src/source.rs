@@ -1,6 +1,6 @@
 //! Sources: everything that comes from the host. They are opened before any part of the new root exists.
 
-use crate::detached::{PLAIN, Tree};
+use crate::detached::{PLAIN, Tree, clone_tree, set_attributes};
 use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::links::{Directories, Walk, open_path};
@@ -209,12 +209,13 @@ impl<'a> Host<'a> {
     /// # Errors
     /// A device cannot be copied.
     pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
-        let mut nodes = vec![];
+        let (mut nodes, own) = (vec![], geteuid());
         for name in NODES {
             let path = Path::new("/dev").join(name);
             let copy = |path: CString| {
-                let owned = statx(&CWD, &path)?.uid == geteuid();
-                Tree::copy(&CWD, &path, MOUNT_ATTR_NOSUID | if owned { MOUNT_ATTR_RDONLY } else { 0 }, false)
+                let tree = Tree::new(clone_tree(&CWD, &path, false)?)?;
+                let read_only = if tree.stat.uid == own { MOUNT_ATTR_RDONLY } else { 0 };
+                set_attributes(&tree.fd, MOUNT_ATTR_NOSUID | read_only, false).map(|()| tree)
             };
             let tree = c_path(&path).and_then(copy);
             nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));

@@ -42,9 +42,9 @@ fn hierarchy(controllers: &str) -> Result<(String, Tree)> {
     let hint = "--sys needs a cgroup namespace of its own: srt-ns without --share cgroup; or show the host's: --ro-bind \
                 /sys /sys";
     // In the initial one the options of a new mount replace the host's (`apply_cgroup_root_flags()` there).
-    let namespace = std::fs::metadata("/proc/self/ns/cgroup").context(|| "/proc/self/ns/cgroup")?.ino();
+    let namespace = || std::fs::metadata("/proc/self/ns/cgroup").context(|| "/proc/self/ns/cgroup");
     let (what, kind) = match controllers {
-        "" if namespace == INITIAL => {
+        "" if namespace()?.ino() == INITIAL => {
             return Err(Error::failed("cannot make a cgroup2 file system").hint(hint));
         }
         "" => ("a cgroup2 file system".to_owned(), c"cgroup2"),

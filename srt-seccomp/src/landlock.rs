@@ -296,8 +296,8 @@ impl Ruleset {
         };
         let stat = file::statx(&number, c"")?;
         let is_data = stat.is(libc::S_IFREG) || stat.is(libc::S_IFBLK);
-        let is_sealed = fd::fcntl(&number, libc::F_GET_SEALS, 0).is_ok_and(|all| all & SEALS == SEALS);
-        if rights & WRITE_FILE == 0 && is_data && !is_sealed && is_writable(&number) {
+        let is_sealed = || fd::fcntl(&number, libc::F_GET_SEALS, 0).is_ok_and(|all| all & SEALS == SEALS);
+        if rights & WRITE_FILE == 0 && is_data && is_writable(&number) && !is_sealed() {
             self.read_alone.push((number, stat));
             self.written_alone = Some(sys::landlock_create_ruleset(READ_FILE, 0, 0)?);
         }

@@ -116,25 +116,21 @@ both! {
             let command = &mut chain_with(who, scratch.path(), &OPTIONS);
             text += &of_run(scratch, command.args(["sh", "-c", script]));
         }
-        // A command that SIGTERM does not end.
-        let mut command = with(who, "--kill-after", "0.01");
-        let events = Events::of(&mut command, scratch);
-        let script = "trap '' TERM; echo up; while :; do sleep 1; done";
-        let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", script]));
-        assert_eq!(talk.line(), "up");
-        talk.signal(libc::SIGTERM);
-        talk.end();
-        assert!(events.text().contains("\"reason\":\"kill-after\""), "{}", events.text());
-        text += &events.text();
-        // One that it does, but not all that is in its group.
-        let mut command = with(who, "--kill-after", "1");
-        let events = Events::of(&mut command, scratch);
-        let script = "trap 'exit 5' TERM; sh -c \"trap '' TERM; echo up; exec sleep 1000\" & wait";
-        let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", script]));
-        assert_eq!(talk.line(), "up");
-        talk.signal(libc::SIGTERM);
-        assert_eq!(talk.end().0, 5);
-        assert!(events.text().contains("\"code\":5}"), "{}", events.text());
+        // A command that SIGTERM does not end; and one that it does, but not all that is in its group.
+        let left = "trap 'exit 5' TERM; sh -c \"trap '' TERM; echo up; exec sleep 1000\" & wait";
+        for (after, script, code, told) in [
+            ("0.01", "trap '' TERM; echo up; while :; do sleep 1; done", 137, "\"reason\":\"kill-after\""),
+            ("1", left, 5, "\"code\":5}"),
+        ] {
+            let mut command = with(who, "--kill-after", after);
+            let events = Events::of(&mut command, scratch);
+            let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", script]));
+            assert_eq!(talk.line(), "up");
+            talk.signal(libc::SIGTERM);
+            assert_eq!(talk.end().0, code);
+            assert!(events.text().contains(told), "{}", events.text());
+            text += &events.text();
+        }
         // failed, of each stage, with all fields and with few.
         let status = "--status-fd 9 --keep-fd 9";
         for words in [

@@ -72,6 +72,21 @@ fn stops_by_its_key_and_goes_on(talk: &mut Talk, supervisor: i32, words: &str) {
     }
 }
 
+/// A command that says `ready`, in a shell with job control: the stop key, `fg`, and SIGTERM for the supervisor.
+#[track_caller]
+fn stops_by_its_key_and_ends(who: Who, command: &str, words: &str) {
+    let family = Family::new();
+    let mut talk = shell(who);
+    talk.send(&format!("srt-ns --keep-session -- {command}\n"));
+    talk.expect("ready");
+    let supervisor = child_named(talk.pid(), "srt-ns");
+    stops_by_its_key_and_goes_on(&mut talk, supervisor, words);
+    processes::kill(supervisor, libc::SIGTERM);
+    ends(supervisor, "SIGTERM");
+    drop(talk);
+    family.ends();
+}
+
 /// Waits until the command has the terminal again and runs. SIGCONT comes after the terminal and discards a stop of before.
 #[track_caller]
 fn goes_on(talk: &Talk, supervisor: i32) {
@@ -209,30 +224,12 @@ both! {
     }
 
     fn the_stop_key_stops_a_command_whose_first_thread_has_ended(who) {
-        let family = Family::new();
-        let mut talk = shell(who);
-        talk.send(&format!("srt-ns --keep-session -- {} first-thread-ends\n", tool("attack").display()));
-        talk.expect("ready");
-        let supervisor = child_named(talk.pid(), "srt-ns");
-        stops_by_its_key_and_goes_on(&mut talk, supervisor, "first-thread-ends");
-        processes::kill(supervisor, libc::SIGTERM);
-        ends(supervisor, "SIGTERM");
-        drop(talk);
-        family.ends();
+        stops_by_its_key_and_ends(who, &format!("{} first-thread-ends", tool("attack").display()), "first-thread-ends");
     }
 
     fn the_stop_key_stops_a_command_whose_name_is_of_any_bytes(who) {
-        let family = Family::new();
-        let mut talk = shell(who);
         let name = "import ctypes, time; ctypes.CDLL(None).prctl(15, b\"\\xc3) S \\xff\"); print(\"re\" \"ady\", flush=True); time.sleep(1001)";
-        talk.send(&format!("srt-ns --keep-session -- /usr/bin/python3 -c '{name}'\n"));
-        talk.expect("ready");
-        let supervisor = child_named(talk.pid(), "srt-ns");
-        stops_by_its_key_and_goes_on(&mut talk, supervisor, "time.sleep(1001)");
-        processes::kill(supervisor, libc::SIGKILL);
-        ends(supervisor, "SIGKILL");
-        drop(talk);
-        family.ends();
+        stops_by_its_key_and_ends(who, &format!("/usr/bin/python3 -c '{name}'"), "time.sleep(1001)");
     }
 
     fn a_sandbox_that_was_stopped_ends_by_the_signal_that_its_caller_has_asked_for(who) {
