@@ -1,6 +1,6 @@
 //! What stands on the host at the other end of a relay.
 
-use crate::{Scratch, Who, run, tools};
+use crate::{READ_ONLY, Scratch, Who, run, tools};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -112,8 +112,8 @@ pub fn with_another_relay(scratch: &Scratch, built: &str) -> PathBuf {
 /// where they are outside.
 pub fn chain_out<O: AsRef<str>>(who: Who, options: &[O], work: &Path) -> Command {
     let mut command = who.command("srt-ns");
-    command.args(options.iter().map(AsRef::as_ref)).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
-    command.args(["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]);
+    command.args(options.iter().map(AsRef::as_ref)).args(["--", "srt-mount"]);
+    command.args(READ_ONLY).args(["--tmpfs", "/tmp"]);
     command.arg("--ro-bind").arg(tools()).arg(tools());
     command.arg("--bind").arg(work).arg(work).arg("--chdir").arg(work).args(["--", "srt-seccomp", "--"]);
     command

@@ -511,6 +511,9 @@ pub fn at_once<T: Send>(most: usize, cases: impl IntoIterator<Item = T>, work: i
     });
 }
 
+/// Options of srt-mount: the host read-only, with a fresh /dev and /proc.
+pub const READ_ONLY: [&str; 7] = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"];
+
 /// The whole chain around a command: everything read-only, fresh /dev, /proc and /tmp, and `work` writable.
 pub fn chain(who: Who, work: &Path) -> Command {
     chain_with(who, work, &[])
@@ -520,7 +523,7 @@ pub fn chain(who: Who, work: &Path) -> Command {
 pub fn chain_with(who: Who, work: &Path, options: &[&str]) -> Command {
     let mut command = who.command("srt-ns");
     command.args(options).args(["--", "srt-mount"]).args(options);
-    command.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]);
+    command.args(READ_ONLY).args(["--tmpfs", "/tmp"]);
     command.arg("--bind").arg(work).arg(work).arg("--chdir").arg(work);
     command.args(["--placeholders", "--", "srt-seccomp"]).args(options).arg("--");
     command

@@ -2,7 +2,7 @@
 //! and a /proc that can be mounted again by a sandbox inside.
 
 use srt_tests::attacks::{INSIDE, Sandbox, outside};
-use srt_tests::{Ran, Who, both, run, tool};
+use srt_tests::{READ_ONLY, Ran, Who, both, run, tool};
 use std::process::Command;
 
 /// The caller's keys, as a command lists them.
@@ -15,21 +15,7 @@ fn with_a_key(who: Who, words: &[&str]) -> Ran {
 
 /// The chain around `words`, as words.
 fn chain<'a>(ns: &'a [&'a str], words: &[&'a str]) -> Vec<&'a str> {
-    let stages = [
-        "--",
-        "srt-mount",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--",
-        "srt-seccomp",
-        "--",
-    ];
-    [&["srt-ns"], ns, &stages, words].concat()
+    [&["srt-ns"], ns, &["--", "srt-mount"], &READ_ONLY, &["--", "srt-seccomp", "--"], words].concat()
 }
 
 both! {

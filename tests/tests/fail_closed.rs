@@ -3,7 +3,7 @@
 
 use srt_tests::host::Greeter;
 use srt_tests::processes::{attach_strace, inside};
-use srt_tests::{Ran, Who, both, run};
+use srt_tests::{READ_ONLY, Ran, Who, both, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
@@ -16,19 +16,7 @@ fn traced(who: Who, log: &str, inject: &[String]) -> Ran {
     let mut command = who.command("strace");
     command.args(["--follow-forks", "--quiet=all", "--output", log]).arg(format!("--trace={PROTECTIVE}"));
     command.args(inject.iter().flat_map(|what| ["-e", what])).arg(srt_tests::tool("srt-ns"));
-    command.args([
-        "--",
-        "srt-mount",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/mnt",
-    ]);
+    command.args(["--", "srt-mount"]).args(READ_ONLY).args(["--tmpfs", "/mnt"]);
     run(command.args(["--mask", "/etc/passwd", "--", "srt-seccomp", "--", "echo", "it ran"]))
 }
 

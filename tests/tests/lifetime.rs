@@ -6,7 +6,7 @@
 use srt_tests::processes::{self, Family, Process, child_named};
 use srt_tests::random::Random;
 use srt_tests::talk::{Talk, code};
-use srt_tests::{DEADLINE, Who, at_once, both, chain, has, run, skip, tool, wait, wait_until};
+use srt_tests::{DEADLINE, READ_ONLY, Who, at_once, both, chain, has, run, skip, tool, wait, wait_until};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -49,19 +49,8 @@ const LIVES: [&[&str]; 5] =
 /// srt-ns with options around the rest of the chain.
 fn sandbox(who: Who, options: &[&str], program: &[&str]) -> Command {
     let mut command = who.command("srt-ns");
-    command.args(options).args([
-        "--",
-        "srt-mount",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--",
-    ]);
-    command.args(["srt-seccomp", "--"]).args(program);
+    command.args(options).args(["--", "srt-mount"]).args(READ_ONLY);
+    command.args(["--", "srt-seccomp", "--"]).args(program);
     command
 }
 

@@ -4,7 +4,9 @@
 
 use srt_tests::attacks::Sandbox;
 use srt_tests::host::Greeter;
-use srt_tests::{Ran, Scratch, Who, both, copy_program, pass_fd, run, run_bwrap, tool, wait_until};
+use srt_tests::{
+    READ_ONLY, Ran, Scratch, Who, both, copy_program, pass_fd, run, run_bwrap, tool, wait_until,
+};
 use std::fs;
 use std::io::{PipeWriter, Write};
 use std::os::fd::AsRawFd;
@@ -59,19 +61,7 @@ impl Place {
     /// Runs srt-ns with its options and those of srt-mount.
     fn run(&self, ns: &str, mounts: &str, script: &str) -> Ran {
         let mut command = self.who.command("srt-ns");
-        command.args(self.words(ns)).args([
-            "--keep-fd",
-            "9",
-            "--",
-            "srt-mount",
-            "--ro-bind",
-            "/",
-            "/",
-            "--dev",
-            "/dev",
-            "--proc",
-            "/proc",
-        ]);
+        command.args(self.words(ns)).args(["--keep-fd", "9", "--", "srt-mount"]).args(READ_ONLY);
         command.args(self.words(mounts)).args(["--chdir", "/", "--", "srt-seccomp", "--"]);
         // A descriptor for --file and its like.
         let data = fs::File::open("/etc/hostname").expect("a file");

@@ -6,7 +6,7 @@
 use srt_tests::processes::{self, Family, Process};
 use srt_tests::random::Random;
 use srt_tests::talk::{Talk, code};
-use srt_tests::{Who, both, pass_fd, run, tool, wait, wait_until};
+use srt_tests::{READ_ONLY, Who, both, pass_fd, run, tool, wait, wait_until};
 use std::fs::File;
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::AsRawFd;
@@ -34,16 +34,8 @@ fn there_is(family: &Family, name: &str) -> bool {
 fn sandbox(who: Who, options: &[&str], program: &[&str]) -> (Command, PipeWriter) {
     let (reader, writer) = pipe().expect("pipe");
     let mut command = who.command("srt-ns");
-    command.args(["--lifetime-fd", "208"]).args(options).args([
-        "--",
-        "srt-mount",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-    ]);
-    command.args(["--proc", "/proc", "--", "srt-seccomp", "--"]).args(program);
+    command.args(["--lifetime-fd", "208"]).args(options).args(["--", "srt-mount"]).args(READ_ONLY);
+    command.args(["--", "srt-seccomp", "--"]).args(program);
     pass_fd(&mut command, reader.as_raw_fd(), 208);
     // As long as the command object, so that its descriptor stays.
     std::mem::forget(reader);

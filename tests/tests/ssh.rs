@@ -5,7 +5,7 @@
 
 use srt_tests::host::HostRelay;
 use srt_tests::servers::{Server, Sshd, microsocks, tinyproxy};
-use srt_tests::{Ran, Who, both, has, run, tools};
+use srt_tests::{READ_ONLY, Ran, Who, both, has, run, tools};
 use std::fs;
 
 const LOGIN: Option<(&str, &str)> = Some(("proxy-user", "s3cret"));
@@ -58,17 +58,7 @@ impl Host {
         let scratch = self.sshd.scratch();
         let ssh = format!("ssh -F {}/ways", scratch.text());
         let mut command = self.sshd.command("srt-ns");
-        command.args(&self.options).args([
-            "--",
-            "srt-mount",
-            "--ro-bind",
-            "/",
-            "/",
-            "--dev",
-            "/dev",
-            "--proc",
-            "/proc",
-        ]);
+        command.args(&self.options).args(["--", "srt-mount"]).args(READ_ONLY);
         command.args(["--tmpfs", "/tmp", "--ro-bind"]).args([tools(), tools()]);
         command.arg("--ro-bind").args([scratch.path(), scratch.path()]);
         command
