@@ -31,40 +31,12 @@
 //! flow towards it is Finished too, since the socket can report nothing more; before, what it sent is read.
 
 use crate::listener::reset_on_close;
-use crate::pipes::{Pipe, Pipes};
+use crate::stock::{COPY, Pipe, Stock};
 use srt_common::sys::socket::shutdown;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
-
-/// What the flows of all connections share.
-#[derive(Debug)]
-pub struct Stock {
-    /// Pipes to splice through.
-    pub pipes: Pipes,
-    /// One buffer to copy through.
-    pub buffer: Box<[u8]>,
-    /// How much of the buffer one flow may fill.
-    pub share: usize,
-}
-
-impl Stock {
-    /// Takes the pipes to splice through.
-    pub fn new(pipes: Pipes) -> Self {
-        Self { pipes, buffer: vec![0; COPY].into(), share: COPY }
-    }
-
-    /// Divides 64 MiB among the flows, so that even thousands of stalled readers do not fill the memory.
-    pub fn divide(&mut self, connections: usize) {
-        self.share = ((64 << 20) / connections.max(1)).clamp(16 << 10, COPY);
-        self.pipes.divide(connections);
-    }
-}
-
-/// How much is copied at once, in bytes. Also the most that a flow holds in memory while its reader is stalled. (64
-/// KiB would take 2.3 times the CPU time per byte from a Unix socket to TCP.)
-const COPY: usize = 256 << 10;
 
 /// After a read of this many bytes, the next one uses a pipe.
 const BULK: usize = 64 << 10;
@@ -173,7 +145,7 @@ impl Flow {
 
     /// Reads once. The bytes are then held, or written already.
     fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
-        let pipe = if self.bulk && from.splices { stock.pipes.take() } else { None };
+        let pipe = if self.bulk && from.splices { stock.take_pipe() } else { None };
         // At TCP's urgent mark splice(2) stops permanently, with 0 or EAGAIN: only a read continues after it, or
         // reports that there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
         let count = match pipe.map(|pipe| self.splice(from, pipe, stock)) {
@@ -196,7 +168,7 @@ impl Flow {
         let result = pipe.fill(&from.socket);
         match result {
             Ok(1..) => self.held = Held::Pipe(pipe),
-            _ => stock.pipes.give(pipe),
+            _ => stock.give_pipe(pipe),
         }
         result
     }
@@ -228,7 +200,7 @@ impl Flow {
             }
         }
         if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
-            stock.pipes.give(pipe);
+            stock.give_pipe(pipe);
         }
         Ok(())
     }
@@ -316,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_turn_moves_two_pieces_and_leaves_the_rest_to_the_next() {
-        let mut stock = Stock::new(Pipes::new(1));
+        let mut stock = Stock::new(1);
         stock.divide(4096);
         let [(mut client, near), (mut server, far)] = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
         for socket in [&client, &near, &server, &far] {
@@ -332,16 +304,5 @@ mod tests {
         let mut moved = vec![];
         let error = server.read_to_end(&mut moved).expect_err("no end");
         assert_eq!((error.kind(), moved.len()), (ErrorKind::WouldBlock, 2 * stock.share));
-    }
-
-    #[test]
-    fn however_many_connections_there_are_they_hold_64_mib_and_each_16_kib() {
-        let mut stock = Stock::new(Pipes::new(1));
-        for (connections, share) in
-            [(0, COPY), (1, COPY), (256, COPY), (512, 128 << 10), (4096, 16 << 10), (100_000, 16 << 10)]
-        {
-            stock.divide(connections);
-            assert_eq!(stock.share, share, "{connections}");
-        }
     }
 }

@@ -10,7 +10,7 @@ pub mod life;
 pub mod listener;
 pub mod lockdown;
 pub mod options;
-pub mod pipes;
 pub mod relay;
 pub mod reports;
+pub mod stock;
 pub mod target;

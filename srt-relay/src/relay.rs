@@ -1,11 +1,11 @@
 //! The loop: one thread, one epoll instance, and a map of all clients by number.
 
 use crate::attempt::Attempt;
-use crate::connection::{Connection, Outcome, Stock};
+use crate::connection::{Connection, Outcome};
 use crate::listener::{Listener, reset_on_close, tune_tcp, tune_unix};
 use crate::options::Words;
-use crate::pipes::{self, Pipes};
 use crate::reports::refused;
+use crate::stock::{self, Stock};
 use srt_common::sys::fd::{epoll_ctl, epoll_pwait};
 use srt_common::sys::socket::accept4;
 use srt_common::tool::Tool;
@@ -80,7 +80,7 @@ impl<'a> Relay<'a> {
         descriptors: u64,
     ) -> Self {
         // Pipes must not take the descriptors that connections need.
-        let pipes = Pipes::new((descriptors / 16).clamp(1, pipes::MOST as u64) as usize);
+        let pipes = (descriptors / 16).clamp(1, stock::MOST as u64) as usize;
         Self {
             tool,
             words,
@@ -206,7 +206,7 @@ impl<'a> Relay<'a> {
     /// Leaves clients in the listeners' backlogs. Without this, epoll would report the listeners again and again.
     fn pause(&mut self) -> Result<()> {
         self.paused = Some(self.now);
-        self.stock.pipes.clear();
+        self.stock.close_unused_pipes();
         // EPOLLHUP cannot be disabled, but is reported once.
         self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
     }
@@ -352,7 +352,7 @@ impl<'a> Relay<'a> {
         self.released = true;
         self.stock.divide(self.clients.len());
         if self.clients.is_empty() {
-            self.stock.pipes.clear();
+            self.stock.close_unused_pipes();
         }
         client
     }
