@@ -1,7 +1,7 @@
 //! LISTEN: the sockets that accept connections.
 
 use crate::address::{Address, Endpoint};
-use crate::target::{STREAM, Target, Told};
+use crate::target::{STREAM, Target};
 use srt_common::sys::fd::{fcntl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::tcp_address::has_no_such_family;
@@ -25,8 +25,9 @@ pub struct Listener {
     pub family: libc::c_int,
     /// The target of its connections.
     pub target: Rc<Target>,
-    /// What was reported since the last attempt that succeeded: one failure, or that the target is lost.
-    pub told: Option<Told>,
+    /// What was reported since the last attempt that succeeded: one failure (false), or, perhaps after one, that the
+    /// target is lost (true).
+    pub told: Option<bool>,
     /// Connections that are not connected to their target yet, the oldest first.
     pub pending: VecDeque<u64>,
     /// A Unix socket that was created here and must be removed.

@@ -300,9 +300,9 @@ impl<'a> Relay<'a> {
         let Some(Client::Connecting(attempt)) = self.release(number) else { return };
         let _unsupported = reset_on_close(&attempt.client);
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
-        let what = listener.target.tells(error);
-        if listener.told < Some(what) && refused(self.tool, self.words, listener, what, error) {
-            listener.told = Some(what);
+        let lost = listener.target.is_lost(error);
+        if listener.told < Some(lost) && refused(self.tool, self.words, listener, lost, error) {
+            listener.told = Some(lost);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::listener::Listener;
 use crate::options::Words;
-use crate::target::Told;
 use srt_common::Error;
 use srt_common::fds::write_all;
 use srt_common::report::Report;
@@ -13,8 +12,7 @@ use std::time::Duration;
 
 /// Reports that a client of `listener` was refused: to `--report-fd`, else to `--status-fd`, else to stderr. `error` is
 /// that of the target's last address. Returns whether there was room for the report.
-pub fn refused(tool: &Tool, words: &Words, listener: &Listener, what: Told, error: &io::Error) -> bool {
-    let lost = what == Told::Lost;
+pub fn refused(tool: &Tool, words: &Words, listener: &Listener, lost: bool, error: &io::Error) -> bool {
     let fd = words.report_fd.or(tool.status).unwrap_or(2);
     // The reader may be slow, and clients must not wait for it. On a pipe POLLOUT means room for PIPE_BUF, 4096
     // bytes (pipe(7)).

@@ -10,15 +10,6 @@ use std::os::fd::{OwnedFd, RawFd};
 /// The type that is passed to socket(2), here, for listeners and in the seccomp filter.
 pub const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
-/// What is reported about a target that cannot be reached. `Lost` is also reported after `Failed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Told {
-    /// This attempt failed.
-    Failed,
-    /// The target is lost: a Unix socket is pinned, and cannot come back once its owner has closed it.
-    Lost,
-}
-
 /// A socket to connect to.
 pub struct Target {
     /// As the user wrote it.
@@ -67,10 +58,10 @@ impl Target {
         Ok(socket)
     }
 
-    /// What to report about an attempt that failed.
-    pub fn tells(&self, error: &io::Error) -> Told {
-        let lost = self.family() == libc::AF_UNIX && error.kind() == io::ErrorKind::ConnectionRefused;
-        if lost { Told::Lost } else { Told::Failed }
+    /// Whether an attempt that failed shows that the target is lost: a Unix socket is pinned, and cannot come back once
+    /// its owner has closed it.
+    pub fn is_lost(&self, error: &io::Error) -> bool {
+        self.family() == libc::AF_UNIX && error.kind() == io::ErrorKind::ConnectionRefused
     }
 
     /// AF_UNIX, or the family of the address that is tried first: AF_INET or AF_INET6.
