@@ -57,9 +57,7 @@ pub struct Relay<'a> {
     next_number: u64,
     /// Clients that wait for a turn.
     queue: Vec<u64>,
-    /// A client was removed since the last call of epoll_pwait(2).
-    released: bool,
-    /// Since when no clients are accepted.
+    /// Until when no clients are accepted.
     paused: Option<Instant>,
     /// How long to wait before the attempts to connect are checked again, if there are any.
     retry: Option<Duration>,
@@ -89,7 +87,6 @@ impl<'a> Relay<'a> {
             clients: BTreeMap::new(),
             next_number: 0,
             queue: Vec::new(),
-            released: false,
             paused: None,
             retry: None,
             stock: Stock::new(pipes),
@@ -128,9 +125,7 @@ impl<'a> Relay<'a> {
             turns.drain(..).for_each(|number| self.turn(number));
             self.retry_pending();
             self.close_idle();
-            // A client that was removed leaves room. What another process closes is not reported: check again later.
-            let released = std::mem::take(&mut self.released);
-            if self.has_room() && self.paused.is_some_and(|since| released || self.now >= since + LOOK) {
+            if self.has_room() && self.paused.is_some_and(|until| self.now >= until) {
                 self.paused = None;
                 self.watch_listeners(libc::EPOLL_CTL_MOD, INCOMING)?;
             }
@@ -205,7 +200,8 @@ impl<'a> Relay<'a> {
 
     /// Leaves clients in the listeners' backlogs. Without this, epoll would report the listeners again and again.
     fn pause(&mut self) -> Result<()> {
-        self.paused = Some(self.now);
+        // What another process closes is not reported: check again later.
+        self.paused = Some(self.now + LOOK);
         self.stock.close_unused_pipes();
         // EPOLLHUP cannot be disabled, but is reported once.
         self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
@@ -349,7 +345,8 @@ impl<'a> Relay<'a> {
     /// Removes a client. Its sockets are closed when the result is dropped.
     fn release(&mut self, number: u64) -> Option<Client> {
         let client = self.clients.remove(&number);
-        self.released = true;
+        // It leaves room.
+        self.paused = self.paused.map(|_| self.now);
         self.stock.divide(self.clients.len());
         if self.clients.is_empty() {
             self.stock.close_unused_pipes();
