@@ -134,18 +134,13 @@ impl Call {
             let count = received.map_err(|error| self.handshake.refusal().unwrap_or(error))?;
             let mut bytes = chunk.get(..count).unwrap_or_default();
             while !bytes.is_empty() {
-                let used = match self.handshake.feed(bytes)? {
-                    Step::More => bytes.len(),
-                    Step::Send(message, used) => {
-                        self.send(&message, deadline)?;
-                        used
+                match self.handshake.feed(&mut bytes)? {
+                    Step::More => {}
+                    Step::Send(message) => self.send(&message, deadline)?,
+                    Step::Done => {
+                        return Ok(Tunnel { socket: self.socket, early: bytes.to_vec() });
                     }
-                    Step::Done(used) => {
-                        let early = bytes.get(used..).unwrap_or_default().to_vec();
-                        return Ok(Tunnel { socket: self.socket, early });
-                    }
-                };
-                bytes = bytes.get(used..).unwrap_or_default();
+                }
             }
             // The limit counts from the first refusal: later data does not extend it.
             if self.handshake.refusal().is_some() {

@@ -7,10 +7,10 @@ use srt_common::{Error, Result};
 pub enum Step {
     /// More bytes. All bytes given were used.
     More,
-    /// These bytes must be sent to the proxy. The number says how many of the bytes given were used.
-    Send(Vec<u8>, usize),
-    /// The tunnel is established. The number says how many of the bytes given were used; the rest is from the peer.
-    Done(usize),
+    /// These bytes must be sent to the proxy.
+    Send(Vec<u8>),
+    /// The tunnel is established. The bytes that are left are from the peer.
+    Done,
 }
 
 /// The client's side of a proxy protocol, without I/O: it does not matter how the bytes are split into segments.
@@ -18,11 +18,11 @@ pub trait Handshake {
     /// The first message.
     fn opening(&self) -> Vec<u8>;
 
-    /// Processes received bytes.
+    /// Processes received bytes, up to the one that completes a step: the others stay in `bytes`.
     ///
     /// # Errors
     /// A refusal, or an answer that is not of this protocol.
-    fn feed(&mut self, bytes: &[u8]) -> Result<Step>;
+    fn feed(&mut self, bytes: &mut &[u8]) -> Result<Step>;
 
     /// The refusal, as far as it is known: the proxy may still be sending its reason.
     fn refusal(&self) -> Option<Error> {

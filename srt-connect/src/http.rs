@@ -166,8 +166,8 @@ impl Handshake for Exchange {
         self.request.clone()
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Result<Step> {
-        for (at, &byte) in bytes.iter().enumerate() {
+    fn feed(&mut self, bytes: &mut &[u8]) -> Result<Step> {
+        while let Some(&byte) = bytes.split_off_first() {
             if let Some(Refusal { body: Some(body), .. }) = &mut self.refusal {
                 body.push(byte);
             } else {
@@ -180,7 +180,7 @@ impl Handshake for Exchange {
                     self.line.push(byte);
                 } else if self.line_ended()? {
                     match &mut self.refusal {
-                        None => return Ok(Step::Done(at + 1)),
+                        None => return Ok(Step::Done),
                         Some(refusal) => refusal.body = Some(vec![]),
                     }
                 }

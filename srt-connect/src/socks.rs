@@ -71,17 +71,17 @@ impl Exchange {
         }
     }
 
-    /// The awaited answer is complete: returns what to send now, or `None` if the tunnel is established.
-    fn answered(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The awaited answer is complete.
+    fn answered(&mut self) -> Result<Step> {
         let answer = std::mem::take(&mut self.answer);
         match (self.awaited, answer.as_slice(), &self.login) {
             (Awaited::Method, [VERSION, NO_AUTHENTICATION], _) | (Awaited::Admission, [1, 0], _) => {
                 self.awaited = Awaited::Reply;
-                Ok(Some(self.request.clone()))
+                Ok(Step::Send(self.request.clone()))
             }
             (Awaited::Method, [VERSION, PASSWORD], Some(login)) => {
                 self.awaited = Awaited::Admission;
-                Ok(Some(login.clone()))
+                Ok(Step::Send(login.clone()))
             }
             (Awaited::Method, [VERSION, NONE_ACCEPTABLE | GSSAPI | PASSWORD], None) => {
                 Err(Error::failed("refused: this proxy wants authentication")
@@ -94,7 +94,7 @@ impl Exchange {
                 "the proxy chose authentication method {other}, which was not offered"
             ))),
             (Awaited::Admission, [1, _], _) => Err(Error::failed("refused: wrong user name or password")),
-            (Awaited::Reply, [VERSION, 0, _, 1 | 3 | 4, ..], _) => Ok(None),
+            (Awaited::Reply, [VERSION, 0, _, 1 | 3 | 4, ..], _) => Ok(Step::Done),
             (Awaited::Reply, [VERSION, 0, _, other], _) => {
                 Err(Error::failed(format!("the answer has an address of unknown type {other}")))
             }
@@ -119,12 +119,11 @@ impl Handshake for Exchange {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Result<Step> {
-        for (at, &byte) in bytes.iter().enumerate() {
+    fn feed(&mut self, bytes: &mut &[u8]) -> Result<Step> {
+        while let Some(&byte) = bytes.split_off_first() {
             self.answer.push(byte);
             if self.answer.len() >= self.length() {
-                let message = self.answered()?;
-                return Ok(message.map_or(Step::Done(at + 1), |message| Step::Send(message, at + 1)));
+                return self.answered();
             }
         }
         Ok(Step::More)

@@ -8,22 +8,17 @@ type Outcome = Result<Option<(Vec<Vec<u8>>, usize)>, Error>;
 
 fn feed<'a>(handshake: &mut dyn Handshake, segments: impl Iterator<Item = &'a [u8]>) -> Outcome {
     let (mut sent, mut consumed) = (vec![], 0);
-    for mut segment in segments {
-        while !segment.is_empty() {
-            let used = match handshake.feed(segment)? {
-                Step::More => segment.len(),
-                Step::Send(message, used) => {
-                    sent.push(message);
-                    used
-                }
-                Step::Done(used) => {
-                    assert!((1..=segment.len()).contains(&used));
-                    return Ok(Some((sent, consumed + used)));
-                }
-            };
-            assert!((1..=segment.len()).contains(&used));
-            consumed += used;
-            segment = &segment[used..];
+    for mut bytes in segments {
+        while !bytes.is_empty() {
+            let given = bytes.len();
+            let step = handshake.feed(&mut bytes)?;
+            assert!(bytes.len() < given);
+            consumed += given - bytes.len();
+            match step {
+                Step::More => assert!(bytes.is_empty()),
+                Step::Send(message) => sent.push(message),
+                Step::Done => return Ok(Some((sent, consumed))),
+            }
         }
     }
     Ok(None)
