@@ -34,11 +34,10 @@ pub struct Exchange {
 /// The reason that a proxy gives for a refusal.
 #[derive(Clone, Debug, Default)]
 struct Refusal {
-    status_line: String,
+    /// The status line, then at most three reasons in header fields.
+    reasons: Vec<String>,
     /// Proxy-Authenticate: the schemes that the proxy offers.
     schemes: Vec<String>,
-    /// The reasons in header fields.
-    reasons: Vec<String>,
     /// Whether the body is readable text. `None`: its type is not given.
     text: Option<bool>,
     /// The body is chunked (RFC 9112, 7.1).
@@ -84,8 +83,8 @@ impl Exchange {
             (None, _) => {
                 let code = status_code(line).ok_or_else(|| not_http(line))?;
                 if !matches!(code, 100 | 102..=299) {
-                    let status_line = readable(line, 200);
-                    self.refusal = Some(Refusal { status_line, length: BODY_LIMIT, ..Refusal::default() });
+                    let reasons = vec![readable(line, 200)];
+                    self.refusal = Some(Refusal { reasons, length: BODY_LIMIT, ..Refusal::default() });
                 }
                 self.status = Some(code);
             }
@@ -108,7 +107,7 @@ impl Refusal {
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         match name.to_ascii_lowercase().as_slice() {
             // Used by many proxies, by Squid, and in RFC 9209.
-            b"x-proxy-error" | b"x-squid-error" | b"proxy-status" if self.reasons.len() < 3 => {
+            b"x-proxy-error" | b"x-squid-error" | b"proxy-status" if self.reasons.len() < 4 => {
                 self.reasons.push(readable(value, 100));
             }
             b"content-type" => {
@@ -143,9 +142,9 @@ impl Refusal {
     }
 
     fn error(&self, code: u16, authorized: bool) -> Error {
-        let parts = [&self.status_line].into_iter().chain(&self.reasons).cloned().chain(self.first_line());
-        let parts: Vec<_> =
-            parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+        let parts = self.reasons.iter().cloned().chain(self.first_line());
+        let parts = parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty());
+        let parts: Vec<_> = parts.collect();
         let offer = readable(self.schemes.join(", ").as_bytes(), 60);
         let basic = self.schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
         let offers = if offer.is_empty() { String::new() } else { format!("; it offers {offer}") };
