@@ -37,7 +37,9 @@ impl Address {
         let endpoint = if let Some(rest) = bytes.strip_prefix(b"tcp:") {
             tcp_address::parse(rest).map(Endpoint::Tcp)
         } else if let Some(path) = bytes.strip_prefix(b"unix:") {
-            unix(path)
+            // NUL would end the path for the kernel; argv contains none.
+            let path = Some(path).filter(|path| !path.is_empty() && !path.contains(&0));
+            path.map(|path| Endpoint::Unix(OsStr::from_bytes(path).into())).ok_or("expected unix:PATH")
         } else if let Some(number) = bytes.strip_prefix(b"fd:") {
             decimal(number).map(Endpoint::Inherited).ok_or("expected fd:N, N a descriptor's number")
         } else {
@@ -47,14 +49,6 @@ impl Address {
             Ok(endpoint) => Ok(Self { text: text.to_owned(), endpoint }),
             Err(expected) => Err(Error::usage(format!("{}: {expected}", text.display()))),
         }
-    }
-}
-
-fn unix(path: &[u8]) -> Result<Endpoint, &'static str> {
-    match path {
-        b"" => Err("expected unix:PATH"),
-        path if path.contains(&0) => Err("the path contains a NUL byte"),
-        path => Ok(Endpoint::Unix(PathBuf::from(OsStr::from_bytes(path)))),
     }
 }
 
@@ -115,9 +109,7 @@ mod tests {
             "/run/sock",
         ] {
             let error = Address::parse(OsStr::new(text)).expect_err(text);
-            assert!(
-                error.message.starts_with(text) && error.message.contains("expected") || text.contains('\0')
-            );
+            assert!(error.message.starts_with(text) && error.message.contains("expected"));
         }
     }
 
