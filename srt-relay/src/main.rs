@@ -47,7 +47,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 3. Prepare the targets before there can be connections.
     let mut listeners = Vec::new();
-    for (pair, (listen, connect)) in options.pairs.iter().enumerate() {
+    for (pair, [listen, connect]) in options.pairs.iter().enumerate() {
         let target = Rc::new(Target::new(connect)?);
         listeners.extend(Listener::open(pair, listen, &target)?);
     }

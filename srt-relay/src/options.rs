@@ -72,7 +72,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 #[derive(Debug)]
 pub struct Options {
     /// The pairs of LISTEN and CONNECT addresses.
-    pub pairs: Vec<(Address, Address)>,
+    pub pairs: Vec<[Address; 2]>,
     /// The options that are used as they are given.
     pub words: Words,
 }
@@ -94,8 +94,7 @@ impl Options {
             _ if pairs.is_empty() => return Err(Error::usage("expected LISTEN CONNECT")),
             _ => {}
         }
-        let pairs = pairs.iter().map(|[listen, connect]| (listen.clone(), connect.clone())).collect();
-        let options = Self { pairs, words };
+        let options = Self { pairs: pairs.to_vec(), words };
         let mut used = BTreeSet::new();
         match options.descriptors().into_iter().find(|(_, fd)| !used.insert(*fd)) {
             Some((_, fd)) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
@@ -114,8 +113,8 @@ impl Options {
         let once = [("--ready-fd ", ready_fd), ("--status-fd ", status_fd), ("--report-fd ", report_fd)];
         let mut all: Vec<_> = once.into_iter().filter_map(|(name, fd)| Some((name, (*fd)?))).collect();
         all.extend(lifetime_fd.iter().map(|&fd| ("--lifetime-fd ", fd)));
-        all.extend(self.pairs.iter().filter_map(|(listen, _)| number(listen)));
-        let connect: BTreeSet<_> = self.pairs.iter().filter_map(|(_, connect)| number(connect)).collect();
+        all.extend(self.pairs.iter().filter_map(|[listen, _]| number(listen)));
+        let connect: BTreeSet<_> = self.pairs.iter().filter_map(|[_, connect]| number(connect)).collect();
         all.into_iter().chain(connect).collect()
     }
 }
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn pairs_are_taken_in_order() {
         let options = options(&["fd:5", "fd:9", "--max-connections", "7", "fd:6", "fd:9"]);
-        let names: Vec<_> = options.pairs.iter().map(|(l, c)| (l.text.to_str(), c.text.to_str())).collect();
+        let names: Vec<_> = options.pairs.iter().map(|[l, c]| (l.text.to_str(), c.text.to_str())).collect();
         assert_eq!(names, [(Some("fd:5"), Some("fd:9")), (Some("fd:6"), Some("fd:9"))]);
         assert_eq!(options.words.max_connections, 7);
         assert_eq!(options.descriptors(), [("fd:", 5), ("fd:", 6), ("fd:", 9)]);

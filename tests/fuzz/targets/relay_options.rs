@@ -25,10 +25,7 @@ pub fn check(input: &[u8]) {
     match Options::parse(&words) {
         Ok(options) => {
             assert!(!options.pairs.is_empty() && options.words.max_connections > 0);
-            options.pairs.iter().for_each(|(listen, connect)| {
-                is_real(listen);
-                is_real(connect);
-            });
+            options.pairs.as_flattened().iter().for_each(is_real);
         }
         Err(error) => {
             assert_eq!(error.kind, Kind::Usage, "{error:?}");
