@@ -1,4 +1,4 @@
-//! The loop: one thread, one epoll instance, and a map of all clients by number.
+//! The loop: one thread, one epoll instance, and two maps of all clients by number.
 
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome};
@@ -39,21 +39,17 @@ const LISTENER: u64 = 2;
 const LIFE: u64 = 3;
 const NUMBER_BITS: u32 = 62;
 
-/// A client that a listener has accepted.
-enum Client {
-    Connecting(Attempt),
-    /// Boxed, because a node of the map has room for eleven clients and is often half empty.
-    Open(Box<Connection>),
-}
-
 /// The relay, ready to run.
 pub struct Relay<'a> {
     tool: &'a Tool,
     words: &'a Words,
     listeners: Vec<Listener>,
     epoll: OwnedFd,
-    /// By number. Numbers are not reused, so an event that is handled after its client was removed finds no client.
-    clients: BTreeMap<u64, Client>,
+    /// The clients that are not connected to their target yet, by number. Numbers are not reused, so an event that is
+    /// handled after its client was removed finds no client.
+    attempts: BTreeMap<u64, Attempt>,
+    /// The other clients, by number. Boxed, because a node of the map has room for eleven and is often half empty.
+    connections: BTreeMap<u64, Box<Connection>>,
     next_number: u64,
     /// Clients that wait for a turn.
     queue: Vec<u64>,
@@ -84,7 +80,8 @@ impl<'a> Relay<'a> {
             words,
             listeners,
             epoll,
-            clients: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            connections: BTreeMap::new(),
             next_number: 0,
             queue: Vec::new(),
             paused: None,
@@ -140,7 +137,7 @@ impl<'a> Relay<'a> {
             retry
         } else if self.paused.is_some() && self.has_room() {
             LOOK
-        } else if let Some(idle) = self.words.idle_timeout.0.filter(|_| !self.clients.is_empty()) {
+        } else if let Some(idle) = self.words.idle_timeout.0.filter(|_| self.clients() > 0) {
             (idle / 4).clamp(LOOK, 10 * LOOK)
         } else {
             return -1;
@@ -148,8 +145,12 @@ impl<'a> Relay<'a> {
         wait.as_millis() as libc::c_int
     }
 
+    fn clients(&self) -> usize {
+        self.attempts.len() + self.connections.len()
+    }
+
     fn has_room(&self) -> bool {
-        self.clients.len() < self.words.max_connections
+        self.clients() < self.words.max_connections
     }
 
     fn accept(&mut self, index: usize, events: u32) -> Result<()> {
@@ -173,10 +174,10 @@ impl<'a> Relay<'a> {
                 };
                 let number = self.next_number;
                 self.next_number += 1;
-                self.clients.insert(number, Client::Connecting(attempt));
-                self.stock.divide(self.clients.len());
+                self.attempts.insert(number, attempt);
+                self.stock.divide(self.clients());
                 self.advance(number, 0);
-                if self.is_connecting(number)
+                if self.attempts.contains_key(&number)
                     && let Some(listener) = self.listeners.get_mut(index)
                 {
                     listener.pending.push_back(number);
@@ -219,37 +220,31 @@ impl<'a> Relay<'a> {
 
     /// Handles what epoll reports about the socket at one end of a connection.
     fn ready(&mut self, number: u64, end: usize, events: u32) {
-        match self.clients.get_mut(&number) {
-            Some(Client::Open(connection)) => {
-                connection.ends.get_mut(end).into_iter().for_each(|end| end.note(events));
-                if !std::mem::replace(&mut connection.queued, true) {
-                    self.queue.push(number);
-                }
-            }
-            Some(Client::Connecting(_)) => self.advance(number, events),
-            None => {}
+        let Some(connection) = self.connections.get_mut(&number) else { return self.advance(number, events) };
+        connection.ends.get_mut(end).into_iter().for_each(|end| end.note(events));
+        if !std::mem::replace(&mut connection.queued, true) {
+            self.queue.push(number);
         }
     }
 
     fn turn(&mut self, number: u64) {
-        let Some(Client::Open(connection)) = self.clients.get_mut(&number) else { return };
+        let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.active = self.now;
         let outcome = connection.turn(&mut self.stock);
         connection.queued = outcome == Outcome::More;
         match outcome {
             Outcome::Idle => {}
             Outcome::More => self.queue.push(number),
-            Outcome::Done => _ = self.release(number),
+            Outcome::Done => {
+                self.connections.remove(&number);
+                self.after_removal();
+            }
         }
-    }
-
-    fn is_connecting(&self, number: u64) -> bool {
-        matches!(self.clients.get(&number), Some(Client::Connecting(_)))
     }
 
     /// Connects a client to its target, or leaves it connecting. `events` is epoll's report on the target's socket.
     fn advance(&mut self, number: u64, events: u32) {
-        let Some(Client::Connecting(attempt)) = self.clients.get_mut(&number) else { return };
+        let Some(attempt) = self.attempts.get_mut(&number) else { return };
         let error = match attempt.advance() {
             Poll::Ready(Ok(())) => return self.establish(number, events),
             Poll::Ready(Err(error)) => error,
@@ -264,7 +259,7 @@ impl<'a> Relay<'a> {
     }
 
     fn establish(&mut self, number: u64, events: u32) {
-        let Some(Client::Connecting(attempt)) = self.clients.remove(&number) else { return };
+        let Some(attempt) = self.attempts.remove(&number) else { return };
         let Attempt { client, socket, in_progress, reset, .. } = attempt;
         let (Some(socket), Some(listener)) = (socket, self.listeners.get_mut(attempt.listener)) else {
             return;
@@ -284,16 +279,17 @@ impl<'a> Relay<'a> {
         connection.ends[1].note(events);
         if watched.is_err() {
             connection.reset();
-            self.release(number);
+            self.after_removal();
             return;
         }
-        self.clients.insert(number, Client::Open(Box::new(connection)));
+        self.connections.insert(number, Box::new(connection));
     }
 
     /// Handles a target that cannot be reached. The client gets a reset; the user gets one report per failure that
     /// lasts, as soon as there is room for it.
     fn refuse(&mut self, number: u64, error: &io::Error) {
-        let Some(Client::Connecting(attempt)) = self.release(number) else { return };
+        let Some(attempt) = self.attempts.remove(&number) else { return };
+        self.after_removal();
         let _unsupported = reset_on_close(&attempt.client);
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         let lost = listener.target.is_lost(error);
@@ -306,14 +302,14 @@ impl<'a> Relay<'a> {
     /// the order of their deadlines. Returns whether any are left.
     fn retry(&mut self, index: usize) -> bool {
         while let Some(&number) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
-            if let Some(Client::Connecting(attempt)) = self.clients.get(&number) {
+            if let Some(attempt) = self.attempts.get(&number) {
                 if attempt.deadline.is_some_and(|deadline| self.now >= deadline) {
                     self.refuse(number, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
                 } else if !attempt.in_progress {
                     self.advance(number, 0);
                 }
             }
-            if self.is_connecting(number) {
+            if self.attempts.contains_key(&number) {
                 return true;
             }
             if let Some(listener) = self.listeners.get_mut(index) {
@@ -332,26 +328,19 @@ impl<'a> Relay<'a> {
     fn close_idle(&mut self) {
         let Some(limit) = self.words.idle_timeout.0.filter(|_| self.now >= self.swept + LOOK) else { return };
         self.swept = self.now;
-        let idle =
-            |client: &_| matches!(client, Client::Open(connection) if self.now - connection.active > limit);
-        let idle = self.clients.iter().filter(|(_, client)| idle(client)).map(|(&number, _)| number);
-        for number in idle.collect::<Vec<_>>() {
-            if let Some(Client::Open(connection)) = self.release(number) {
-                connection.reset();
-            }
+        let idle = self.connections.extract_if(.., |_, connection| self.now - connection.active > limit);
+        if idle.inspect(|(_, connection)| connection.reset()).count() > 0 {
+            self.after_removal();
         }
     }
 
-    /// Removes a client. Its sockets are closed when the result is dropped.
-    fn release(&mut self, number: u64) -> Option<Client> {
-        let client = self.clients.remove(&number);
-        // It leaves room.
+    /// To be called when a client has been removed: it leaves room for others.
+    fn after_removal(&mut self) {
         self.paused = self.paused.map(|_| self.now);
-        self.stock.divide(self.clients.len());
-        if self.clients.is_empty() {
+        self.stock.divide(self.clients());
+        if self.clients() == 0 {
             self.stock.close_unused_pipes();
         }
-        client
     }
 }
 
