@@ -11,6 +11,5 @@ pub mod listener;
 pub mod lockdown;
 pub mod options;
 pub mod relay;
-pub mod reports;
 pub mod stock;
 pub mod target;
