@@ -2,8 +2,8 @@
 
 use crate::syscalls::*;
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWUSER, F_SETFL, F_SETLEASE, IPPROTO_TCP, MSG_FASTOPEN,
-    O_ASYNC, O_CREAT, SOCK_SEQPACKET, SOCK_STREAM, TCP_ULP, c_int,
+    AF_INET, AF_INET6, AF_IUCV, AF_NETLINK, AF_RDS, AF_TIPC, AF_UNIX, CLONE_NEWUSER, F_SETFL, F_SETLEASE,
+    IPPROTO_TCP, MSG_FASTOPEN, O_ASYNC, O_CREAT, SOCK_SEQPACKET, SOCK_STREAM, SOL_ALG, TCP_ULP, c_int,
 };
 use seccompiler::SeccompAction::{self, Allow, Errno};
 use seccompiler::SeccompCmpOp;
@@ -54,10 +54,7 @@ const EPERM: SeccompAction = Errno(libc::EPERM as u32);
 const ENOSYS: SeccompAction = Errno(libc::ENOSYS as u32);
 const EOPNOTSUPP: SeccompAction = Errno(libc::EOPNOTSUPP as u32);
 
-/// linux/socket.h; libc does not have these for every target.
-const AF_RDS: c_int = 21;
-const AF_TIPC: c_int = 30;
-const AF_IUCV: c_int = 32;
+/// linux/socket.h; libc does not have it for every target.
 const AF_QIPCRTR: c_int = 42;
 /// The two bits in which AF_IUCV, AF_ISDN (34), AF_VSOCK (40) and AF_QIPCRTR differ from each other.
 const BEYOND: c_int = AF_IUCV ^ AF_QIPCRTR;
@@ -85,9 +82,7 @@ const FIOASYNC: c_int = 0x5452;
 const ADD_KEY: c_int = 0xc050_6617_u32 as c_int;
 /// FS_IOC_REMOVE_ENCRYPTION_KEY of linux/fscrypt.h.
 const REMOVE_KEY: c_int = 0xc040_6618_u32 as c_int;
-/// linux/socket.h, and ALG_SET_KEY_BY_KEY_SERIAL of linux/if_alg.h.
-const SOL_ALG: c_int = 279;
-const KEY_SERIAL: c_int = 7;
+const KEY_SERIAL: c_int = libc::ALG_SET_KEY_BY_KEY_SERIAL;
 /// linux/if_tun.h.
 const TUNSETIFF: c_int = 0x4004_54ca;
 /// `_IO(USERFAULTFD_IOC, 0)` of linux/userfaultfd.h.
