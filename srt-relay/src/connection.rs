@@ -228,8 +228,6 @@ pub struct Connection {
     flows: [Flow; 2],
     /// When bytes last moved.
     pub active: Instant,
-    /// Whether it waits for a turn.
-    pub queued: bool,
 }
 
 /// The result of a turn.
@@ -247,7 +245,7 @@ impl Connection {
     /// A connection between an accepted and a connected socket, each with its address family.
     pub fn new(client: (OwnedFd, libc::c_int), target: (OwnedFd, libc::c_int), now: Instant) -> Self {
         let ends = [Peer::new(client.0, client.1), Peer::new(target.0, target.1)];
-        Self { ends, flows: [Flow::NEW; 2], active: now, queued: false }
+        Self { ends, flows: [Flow::NEW; 2], active: now }
     }
 
     /// Moves a bounded amount of bytes.

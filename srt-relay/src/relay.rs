@@ -11,7 +11,7 @@ use srt_common::sys::fd::{epoll_ctl, epoll_pwait, pollfd, ppoll};
 use srt_common::sys::socket::accept4;
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -53,7 +53,7 @@ pub struct Relay<'a> {
     connections: BTreeMap<u64, Box<Connection>>,
     next_number: u64,
     /// Clients that wait for a turn.
-    queue: Vec<u64>,
+    queue: BTreeSet<u64>,
     /// Until when no clients are accepted.
     paused: Option<Instant>,
     /// How long to wait before the attempts to connect are checked again, if there are any.
@@ -84,7 +84,7 @@ impl<'a> Relay<'a> {
             attempts: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_number: 0,
-            queue: Vec::new(),
+            queue: BTreeSet::new(),
             paused: None,
             retry: None,
             stock: Stock::new(pipes),
@@ -103,7 +103,6 @@ impl<'a> Relay<'a> {
         }
         self.watch_listeners(libc::EPOLL_CTL_ADD, INCOMING)?;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
-        let mut turns = Vec::new();
         loop {
             let count = match epoll_pwait(&self.epoll, &mut events, self.patience()) {
                 // signal(7): stopping and continuing the process interrupts the call.
@@ -119,8 +118,7 @@ impl<'a> Relay<'a> {
                     end => self.ready(number, end as usize, event.events),
                 }
             }
-            std::mem::swap(&mut self.queue, &mut turns);
-            turns.drain(..).for_each(|number| self.turn(number));
+            std::mem::take(&mut self.queue).into_iter().for_each(|number| self.turn(number));
             self.retry_pending();
             self.close_idle();
             if self.has_room() && self.paused.is_some_and(|until| self.now >= until) {
@@ -218,19 +216,15 @@ impl<'a> Relay<'a> {
     fn ready(&mut self, number: u64, end: usize, events: u32) {
         let Some(connection) = self.connections.get_mut(&number) else { return self.advance(number, events) };
         connection.ends.get_mut(end).into_iter().for_each(|end| end.note(events));
-        if !std::mem::replace(&mut connection.queued, true) {
-            self.queue.push(number);
-        }
+        self.queue.insert(number);
     }
 
     fn turn(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.active = self.now;
-        let outcome = connection.turn(&mut self.stock);
-        connection.queued = outcome == Outcome::More;
-        match outcome {
+        match connection.turn(&mut self.stock) {
             Outcome::Idle => {}
-            Outcome::More => self.queue.push(number),
+            Outcome::More => _ = self.queue.insert(number),
             Outcome::Done => {
                 self.connections.remove(&number);
                 self.after_removal();
