@@ -43,11 +43,6 @@ impl Tree {
         Self::new(filesystem::new(name, kind, options, attributes)?).context(|| "statx")
     }
 
-    /// Whether the root is a directory, not a file.
-    pub fn is_directory(&self) -> bool {
-        self.stat.is(libc::S_IFDIR)
-    }
-
     /// Copies the mount at `path`, with all mounts below it if `recursive`. The attributes are set while the copy is
     /// detached, so that no mount is writable even for a moment.
     ///

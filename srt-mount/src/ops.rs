@@ -183,7 +183,7 @@ pub struct Build<'a> {
 
 impl Build<'_> {
     fn mount(&mut self, tree: &Tree, dest: &Path, parents: u32) -> Result<()> {
-        let dest = self.root.mount_point(dest, tree.is_directory(), parents)?;
+        let dest = self.root.mount_point(dest, tree.stat.is(libc::S_IFDIR), parents)?;
         self.mount_at(tree, &dest)
     }
 

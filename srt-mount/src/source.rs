@@ -165,7 +165,7 @@ impl<'a> Host<'a> {
     /// removes it.
     fn copy(&self, fd: &impl AsRawFd, access: Access) -> io::Result<Tree> {
         let mut tree = Tree::copy(fd, c"", access.attributes(), true)?;
-        if tree.is_directory() && !self.queues.is_empty() {
+        if tree.stat.is(libc::S_IFDIR) && !self.queues.is_empty() {
             let path = path_of(fd.as_raw_fd())?;
             let below = self.queues.iter().filter_map(|queue| queue.strip_prefix(&path).ok());
             let itself = (!access.writes()).then(|| Path::new("."));
