@@ -9,9 +9,9 @@ use srt_common::sys::file::{CWD, faccessat2, open, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, interpreter};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::{env, io};
 
 /// The host's file for PROGRAM's name, opened before any part of the new root exists.
 #[derive(Debug)]
@@ -156,12 +156,12 @@ fn cannot_enter(directory: &Path, error: &io::Error) -> Error {
 }
 
 fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+    env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
 /// The names of the caller's working directory, the preferred one first: that in `PWD`, then that of getcwd(2).
 pub fn own_directory(host: &Host) -> Vec<PathBuf> {
-    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| {
+    let named = env::var_os("PWD").map(PathBuf::from).filter(|path| {
         let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
         plain && leads_here(path)
     });
@@ -174,16 +174,15 @@ pub fn own_directory(host: &Host) -> Vec<PathBuf> {
 /// # Errors
 /// The directory cannot be entered.
 pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
-    let entered = std::env::set_current_dir(chosen);
     if required {
-        entered.map_err(|error| cannot_enter(chosen, &error))?;
-        return std::env::current_dir().context(|| "getcwd");
+        env::set_current_dir(chosen).map_err(|error| cannot_enter(chosen, &error))?;
+        return env::current_dir().context(|| "getcwd");
     }
-    let fallback = || home().filter(|home| std::env::set_current_dir(home).is_ok());
-    match entered.is_ok().then(|| chosen.to_owned()).or_else(fallback) {
-        Some(directory) => Ok(directory),
-        None => std::env::set_current_dir("/").context(|| "cannot enter /").map(|()| PathBuf::from("/")),
+    let mut wanted = [chosen.to_owned()].into_iter().chain(home());
+    if let Some(entered) = wanted.find(|directory| env::set_current_dir(directory).is_ok()) {
+        return Ok(entered);
     }
+    env::set_current_dir("/").context(|| "cannot enter /").map(|()| PathBuf::from("/"))
 }
 
 /// Prints one line if the command starts in another directory than the caller's.
