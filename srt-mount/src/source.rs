@@ -275,8 +275,7 @@ pub fn is_root_of_the_host() -> bool {
 /// # Errors
 /// errno.
 pub fn read_all(fd: RawFd) -> Result<Vec<u8>> {
-    let own = given(fd).and_then(|fd| fd.try_clone_to_owned());
-    let own = own.map_err(|_| Error::usage("not an open descriptor"))?;
+    let own = content(fd).map_err(|_| Error::usage("not an open descriptor"))?;
     let mut data = vec![];
     File::from(own).read_to_end(&mut data).context(|| "cannot read")?;
     Ok(data)
