@@ -3,7 +3,7 @@
 
 use crate::child;
 use crate::empty_root::EmptyRoot;
-use crate::namespaces::{self, Caller, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
+use crate::namespaces::{self, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use srt_common::fds::{self, Kept};
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock;
@@ -25,7 +25,7 @@ type Answer = Result<Told>;
 type Step = fn() -> Answer;
 
 const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
-const USER: Step = || namespaces::enter_user_for_helpers(Caller::current()?).map(ok);
+const USER: Step = || namespaces::enter_user_for_helpers().map(ok);
 const PID: Step = || enter(libc::CLONE_NEWPID, "pid");
 const MOUNT: Step = || enter(libc::CLONE_NEWNS, "mount");
 

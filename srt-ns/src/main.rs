@@ -20,7 +20,7 @@ use srt_common::{Error, Result};
 use srt_ns::check;
 use srt_ns::child::{Lifeline, Run};
 use srt_ns::helpers::Helpers;
-use srt_ns::namespaces::{self, Caller};
+use srt_ns::namespaces;
 use srt_ns::options::{self, Options, Request};
 use srt_ns::signals;
 use srt_ns::supervisor::Supervisor;
@@ -55,12 +55,11 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 
     // 2. The user namespaces: the sidecars' first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;
-    let mut caller = Caller::current()?;
     if !plan.options.sidecar.is_empty() {
-        caller = namespaces::enter_user_for_helpers(caller)?;
+        namespaces::enter_user_for_helpers()?;
         helpers.start_sidecars(run)?;
     }
-    namespaces::enter(&plan, caller)?;
+    namespaces::enter(&plan)?;
     namespaces::empty_bounding_set()?;
 
     // 3. The helpers, which stay in the host's pid namespace.

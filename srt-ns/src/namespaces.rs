@@ -16,34 +16,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// The caller's ids, and whether it has CAP_SETFCAP: a process in a new user namespace can no longer determine these.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    uid: u32,
-    gid: u32,
-    setfcap: bool,
-}
-
-impl Caller {
-    /// Reads the effective ids and capabilities.
-    ///
-    /// # Errors
-    /// Any error from capget(2).
-    pub fn current() -> Result<Self> {
-        let held = capget().context(|| "capget")?;
-        Ok(Self { uid: geteuid(), gid: getegid(), setfcap: held.effective & (1 << CAP_SETFCAP) != 0 })
-    }
-}
-
 /// Enters a user namespace that maps the caller's ids to themselves, for helpers that have the host's files; the
 /// command gets another one below it. A process in that one has no ptrace(2) access to the helpers, /proc/PID/root
 /// included (cap_ptrace_access_check() in security/commoncap.c), whichever procfs is visible.
 ///
 /// # Errors
 /// Any error from the kernel, with a hint for the common ones.
-pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
-    enter_mapped(caller, caller.uid, caller.gid, 0)?;
-    Ok(Caller { setfcap: true, ..caller })
+pub fn enter_user_for_helpers() -> Result<()> {
+    enter_mapped(None, None, 0)
 }
 
 /// Enters the user namespace of the sandbox, maps the ids, and forbids further user namespaces unless they are allowed.
@@ -51,13 +31,12 @@ pub fn enter_user_for_helpers(caller: Caller) -> Result<Caller> {
 ///
 /// # Errors
 /// Any error from the kernel, with a hint for the common ones.
-pub fn enter(plan: &Plan, caller: Caller) -> Result<()> {
+pub fn enter(plan: &Plan) -> Result<()> {
     let others = (CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) & !plan.options.share;
     if plan.shares(CLONE_NEWUSER) {
         unshare_seen(others).map_err(|error| refused_to(plan.options.share, OTHERS, &error))?;
     } else {
-        let (uid, gid) = (plan.options.uid.unwrap_or(caller.uid), plan.options.gid.unwrap_or(caller.gid));
-        enter_mapped(caller, uid, gid, others)?;
+        enter_mapped(plan.options.uid, plan.options.gid, others)?;
         if !plan.options.allow_userns {
             forbid_user_namespaces()?;
         }
@@ -139,11 +118,13 @@ fn inode(name: &str) -> io::Result<u64> {
 
 const OTHERS: &str = "cannot create the ipc, uts and cgroup namespaces";
 
-/// Creates a user namespace with one uid and one gid, the caller's, and `others` in the same call, which creates the
-/// user namespace first, and all namespaces or none. The maps verify it: each can be written only once.
-/// user_namespaces(7): without CAP_SETGID outside, the gid map can be written only after setgroups is denied. It is
-/// always denied, so that a group that restricts access cannot be dropped.
-fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: c_int) -> Result<()> {
+/// Creates a user namespace with one uid and one gid, the caller's (`None`: mapped to itself), and `others` in the same
+/// call, which creates the user namespace first, and all namespaces or none. The maps verify it: each can be written
+/// only once. user_namespaces(7): without CAP_SETGID outside, the gid map can be written only after setgroups is
+/// denied. It is always denied, so that a group that restricts access cannot be dropped.
+fn enter_mapped(uid: Option<u32>, gid: Option<u32>, others: c_int) -> Result<()> {
+    // A process in the new user namespace can no longer determine these.
+    let (own_uid, own_gid, held) = (geteuid(), getegid(), capget().context(|| "capget")?);
     if unshare(CLONE_NEWUSER | others).is_err() {
         // One after the other, to find out which one is refused.
         unshare(CLONE_NEWUSER).map_err(|error| refused_user(&error))?;
@@ -156,12 +137,13 @@ fn enter_mapped(caller: Caller, uid: u32, gid: u32, others: c_int) -> Result<()>
             // namespace would be root's.
             let setfcap = "uid 0 needs CAP_SETFCAP to be mapped (Linux 5.12): grant it to the container, give an outer \
                            srt-ns --uid and --gid, or run srt-ns as an ordinary user";
-            if caller.uid == 0 && !caller.setfcap { failed.hint_for(libc::EPERM, setfcap) } else { failed }
+            let has_setfcap = held.effective & (1 << CAP_SETFCAP) != 0;
+            if own_uid == 0 && !has_setfcap { failed.hint_for(libc::EPERM, setfcap) } else { failed }
         })
     };
     write("/proc/self/setgroups", "deny")?;
-    write("/proc/self/uid_map", &format!("{uid} {} 1", caller.uid))?;
-    write("/proc/self/gid_map", &format!("{gid} {} 1", caller.gid))
+    write("/proc/self/uid_map", &format!("{} {own_uid} 1", uid.unwrap_or(own_uid)))?;
+    write("/proc/self/gid_map", &format!("{} {own_gid} 1", gid.unwrap_or(own_gid)))
 }
 
 /// Without this, a command could create a user namespace, be root in it, and, in its copy of the mounts, detach what
