@@ -7,7 +7,7 @@ use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
-    self, Pid, fork, getpgrp, getpid, kill, pidfd_open, pidfd_send_signal, prctl, setpgid, setsid,
+    self, Pid, fork, getpgrp, getpid, kill, pidfd_send_signal, prctl, setpgid, setsid,
 };
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -22,53 +22,34 @@ pub struct Run<'a> {
     pub tool: &'a Tool,
     /// What the user asked for.
     pub plan: &'a Plan,
-    /// The supervisor's life.
-    pub life: &'a Lifeline,
+    /// A pidfd of the supervisor, opened before any fork.
+    pub life: &'a OwnedFd,
     /// The descriptors that bound the sandbox's life.
     pub lives: &'a [Life<'a>],
     /// The signal state inherited from the caller.
     pub inherited: Inherited,
 }
 
-/// Lets the supervisor's children detect its death.
+/// In a child of the supervisor, of which `life` is a pidfd: arms SIGKILL for its death. If it is already dead, exits
+/// silently.
 ///
 /// A parent-death signal (PR_SET_PDEATHSIG) alone leaves a race: if the parent dies before the signal is armed, none is
 /// sent, and getppid(2) cannot detect this in a new pid namespace. A byte from the parent does not close the race: the
 /// parent may write it and be killed before the child first runs. A pidfd of the parent does.
-#[derive(Debug)]
-pub struct Lifeline(OwnedFd);
-
-impl Lifeline {
-    /// Opens a pidfd of this process, before the fork.
-    ///
-    /// # Errors
-    /// Any error from pidfd_open(2).
-    pub fn new() -> Result<Self> {
-        pidfd_open(getpid()).map(Self).context(|| "pidfd_open of the supervisor")
-    }
-
-    /// The pidfd of the supervisor.
-    pub fn pidfd(&self) -> &OwnedFd {
-        &self.0
-    }
-
-    /// In the child: arms SIGKILL for the supervisor's death. If the supervisor is already dead, exits silently.
-    ///
-    /// `detach` must be setsid(2) or setpgid(2). kernel/exit.c, exit_notify(): under one lock, a dying process sends
-    /// its children's death signals and becomes a zombie, which poll(2) of a pidfd reports; setsid and setpgid take the
-    /// same lock. So a child that armed the signal too late finds a zombie.
-    ///
-    /// # Errors
-    /// Any error from prctl(2), `detach` or poll(2).
-    pub fn arm_pdeathsig(&self, detach: impl FnOnce() -> Result<()>) -> Result<()> {
-        prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0)
-            .context(|| "prctl(PR_SET_PDEATHSIG)")?;
-        detach()?;
-        let mut dead = [pollfd(self.0.as_raw_fd(), libc::POLLIN)];
-        match ppoll(&mut dead, Some(Duration::ZERO)).context(|| "poll of the supervisor")? {
-            0 => Ok(()),
-            _ => process::exit(125),
-        }
+///
+/// `detach` must be setsid(2) or setpgid(2). kernel/exit.c, exit_notify(): under one lock, a dying process sends
+/// its children's death signals and becomes a zombie, which poll(2) of a pidfd reports; setsid and setpgid take the
+/// same lock. So a child that armed the signal too late finds a zombie.
+///
+/// # Errors
+/// Any error from prctl(2), `detach` or poll(2).
+pub fn arm_pdeathsig(life: &OwnedFd, detach: impl FnOnce() -> Result<()>) -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0).context(|| "prctl(PR_SET_PDEATHSIG)")?;
+    detach()?;
+    let mut dead = [pollfd(life.as_raw_fd(), libc::POLLIN)];
+    match ppoll(&mut dead, Some(Duration::ZERO)).context(|| "poll of the supervisor")? {
+        0 => Ok(()),
+        _ => process::exit(125),
     }
 }
 
@@ -159,7 +140,7 @@ pub fn leave_group() -> Result<()> {
 /// Any error from fork(2), with a hint.
 pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
     spawn_untied(run.tool, name, || {
-        run.life.arm_pdeathsig(leave_session)?;
+        arm_pdeathsig(run.life, leave_session)?;
         leave_keyring()?;
         body()
     })

@@ -57,7 +57,7 @@ impl Command<'_> {
             Pid1::Init | Pid1::InitWaitsForAll => detach()?,
             Pid1::Command => {
                 child::is_pid_1()?;
-                life.arm_pdeathsig(detach)?;
+                child::arm_pdeathsig(life, detach)?;
                 child::leave_keyring()?;
             }
         }

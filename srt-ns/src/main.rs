@@ -15,10 +15,11 @@ use srt_common::fds::Kept;
 use srt_common::parent::{lifetime_fd, watch};
 use srt_common::sys::file::statx;
 use srt_common::sys::memory::Piece;
+use srt_common::sys::process::{getpid, pidfd_open};
 use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Error, Result};
+use srt_common::{Context, Error, Result};
 use srt_ns::check;
-use srt_ns::child::{Lifeline, Run};
+use srt_ns::child::Run;
 use srt_ns::helpers::Helpers;
 use srt_ns::namespaces;
 use srt_ns::options::{self, Options, Request};
@@ -51,7 +52,8 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
     let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
-    let run = Run { tool, plan: &plan, life: &Lifeline::new()?, lives: &lives, inherited };
+    let life = &pidfd_open(getpid()).context(|| "pidfd_open of the supervisor")?;
+    let run = Run { tool, plan: &plan, life, lives: &lives, inherited };
 
     // 2. The user namespaces: the sidecars' first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;

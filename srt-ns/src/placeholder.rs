@@ -15,7 +15,7 @@
 //! and a sandbox that uses the placeholder sees a mask or a bind in its place. If another process of the same user
 //! holds the lock, nothing waits long for it; at most, the removal is delayed until the next run.
 
-use crate::child::{Lifeline, is_ready};
+use crate::child::is_ready;
 use crate::options::Plan;
 use srt_common::args::{decimal, decode};
 use srt_common::sys::c_path;
@@ -117,15 +117,15 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
 }
 
 /// In the watchdog: ensures that every place has an entry, and holds those that are not the user's own. Stops when the
-/// supervisor is dead. Runs without capabilities, since the removal at the end has none either.
+/// supervisor, of which `life` is a pidfd, is dead. Runs without capabilities, since the removal at the end has none either.
 ///
 /// # Errors
 /// Any error from the kernel.
-pub fn stand<'a>(places: &'a [Place], life: &Lifeline) -> Result<Vec<(&'a Place, OwnedFd)>> {
+pub fn stand<'a>(places: &'a [Place], life: &OwnedFd) -> Result<Vec<(&'a Place, OwnedFd)>> {
     // Affects only this process, which creates nothing else.
     file::umask(0o077);
     let mut held = vec![];
-    for place in places.iter().take_while(|_| !is_ready(life.pidfd(), libc::POLLIN)) {
+    for place in places.iter().take_while(|_| !is_ready(life, libc::POLLIN)) {
         let file = place.stand().map_err(|error| error.within(&place.wanted.text))?;
         held.extend(file.map(|file| (place, file)));
     }

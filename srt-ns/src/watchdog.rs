@@ -106,7 +106,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
     let descriptors = descriptors.chain(held_open);
     let descriptors = descriptors.chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
-    let own = [orders.as_raw_fd(), life.pidfd().as_raw_fd(), status.as_raw_fd(), 2];
+    let own = [orders.as_raw_fd(), life.as_raw_fd(), status.as_raw_fd(), 2];
     child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
     // Even if the supervisor is already dead, its orders must be read.
     handover::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
@@ -114,7 +114,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     let mut stopped = false;
     loop {
         // The pidfd too: a process that the supervisor has sent inside may have a copy of the socket's other end.
-        let supervisor = pollfd(life.pidfd().as_raw_fd(), libc::POLLIN);
+        let supervisor = pollfd(life.as_raw_fd(), libc::POLLIN);
         let mut watched = vec![supervisor, pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
             watched.extend(lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
@@ -123,7 +123,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
         let [dead, told] = [0, 1].map(|at: usize| watched.get(at).is_some_and(|entry| entry.revents != 0));
         if woken.is_ok() && !dead && !told && stopped {
             if watched.iter().any(|entry| entry.revents != 0) || is_signalled(status) {
-                let _gone = pidfd_send_signal(life.pidfd(), libc::SIGCONT, 0);
+                let _gone = pidfd_send_signal(life, libc::SIGCONT, 0);
                 stopped = false;
             }
             continue;
