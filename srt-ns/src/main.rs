@@ -42,10 +42,10 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     tool.take_status(plan.options.status_fd)?;
     tool::require_kernel()?;
     let kept = Kept::new(plan.options.keep_fd.clone())?;
-    let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| lifetime_fd(fd)).collect::<Result<Vec<_>>>()?;
+    let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| Ok((lifetime_fd(fd)?, 0)));
+    let mut lives = lifetimes.collect::<Result<Vec<_>>>()?;
     refuse_shared_pipes(&plan.options)?;
     let parent = if plan.options.outlive_parent { None } else { watch(tool.parent)? };
-    let mut lives: Vec<_> = lifetimes.into_iter().map(|pipe| (pipe, 0)).collect();
     lives.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
     let own = plan.options.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     kept.close_others(&own.collect::<Vec<_>>())?;

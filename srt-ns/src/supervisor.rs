@@ -7,7 +7,7 @@
 mod start;
 
 use self::start::Start;
-use crate::child::{self, Leader, Life, Run, gets_ready, is_ready};
+use crate::child::{self, Leader, Run, gets_ready, is_ready};
 use crate::helpers::{self, Helpers, Kind};
 use crate::options::Pid1;
 use crate::signals;
@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 /// The state of the supervisor.
 #[derive(Debug)]
 pub struct Supervisor<'a> {
+    /// Its `lives` are empty once one of them is over, or the start has failed.
     run: Run<'a>,
     /// The signalfd with this process's signals, all of which are blocked.
     signals: OwnedFd,
-    lives: &'a [Life<'a>],
     terminals: Terminals,
     helpers: Helpers,
     /// The only child inside: srt-init, or the command under --as-pid-1. `None`: reaped.
@@ -138,7 +138,7 @@ impl Supervisor<'_> {
         let helpers = self.start.iter().flat_map(|_| self.helpers.getting_ready());
         let readable = files.into_iter().flatten().chain(helpers);
         let mut watched: Vec<_> = readable.map(|fd| pollfd(fd, libc::POLLIN)).collect();
-        watched.extend(self.lives.iter().map(|(fd, event)| pollfd(fd.as_raw_fd(), *event)));
+        watched.extend(self.run.lives.iter().map(|(fd, event)| pollfd(fd.as_raw_fd(), *event)));
         match ppoll(&mut watched, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error).context(|| "poll"),
             _ => Ok(()),
@@ -148,7 +148,7 @@ impl Supervisor<'_> {
     /// Checks everything once.
     fn turn(&mut self) -> Result<()> {
         if self.is_abandoned() {
-            self.lives = &[];
+            self.run.lives = &[];
             match self.start {
                 Some(_) => self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone")),
                 None => self.kill_all(),
@@ -173,7 +173,7 @@ impl Supervisor<'_> {
 
     /// Whether a process or pipe that bounds the sandbox's life is gone.
     fn is_abandoned(&self) -> bool {
-        self.lives.iter().any(|(fd, event)| is_ready(fd, *event))
+        self.run.lives.iter().any(|(fd, event)| is_ready(fd, *event))
     }
 
     /// The start has failed. The closed socket tells this to the process that waits for it, so that srt-mount can
@@ -185,7 +185,7 @@ impl Supervisor<'_> {
 
     fn give_up(&mut self, code: u8) {
         // From now on, the end of the caller must not cut the clean-up short.
-        (self.start, self.lives) = (None, &[]);
+        (self.start, self.run.lives) = (None, &[]);
         self.course.failed = Some(code);
         self.course.deadline = Some(Instant::now() + CLEAN_UP);
     }
@@ -446,7 +446,7 @@ impl Supervisor<'_> {
         // The command may have arranged for the kernel to continue it (timer_create(2), SIGCONT), so the caller's death
         // must reach this process even while it is stopped. It is also continued if only the thread that created it
         // ends.
-        let arms = self.lives.iter().any(|(_, event)| *event == libc::POLLIN);
+        let arms = self.run.lives.iter().any(|(_, event)| *event == libc::POLLIN);
         let arm = |signal: libc::c_int| prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0);
         if arms && arm(libc::SIGCONT).is_err() || self.is_abandoned() {
             let _goes_on = kill(getpid(), libc::SIGCONT);

@@ -85,9 +85,8 @@ impl<'a> Supervisor<'a> {
             std::thread::yield_now();
             (pid, Some(reports))
         };
-        let (child, start) = (Some(child), Some(start));
-        let (lives, course) = (run.lives, Course::default());
-        Ok(Self { run, signals, lives, terminals, helpers, child, reports, start, command: None, course })
+        let (child, start, course) = (Some(child), Some(start), Course::default());
+        Ok(Self { run, signals, terminals, helpers, child, reports, start, command: None, course })
     }
 
     /// Creates the network namespace while the forked processes get ready.
