@@ -123,6 +123,15 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
+/// Fails if `seen` is false: `call` has succeeded, but an outer filter has answered instead of the kernel
+/// (SECCOMP_RET_ERRNO in seccomp(2)).
+///
+/// # Errors
+/// The effect of `call` was not seen.
+pub fn require_effect(call: &str, seen: bool) -> Result<()> {
+    if seen { Ok(()) } else { Err(Error::failed(format!("{call} had no effect"))) }
+}
+
 /// The message of strerror(3), without the ` (os error 2)` that the standard library adds.
 pub fn strerror(error: &io::Error) -> String {
     let text = error.to_string();

@@ -7,10 +7,11 @@
 //! The kernel takes longer to create the network namespace than all the others together, so srt-mount builds its tree
 //! at the same time. The end of a socket means that the start has failed, and that srt-ns has printed why.
 
+use crate::error::require_effect;
 use crate::sys::file::{CWD, FileId, openat, statx};
 use crate::sys::mount::setns;
 use crate::sys::socket::{Message, recvmsg, sendmsg};
-use crate::{Context, Error, Result};
+use crate::{Context, Result};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -117,8 +118,6 @@ pub fn enter(network: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let what = || "cannot enter the network namespace";
     setns(network, libc::CLONE_NEWNET).context(what)?;
     let now = openat(own, c"net", libc::O_PATH, 0).context(what)?;
-    if statx(&now, c"").context(what)?.id != statx(network, c"").context(what)?.id {
-        return Err(Error::failed("setns had no effect"));
-    }
-    Ok(())
+    let entered = statx(&now, c"").context(what)?.id == statx(network, c"").context(what)?.id;
+    require_effect("setns", entered)
 }

@@ -1,8 +1,9 @@
 //! Drops all privileges: capabilities(7) and the no_new_privs bit, set and read back.
 
+use crate::error::require_effect;
 use crate::sys::privileges::{CAP_SETPCAP, Capabilities, capget, capset};
 use crate::sys::process::prctl;
-use crate::{Context, Error, Result};
+use crate::{Context, Result};
 
 /// Drops every capability from every set and sets no_new_privs, then reads both back.
 ///
@@ -29,10 +30,7 @@ pub fn drop_held() -> Result<()> {
 /// The kernel refuses this, or its effect cannot be verified.
 pub fn hold(wanted: Capabilities) -> Result<()> {
     capset(wanted).context(|| "capset")?;
-    match capget().context(|| "capget")? == wanted {
-        true => Ok(()),
-        false => Err(Error::failed("capset had no effect")),
-    }
+    require_effect("capset", capget().context(|| "capget")? == wanted)
 }
 
 /// Prevents any later exec from gaining privileges, also with uid 0.
@@ -55,10 +53,7 @@ pub fn undumpable() -> Result<()> {
 fn set_and_see(name: &str, set: libc::c_int, value: libc::c_int, get: libc::c_int) -> Result<()> {
     let what = || format!("prctl({name})");
     prctl(set, value as libc::c_ulong, 0).context(what)?;
-    match prctl(get, 0, 0).context(what)? == value {
-        true => Ok(()),
-        false => Err(Error::failed(format!("{name} had no effect"))),
-    }
+    require_effect(name, prctl(get, 0, 0).context(what)? == value)
 }
 
 /// Drops every capability that the kernel knows (EINVAL marks the end) from the bounding set.
@@ -77,9 +72,8 @@ pub fn empty_bounding_set(held: Capabilities) -> Result<()> {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => break,
             result => result.map(drop).context(|| "prctl(PR_CAPBSET_DROP)")?,
         }
-        if prctl(libc::PR_CAPBSET_READ, capability, 0).context(|| "prctl(PR_CAPBSET_READ)")? != 0 {
-            return Err(Error::failed("PR_CAPBSET_DROP had no effect"));
-        }
+        let left = prctl(libc::PR_CAPBSET_READ, capability, 0).context(|| "prctl(PR_CAPBSET_READ)")?;
+        require_effect("PR_CAPBSET_DROP", left == 0)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::options::Plan;
 use crate::signals::Inherited;
+use srt_common::error::require_effect;
 use srt_common::fds::Kept;
 use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
@@ -117,11 +118,8 @@ pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, patience: Duration) 
 /// # Errors
 /// Any error from setsid(2).
 pub fn leave_session() -> Result<()> {
-    match setsid().context(|| "setsid")? {
-        // No session has the id 0: an outer seccomp filter has faked the result.
-        0 => Err(Error::failed("setsid had no effect")),
-        _ => Ok(()),
-    }
+    // No session has the id 0.
+    require_effect("setsid", setsid().context(|| "setsid")? != 0)
 }
 
 /// Enters a new process group in the caller's session.
@@ -130,7 +128,7 @@ pub fn leave_session() -> Result<()> {
 /// Any error from setpgid(2), or an error if it had no effect.
 pub fn leave_group() -> Result<()> {
     setpgid(0, 0).context(|| "setpgid")?;
-    if getpgrp() == getpid() { Ok(()) } else { Err(Error::failed("setpgid had no effect")) }
+    require_effect("setpgid", getpgrp() == getpid())
 }
 
 /// Forks a child that dies with the supervisor. It runs `body`, which ends in an exec, an error, or an exit. An error
@@ -196,10 +194,7 @@ pub fn leave_keyring() -> Result<()> {
 /// # Errors
 /// This process is not PID 1.
 pub fn is_pid_1() -> Result<()> {
-    match getpid() {
-        1 => Ok(()),
-        _ => Err(Error::failed("cannot create a pid namespace: unshare had no effect")),
-    }
+    require_effect("unshare", getpid() == 1).map_err(|error| error.within("cannot create a pid namespace"))
 }
 
 /// Replaces stdin and stdout by /dev/null: a helper keeps only the caller's stderr, for its error messages.
