@@ -1,7 +1,7 @@
 //! The last step of a stage: executing the next program.
 
 use crate::sys::c_path;
-use crate::sys::file::{fstatfs, open, readlinkat, statvfs};
+use crate::sys::file::{fstatfs, fstatvfs, open, readlinkat};
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
 use crate::sys::start::environ;
@@ -166,7 +166,7 @@ pub fn is_stage(name: &OsStr) -> bool {
 
 /// Whether a path is on a mount with MS_NOEXEC (mount(2)).
 fn is_noexec(path: &Path) -> bool {
-    let flags = c_path(path).and_then(|path| statvfs(&path));
+    let flags = open(path, libc::O_PATH).and_then(|file| fstatvfs(&file));
     flags.is_ok_and(|flags| flags & libc::ST_NOEXEC != 0)
 }
 

@@ -152,15 +152,6 @@ pub fn statx(fd: &impl AsRawFd, path: &CStr) -> io::Result<Stat> {
     })
 }
 
-/// statvfs(3): the `ST_*` flags of the mount that `path` leads to.
-pub fn statvfs(path: &CStr) -> io::Result<c_ulong> {
-    // SAFETY: all-zero bytes are a valid statvfs.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a C string, and a statvfs to fill, alive through the call.
-    check(unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) })?;
-    Ok(stat.f_flag)
-}
-
 /// fstatvfs(3): the `ST_*` flags of the mount that `file` was opened through.
 pub fn fstatvfs(file: &impl AsRawFd) -> io::Result<c_ulong> {
     // SAFETY: all-zero bytes are a valid statvfs.
