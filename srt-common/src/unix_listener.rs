@@ -26,7 +26,7 @@ pub struct Place {
 type Bound = (OwnedFd, FileId);
 
 /// How many connections may wait to be accepted; net.core.somaxconn limits it. With socat's 5, parallel clients wait.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How many attempts are made while other processes change the entry.
 const TRIES: u32 = 100;

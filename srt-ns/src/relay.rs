@@ -18,7 +18,8 @@ use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx, umask};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use srt_common::sys::process;
 use srt_common::sys::socket::listen;
-use srt_common::unix_listener::{self, Place};
+use srt_common::tcp_address::has_no_such_family;
+use srt_common::unix_listener::{self, BACKLOG, Place};
 use srt_common::unix_socket;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
@@ -26,9 +27,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-
-/// How many connections may wait to be accepted; net.core.somaxconn limits it.
-const BACKLOG: i32 = 4096;
 
 /// The sockets on the host, pinned or created, and the program that will use them.
 #[derive(Debug)]
@@ -206,12 +204,9 @@ fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
 /// Listens on the option's port. `None`: ::1 on a host without IPv6.
 fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let what = || format!("{}: cannot listen on port {}", link.text, link.port);
-    let none = |error: &std::io::Error| {
-        address.is_ipv6() && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
-    };
     let hint = "ports below 1024 are root's: take a higher one";
     let listener = match TcpListener::bind((address, link.port)) {
-        Err(error) if none(&error) => return Ok(None),
+        Err(error) if address.is_ipv6() && has_no_such_family(error.raw_os_error()) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a new user namespace gives it.
         bound => bound.context(what).map_err(|error| error.hint_for(libc::EACCES, hint))?,
     };
