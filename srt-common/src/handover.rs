@@ -1,6 +1,6 @@
 //! Messages between the processes of a start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a
-//! root directory to srt-init, on an inherited socket (`--join FD`). [`go`]: when everything is ready for PROGRAM, the
-//! supervisor answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`join`]: if
+//! root directory to srt-init, on an inherited socket (`--join FD`). [`GO`]: when everything is ready for PROGRAM, the
+//! supervisor answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`JOIN`]: if
 //! other processes are told the command's pid, they may look at its namespaces, so it first enters the network
 //! namespace.
 //!
@@ -29,13 +29,19 @@ pub fn hello(socket: &impl AsRawFd, with: Option<BorrowedFd<'_>>) -> io::Result<
     sendmsg(socket, b'h', with)
 }
 
-/// The answer, with the network namespace that the receiver must enter, if it has not yet. A receiver that is gone is
-/// not an error: its exit status says more.
+/// PROGRAM may run.
+pub const GO: u8 = b'g';
+
+/// Comes before [`GO`], with the network namespace. The receiver enters it and sends [`hello`] again.
+pub const JOIN: u8 = b'j';
+
+/// The answer, [`GO`] or [`JOIN`], with the network namespace that the receiver must enter, if it has not yet. A
+/// receiver that is gone is not an error: its exit status says more.
 ///
 /// # Errors
 /// The errno; ETOOMANYREFS if RLIMIT_NOFILE leaves no room for a descriptor in flight (unix(7)).
-pub fn go(socket: &impl AsRawFd, network: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    unless_gone(sendmsg(socket, b'g', network))
+pub fn answer(socket: &impl AsRawFd, byte: u8, network: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    unless_gone(sendmsg(socket, byte, network))
 }
 
 /// Ignores the error that no process has the other end open any more.
@@ -52,17 +58,6 @@ pub fn unless_gone(sent: io::Result<()>) -> io::Result<()> {
 /// Whether the error means that no process has the other end open any more.
 pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
-}
-
-/// The byte of [`join`].
-pub const JOIN: u8 = b'j';
-
-/// Sends the network namespace ahead of [`go`], with the same errors. The receiver enters it and sends [`hello`] again.
-///
-/// # Errors
-/// The errno of the call.
-pub fn join(socket: &impl AsRawFd, network: BorrowedFd<'_>) -> io::Result<()> {
-    unless_gone(sendmsg(socket, JOIN, Some(network)))
 }
 
 /// recvmsg(2), for which a peer that is gone is end of file, even if it left data unread (ECONNRESET, unix(7)).

@@ -199,7 +199,8 @@ impl Helpers {
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
         let Some((socket, _)) = self.network.take() else { return Ok(()) };
         for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
-            handover::go(&socket, network.map(AsFd::as_fd)).context(|| "sendmsg to a helper")?;
+            handover::answer(&socket, handover::GO, network.map(AsFd::as_fd))
+                .context(|| "sendmsg to a helper")?;
         }
         Ok(())
     }

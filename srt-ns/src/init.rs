@@ -13,12 +13,13 @@ use crate::child::{self, Run, is_ready};
 use crate::command::Command;
 use crate::empty_root::{self, EmptyRoot};
 use crate::options::Pid1;
+use srt_common::handover::{self, GO};
 use srt_common::sys::fd::{close, pipe2, pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, waitid};
 use srt_common::sys::signal::{SignalSet, sigtimedwait};
 use srt_common::sys::socket::{Message, socketpair};
 use srt_common::sys::start::overwrite_arguments;
-use srt_common::{Context, Error, Result, handover, privileges};
+use srt_common::{Context, Error, Result, privileges};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -101,16 +102,16 @@ impl Init {
         let root = if mount_stage {
             // srt-mount sends this after it has checked the paths to the relays' sockets. Until then, it must not be
             // reported that the command has joined, since the caller may then remove those paths.
-            let Some(mut hello) = self.receive(&gate, &gate)? else { return Ok(()) };
-            Some(hello.fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
+            let Message { byte: Some(_), mut fds, .. } = self.receive(&gate, &gate)? else { return Ok(()) };
+            Some(fds.pop().ok_or_else(|| Error::failed("no root directory came from srt-mount"))?)
         } else {
             EmptyRoot::new()?.enter()?;
             None
         };
-        let Some(mut answer) = self.receive(&from, &gate)? else { return Ok(()) };
+        let Message { byte: Some(answer), mut fds, .. } = self.receive(&from, &gate)? else { return Ok(()) };
         root.as_ref().map(empty_root::enter_detached).transpose()?;
         // proc(5): /proc/PID/net shows the network of the process to every process.
-        let network = answer.fds.pop();
+        let network = fds.pop();
         network.as_ref().map(|network| handover::enter(network, &own)).transpose()?;
         // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
         // refused. Must come before the capabilities are dropped, because of which they were refused until now
@@ -125,52 +126,46 @@ impl Init {
         drop((root, own));
         // Last, since this closes stderr too.
         child::close_all_but(&keep)?;
-        let joins = answer.byte == Some(handover::JOIN);
-        self.answer(&from, &gate, network.as_ref().map(AsFd::as_fd), joins).map_err(|error| {
+        self.pass_on(answer, &from, &gate, network.as_ref().map(AsFd::as_fd)).map_err(|error| {
             let errno = error.errno.unwrap_or(libc::EIO);
             process::exit(u8::try_from(errno).unwrap_or(libc::EIO as u8))
         })
     }
 
-    /// Lets the command run; with `joins`, after the command has reported that it is in its network namespace. If this
-    /// fails, this process exits with an errno as its status, which the supervisor reports.
-    fn answer(
+    /// Passes the supervisor's answer on to the command. After JOIN, a second one comes when the command has reported
+    /// that it is in its network namespace. If this fails, this process exits with an errno as its status, which the
+    /// supervisor reports.
+    fn pass_on(
         &mut self,
+        answer: u8,
         from: &OwnedFd,
         gate: &OwnedFd,
         network: Option<BorrowedFd<'_>>,
-        joins: bool,
     ) -> Result<()> {
         let what = || "sendmsg to the command";
-        if !joins {
-            return handover::go(gate, network).context(what);
-        }
-        let network =
-            network.ok_or_else(|| Error::failed("no network namespace came from the supervisor"))?;
-        handover::join(gate, network).context(what)?;
-        if self.receive(gate, gate)?.is_none() {
+        handover::answer(gate, answer, network).context(what)?;
+        if answer == GO || self.receive(gate, gate)?.byte.is_none() {
             return Ok(());
         }
         self.tell(JOINED, 0);
-        if self.receive(from, gate)?.is_none() {
-            return Ok(());
+        match self.receive(from, gate)?.byte {
+            Some(answer) => handover::answer(gate, answer, None).context(what),
+            None => Ok(()),
         }
-        handover::go(gate, None).context(what)
     }
 
-    /// Waits for a message during the start, while the terminal can already stop the command. `None`: no message will
-    /// come, or the command, at the other end of `gate`, no longer waits for it.
-    fn receive(&mut self, from: &OwnedFd, gate: &OwnedFd) -> Result<Option<Message>> {
+    /// Waits for a message during the start, while the terminal can already stop the command. Without a byte: no
+    /// message will come, or the command, at the other end of `gate`, no longer waits for it.
+    fn receive(&mut self, from: &OwnedFd, gate: &OwnedFd) -> Result<Message> {
         let mut either = [pollfd(from.as_raw_fd(), libc::POLLIN), pollfd(gate.as_raw_fd(), 0)];
         let patience = self.keep_session.then_some(GROUP_LOOK);
         while ppoll(&mut either, patience).context(|| "poll during the start")? == 0 {
             self.reap();
         }
         if either[0].revents == 0 {
-            return Ok(None);
+            return Ok(Message::default());
         }
-        let message = handover::receive(from, 0).context(|| "recvmsg during the start")?;
-        Ok(message.byte.is_some().then_some(message))
+        handover::receive(from, 0).context(|| "recvmsg during the start")
     }
 
     /// Reaps children until the command's process group is empty; with `wait_all`, until no process is left. The

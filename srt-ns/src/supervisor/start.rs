@@ -10,10 +10,11 @@ use crate::terminal::Terminals;
 use crate::{init, namespaces, watchdog};
 use srt_common::exec::Program;
 use srt_common::fds::{self, Kept};
+use srt_common::handover::{self, GO, JOIN};
 use srt_common::sys::fd::close;
 use srt_common::sys::process::pidfd_open;
 use srt_common::sys::socket::{Message, setsockopt, socketpair};
-use srt_common::{Context, Error, Result, handover, privileges};
+use srt_common::{Context, Error, Result, privileges};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -140,6 +141,7 @@ impl<'a> Supervisor<'a> {
 
     /// Gives up all that the command could use, then lets the command run.
     fn let_the_command_run(&mut self) -> Result<()> {
+        let what = || "sendmsg of the network namespace";
         let Some(start) = &mut self.start else { return Ok(()) };
         if !start.locked_down {
             // In this order: what was refused because of the capabilities is then refused because the process is not
@@ -149,8 +151,7 @@ impl<'a> Supervisor<'a> {
             fds::never_wait(std::mem::take(&mut self.terminals.own));
             start.locked_down = true;
             if let Some(network) = start.network.take_if(|_| !start.joined) {
-                handover::join(&start.socket, network.as_fd())
-                    .context(|| "sendmsg of the network namespace")?;
+                handover::answer(&start.socket, JOIN, Some(network.as_fd())).context(what)?;
             }
         }
         let Some(start) = self.start.take_if(|start| start.joined) else { return Ok(()) };
@@ -162,7 +163,7 @@ impl<'a> Supervisor<'a> {
             tool.tell("exec", |event| event);
         }
         let network = start.network.as_ref().map(AsFd::as_fd);
-        handover::go(&start.socket, network).context(|| "sendmsg of the network namespace")
+        handover::answer(&start.socket, GO, network).context(what)
     }
 
     /// When srt-relay must accept at the latest, or a helper that will not become ready must have ended.
