@@ -16,20 +16,15 @@ macro_rules! main {
         #[allow(unsafe_code, reason = "the name that the C runtime calls")]
         #[unsafe(no_mangle)]
         extern "C" fn main(
-            argc: $crate::sys::start::Argc,
-            argv: $crate::sys::start::Argv,
-        ) -> $crate::sys::start::Argc {
+            argc: core::ffi::c_int,
+            argv: *const *const core::ffi::c_char,
+        ) -> core::ffi::c_int {
             // SAFETY: these are what the C runtime gave to main.
             let args = unsafe { $crate::sys::start::arguments(argc, argv) };
             $crate::tool::Tool::run($spec, args, $story).into()
         }
     };
 }
-
-/// The type of main's first argument and result.
-pub type Argc = libc::c_int;
-/// The type of main's second argument.
-pub type Argv = *const *const libc::c_char;
 
 /// The address of argv\[0\], stored by [`arguments`].
 static FIRST_ARGUMENT: AtomicUsize = AtomicUsize::new(0);
@@ -38,7 +33,7 @@ static FIRST_ARGUMENT: AtomicUsize = AtomicUsize::new(0);
 ///
 /// # Safety
 /// `argc` and `argv` are those of `main`.
-pub unsafe fn arguments(argc: Argc, argv: Argv) -> Vec<OsString> {
+pub unsafe fn arguments(argc: libc::c_int, argv: *const *const libc::c_char) -> Vec<OsString> {
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: argc counts the pointers of argv.
     let words = unsafe { std::slice::from_raw_parts(argv, count) };
