@@ -55,11 +55,6 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// A helper that was just forked.
-    pub fn new(kind: Kind, pid: Pid, name: impl Into<String>, channel: OwnedFd) -> Self {
-        Self { kind, pid, name: name.into(), channel, ready: None }
-    }
-
     /// Waits up to `patience` for the helper to become ready. If it has ended instead, it is not ready; its exit status
     /// shows why.
     pub fn look(&mut self, patience: Duration) {
@@ -158,7 +153,7 @@ impl Helpers {
                 })
             })?;
             let name = format!("--sidecar {}", command.display());
-            self.running.push(Helper::new(Kind::Sidecar, pid, name, channel));
+            self.running.push(Helper { kind: Kind::Sidecar, pid, name, channel, ready: None });
             self.shells.push(Leader { pid, pidfd: pidfd_open(pid).context(|| "pidfd_open of a sidecar")? });
         }
         Ok(())

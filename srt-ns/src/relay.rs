@@ -103,7 +103,8 @@ pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(He
     let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
     // When srt-relay is dead, clients must be refused.
     host.listeners.clear();
-    Ok((Helper::new(Kind::Relay, pid, "srt-relay", channel), Reports { pipe: pipe.into(), line: vec![] }))
+    let relay = Helper { kind: Kind::Relay, pid, name: "srt-relay".to_owned(), channel, ready: None };
+    Ok((relay, Reports { pipe: pipe.into(), line: vec![] }))
 }
 
 /// The reports of srt-relay, one per line.

@@ -44,7 +44,7 @@ pub fn start(run: Run<'_>, helpers: &Helpers) -> Result<Helper> {
     // Opened while still permitted: a process that is not dumpable is hidden under hidepid (proc(5)).
     let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
     let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run, helpers, &status))?;
-    Ok(Helper::new(Kind::Watchdog, pid, "the watchdog", orders))
+    Ok(Helper { kind: Kind::Watchdog, pid, name: "the watchdog".to_owned(), channel: orders, ready: None })
 }
 
 /// Adds a process to those that must not outlive the supervisor.
@@ -101,13 +101,12 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     // While an error can still be reported: the status descriptor is closed next.
     let held = placeholder::stand(placeholders, life)?;
     privileges::undumpable()?;
-    let descriptors = published.iter().map(|place| place.directory.as_raw_fd());
-    let descriptors = descriptors.chain(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
-    let held_open = held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]);
-    let descriptors = descriptors.chain(held_open);
-    let descriptors = descriptors.chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
-    let own = [orders.as_raw_fd(), life.as_raw_fd(), status.as_raw_fd(), 2];
-    child::close_all_but(&descriptors.chain(own).collect::<Vec<_>>())?;
+    let mut keep = vec![orders.as_raw_fd(), life.as_raw_fd(), status.as_raw_fd(), 2];
+    keep.extend(published.iter().map(|place| place.directory.as_raw_fd()));
+    keep.extend(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
+    keep.extend(held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]));
+    keep.extend(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    child::close_all_but(&keep)?;
     // Even if the supervisor is already dead, its orders must be read.
     handover::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
     let mut condemned: Vec<OwnedFd> = Vec::new();
