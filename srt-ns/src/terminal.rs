@@ -88,7 +88,7 @@ impl Terminals {
         };
         let controlling = keep_session.then(controlling).flatten();
         let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
-        let share = keep_session.then(Share::look).and_then(io::Result::ok);
+        let share = keep_session.then(Share::look).flatten();
         let flags = (0..=2).filter_map(|number| Some((number, fcntl(&number, libc::F_GETFL, 0).ok()?)));
         let own = own_terminals(status_fd.into_iter().chain([2]));
         Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share, own }
@@ -96,7 +96,7 @@ impl Terminals {
 
     /// Saves the CPU share, before a process of this session can be reached from inside.
     pub fn look_at_share(&mut self) {
-        self.share = self.share.take().or_else(|| Share::look().ok());
+        self.share = self.share.take().or_else(Share::look);
     }
 
     /// In the command, which already leads its process group: takes the terminal's foreground if it was the
@@ -153,17 +153,16 @@ impl Terminals {
 }
 
 impl Share {
-    fn look() -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open("/proc/self/autogroup")?;
-        Ok(Self { nice: Self::nice(&file)?, file })
+    fn look() -> Option<Self> {
+        let file = File::options().read(true).write(true).open("/proc/self/autogroup").ok()?;
+        Some(Self { nice: Self::nice(&file)?, file })
     }
 
     /// Parses the nice value in `/autogroup-25 nice 0`.
-    fn nice(file: &File) -> io::Result<String> {
+    fn nice(file: &File) -> Option<String> {
         let mut text = [0; 64];
-        let length = file.read_at(&mut text, 0)?;
-        let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
-        text.split_whitespace().last().map(str::to_owned).ok_or_else(|| io::Error::other("no nice value"))
+        let length = file.read_at(&mut text, 0).ok()?;
+        String::from_utf8_lossy(text.get(..length)?).split_whitespace().last().map(str::to_owned)
     }
 
     /// Best effort. EAGAIN: the kernel accepts one change every tenth of a second, for all sessions together
@@ -173,7 +172,7 @@ impl Share {
             if attempt > 0 {
                 thread::sleep(Duration::from_millis(40));
             }
-            let is_as_before = Self::nice(&self.file).map_or(true, |nice| nice == self.nice);
+            let is_as_before = Self::nice(&self.file).is_none_or(|nice| nice == self.nice);
             let again = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
             if is_as_before || !(&self.file).write(self.nice.as_bytes()).is_err_and(again) {
                 return;
