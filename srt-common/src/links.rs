@@ -3,10 +3,9 @@
 
 use crate::sys::c_path;
 use crate::sys::fd::given;
-use crate::sys::file::{FileId, Stat, faccessat2, fstatfs, openat, openat2, readlinkat, statx};
-use crate::sys::process::geteuid;
+use crate::sys::file::{Stat, fstatfs, openat, openat2, readlinkat, statx};
 use crate::{Error, Result};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -15,9 +14,6 @@ use std::rc::Rc;
 
 /// path_resolution(7): MAXSYMLINKS.
 const MOST_LINKS: usize = 40;
-
-/// Directories by device and inode.
-pub type Directories = BTreeSet<FileId>;
 
 /// One directory on the path.
 #[derive(Debug)]
@@ -44,9 +40,8 @@ impl Walk {
         path: &Path,
         is_planted: &dyn Fn(&Self) -> bool,
         magic: bool,
-        cannot: &dyn Fn(&io::Error) -> Error,
+        cannot: &dyn Fn(io::Error) -> Error,
     ) -> Result<Self> {
-        let (tell, cannot) = (cannot, |error: io::Error| cannot(&error));
         let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
         let mut walk = Self(vec![step(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
@@ -89,7 +84,7 @@ impl Walk {
                 let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
                 if target.is_absolute() {
-                    walk = Self::along(root, &target, is_planted, magic, tell)?;
+                    walk = Self::along(root, &target, is_planted, magic, cannot)?;
                     // The text of the link is a path only if it leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!(
@@ -122,24 +117,9 @@ impl Walk {
         Path::new("/").join(self.0.iter().skip(1).map(|step| &step.name).collect::<PathBuf>())
     }
 
-    /// Whether the walk passes through one of these directories.
-    pub fn is_in(&self, directories: &Directories) -> bool {
-        self.0.iter().any(|step| directories.contains(&step.stat.id))
-    }
-
-    /// Whether the command may change what a name leads to here: it can write a directory between the first writable
-    /// mount and this place, or owns one, since an earlier run may have removed the permission after it made the link,
-    /// and the command can restore it. EROFS is returned only if the permissions alone would suffice (`do_faccessat()`
-    /// in fs/open.c), and the same directory is writable elsewhere.
-    pub fn may_be_written(&self, writable: &Directories) -> bool {
-        let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
-        self.0.iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
-            match faccessat2(&*step.fd, c"", libc::W_OK, flags) {
-                _ if step.stat.uid == geteuid() => true,
-                Err(error) => error.raw_os_error() != Some(libc::EACCES),
-                Ok(()) => true,
-            }
-        })
+    /// The directories passed, from the root to the end.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
     }
 }
 

@@ -3,20 +3,24 @@
 use crate::detached::{PLAIN, Tree, clone_tree, set_attributes};
 use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
-use srt_common::links::{Directories, Walk, open_path};
+use srt_common::links::{Walk, open_path};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, given};
-use srt_common::sys::file::{CWD, Stat, faccessat2, open, readlinkat, statx};
+use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result, handover};
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// Directories by device and inode.
+pub type Directories = BTreeSet<FileId>;
 
 /// The host's files, while paths still resolve as they do for the caller.
 #[derive(Debug)]
@@ -105,8 +109,8 @@ impl<'a> Host<'a> {
                 return Err(error.hint("a link on the way can be followed from there alone: cd \"$PWD\""));
             }
         };
-        let is_planted = |walk: &Walk| walk.may_be_written(writable);
-        Walk::along(&self.root, &absolute, &is_planted, true, &|error| cannot_open(path, error))
+        let is_planted = |walk: &Walk| may_be_written(walk, writable);
+        Walk::along(&self.root, &absolute, &is_planted, true, &|error| cannot_open(path, &error))
     }
 
     /// Whether the sandbox may write any file of the host.
@@ -128,8 +132,9 @@ impl<'a> Host<'a> {
                     break;
                 }
                 for path in self.plan.ops.iter().flat_map(|op| op.action.sources(writes)) {
+                    let is_in = |walk: &Walk| walk.steps().iter().any(|step| all.contains(&step.stat.id));
                     match self.walk(&path, &Directories::new()) {
-                        Ok(walk) if writes || walk.is_in(&all) => _ = all.insert(walk.end().stat.id),
+                        Ok(walk) if writes || is_in(&walk) => _ = all.insert(walk.end().stat.id),
                         Ok(_) => {}
                         // A missing source is left out. One that exists is included, because its location is unknown.
                         Err(_) => all.extend(look_at(&path).map(|stat| stat.id)),
@@ -228,6 +233,21 @@ impl<'a> Host<'a> {
         nodes.extend(console.map(|tree| ("console", tree)));
         Ok(nodes)
     }
+}
+
+/// Whether the command may change what a name leads to at the end of this walk: it can write a directory between the
+/// first writable mount and this place, or owns one, since an earlier run may have removed the permission after it made
+/// the link, and the command can restore it. EROFS is returned only if the permissions alone would suffice
+/// (`do_faccessat()` in fs/open.c), and the same directory is writable elsewhere.
+pub fn may_be_written(walk: &Walk, writable: &Directories) -> bool {
+    let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
+    walk.steps().iter().skip_while(|step| !writable.contains(&step.stat.id)).any(|step| {
+        match faccessat2(&*step.fd, c"", libc::W_OK, flags) {
+            _ if step.stat.uid == geteuid() => true,
+            Err(error) => error.raw_os_error() != Some(libc::EACCES),
+            Ok(()) => true,
+        }
+    })
 }
 
 impl Action {

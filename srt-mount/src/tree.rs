@@ -6,8 +6,8 @@
 
 use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
 use crate::namespace;
-use crate::source::Host;
-use srt_common::links::{Directories, Walk, names};
+use crate::source::{Directories, Host, may_be_written};
+use srt_common::links::{Walk, names};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, statx, unlinkat};
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};
@@ -299,11 +299,11 @@ impl<'a> Root<'a> {
 
     fn walk(&mut self, path: &Path) -> Result<(Rc<OwnedFd>, PathBuf)> {
         let top = self.top()?;
-        let cannot = |error: &io::Error| cannot_open(path, error);
+        let cannot = |error: io::Error| cannot_open(path, &error);
         match open_in_root(&top, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS) {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
             opened => {
-                let fd = Rc::new(opened.map_err(|error| cannot(&error))?);
+                let fd = Rc::new(opened.map_err(cannot)?);
                 let mut plain = PathBuf::from("/");
                 for name in names(path) {
                     if name == ".." { _ = plain.pop() } else { plain.push(name) }
@@ -312,10 +312,10 @@ impl<'a> Root<'a> {
             }
         }
         let writable = self.writable();
-        let walk = Walk::along(&top, path, &|walk| walk.may_be_written(&writable), false, &cannot)?;
+        let walk = Walk::along(&top, path, &|walk| may_be_written(walk, &writable), false, &cannot)?;
         match walk.end().stat.is(libc::S_IFDIR) {
             true => Ok((Rc::clone(&walk.end().fd), walk.path())),
-            false => Err(cannot(&io::Error::from_raw_os_error(libc::ENOTDIR))),
+            false => Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR))),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use crate::load::reaches_the_kernel;
 use srt_common::args::Raw;
-use srt_common::links::{Directories, Walk};
+use srt_common::links::Walk;
 use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{exit, fork, geteuid, waitid};
@@ -144,14 +144,14 @@ impl Wanted {
         // getcwd(2) fails in a directory that was removed.
         let path = std::path::absolute(path).context(|| "getcwd")?;
         let root = Rc::new(file::open("/", libc::O_PATH).context(CANNOT)?);
-        let cannot = |error: &io::Error| Error::system(CANNOT(), error);
+        let cannot = |error: io::Error| Error::system(CANNOT(), &error);
         let walk = Walk::along(&root, &path, &|walk| self.may_change(walk), true, &cannot)?;
         // A link that another process has put there since then is not followed.
         let opened = open(&walk.path(), libc::RESOLVE_NO_SYMLINKS).context(CANNOT)?;
         // A file without a path must not be confused with another that has this path: /proc/self/fd/1 does not lead
         // to /1.
         if file::statx(&opened, c"").context(|| "statx")?.id != walk.end().stat.id {
-            return Err(cannot(&io::Error::from_raw_os_error(libc::ENOENT)));
+            return Err(cannot(io::Error::from_raw_os_error(libc::ENOENT)));
         }
         Ok((walk.path(), opened))
     }
@@ -161,7 +161,7 @@ impl Wanted {
     fn may_change(&self, walk: &Walk) -> bool {
         // While the walk holds its directories open, their inode numbers are not reused.
         let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
-        let is_above = |written: Stat| walk.is_in(&Directories::from([written.id]));
+        let is_above = |written: Stat| walk.steps().iter().any(|step| step.stat.id == written.id);
         match self.by_path() {
             true => self.write.iter().any(|path| look(path).map_or(true, is_above)),
             false => file::fstatvfs(&walk.end().fd).map_or(true, |flags| flags & libc::ST_RDONLY == 0),
