@@ -38,18 +38,6 @@ impl Program {
         Ok(Self { name, argv, envp: environ() })
     }
 
-    /// Sets one environment variable of the program.
-    ///
-    /// # Errors
-    /// A NUL byte in `value`.
-    pub fn set_env(&mut self, key: &str, value: &OsStr) -> Result<()> {
-        let prefix = [key.as_bytes(), b"="].concat();
-        let pair = CString::new([&prefix, value.as_bytes()].concat());
-        self.envp.retain(|other| !other.as_bytes().starts_with(&prefix));
-        self.envp.push(pair.map_err(|_| Error::failed(format!("{key}: NUL byte")))?);
-        Ok(())
-    }
-
     /// The paths at which PROGRAM may be, in the order in which they are tried: its name if that contains a slash;
     /// else, for a stage, the running tool's directory, then each directory of PATH, as in execvp(3).
     pub fn candidates(&self) -> Vec<PathBuf> {

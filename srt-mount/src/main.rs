@@ -74,7 +74,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     if plan.chdir.is_none() {
         program::tell_of_fallback(tool, &own_directory, &chosen, &directory);
     }
-    program.set_env("PWD", directory.as_os_str())?;
+    program::set_pwd(&mut program, &directory)?;
 
     // 7. Restore everything else as the caller had it, and exec.
     umask(own_umask);

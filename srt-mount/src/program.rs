@@ -9,7 +9,9 @@ use srt_common::sys::file::{CWD, faccessat2, open, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, interpreter};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::{env, io};
 
@@ -183,6 +185,17 @@ pub fn enter_directory(chosen: &Path, required: bool) -> Result<PathBuf> {
         return Ok(entered);
     }
     env::set_current_dir("/").context(|| "cannot enter /").map(|()| PathBuf::from("/"))
+}
+
+/// Sets PROGRAM's environment variable PWD.
+///
+/// # Errors
+/// A NUL byte, which no path has.
+pub fn set_pwd(program: &mut Program, directory: &Path) -> Result<()> {
+    let pwd = CString::new([b"PWD=", directory.as_os_str().as_bytes()].concat());
+    program.envp.retain(|other| !other.as_bytes().starts_with(b"PWD="));
+    program.envp.push(pwd.map_err(|_| Error::failed("PWD: NUL byte"))?);
+    Ok(())
 }
 
 /// Prints one line if the command starts in another directory than the caller's.
