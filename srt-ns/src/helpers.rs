@@ -273,25 +273,25 @@ impl Helpers {
             tell(tool, "placeholder-lost", "placeholder", &place.wanted.text, LOST);
         }
     }
+}
 
-    /// Kills all helpers and waits for them.
-    pub fn end(&mut self) {
-        let placeholders = std::mem::take(&mut self.placeholders);
-        if !placeholders.is_empty() {
+/// Kills all helpers and waits for them: at the end, and if the start fails half-way. What they use on the host is
+/// removed last.
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        if !self.placeholders.is_empty() {
             self.of(Kind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
         }
-        let running = std::mem::take(&mut self.running);
-        for Helper { pid, .. } in &running {
+        for Helper { pid, .. } in &self.running {
             // The process first: it may not lead its process group yet, and once killed it cannot fork any more.
             let _dead = kill(*pid, libc::SIGKILL);
             let _empty = kill(-pid, libc::SIGKILL);
         }
-        for Helper { pid, .. } in &running {
+        for Helper { pid, .. } in &self.running {
             let _reaped = waitid(Some(*pid), libc::WEXITED);
         }
         // Only now: a killed watchdog holds its locks until it is dead.
-        placeholders.iter().for_each(Place::clean);
-        self.host = None;
+        self.placeholders.iter().for_each(Place::clean);
     }
 }
 
@@ -308,13 +308,6 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 }
 
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
-
-/// The helpers also end if the start fails half-way.
-impl Drop for Helpers {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
 
 /// Writes only to the status descriptor if there is one, since the command also uses stderr.
 fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {

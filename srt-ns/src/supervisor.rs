@@ -19,6 +19,7 @@ use srt_common::sys::process::{
 };
 use srt_common::sys::signal::{Disposition, sigaction, sigpending};
 use srt_common::sys::start::overwrite_arguments;
+use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -120,9 +121,9 @@ impl Supervisor<'_> {
             }
         }
         self.helpers.report_lost_placeholders(self.run.tool);
-        self.helpers.end();
+        drop(self.helpers);
         self.terminals.restore();
-        Ok(self.report())
+        Ok(self.course.report(self.run.tool))
     }
 
     /// Waits for any event. [`Self::turn`] finds out which.
@@ -463,17 +464,18 @@ impl Supervisor<'_> {
         self.course.frozen = self.course.frozen && !self.broadcast(libc::SIGCONT);
         self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
     }
+}
 
+impl Course {
     /// Writes the `exited` event and returns the exit status: the command's own, or 128+N.
-    fn report(&self) -> u8 {
-        let Course { end, failed, timed_out, .. } = self.course;
-        let end = failed.map(End::Exited).or(end).unwrap_or(End::Signaled(libc::SIGKILL as u8));
-        self.run.tool.tell("exited", |event| {
+    fn report(&self, tool: &Tool) -> u8 {
+        let end = self.failed.map(End::Exited).or(self.end).unwrap_or(End::Signaled(libc::SIGKILL as u8));
+        tool.tell("exited", |event| {
             let event = match end {
                 End::Exited(code) => event.number("code", code),
                 End::Signaled(signal) => event.number("signal", signal),
             };
-            if timed_out { event.text("reason", "kill-after") } else { event }
+            if self.timed_out { event.text("reason", "kill-after") } else { event }
         });
         match end {
             End::Exited(code) => code,
