@@ -10,16 +10,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub struct SocketAddress(Vec<u8>);
 
 impl SocketAddress {
-    /// The longest path that fits: unix(7), 108 bytes with the terminating NUL.
-    pub const LONGEST_PATH: usize = 107;
-
     fn of(family: libc::c_int, rest: &[&[u8]]) -> Self {
         Self([&(family as u16).to_ne_bytes(), rest.concat().as_slice()].concat())
     }
 
-    /// A `sockaddr_un`. `None` if the path does not fit.
+    /// A `sockaddr_un`. `None` if the path does not fit: unix(7), 108 bytes with the terminating NUL.
     pub fn unix(path: &[u8]) -> Option<Self> {
-        (path.len() <= Self::LONGEST_PATH).then(|| Self::of(libc::AF_UNIX, &[path, &[0]]))
+        (path.len() < 108).then(|| Self::of(libc::AF_UNIX, &[path, &[0]]))
     }
 
     /// A `sockaddr_in` or a `sockaddr_in6`.
@@ -145,11 +142,6 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Resu
     count(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// Space for the control messages of [`recvmsg`]: SCM_RIGHTS and SCM_CREDENTIALS (cmsg(3): each is a header and its
-/// data, both aligned to 8 bytes).
-#[repr(C, align(8))]
-struct Control([u8; 64]);
-
 /// A control message of SCM_RIGHTS: on 64-bit machines the data directly follow the header (cmsg(3)).
 #[repr(C)]
 struct Rights {
@@ -199,11 +191,12 @@ pub struct Message {
 pub fn recvmsg(socket: &impl AsRawFd, flags: libc::c_int) -> io::Result<Message> {
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let mut control = Control([0; 64]);
+    // Space for SCM_RIGHTS and SCM_CREDENTIALS (cmsg(3): each is a header and its data, both aligned to 8 bytes).
+    let mut control = [0u64; 8];
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of::<Control>() as _);
+    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of_val(&control) as _);
     let flags = flags | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: a msghdr whose parts live through the call.
     if count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })? == 0 {
