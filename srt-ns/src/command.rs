@@ -7,9 +7,10 @@ use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
+use srt_common::sys::fd::close;
 use srt_common::sys::file::{open, statx};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities};
-use srt_common::sys::process::{self, getpid, pidfd_open, prctl};
+use srt_common::sys::process::{self, Pid, getpid, pidfd_open, prctl};
 use srt_common::{Context, Result, privileges};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -34,13 +35,25 @@ pub struct Command<'a> {
 }
 
 impl Command<'_> {
+    /// Forks the process that becomes PROGRAM. `other` is the other end of `go`: a child that kept it would wait in vain
+    /// for the end of the socket.
+    ///
+    /// # Errors
+    /// Any error from fork(2), with a hint.
+    pub fn fork(self, supervisor: &OwnedFd, go: &OwnedFd, other: &OwnedFd) -> Result<Pid> {
+        child::spawn_untied(self.run.tool, "the command", || {
+            close(other.as_raw_fd()).context(|| "close")?;
+            self.run(supervisor, go)
+        })
+    }
+
     /// In the new process: sends its pid to the supervisor and becomes PROGRAM. srt-mount, which is trusted, is
     /// executed at once and itself waits at `go` when its mount tree is built. Any other program waits here until every
     /// process that it could reach has locked itself down.
     ///
     /// # Errors
     /// Any error of a step, or of the exec.
-    pub fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
+    fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
         let Run { tool, plan, life, inherited, .. } = self.run;
         let detach = || {
             if !plan.options.keep_session {

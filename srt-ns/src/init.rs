@@ -58,11 +58,7 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
         child::leave_keyring()?;
         let (gate, go) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
         // While this process is in the caller's session, since the command may have to stay in it.
-        let number = gate.as_raw_fd();
-        let command = child::spawn_untied(tool, "the command", || {
-            close(number).context(|| "close")?;
-            command.run(&socket, &go)
-        })?;
+        let command = command.fork(&socket, &go, &gate)?;
         drop(go);
         // setpgid(2), tty_ioctl(4): if the command stays in the session, so must its parent, in another process group.
         // Otherwise the command's group is orphaned, and the kernel does not let the terminal stop it.

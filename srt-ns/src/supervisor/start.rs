@@ -2,7 +2,7 @@
 //! has given up all that the command could use.
 
 use super::{Course, Supervisor};
-use crate::child::{self, Leader, Run, is_ready};
+use crate::child::{Leader, Run, is_ready};
 use crate::command::{self, Command};
 use crate::helpers::{Helpers, Kind};
 use crate::options::Pid1;
@@ -11,12 +11,11 @@ use crate::{init, namespaces, watchdog};
 use srt_common::exec::Program;
 use srt_common::fds::{self, Kept};
 use srt_common::handover::{self, GO, JOIN};
-use srt_common::sys::fd::close;
 use srt_common::sys::process::pidfd_open;
 use srt_common::sys::socket::{Message, setsockopt, socketpair};
 use srt_common::{Context, Error, Result, privileges};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long srt-relay may take to accept connections.
@@ -69,11 +68,7 @@ impl<'a> Supervisor<'a> {
         let joined_paths = helpers.joined_paths(plan)?;
         let command = Command { run, program, mount_stage, joined_paths, kept, terminals: &terminals };
         let (child, reports) = if plan.pid1 == Pid1::Command {
-            let number = start.socket.as_raw_fd();
-            let pid = child::spawn_untied(tool, "the command", || {
-                close(number).context(|| "close")?;
-                command.run(&theirs, &theirs)
-            })?;
+            let pid = command.fork(&theirs, &theirs, &start.socket)?;
             if let Some(watchdog) = helpers.of(Kind::Watchdog) {
                 watchdog::condemn(watchdog, &pidfd_open(pid).context(|| "pidfd_open of the command")?)?;
             }
