@@ -35,9 +35,7 @@ impl Inherited {
     /// The errno of the call.
     pub fn restore(&self) -> Result<()> {
         let what = || "cannot restore the signals";
-        if self.child == Disposition::Ignored {
-            signal(libc::SIGCHLD, Disposition::Ignored).context(what)?;
-        }
+        signal(libc::SIGCHLD, self.child).context(what)?;
         sigprocmask(libc::SIG_SETMASK, &self.mask).map(drop).context(what)
     }
 }
