@@ -18,11 +18,11 @@ impl Event {
         Self(String::new()).text("stage", stage).text("event", event)
     }
 
-    /// `failed`, with the parts of the error as fields. A path that does not fit into PIPE_BUF bytes is left out: the
-    /// message also contains it.
-    pub fn failed(stage: &str, code: u8, error: &Error) -> Self {
-        Self::new(stage, "failed")
-            .number("code", code)
+    /// Adds the parts of an error. A path that does not fit into PIPE_BUF bytes is left out: the message also contains
+    /// it.
+    #[must_use]
+    pub fn error(self, code: u8, error: &Error) -> Self {
+        self.number("code", code)
             .text("message", &error.shown_message())
             .if_it_fits(error.option(), |event, option| event.text("option", option))
             .if_it_fits(error.errno, |event, errno| event.number("errno", errno))
@@ -117,10 +117,11 @@ mod tests {
     fn a_failure_has_its_parts_and_fits_into_one_write() {
         let error = std::io::Error::from_raw_os_error(libc::ENOENT);
         let error = Error::system("cannot open /a", &error).path("/a").within("--bind /a /b").hint("x");
-        let text = Event::failed("srt-mount", 125, &error).0;
+        let text = Event::new("srt-mount", "failed").error(125, &error).0;
         assert!(text.contains(r#""option":"--bind","errno":2,"path":"/a","hint":"x""#), "{text}");
         let long = error.path("x".repeat(4000)).hint("y".repeat(4000));
-        let text = Event::failed("srt-mount", 125, &Error { message: "é".repeat(9000), ..long }).0;
+        let text =
+            Event::new("srt-mount", "failed").error(125, &Error { message: "é".repeat(9000), ..long }).0;
         assert!(text.len() < libc::PIPE_BUF - 3, "{}", text.len());
     }
 

@@ -111,9 +111,7 @@ impl Tool {
     pub fn fail(&self, error: &Error) -> u8 {
         let code = self.manner.code(error.kind);
         self.warn(error);
-        if let Some(status) = self.status {
-            Event::failed(self.name, code, error).send(status);
-        }
+        self.tell("failed", |event| event.error(code, error));
         code
     }
 
