@@ -38,10 +38,9 @@ pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let wrong = |what: &str| Error::usage(format!("--lifetime-fd {number}: {what}"));
     let pipe = fd::given(number).map_err(|_| wrong("not an open descriptor"))?;
     let stat = file::statx(&pipe, c"").map_err(|error| Error::system("statx", &error))?;
-    let is_pipe = stat.is(libc::S_IFIFO);
     let reads =
         fd::fcntl(&pipe, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
-    if number < 3 || !is_pipe || !reads {
+    if number < 3 || !stat.is(libc::S_IFIFO) || !reads {
         return Err(wrong("expected the reading end of a pipe, from 3 up"));
     }
     if stat.links > 0 && !file::fstatfs(&pipe).is_ok_and(|kind| kind == PIPEFS_MAGIC) {

@@ -48,11 +48,10 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
     let Run { tool, plan, life, .. } = command.run;
     let keep_session = plan.options.keep_session;
     let mount_stage = command.mount_stage.is_some();
-    // The supervisor's ends: a child that kept one would wait in vain for the end of the socket.
-    let supervisors = [ours.as_raw_fd(), reports.as_raw_fd()];
     let pid = child::spawn_untied(tool, "srt-init", || {
-        for number in supervisors {
-            close(number).context(|| "close")?;
+        // The supervisor's ends: a child that kept one would wait in vain for the end of the socket.
+        for end in [ours, &reports] {
+            close(end.as_raw_fd()).context(|| "close")?;
         }
         child::is_pid_1()?;
         child::leave_keyring()?;
