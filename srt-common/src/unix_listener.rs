@@ -2,7 +2,7 @@
 //! removed at the end if it is still the same.
 
 use crate::sys::c_path;
-use crate::sys::file::{FileId, Stat, open, openat, renameat2, statx, umask, unlinkat};
+use crate::sys::file::{FileId, open, openat, renameat2, statx, umask, unlinkat};
 use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
 use crate::token::token;
 use crate::{Context, Error, Result, unix_socket};
@@ -111,7 +111,7 @@ fn replace(directory: &OwnedFd, name: &CStr) -> Result<Option<Bound>> {
     let what = || "cannot make a socket beside a dead one";
     let private = c_path(format!(".srt-{}", token())).context(what)?;
     let made = listen_at(directory, &private).context(what)?;
-    let won = must_be_dead(&there).and_then(|()| exchange(directory, name, &private, &dead));
+    let won = must_be_dead(&there).and_then(|()| exchange(directory, name, &private, made.1, dead.id));
     // The private name is now that of this process's own socket, or of the dead one.
     let _gone = unlinkat(directory, &private, 0);
     won.map(|won| won.then_some(made))
@@ -139,9 +139,8 @@ fn another_listens() -> Error {
 }
 
 /// False: nothing exists at `name` any more.
-fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Result<bool> {
+fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, own: FileId, dead: FileId) -> Result<bool> {
     let look = || statx(directory, private).context(|| "cannot look at a socket").map(|stat| stat.id);
-    let own = look()?;
     for _ in 0..TRIES {
         match renameat2(directory, private, name, libc::RENAME_EXCHANGE) {
             Err(error) if error.kind() == ErrorKind::NotFound && look()? == own => return Ok(false),
@@ -150,7 +149,7 @@ fn exchange(directory: &OwnedFd, name: &CStr, private: &CStr, dead: &Stat) -> Re
                 .map_err(|error| error.hint("remove it, or choose another path"))?,
         }
         match look()? {
-            held if held == dead.id => return Ok(true),
+            held if held == dead => return Ok(true),
             held if held == own => return Err(another_listens()),
             _ => {}
         }
