@@ -4,7 +4,7 @@
 use crate::args::{CommandLine, decimal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::ignore_signals;
-use crate::fds::{say, write_all};
+use crate::fds::{can_be_written, say, write_all};
 use crate::status::Event;
 use crate::sys::process::{Pid, getppid, uname};
 use crate::sys::{fd, file, start};
@@ -98,10 +98,10 @@ impl Tool {
     /// `--keep-fd` names it ([`crate::fds::Kept`]).
     ///
     /// # Errors
-    /// A usage error if it is not open.
+    /// A usage error if it is not open for writing.
     pub fn take_status(&mut self, number: Option<RawFd>) -> Result<()> {
-        if let Some(closed) = number.filter(|&number| fd::given(number).is_err()) {
-            return Err(Error::usage(format!("--status-fd {closed}: not an open descriptor")));
+        if let Some(number) = number {
+            can_be_written(number).map_err(|why| Error::usage(format!("--status-fd {number}: {why}")))?;
         }
         self.status = number;
         Ok(())

@@ -43,7 +43,9 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
     let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let name = name.ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = open(parent, libc::O_PATH | libc::O_DIRECTORY);
+    // Readable if possible: srt-ns may have to change its mode at the end.
+    let directory =
+        open(parent, libc::O_DIRECTORY).or_else(|_| open(parent, libc::O_PATH | libc::O_DIRECTORY));
     let directory = directory.context(|| format!("cannot open {}", parent.display()))?;
     let what = || format!("cannot listen on {}", path.display());
     let name = c_path(name).context(what)?;
@@ -65,11 +67,15 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
 }
 
 impl Place {
-    /// Removes the socket, if the name still leads to the one that was created. Best effort, at the end of the process.
-    /// Both system calls are in srt-relay's allow-list.
-    pub fn remove(&self) {
-        if statx(&self.directory, &self.name).is_ok_and(|stat| stat.id == self.id) {
-            let _gone = unlinkat(&self.directory, &self.name, 0);
+    /// Removes the socket, if the name still leads to the one that was created. Both system calls are in srt-relay's
+    /// allow-list.
+    ///
+    /// # Errors
+    /// The errno: the socket is gone, or stays.
+    pub fn remove(&self) -> io::Result<()> {
+        match statx(&self.directory, &self.name)?.id == self.id {
+            true => unlinkat(&self.directory, &self.name, 0),
+            false => Ok(()),
         }
     }
 }
@@ -186,7 +192,7 @@ mod tests {
         let path = directory.join("s");
         let (_listener, place) = bind(&path).expect("bind");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        place.remove();
+        place.remove().expect("removed");
         assert!(!path.exists());
         std::fs::remove_dir_all(directory).expect("clean");
     }
@@ -242,7 +248,7 @@ mod tests {
         let (_listener, place) = bind(&path).expect("bind");
         std::fs::rename(&path, directory.join("away")).expect("rename");
         let _other = UnixListener::bind(&path).expect("another");
-        place.remove();
+        place.remove().expect("removed");
         assert!(path.exists());
         std::fs::remove_dir_all(directory).expect("clean");
     }

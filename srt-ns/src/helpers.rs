@@ -1,7 +1,7 @@
 //! The helper processes: srt-relay, sidecars, the watchdog. They are in the host's pid namespace, so that the command
 //! can neither see nor signal them. They are started before the command, and ended together.
 
-use crate::child::{self, Leader, Run, gets_ready};
+use crate::child::{self, Leader, Run, gets_ready, is_ready};
 use crate::options::{Pid1, Plan};
 use crate::placeholder::{self, Place};
 use crate::relay::{self, HostSide, Reports};
@@ -13,11 +13,12 @@ use srt_common::exec::Program;
 use srt_common::fds::Kept;
 use srt_common::handover;
 use srt_common::report::Report;
-use srt_common::sys::fd::{pipe2, read, write};
+use srt_common::sys::fd::{fcntl, pipe2, read, write};
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
 use srt_common::sys::process::{self, End, Pid, kill, pidfd_open, waitid};
 use srt_common::sys::socket::socketpair;
+use srt_common::sys::tty::ioctl_get;
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
@@ -243,7 +244,7 @@ impl Helpers {
             let Some(link) = run.plan.links().chain(&run.plan.options.relay).nth(pair) else { continue };
             if lost {
                 tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was made anew");
-            } else {
+            } else if run.tool.status.is_none_or(has_room) {
                 let why = strerror(&io::Error::from_raw_os_error(errno));
                 tell(run.tool, "connect-failed", "relay", &link.text, &format!("cannot connect: {why}"));
             }
@@ -308,6 +309,19 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 }
 
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
+
+/// How many bytes a caller may have left unread in a pipe: about eight events. Without permission to open the pipe again,
+/// each takes one of its 16 places ([`srt_common::fds::say`]).
+const UNREAD: libc::c_int = 1024;
+
+/// Whether the status descriptor has room for more than this event. The command can make any number of connections fail,
+/// and the caller may read the events only at the end: `exited` must find room then.
+fn has_room(status: RawFd) -> bool {
+    let is_pipe = fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok();
+    let unread = ioctl_get(&status, libc::FIONREAD as u32).unwrap_or(0);
+    // A socket is ready while a quarter of it is used at most (`unix_writable()` in net/unix/af_unix.c).
+    is_ready(&status, libc::POLLOUT) && !(is_pipe && unread >= UNREAD)
+}
 
 /// Writes only to the status descriptor if there is one, since the command also uses stderr.
 fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {

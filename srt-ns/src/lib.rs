@@ -12,6 +12,7 @@ pub mod namespaces;
 pub mod options;
 pub mod placeholder;
 pub mod relay;
+pub mod removal;
 pub mod signals;
 pub mod supervisor;
 pub mod terminal;

@@ -17,6 +17,7 @@
 
 use crate::child::is_ready;
 use crate::options::Plan;
+use crate::removal::permitted;
 use srt_common::args::{decimal, decode};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
@@ -79,8 +80,19 @@ enum There {
     Nothing,
     /// A file or directory of the user's own.
     Own,
-    /// An open placeholder, and its attributes.
-    Placeholder(OwnedFd, Stat),
+    /// A placeholder, and its attributes.
+    Placeholder(Entry, Stat),
+}
+
+/// An open entry with the mark of a placeholder.
+#[derive(Debug)]
+pub struct Entry {
+    /// The entry.
+    pub file: OwnedFd,
+    /// Its directory has the mark, too. A sandbox that may write the directory can remove that one, and have its own
+    /// watchdog remove the entry while another sandbox uses it. So an entry without it is locked as well, but not
+    /// removed.
+    listed: bool,
 }
 
 /// The mark on the inode.
@@ -121,22 +133,22 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
 ///
 /// # Errors
 /// Any error from the kernel.
-pub fn stand<'a>(places: &'a [Place], life: &OwnedFd) -> Result<Vec<(&'a Place, OwnedFd)>> {
+pub fn stand<'a>(places: &'a [Place], life: &OwnedFd) -> Result<Vec<(&'a Place, Entry)>> {
     // Affects only this process, which creates nothing else.
     file::umask(0o077);
     let mut held = vec![];
     for place in places.iter().take_while(|_| !is_ready(life, libc::POLLIN)) {
-        let file = place.stand().map_err(|error| error.within(&place.wanted.text))?;
-        held.extend(file.map(|file| (place, file)));
+        let entry = place.stand().map_err(|error| error.within(&place.wanted.text))?;
+        held.extend(entry.map(|entry| (place, entry)));
     }
     Ok(held)
 }
 
 /// Removes what no other process uses. flock(2): the shared lock is converted to an exclusive one, or lost.
-pub fn release(held: Vec<(&Place, OwnedFd)>) {
-    for (place, file) in held {
+pub fn release(held: Vec<(&Place, Entry)>) {
+    for (place, entry) in held.into_iter().filter(|(_, entry)| entry.listed) {
         let mut again = 0..MORE_TRIES;
-        while place.sweep(&place.wanted.name, &file).is_err() && again.next().is_some() {
+        while place.sweep(&place.wanted.name, &entry.file).is_err() && again.next().is_some() {
             thread::sleep(PAUSE);
         }
     }
@@ -174,7 +186,7 @@ impl Place {
     /// Removes what a killed process has left, if no process uses it; if it is not empty, only the marks are removed. A
     /// private name is enough to recognize a leftover: only those who could remove the entry can give it such a name.
     pub fn clean(&self) {
-        if let Ok(There::Placeholder(file, _)) = self.look() {
+        if let Ok(There::Placeholder(Entry { file, listed: true }, _)) = self.look() {
             let _in_use = self.sweep(&self.wanted.name, &file);
         }
         let entries = fs::read_dir(format!("/proc/self/fd/{}", self.parent.as_raw_fd()));
@@ -192,7 +204,7 @@ impl Place {
     }
 
     /// Creates a placeholder, or shares one that is in use. `None`: an entry of the user's own, which stays as it is.
-    fn stand(&self) -> Result<Option<OwnedFd>> {
+    fn stand(&self) -> Result<Option<Entry>> {
         let Placeholder { name, directory, .. } = &self.wanted;
         let mut failed = Error::failed("other processes keep changing what is there");
         for attempt in 0..TRIES {
@@ -205,20 +217,22 @@ impl Place {
                     // Another process has removed it; or the directory takes no entries: a procfs, or one that was
                     // removed itself.
                     Err(error) if error.errno == Some(libc::ENOENT) => failed = error,
-                    made => return made.map(Some),
+                    made => return made.map(|file| Some(Entry { file, listed: true })),
                 },
-                There::Placeholder(file, _) if flock(&file, SHARED).is_err() => match attempt {
+                There::Placeholder(entry, _) if flock(&entry.file, SHARED).is_err() => match attempt {
                     ..PATIENCE => thread::sleep(PAUSE),
+                    // The lock may be the user's own.
+                    _ if !entry.listed => return Ok(None),
                     // While it is locked exclusively, no sandbox can rely on it; and a removal does not take so long.
-                    _ => self.remove(name, &file),
+                    _ => self.remove(name, &entry.file),
                 },
-                There::Placeholder(_, stat) if stat.is(libc::S_IFDIR) != *directory => {
+                There::Placeholder(entry, stat) if entry.listed && stat.is(libc::S_IFDIR) != *directory => {
                     let (new, old) = if *directory { ("directory", "file") } else { ("file", "directory") };
                     let text = format!("a {new} is asked for, and another sandbox has a {old} there");
                     return Err(Error::failed(text));
                 }
                 // A removal needs the exclusive lock, so the entry either stays now or is already gone.
-                There::Placeholder(file, stat) if self.has(name, stat.id) => return Ok(Some(file)),
+                There::Placeholder(entry, stat) if self.has(name, stat.id) => return Ok(Some(entry)),
                 There::Placeholder(..) => {}
             }
         }
@@ -235,12 +249,20 @@ impl Place {
         };
         let stat = statx(&there, c"").context(what)?;
         let can_be = stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG);
-        let mark = can_be.then(|| fgetxattr(&self.parent, &mark_of(&stat)).ok()).flatten();
-        let opened = mark.is_some().then(|| self.open_entry(&self.wanted.name)).transpose();
-        match opened.context(|| "cannot open the placeholder that is there") {
-            // Every mark is unique, so this is the file that was checked.
-            Ok(Some(file)) if fgetxattr(&file, MARK).ok() == mark => Ok(There::Placeholder(file, stat)),
-            Err(error) if error.errno != Some(libc::ENOENT) => Err(error.hint(hint)),
+        let listed = can_be.then(|| fgetxattr(&self.parent, &mark_of(&stat)).ok()).flatten();
+        let file = match can_be.then(|| self.open_entry(&self.wanted.name)).transpose() {
+            Err(error) if listed.is_some() && error.kind() != ErrorKind::NotFound => {
+                return Err(Error::system("cannot open the placeholder that is there", &error).hint(hint));
+            }
+            opened => opened.ok().flatten(),
+        };
+        let mark = file.as_ref().and_then(|file| fgetxattr(file, MARK).ok());
+        match file {
+            Some(file) if mark.is_some() => {
+                let stat = statx(&file, c"").context(what)?;
+                // Every mark is unique, so this is the file whose mark the directory has.
+                Ok(There::Placeholder(Entry { file, listed: mark == listed }, stat))
+            }
             // Without a mark: the user's own, or a placeholder that was just removed: it loses its name before its
             // marks.
             _ if self.has(&self.wanted.name, stat.id) => Ok(There::Own),
@@ -278,19 +300,24 @@ impl Place {
     }
 
     /// Removes an entry if it is still this inode and empty. If it is not empty any more, it belongs to the user from
-    /// now on.
+    /// now on. If it cannot be removed now, it remains a placeholder.
     fn remove(&self, name: &CStr, file: &OwnedFd) {
-        let Ok(stat) = statx(file, c"") else { return };
-        let flags = if stat.is(libc::S_IFDIR) { libc::AT_REMOVEDIR } else { 0 };
-        if (stat.is(libc::S_IFDIR) || stat.size == 0) && self.has(name, stat.id) {
-            match file::unlinkat(&self.parent, name, flags).map_err(|error| error.raw_os_error()) {
-                Ok(()) | Err(Some(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST)) => {}
-                // It cannot be removed now, and remains a placeholder.
-                Err(_) => return,
+        let _remains = permitted(&self.parent, || {
+            let stat = statx(file, c"")?;
+            let (flags, empty) =
+                if stat.is(libc::S_IFDIR) { (libc::AT_REMOVEDIR, true) } else { (0, stat.size == 0) };
+            let removed = match statx(&self.parent, name) {
+                Ok(there) if empty && there.id == stat.id => file::unlinkat(&self.parent, name, flags),
+                there => there.map(drop),
+            };
+            match removed.map_err(|error| error.raw_os_error().unwrap_or(0)) {
+                Ok(()) | Err(libc::ENOENT | libc::ENOTEMPTY | libc::EEXIST) => {}
+                Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
-        }
-        let _none = file::fremovexattr(file, MARK);
-        let _none = file::fremovexattr(&self.parent, &mark_of(&stat));
+            let _none = file::fremovexattr(file, MARK);
+            let _none = file::fremovexattr(&self.parent, &mark_of(&stat));
+            Ok(())
+        });
     }
 
     fn has(&self, name: &CStr, inode: FileId) -> bool {

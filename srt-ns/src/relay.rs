@@ -8,6 +8,7 @@ use crate::child::{self, Run};
 use crate::empty_root::EmptyRoot;
 use crate::helpers::{Helper, Kind};
 use crate::options::{Link, Plan};
+use crate::removal::remove_sockets;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
 use srt_common::handover;
@@ -69,7 +70,7 @@ impl HostSide {
 /// get here: they end in an exec or in _exit(2).
 impl Drop for HostSide {
     fn drop(&mut self) {
-        self.published.iter().for_each(Place::remove);
+        remove_sockets(&self.published);
     }
 }
 

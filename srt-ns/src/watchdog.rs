@@ -10,10 +10,10 @@
 use crate::child::{self, Run, gets_ready};
 use crate::helpers::{Helper, Helpers, Kind};
 use crate::placeholder;
+use crate::removal::remove_sockets;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
-use srt_common::unix_listener::Place;
 use srt_common::{Context, Error, Result, handover, privileges};
 use std::convert::Infallible;
 use std::fs::File;
@@ -104,7 +104,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     let mut keep = vec![orders.as_raw_fd(), life.as_raw_fd(), status.as_raw_fd(), 2];
     keep.extend(published.iter().map(|place| place.directory.as_raw_fd()));
     keep.extend(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
-    keep.extend(held.iter().flat_map(|(place, file)| [place.parent.as_raw_fd(), file.as_raw_fd()]));
+    keep.extend(held.iter().flat_map(|(place, entry)| [&place.parent, &entry.file]).map(AsRawFd::as_raw_fd));
     keep.extend(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     child::close_all_but(&keep)?;
     // Even if the supervisor is already dead, its orders must be read.
@@ -144,7 +144,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     for shell in shells {
         shell.signal_group(libc::SIGKILL);
     }
-    published.iter().for_each(Place::remove);
+    remove_sockets(published);
     placeholder::release(held);
     process::exit(0)
 }

@@ -85,7 +85,7 @@ impl Listener {
 /// Removes the socket's name, at exit or after an error.
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.place.iter().for_each(Place::remove);
+        let _stays = self.place.as_ref().map(Place::remove);
     }
 }
 
@@ -159,6 +159,11 @@ fn take(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
     }
     if family == libc::AF_UNIX {
         unix_socket::refuse_descriptors(&socket);
+    } else {
+        // Accepted sockets inherit SO_LINGER, with which close(2) waits for the client, also on a non-blocking socket
+        // (socket(7)).
+        let off = libc::linger { l_onoff: 0, l_linger: 0 };
+        setsockopt(&socket, libc::SOL_SOCKET, libc::SO_LINGER, &off).context(|| "SO_LINGER")?;
     }
     Ok((socket, family))
 }

@@ -5,7 +5,7 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::{self, CommandLine};
-use srt_common::fds::{Kept, raise_limit, write_all};
+use srt_common::fds::{Kept, can_be_written, own_terminals, raise_limit, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, given, inherited};
 use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, Manner, Spec, Tool};
@@ -33,13 +33,23 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // Checked before the relay opens any: a number that the caller forgot to open would be one of the relay's own.
     for (name, fd) in options.descriptors() {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
-        given(fd).map_err(|_| error(format!("{name}{fd}: not an open descriptor")))?;
+        let checked = match name {
+            "--ready-fd " | "--report-fd " => can_be_written(fd),
+            _ => given(fd).map(drop).map_err(|_| "not an open descriptor"),
+        };
+        checked.map_err(|why| error(format!("{name}{fd}: {why}")))?;
     }
     Kept::default().close_others(&options.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
     let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
+    // For a terminal POLLOUT does not mean room for a whole report: an open file of its own, which does not block, keeps
+    // the relay from waiting for a user who reads none.
+    let reports = [Some(2), options.words.status_fd, options.words.report_fd];
+    for (number, own) in own_terminals(reports.into_iter().flatten()) {
+        dup2(&own, number).context(|| "dup2 of a terminal")?;
+    }
 
     // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: its sockets
     // are removed.

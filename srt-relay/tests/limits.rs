@@ -7,10 +7,11 @@ mod common;
 use common::*;
 use srt_tests::processes::{Process, status_field};
 use srt_tests::refusals::{self, refuse_value};
+use srt_tests::talk::Terminal;
 use srt_tests::{DEADLINE, Who, at_once, both, has_ipv6, skip, wait_until};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -117,6 +118,65 @@ both! {
             }
             let _ended = (child.kill(), child.wait());
         }
+    }
+
+    fn a_terminal_that_nobody_reads_holds_up_nobody(who) {
+        let scratch = who.scratch();
+        greeter(who, &scratch.join("s"));
+        let mut terminal = Terminal::new(who);
+        let (port, (mut ready, ready_writer)) = (free_port(), pipe());
+        let mut command = who.command("srt-relay");
+        command.args(["--ready-fd", "5", &format!("tcp:127.0.0.1:{port}")]);
+        command.arg(format!("unix:{}", scratch.join("s").display()));
+        // Each says once that its target cannot be reached.
+        let dead: Vec<_> = (0..60).map(|_| free_port()).collect();
+        for dead in &dead {
+            command.args([format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1".into()]);
+        }
+        let copies = [terminal.fd(), ready_writer.as_raw_fd()].map(|fd| srt_tests::above(&fd));
+        for (fd, number) in copies.iter().zip([2, 5]) {
+            srt_tests::pass_fd(&mut command, fd.as_raw_fd(), number);
+        }
+        let mut child = command.spawn().expect("spawn");
+        drop((command, ready_writer, copies));
+        assert_eq!(read_all(&mut ready), b"ready\n");
+        terminal.leave_little_room();
+        for dead in dead {
+            assert!(connect(dead).read(&mut [0]).is_err());
+        }
+        assert!(!terminal.state().flows, "less was said than there was room for");
+        hears_hello(&mut connect(port));
+        let _ended = (child.kill(), child.wait());
+    }
+
+    fn a_listener_that_lingers_holds_up_nobody(who) {
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let server = srt_tests::unix_listener(who, &path);
+        thread::spawn(move || {
+            for mut stream in server.incoming().flatten() {
+                let mut word = [0];
+                // To the first more than it reads, and no end: it closes first.
+                let answer = if stream.read(&mut word).is_ok_and(|_| word == *b"b") { 1 << 20 } else { 1 };
+                thread::spawn(move || (stream.write_all(&vec![b'x'; answer]), stream.shutdown(Shutdown::Both)));
+            }
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let linger = libc::linger { l_onoff: 1, l_linger: 60 };
+        let length = size_of_val(&linger) as libc::socklen_t;
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+        // SAFETY: a linger and its size.
+        assert_eq!(unsafe { libc::setsockopt(listener.as_raw_fd(), level, name, (&raw const linger).cast(), length) }, 0);
+        let port = listener.local_addr().expect("an address").port();
+        let target = format!("unix:{}", path.display());
+        let _relay = Relay::start_with(who, &["fd:9", &target], &[(listener.as_raw_fd(), 9)]);
+        let mut slow = connect(port);
+        slow.write_all(b"b").expect("write");
+        slow.shutdown(Shutdown::Write).expect("shutdown");
+        thread::sleep(Duration::from_millis(500));
+        let mut other = connect(port);
+        other.write_all(b"s").expect("write");
+        assert_eq!(other.read(&mut [0]).expect("an answer"), 1);
     }
 
     fn out_of_descriptors_it_goes_on_and_accepts_again(who) {

@@ -267,6 +267,16 @@ impl Terminal {
         self.master.read_exact(&mut vec![0; count]).expect("read");
     }
 
+    /// Fills it in pieces, of which nothing is read but as much as makes room.
+    pub fn leave_little_room(&mut self) {
+        while self.state().flows {
+            fill_by(self.fd(), 256);
+        }
+        while !self.state().flows {
+            self.read(64);
+        }
+    }
+
     /// Reads away what was written.
     pub fn drain(&mut self) {
         let mut poll = libc::pollfd { fd: self.master.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -275,6 +285,18 @@ impl Terminal {
             let _said = self.master.read(&mut [0; 4096]);
         }
     }
+}
+
+/// Writes so many bytes at a time until there is no room, without waiting for a reader.
+pub fn fill_by(fd: i32, count: usize) {
+    // SAFETY: integers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    // SAFETY: a buffer and its length.
+    while unsafe { libc::write(fd, [0u8; 4096].as_ptr().cast(), count) } > 0 {}
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
 }
 
 /// asm-generic/ioctls.h; libc has it not for every C library.

@@ -5,6 +5,8 @@ use srt_tests::talk::Talk;
 use srt_tests::{Ran, Who, both, chain, chain_with, run};
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -101,6 +103,33 @@ both! {
         }
     }
 
+    fn what_is_written_to_must_be_open_for_writing(who) {
+        let scratch = who.scratch();
+        let file = scratch.file("file", "");
+        for (line, why) in [
+            ("srt-ns --status-fd 9 -- echo ran", "--status-fd 9: not open for writing"),
+            ("srt-ns -- srt-mount --ro-bind / / --status-fd 9 -- echo ran", "--status-fd 9: not open for writing"),
+            ("srt-seccomp --status-fd 9 -- echo ran", "--status-fd 9: not open for writing"),
+            ("srt-relay --status-fd 9 unix:DIR/s tcp:127.0.0.1:1", "--status-fd 9: not open for writing"),
+            ("srt-relay --ready-fd 9 unix:DIR/s tcp:127.0.0.1:1", "--ready-fd 9: not open for writing"),
+            ("srt-relay --report-fd 9 unix:DIR/s tcp:127.0.0.1:1", "--report-fd 9: not open for writing"),
+        ] {
+            for flags in [libc::O_RDONLY, libc::O_PATH] {
+                let opened = fs::File::options().read(true).custom_flags(flags).open(&file).expect("open");
+                let line = line.replace("DIR", scratch.text());
+                // srt-ns passes it on.
+                let line = line.replace("srt-ns -- srt-mount", "srt-ns --keep-fd 9 -- srt-mount");
+                let mut words = line.split(' ');
+                let mut command = who.command(words.next().expect("a tool"));
+                srt_tests::pass_fd(&mut command, opened.as_raw_fd(), 9);
+                let ran = run(command.args(words));
+                let codes: &[i32] = if line.starts_with("srt-relay") { &[1, 2] } else { &[125] };
+                assert!(ran.code.is_some_and(|code| codes.contains(&code)), "{line}: {ran:#?}");
+                ran.says("").complains(why);
+            }
+        }
+    }
+
     fn keep_fd_passes_exactly_what_it_names(who) {
         let work = who.scratch();
         let keep = ["--keep-fd", "5", "--keep-fd", "1023", "--keep-fd", "0", "--keep-fd", "77", "--keep-fd", "5"];
@@ -124,7 +153,7 @@ both! {
         let mut file = fs::File::options().append(true).open(&log).expect("open");
         file.write_all(b"outside\n").expect("write");
         let mut command = chain_with(who, work.path(), &["--keep-fd", "9"]);
-        srt_tests::pass_fd(&mut command, std::os::fd::AsRawFd::as_raw_fd(&file), 9);
+        srt_tests::pass_fd(&mut command, file.as_raw_fd(), 9);
         run(command.args(["sh", "-c", "echo inside >&9"])).ok();
         assert_eq!(fs::read_to_string(&log).expect("read"), "outside\ninside\n");
     }

@@ -6,11 +6,11 @@ use srt_tests::processes::{child_named, descendants, kill, wait_for_end};
 use srt_tests::random::Random;
 use srt_tests::refusals::with_mounts;
 use srt_tests::talk::Talk;
-use srt_tests::{Ran, Scratch, Who, both, has, run, skip, tool, wait, wait_until};
+use srt_tests::{READ_ONLY, Ran, Scratch, USER, Who, both, has, run, skip, tool, wait, wait_until};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -415,14 +415,79 @@ for value in own: os.setxattr(path, 'user.srt-placeholder', value.encode())";
     fn what_cannot_be_removed_now_is_removed_by_the_next_run(who) {
         let (_scratch, path, text) = place(who);
         let directory = path.parent().expect("a directory");
+        // Somebody else's, so that the watchdog cannot change the mode.
+        let other = if who == Who::Root { USER } else { 0 };
+        chown(directory, Some(other), None).expect("chown");
         let mode = |mode| fs::set_permissions(directory, fs::Permissions::from_mode(mode)).expect("chmod");
+        mode(0o777);
         let talk = running(who, &[&text]);
         mode(0o555);
         finish(talk);
         assert!(path.exists());
-        mode(0o755);
+        mode(0o777);
         run(&mut sandbox(who, &[&text], "true")).ok();
         nothing_is_left(directory);
+    }
+
+    fn a_mode_that_the_command_leaves_does_not_keep_it_there(who) {
+        let (_scratch, path, text) = place(who);
+        let directory = path.parent().expect("a directory");
+        for (entry, mode) in [("", 0o555), ("/", 0o444), ("", 0)] {
+            let script = format!("chmod {mode:o} {}", directory.display());
+            run(&mut sandbox(who, &[&format!("{text}{entry}")], &script)).ok();
+            let left = fs::metadata(directory).expect("stat").permissions().mode();
+            assert_eq!(left & 0o7777, mode, "it stays as the command has left it");
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("chmod");
+            nothing_is_left(directory);
+        }
+    }
+
+    fn one_sandbox_has_no_other_ones_mask_removed(who) {
+        let (scratch, path, text) = place(who);
+        let directory = scratch.join("project").display().to_string();
+        let masked = |script: &str| {
+            let mut command = who.command("srt-ns");
+            command.args(["--placeholder", &text, "--", "srt-mount"]).args(READ_ONLY);
+            command.args(["--bind", &directory, &directory, "--mask", &text, "--", "srt-seccomp", "--"]);
+            Talk::over_pipes(command.args(["python3", "-c", script, &directory, &text]))
+        };
+        // The first takes the mark off the directory, and with `back` sets it again once the second runs: that it was a
+        // placeholder for the second, too, must not depend on either.
+        let hostile = "import os, sys
+directory = sys.argv[1]
+marks = {name: os.getxattr(directory, name) for name in os.listxattr(directory)}
+for name in marks: os.removexattr(directory, name)
+print('removed', len(marks), flush=True)
+if input() == 'back':
+    for name in marks: os.setxattr(directory, name, marks[name])
+print('done', flush=True)
+input()";
+        let victim = "import sys
+def write():
+    try: open(sys.argv[2], 'w').write('evil'); return 'written'
+    except OSError as error: return error.strerror
+print(write(), flush=True)
+input()
+print(write(), flush=True)";
+        for back in ["back\n", "no\n"] {
+            let mut first = masked(hostile);
+            assert_eq!(first.line(), "removed 1");
+            let mut second = masked(victim);
+            assert_eq!(second.line(), "Read-only file system");
+            first.send(back);
+            assert_eq!(first.line(), "done");
+            first.close_input();
+            assert_eq!(first.end().0, 1, "python3 at the end of its input");
+            second.send("\n");
+            assert_eq!(second.line(), "Read-only file system", "{back}");
+            assert_eq!(second.end().0, 0);
+            // Without both marks it cannot be told from the user's own.
+            if back == "no\n" {
+                assert_eq!(fs::read(&path).expect("it stays"), b"");
+                fs::remove_file(&path).expect("rm");
+            }
+            nothing_is_left(&scratch.join("project"));
+        }
     }
 
     fn what_the_user_makes_at_the_last_moment_is_not_replaced(who) {

@@ -9,7 +9,7 @@ use srt_tests::talk::{Talk, code};
 use srt_tests::{Who, both, has, run, wait, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -101,6 +101,20 @@ both! {
         talk.signal(libc::SIGTERM);
         assert_eq!(code(talk.status()), 143);
         assert!(!socket.exists());
+    }
+
+    fn a_mode_that_the_command_leaves_does_not_keep_the_socket_there(who) {
+        for mode in [0o555, 0o444, 0] {
+            let scratch = who.scratch();
+            let directory = scratch.dir("dir");
+            let mut command = who.command("srt-ns");
+            command.arg("--publish").arg(format!("{}=8000", directory.join("s").display()));
+            run(command.args(["--", "chmod", &format!("{mode:o}")]).arg(&directory)).ok();
+            let left = fs::metadata(&directory).expect("stat").permissions().mode();
+            assert_eq!(left & 0o7777, mode, "it stays as the command has left it");
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("chmod");
+            assert!(fs::read_dir(&directory).expect("a directory").next().is_none());
+        }
     }
 
     fn a_socket_whose_directory_was_swapped_is_not_unlinked_elsewhere(who) {

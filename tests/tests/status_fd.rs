@@ -1,13 +1,15 @@
 //! --status-fd tells a failure of the tools from the command's own exit status, and what a script must know.
 
-use srt_tests::talk::{Talk, Terminal};
+use srt_tests::talk::{Talk, Terminal, fill_by};
 use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input};
 use std::fs;
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const OPTIONS: [&str; 4] = ["--status-fd", "9", "--keep-fd", "9"];
 
@@ -61,28 +63,6 @@ fn number(event: &str, key: &str) -> u64 {
 fn fill(fd: i32) {
     fill_by(fd, 4096);
     fill_by(fd, 1);
-}
-
-/// The same, so many bytes at a time.
-fn fill_by(fd: i32, count: usize) {
-    // SAFETY: integers.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    // SAFETY: as above.
-    unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-    // SAFETY: a buffer and its length.
-    while unsafe { libc::write(fd, [0u8; 4096].as_ptr().cast(), count) } > 0 {}
-    // SAFETY: as above.
-    unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
-}
-
-/// Fills it in pieces, of which nothing is read but as much as makes room.
-fn leave_little_room(terminal: &mut Terminal) {
-    while terminal.state().flows {
-        fill_by(terminal.fd(), 256);
-    }
-    while !terminal.state().flows {
-        terminal.read(64);
-    }
 }
 
 fn failures(events: &[String]) -> Vec<&String> {
@@ -220,7 +200,7 @@ both! {
         // What is said of its end, once the command runs, is longer than the room.
         let sidecar = format!("while [ ! -e {up} ]; do sleep 0.05; done; : {name}");
         command.args(["--sidecar", &sidecar, "--", "sh", "-c", &format!(">{up}; sleep 0.6; exit 6")]);
-        leave_little_room(&mut terminal);
+        terminal.leave_little_room();
         run(&mut command).code(6);
     }
 
@@ -239,9 +219,39 @@ both! {
             // Nobody opens it any more. (0x540c is TIOCEXCL.)
             let fd = if stderr { 2 } else { 9 };
             command.arg(format!("import fcntl, os, time; fcntl.ioctl({fd}, 0x540c); open('{up}', 'w'); time.sleep(0.6); os._exit(6)"));
-            leave_little_room(&mut terminal);
+            terminal.leave_little_room();
             run(&mut command).code(6);
         }
+    }
+
+    fn connections_that_fail_leave_room_for_the_end(who) {
+        let scratch = who.scratch();
+        let socket = scratch.join("s");
+        let (mut reader, writer) = pipe().expect("pipe");
+        // For a user who may not open it again, each event takes one of its 16 places.
+        // One client of two is refused, after one that was not.
+        let server = "import socket, time
+for _ in range(150):
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(('127.0.0.1', 8000))
+        listener.listen()
+        listener.accept()[0].close()
+    time.sleep(0.02)";
+        let mut command = who.command("srt-ns");
+        pass_fd(&mut command, writer.as_raw_fd(), 9);
+        command.args(["--status-fd", "9", "--publish"]).arg(format!("{}=8000", socket.display()));
+        let mut child = command.args(["--", "python3", "-c", server]).spawn().expect("spawn");
+        drop(writer);
+        while child.try_wait().expect("wait").is_none() {
+            let _refused = UnixStream::connect(&socket).map(|mut stream| stream.read(&mut [0]));
+            sleep(Duration::from_millis(5));
+        }
+        // Read only now, as a script does that waits for the end first.
+        let events = lines(&mut reader, usize::MAX);
+        let failed = events.iter().filter(|event| event.contains("\"event\":\"connect-failed\"")).count();
+        assert!(failed >= 5, "{events:#?}");
+        assert_eq!(events.last().map(String::as_str), Some("{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":0}"));
     }
 
     fn a_status_descriptor_at_its_limit_holds_up_nothing(who) {

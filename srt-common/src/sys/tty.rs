@@ -61,7 +61,7 @@ pub fn ioctl(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result
     check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, libc::c_long::from(value)) }).map(drop)
 }
 
-/// ioctl(2) on a terminal that writes an integer: TIOCGEXCL, TIOCGETD, KDGETMODE.
+/// ioctl(2) that writes an integer: TIOCGEXCL, TIOCGETD and KDGETMODE of a terminal, FIONREAD.
 pub fn ioctl_get(tty: &impl AsRawFd, request: u32) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     // SAFETY: used only for requests that write one integer.
