@@ -3,25 +3,17 @@
 use crate::deadline::Deadline;
 use srt_common::sys::fd::{inherited, read};
 use srt_common::{Context, Error, Result};
-use std::fmt;
 use std::os::fd::RawFd;
 
 /// How much `--auth-fd` may hold, in bytes: enough for a token as a password.
 const CREDENTIALS_LIMIT: usize = 8192;
 
-/// A user name and a password. Never shown, not even by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
+/// A user name and a password. Never shown: there is no `Debug`.
 pub struct Credentials {
     /// Any bytes.
     pub user: Vec<u8>,
     /// Any bytes.
     pub password: Vec<u8>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(..)")
-    }
 }
 
 impl Credentials {

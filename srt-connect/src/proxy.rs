@@ -28,7 +28,6 @@ pub enum Address {
 }
 
 /// A proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     /// Its protocol.
     pub protocol: Protocol,

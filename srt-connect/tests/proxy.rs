@@ -52,7 +52,7 @@ fn the_four_forms_are_understood() {
 fn localhost_is_both_loopback_addresses_and_no_other_name_is_looked_up() {
     let addresses = ["127.0.0.1:80", "[::1]:80"].map(|text| Address::Tcp(text.parse().expect("address")));
     assert_eq!(parse(b"http://localhost:80").expect("good").addresses, addresses);
-    let error = parse(b"http://proxy.example:80").expect_err("a name");
+    let error = parse(b"http://proxy.example:80").err().expect("a name");
     assert!(error.message.contains("http://proxy.example:80: expected IP:PORT"), "{}", error.message);
     assert!(error.hint.is_some_and(|hint| hint.contains("no name but localhost")));
 }
@@ -91,14 +91,14 @@ fn what_is_no_proxy_is_a_usage_error() {
         "http://user:%c3%2@127.0.0.1:80",
         "http://user:%+1@127.0.0.1:80",
     ] {
-        let error = parse(text.as_bytes()).expect_err(text);
+        let error = parse(text.as_bytes()).err().expect(text);
         assert_eq!(error.kind, srt_common::Kind::Usage, "{text}");
         assert!(error.message.starts_with("--proxy"), "{}", error.message);
     }
     assert!(
-        parse(b"socks5://127.0.0.1:80").expect_err("5").hint.is_some_and(|hint| hint.contains("socks5h"))
+        parse(b"socks5://127.0.0.1:80").err().expect("5").hint.is_some_and(|hint| hint.contains("socks5h"))
     );
-    let percent = parse(b"http://user:p%4@127.0.0.1:80").expect_err("%");
+    let percent = parse(b"http://user:p%4@127.0.0.1:80").err().expect("%");
     assert!(percent.hint.is_some_and(|hint| hint.contains("%25")));
 }
 
@@ -162,5 +162,4 @@ fn no_message_shows_a_password() {
     }
     let proxy = parse(b"http://user:hunter2@127.0.0.1:80").expect("good");
     assert_eq!(proxy.name, "http://127.0.0.1:80");
-    assert!(!format!("{proxy:?}").contains("hunter2"));
 }
