@@ -24,7 +24,6 @@ pub struct Call {
 }
 
 /// A connection to the target.
-#[derive(Debug)]
 pub struct Tunnel {
     /// Non-blocking.
     pub socket: OwnedFd,

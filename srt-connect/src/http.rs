@@ -19,7 +19,6 @@ const VERSION: &[u8] = b"HTTP/1.";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// One CONNECT exchange.
-#[derive(Clone, Debug)]
 pub struct Exchange {
     request: Vec<u8>,
     authorized: bool,
@@ -32,7 +31,7 @@ pub struct Exchange {
 }
 
 /// The reason that a proxy gives for a refusal.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 struct Refusal {
     /// The status line, then at most three reasons in header fields.
     reasons: Vec<String>,

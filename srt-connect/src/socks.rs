@@ -33,7 +33,6 @@ enum Awaited {
 }
 
 /// One CONNECT exchange.
-#[derive(Clone, Debug)]
 pub struct Exchange {
     /// The messages are built before the proxy is called, so that they cannot fail later.
     request: Vec<u8>,

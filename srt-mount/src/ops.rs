@@ -163,7 +163,6 @@ pub fn build<'a>(host: &'a Host<'a>, (cgroups, halves): Opened<'a>) -> Result<Bu
 }
 
 /// The tree under construction, and what belongs to it.
-#[derive(Debug)]
 pub struct Build<'a> {
     /// The tree.
     pub root: Root<'a>,

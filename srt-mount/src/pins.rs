@@ -29,7 +29,7 @@ use std::rc::Rc;
 const HIDING_PLACES: [&str; 10] = ["proc", "dev", "sys", "tmp", "run", "boot", "mnt", "media", "srv", "opt"];
 
 /// The directories to pin.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Pins {
     /// Whether the host's files are writable somewhere in the tree.
     needed: bool,
@@ -40,7 +40,6 @@ pub struct Pins {
 }
 
 /// The directories to pin in one mount.
-#[derive(Debug)]
 struct Pinned {
     /// Its mount point in the new root.
     at: PathBuf,

@@ -16,7 +16,6 @@ use std::path::{Component, Path, PathBuf};
 use std::{env, io};
 
 /// The host's file for PROGRAM's name, opened before any part of the new root exists.
-#[derive(Debug)]
 pub struct OnHost {
     /// Where it may be. A stage in this tool's directory is looked for only there: an earlier command may have been
     /// able to write PATH's first directory.
@@ -26,7 +25,6 @@ pub struct OnHost {
 }
 
 /// What is executed.
-#[derive(Debug)]
 pub enum Origin {
     /// The first of these paths in the new root that can be run.
     Inside(Vec<PathBuf>),

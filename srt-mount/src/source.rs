@@ -23,7 +23,6 @@ use std::rc::Rc;
 pub type Directories = BTreeSet<FileId>;
 
 /// The host's files, while paths still resolve as they do for the caller.
-#[derive(Debug)]
 pub struct Host<'a> {
     /// What is to be mounted.
     pub plan: &'a Plan,

@@ -27,7 +27,6 @@ const ONE_STEP: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
 
 /// A destination: the directory that holds it, its name there (`.` for the root and for a path that ends in `..`),
 /// and the file there. It is resolved once, and then created, opened or mounted on.
-#[derive(Debug)]
 pub struct Dest {
     /// Its path in the new root, without links and `..`.
     pub path: PathBuf,
@@ -52,7 +51,6 @@ pub struct Missing {
 }
 
 /// The tree under construction.
-#[derive(Debug)]
 pub struct Root<'a> {
     /// The host, with the sources and the plan.
     pub host: &'a Host<'a>,
@@ -72,7 +70,6 @@ pub struct Root<'a> {
 }
 
 /// A name in a directory, and the file that was created there. The name may belong to another file by now.
-#[derive(Debug)]
 struct Made {
     parent: Rc<OwnedFd>,
     name: CString,

@@ -46,7 +46,6 @@ const ROUNDS: usize = 2;
 
 /// One socket of a connection. Readiness is edge-triggered (epoll(7)): it is set here when it is reported, and
 /// cleared when the kernel returns EAGAIN.
-#[derive(Debug)]
 pub struct Peer {
     socket: File,
     readable: bool,
@@ -84,7 +83,6 @@ enum State {
 }
 
 /// What a flow has read but not written yet.
-#[derive(Debug)]
 enum Held {
     Nothing,
     Pipe(Pipe),
@@ -92,7 +90,6 @@ enum Held {
 }
 
 /// One direction.
-#[derive(Debug)]
 struct Flow {
     state: State,
     held: Held,
@@ -221,7 +218,6 @@ impl Flow {
 }
 
 /// A connection through the relay.
-#[derive(Debug)]
 pub struct Connection {
     /// The client and the target.
     pub ends: [Peer; 2],

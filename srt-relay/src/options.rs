@@ -69,7 +69,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// The parsed command line.
-#[derive(Debug)]
 pub struct Options {
     /// The pairs of LISTEN and CONNECT addresses.
     pub pairs: Vec<[Address; 2]>,

@@ -25,7 +25,6 @@ pub const COPY: usize = 256 << 10;
 const MOVE: libc::c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
 
 /// An empty pipe, or one with `held` bytes in it.
-#[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
@@ -55,7 +54,6 @@ impl Pipe {
 }
 
 /// The unused pipes, the limit on how many pipes there are, and the buffer.
-#[derive(Debug)]
 pub struct Stock {
     idle: Vec<Pipe>,
     most: usize,

@@ -170,7 +170,6 @@ impl Wanted {
 }
 
 /// A ruleset that is about to be enforced.
-#[derive(Debug)]
 pub struct Ruleset {
     fd: OwnedFd,
     /// The rights to files that are denied unless they are granted.
