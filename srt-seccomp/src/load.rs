@@ -53,6 +53,10 @@ pub fn read(load: &Load) -> Result<(String, BpfProgram)> {
 /// There are no instructions, an incomplete one, or more than the kernel accepts.
 pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
     let (instructions, rest) = bytes.as_chunks::<INSTRUCTION>();
+    let instruction = |&[c0, c1, jt, jf, ref k @ ..]: &[u8; INSTRUCTION]| {
+        let (code, k) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes(*k));
+        sock_filter { code, jt, jf, k }
+    };
     match (instructions.len(), rest.len()) {
         (0, 0) => Err(Error::failed("the filter is empty")),
         (MOST.., 1..) => Err(Error::failed(format!("a filter has at most {MOST} instructions"))),
@@ -60,13 +64,7 @@ pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
             "{} bytes are no whole number of BPF instructions of {INSTRUCTION} bytes",
             bytes.len()
         ))),
-        _ => Ok(instructions
-            .iter()
-            .map(|&[c0, c1, jt, jf, ref k @ ..]| {
-                let (code, k) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes(*k));
-                sock_filter { code, jt, jf, k }
-            })
-            .collect()),
+        _ => Ok(instructions.iter().map(instruction).collect()),
     }
 }
 

@@ -377,14 +377,13 @@ fn find(option: &str, lists: &[String]) -> Result<Vec<&'static Rule>> {
 /// The text of `--list`.
 pub fn list() -> String {
     let mut text = "RULE         DEFAULT  SYSTEM CALLS\n".to_owned();
+    let shown = |clause: &Clause| match clause.uses {
+        "" => clause.syscall.name.to_owned(),
+        uses => format!("{}({uses})", clause.syscall.name),
+    };
     for rule in RULES {
         let refused = rule.clauses.iter().filter(|clause| clause.action != Allow);
-        let mut calls: Vec<String> = refused
-            .map(|clause| match clause.uses {
-                "" => clause.syscall.name.to_owned(),
-                uses => format!("{}({uses})", clause.syscall.name),
-            })
-            .collect();
+        let mut calls: Vec<String> = refused.map(shown).collect();
         calls.dedup();
         let (default, calls) = (if rule.default { "on" } else { "off" }, calls.join(", "));
         let _infallible = writeln!(text, "{:<12} {default:<8} {calls}", rule.name);
