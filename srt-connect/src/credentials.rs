@@ -49,8 +49,7 @@ impl Credentials {
                 return Err(Error::failed(format!("more than {CREDENTIALS_LIMIT} bytes")));
             }
         }
-        let line =
-            all.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&all);
+        let line = all.strip_suffix(b"\n").map_or(&*all, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let mut parts = line.splitn(2, |&byte| byte == b':').map(<[u8]>::to_vec);
         let login = parts.next().zip(parts.next()).map(|(user, password)| Self { user, password });
         login.ok_or_else(|| Error::failed("expected user:password"))
