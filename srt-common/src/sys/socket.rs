@@ -150,8 +150,7 @@ struct Rights {
 }
 
 /// sendmsg(2) of one byte, with an optional descriptor (unix(7), SCM_RIGHTS).
-pub fn sendmsg(socket: &impl AsRawFd, byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut byte = byte;
+pub fn sendmsg(socket: &impl AsRawFd, mut byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: all-zero bytes are a valid Rights.
     let mut rights: Rights = unsafe { std::mem::zeroed() };
