@@ -7,6 +7,7 @@ use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockop
 use srt_common::tcp_address::has_no_such_family;
 use srt_common::unix_listener::{self, Place};
 use srt_common::{Context, Error, Result, unix_socket};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -27,6 +28,8 @@ pub struct Listener {
     /// What was reported since the last attempt that succeeded: one failure (false), or, perhaps after one, that the
     /// target is lost (true).
     pub told: Option<bool>,
+    /// Connections that are not connected to their target yet, the oldest first.
+    pub pending: VecDeque<u64>,
     /// A Unix socket that was created here and must be removed.
     place: Option<Place>,
 }
@@ -39,8 +42,8 @@ impl Listener {
     pub fn open(pair: usize, address: &Address, target: &Rc<Target>) -> Result<Vec<Self>> {
         let name = address.text.to_string_lossy().into_owned();
         let new = |socket, family, place| {
-            let (name, target) = (name.clone(), Rc::clone(target));
-            Self { pair, name, socket, family, target, told: None, place }
+            let (name, target, pending) = (name.clone(), Rc::clone(target), VecDeque::new());
+            Self { pair, name, socket, family, target, told: None, pending, place }
         };
         let mut listeners = Vec::new();
         match &address.endpoint {

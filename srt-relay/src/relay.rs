@@ -176,6 +176,11 @@ impl<'a> Relay<'a> {
                 self.attempts.insert(number, attempt);
                 self.stock.divide(self.clients());
                 self.advance(number, 0);
+                if self.attempts.contains_key(&number)
+                    && let Some(listener) = self.listeners.get_mut(index)
+                {
+                    listener.pending.push_back(number);
+                }
                 if self.has_room() { Ok(()) } else { self.pause() }
             }
             Err(error) => match error.raw_os_error().unwrap_or(0) {
@@ -288,24 +293,31 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Repeats the attempts of each listener that found a full backlog, and ends those that took too long, up to the
-    /// first that must wait: they are in the order of their deadlines.
-    fn retry_pending(&mut self) {
-        for index in 0..self.listeners.len() {
-            let is_its = |(_, attempt): &(&u64, &Attempt)| attempt.listener == index;
-            while let Some((&number, attempt)) = self.attempts.iter().find(is_its) {
+    /// Repeats the attempts of one listener that found a full backlog, and ends those that took too long. They are in
+    /// the order of their deadlines. Returns whether any are left.
+    fn retry(&mut self, index: usize) -> bool {
+        while let Some(&number) = self.listeners.get(index).and_then(|listener| listener.pending.front()) {
+            if let Some(attempt) = self.attempts.get(&number) {
                 if attempt.deadline.is_some_and(|deadline| self.now >= deadline) {
                     self.refuse(number, &io::Error::from_raw_os_error(libc::ETIMEDOUT));
                 } else if !attempt.in_progress {
                     self.advance(number, 0);
                 }
-                if self.attempts.contains_key(&number) {
-                    break;
-                }
+            }
+            if self.attempts.contains_key(&number) {
+                return true;
+            }
+            if let Some(listener) = self.listeners.get_mut(index) {
+                listener.pending.pop_front();
             }
         }
+        false
+    }
+
+    fn retry_pending(&mut self) {
+        let pending = (0..self.listeners.len()).filter(|&index| self.retry(index)).count() > 0;
         let longer = self.retry.map_or(RETRY.0, |retry| (retry * 2).min(RETRY.1));
-        self.retry = (!self.attempts.is_empty()).then_some(longer);
+        self.retry = pending.then_some(longer);
     }
 
     fn close_idle(&mut self) {
