@@ -67,6 +67,11 @@ impl Proxy {
         if path.is_empty() || path.contains(&0) {
             return Err(Error::usage(format!("--proxy {name}: expected the path of a Unix socket")));
         }
+        let first = path.split(|&byte| byte == b'/').next().unwrap_or_default();
+        if first.contains(&b':') && first.contains(&b'@') {
+            return Err(Error::usage(format!("--proxy {scheme}+unix: a path has no credentials"))
+                .hint("--auth-fd N, with user:password in N; or ./PATH if it is one"));
+        }
         Ok(Self { protocol, addresses: vec![Address::Unix(path.to_vec())], name, credentials: None })
     }
 

@@ -163,3 +163,14 @@ fn no_message_shows_a_password() {
     let proxy = parse(b"http://user:hunter2@127.0.0.1:80").expect("good");
     assert_eq!(proxy.name, "http://127.0.0.1:80");
 }
+
+#[test]
+fn credentials_of_a_unix_proxy_are_not_taken_for_its_path() {
+    for proxy in [&b"http+unix:u:SECRET@/run/x"[..], b"socks5h+unix:u:SECRET@x"] {
+        let lines = parse(proxy).map(drop).expect_err("credentials").lines("t");
+        assert!(!lines.contains("SECRET") && lines.contains("--auth-fd"), "{lines}");
+    }
+    for path in ["http+unix:/run/user:1/a@b", "http+unix:./u:p@x", "http+unix:a@b", "http+unix:a:b"] {
+        assert_eq!(parse(path.as_bytes()).expect("a path").name, path);
+    }
+}
