@@ -65,6 +65,8 @@ struct Course {
     told_to_end: bool,
     /// A process has sent us SIGTSTP, and the command has not stopped yet.
     stop_requested: bool,
+    /// The command has stopped before its pid was known.
+    stopped_early: bool,
     /// All processes inside were stopped.
     frozen: bool,
     /// When to try again to continue them, if no process could be created for it.
@@ -130,7 +132,7 @@ impl Supervisor<'_> {
     fn wait(&self, timeout: Option<Duration>) -> Result<()> {
         let files = [
             Some(self.signals.as_raw_fd()),
-            self.reports.as_ref().filter(|_| self.command.is_some()).map(AsRawFd::as_raw_fd),
+            self.reports.as_ref().map(AsRawFd::as_raw_fd),
             self.start.as_ref().map(|start| start.socket.as_raw_fd()),
             self.helpers.reports.as_ref().map(|reports| reports.pipe.as_raw_fd()),
         ];
@@ -157,14 +159,17 @@ impl Supervisor<'_> {
             let Some((signal, from_kernel)) = signals::next(&self.signals)? else { break };
             self.take_signal(signal, from_kernel);
         }
-        // A report that arrives before the message with the command's pid stays in the pipe until then.
-        if self.command.is_some() {
-            self.read_reports();
-        }
+        self.read_reports();
         self.course.unreaped = (0..PIECE).all(|_| self.reap());
         self.helpers.read_reports(self.run);
         let goes_on = self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none();
-        if goes_on { self.step() } else { Ok(()) }
+        if goes_on {
+            self.step()?;
+        }
+        if self.command.is_some() && std::mem::take(&mut self.course.stopped_early) {
+            self.stop_with_command();
+        }
+        Ok(())
     }
 
     /// Whether a process or pipe that bounds the sandbox's life is gone.
@@ -409,7 +414,11 @@ impl Supervisor<'_> {
     /// The command was stopped by itself or by a key of the terminal: stops this process too, for the caller's shell to
     /// see.
     fn stop_with_command(&mut self) {
-        let Some(command) = &self.command else { return };
+        let Some(command) = &self.command else {
+            // The report has arrived before the message with the command's pid.
+            self.course.stopped_early = self.start.is_some();
+            return;
+        };
         if !command.is_stopped() {
             return; // Another process has continued it since.
         }
