@@ -1,5 +1,6 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user has named.
 
+use crate::sys::tty::ioctl_get;
 use crate::sys::{fd, file, process, socket};
 use crate::{Context, Error, Result};
 use std::io::{self, IsTerminal};
@@ -104,12 +105,18 @@ static NEVER_WAIT: OnceLock<Vec<(RawFd, OwnedFd)>> = OnceLock::new();
 /// O_NONBLOCK on the caller's own open file description would affect all processes that share it.
 const OWN: libc::c_int = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
+/// asm-generic/ioctls.h; libc does not have it for every target. The number of the terminal's device.
+const TIOCGDEV: u32 = 0x8004_5432;
+
 /// Opens the terminals among these descriptors again for [`never_wait`], while this process may do so, and before a
 /// process inside can prevent it (TIOCEXCL).
 pub fn own_terminals(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> {
     let terminal = |number| {
-        fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
-        Some((number, file::open(format!("/proc/self/fd/{number}"), OWN).ok()?))
+        let given = fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
+        let own = file::open(format!("/proc/self/fd/{number}"), OWN).ok()?;
+        // /dev/tty may lead to another terminal than when it was opened, and the master of a pty to a new one.
+        let same = ioctl_get(&given, TIOCGDEV).ok()? == ioctl_get(&own, TIOCGDEV).ok()?;
+        same.then_some((number, own))
     };
     numbers.into_iter().filter_map(terminal).collect()
 }
@@ -136,15 +143,18 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     if stat.is(libc::S_IFREG) {
         return write_all(number, bytes);
     }
-    // If it cannot be opened again (the command may change its mode), a pipe accepts data from another pipe without
-    // blocking (splice(2)). For a terminal that the caller itself could not open, poll(2) is the next best check.
-    match file::open(format!("/proc/self/fd/{number}"), OWN) {
-        Ok(own) => fd::write(&own, bytes).map(drop),
-        Err(_) if stat.is(libc::S_IFIFO) => splice_from_own_pipe(number, bytes),
-        Err(_) => match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => fd::write(&number, bytes).map(drop),
-        },
+    if stat.is(libc::S_IFIFO) {
+        // If it cannot be opened again (the command may change its mode), a pipe accepts data from another pipe without
+        // blocking (splice(2)).
+        return match file::open(format!("/proc/self/fd/{number}"), OWN) {
+            Ok(own) => fd::write(&own, bytes).map(drop),
+            Err(_) => splice_from_own_pipe(number, bytes),
+        };
+    }
+    // For a terminal that could not be opened again, poll(2) is the next best check.
+    match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => fd::write(&number, bytes).map(drop),
     }
 }
 

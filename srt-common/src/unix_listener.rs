@@ -43,9 +43,7 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
     let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let name = name.ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Readable if possible: srt-ns may have to change its mode at the end.
-    let directory =
-        open(parent, libc::O_DIRECTORY).or_else(|_| open(parent, libc::O_PATH | libc::O_DIRECTORY));
+    let directory = open(parent, libc::O_PATH | libc::O_DIRECTORY);
     let directory = directory.context(|| format!("cannot open {}", parent.display()))?;
     let what = || format!("cannot listen on {}", path.display());
     let name = c_path(name).context(what)?;

@@ -280,7 +280,8 @@ impl Helpers {
 /// removed last.
 impl Drop for Helpers {
     fn drop(&mut self) {
-        if !self.placeholders.is_empty() {
+        let published = self.host.as_ref().is_some_and(|host| !host.published.is_empty());
+        if published || !self.placeholders.is_empty() {
             self.of(Kind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
         }
         for Helper { pid, .. } in &self.running {
@@ -319,7 +320,7 @@ const UNREAD: libc::c_int = 1024;
 fn has_room(status: RawFd) -> bool {
     let is_pipe = fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok();
     let unread = ioctl_get(&status, libc::FIONREAD as u32).unwrap_or(0);
-    // A socket is ready while a quarter of it is used at most (`unix_writable()` in net/unix/af_unix.c).
+    // A stream socket is ready while a quarter of it is used at most (`unix_writable()` in net/unix/af_unix.c).
     is_ready(&status, libc::POLLOUT) && !(is_pipe && unread >= UNREAD)
 }
 

@@ -21,6 +21,7 @@ use crate::removal::permitted;
 use srt_common::args::{decimal, decode};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
+use srt_common::sys::process::geteuid;
 use srt_common::token::token;
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString};
@@ -101,7 +102,7 @@ const MARK: &CStr = c"user.srt-placeholder";
 const PRIVATE: &str = ".srt-placeholder-";
 /// How many attempts are made while other processes change the entry.
 const TRIES: u32 = 150;
-/// How many of these attempts leave alone what another process has locked exclusively.
+/// How often a start waits for entries that another process has locked exclusively.
 const PATIENCE: u32 = 100;
 /// The lock of the processes that use a placeholder.
 const SHARED: libc::c_int = libc::LOCK_SH | libc::LOCK_NB;
@@ -137,8 +138,9 @@ pub fn stand<'a>(places: &'a [Place], life: &OwnedFd) -> Result<Vec<(&'a Place, 
     // Affects only this process, which creates nothing else.
     file::umask(0o077);
     let mut held = vec![];
+    let mut patience = PATIENCE;
     for place in places.iter().take_while(|_| !is_ready(life, libc::POLLIN)) {
-        let entry = place.stand().map_err(|error| error.within(&place.wanted.text))?;
+        let entry = place.stand(&mut patience).map_err(|error| error.within(&place.wanted.text))?;
         held.extend(entry.map(|entry| (place, entry)));
     }
     Ok(held)
@@ -204,10 +206,10 @@ impl Place {
     }
 
     /// Creates a placeholder, or shares one that is in use. `None`: an entry of the user's own, which stays as it is.
-    fn stand(&self) -> Result<Option<Entry>> {
+    fn stand(&self, patience: &mut u32) -> Result<Option<Entry>> {
         let Placeholder { name, directory, .. } = &self.wanted;
         let mut failed = Error::failed("other processes keep changing what is there");
-        for attempt in 0..TRIES {
+        for _ in 0..TRIES {
             self.clean();
             match self.look()? {
                 There::Own => return Ok(None),
@@ -219,12 +221,15 @@ impl Place {
                     Err(error) if error.errno == Some(libc::ENOENT) => failed = error,
                     made => return made.map(|file| Some(Entry { file, listed: true })),
                 },
-                There::Placeholder(entry, _) if flock(&entry.file, SHARED).is_err() => match attempt {
-                    ..PATIENCE => thread::sleep(PAUSE),
-                    // The lock may be the user's own.
-                    _ if !entry.listed => return Ok(None),
+                There::Placeholder(entry, _) if flock(&entry.file, SHARED).is_err() => match *patience {
+                    1.. => {
+                        *patience -= 1;
+                        thread::sleep(PAUSE);
+                    }
+                    // It may be the user's own.
+                    0 if !entry.listed => return Ok(None),
                     // While it is locked exclusively, no sandbox can rely on it; and a removal does not take so long.
-                    _ => self.remove(name, &entry.file),
+                    0 => self.remove(name, &entry.file),
                 },
                 There::Placeholder(entry, stat) if entry.listed && stat.is(libc::S_IFDIR) != *directory => {
                     let (new, old) = if *directory { ("directory", "file") } else { ("file", "directory") };
@@ -250,7 +255,8 @@ impl Place {
         let stat = statx(&there, c"").context(what)?;
         let can_be = stat.is(libc::S_IFDIR) || stat.is(libc::S_IFREG);
         let listed = can_be.then(|| fgetxattr(&self.parent, &mark_of(&stat)).ok()).flatten();
-        let file = match can_be.then(|| self.open_entry(&self.wanted.name)).transpose() {
+        let opened = listed.is_some() || is_as_made(&stat);
+        let file = match opened.then(|| self.open_entry(&self.wanted.name)).transpose() {
             Err(error) if listed.is_some() && error.kind() != ErrorKind::NotFound => {
                 return Err(Error::system("cannot open the placeholder that is there", &error).hint(hint));
             }
@@ -335,6 +341,16 @@ impl Place {
 fn is_private(name: &str) -> bool {
     let numbers = name.strip_prefix(PRIVATE).and_then(|token| token.split_once('-'));
     numbers.is_some_and(|(pid, now)| [pid, now].iter().all(|text| decimal::<u128>(text.as_bytes()).is_some()))
+}
+
+/// Whether it is what `make` creates, and nothing else has been done to it: nobody else can open and lock it.
+fn is_as_made(stat: &Stat) -> bool {
+    let as_made = match stat.file_type() {
+        libc::S_IFREG => stat.mode & 0o777 == 0o600 && stat.size == 0,
+        libc::S_IFDIR => stat.mode & 0o777 == 0o700,
+        _ => false,
+    };
+    as_made && stat.uid == geteuid()
 }
 
 /// The name of a directory's mark for an inode.

@@ -1,9 +1,9 @@
 //! The removal of what a sandbox has created on the host, from directories that the command may own.
 
 use srt_common::unix_listener::Place;
-use std::fs::{File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
 /// Removes the published sockets that are still there.
@@ -13,19 +13,33 @@ pub fn remove_sockets(published: &[Place]) {
     }
 }
 
-/// Does `remove`, which removes an entry of `directory`. If the command has taken away the permission for it
+/// Does `remove`, which removes an entry of `directory`. If the command has taken away the owner's permission for it
 /// (chmod(2)), it is given back for that time.
 ///
 /// # Errors
-/// The error of `remove`, or of the calls that give the permission back: EBADF if the directory could only be opened
-/// with O_PATH.
+/// The error of `remove`, or of stat(2) or chmod(2).
 pub fn permitted(directory: &OwnedFd, remove: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    match remove() {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-        done => return done,
+    // fchmod(2) refuses an O_PATH descriptor.
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let mut left = None;
+    let mut done = remove();
+    for _ in 0..TRIES {
+        if !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+            break;
+        }
+        let mode = fs::metadata(&path)?.permissions().mode();
+        // If the owner has all of it, another sandbox has just given it back, and takes it away again.
+        if mode & OWNER != OWNER {
+            left = Some(mode);
+            fs::set_permissions(&path, Permissions::from_mode(mode | OWNER))?;
+        }
+        done = remove();
     }
-    let directory = File::from(directory.try_clone()?);
-    let left = directory.metadata()?.permissions();
-    directory.set_permissions(Permissions::from_mode(left.mode() | 0o700))?;
-    remove().and(directory.set_permissions(left))
+    left.map_or(Ok(()), |left| fs::set_permissions(&path, Permissions::from_mode(left)))?;
+    done
 }
+
+/// chmod(2): S_IRWXU.
+const OWNER: u32 = 0o700;
+/// How often it is tried while other sandboxes change the mode.
+const TRIES: u32 = 10;

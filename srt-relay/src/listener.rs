@@ -122,8 +122,19 @@ pub fn tune_unix(socket: &OwnedFd) -> io::Result<()> {
 /// # Errors
 /// errno.
 pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+    linger(socket, 1)
+}
+
+/// No SO_LINGER: close(2) ends the connection in the background.
+///
+/// # Errors
+/// errno.
+pub fn end_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    linger(socket, 0)
+}
+
+fn linger(socket: &impl AsRawFd, l_onoff: libc::c_int) -> io::Result<()> {
+    setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff, l_linger: 0 })
 }
 
 fn tcp(address: &SocketAddress) -> io::Result<OwnedFd> {
@@ -162,11 +173,6 @@ fn take(fd: RawFd) -> Result<(OwnedFd, libc::c_int)> {
     }
     if family == libc::AF_UNIX {
         unix_socket::refuse_descriptors(&socket);
-    } else {
-        // Accepted sockets inherit SO_LINGER, with which close(2) waits for the client, also on a non-blocking socket
-        // (socket(7)).
-        let off = libc::linger { l_onoff: 0, l_linger: 0 };
-        setsockopt(&socket, libc::SOL_SOCKET, libc::SO_LINGER, &off).context(|| "SO_LINGER")?;
     }
     Ok((socket, family))
 }

@@ -2,7 +2,7 @@
 
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome};
-use crate::listener::{Listener, reset_on_close, tune_tcp, tune_unix};
+use crate::listener::{Listener, end_on_close, reset_on_close, tune_tcp, tune_unix};
 use crate::options::Words;
 use crate::stock::{self, Stock};
 use srt_common::fds::write_all;
@@ -262,10 +262,12 @@ impl<'a> Relay<'a> {
         listener.told = None;
         let family = listener.target.family();
         let _best_effort = if family == libc::AF_UNIX { tune_unix(&socket) } else { tune_tcp(&socket) };
-        // A TCP client's socket inherits its listener's options.
-        if listener.family == libc::AF_UNIX {
-            let _best_effort = tune_unix(&client);
-        }
+        // A TCP client's socket has the options that its listener had when the client connected. With SO_LINGER, which
+        // an inherited listener may have, close(2) would wait for the client (socket(7)).
+        let _best_effort = match listener.family {
+            libc::AF_UNIX => tune_unix(&client),
+            _ => end_on_close(&client),
+        };
         let watched =
             if in_progress { Ok(()) } else { watch(&self.epoll, &socket, EVERYTHING, TARGET_SOCKET, number) };
         let watched = watched.and_then(|()| watch(&self.epoll, &client, EVERYTHING, CLIENT_SOCKET, number));

@@ -149,6 +149,17 @@ both! {
         let _ended = (child.kill(), child.wait());
     }
 
+    fn reports_go_to_a_terminal_as_it_was_given(who) {
+        // Opened again, the master of a terminal is that of a new one.
+        let (terminal, dead) = (Terminal::new(who), free_port());
+        let words = ["--report-fd", "6", &format!("tcp:127.0.0.1:{dead}"), "tcp:127.0.0.1:1"];
+        let _relay = Relay::start_with(who, &words, &[(terminal.master(), 6)]);
+        assert!(connect(dead).read(&mut [0]).is_err());
+        let mut poll = libc::pollfd { fd: terminal.fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1, "the report is what was typed");
+    }
+
     fn a_listener_that_lingers_holds_up_nobody(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
@@ -169,10 +180,15 @@ both! {
         assert_eq!(unsafe { libc::setsockopt(listener.as_raw_fd(), level, name, (&raw const linger).cast(), length) }, 0);
         let port = listener.local_addr().expect("an address").port();
         let target = format!("unix:{}", path.display());
+        // One is connected before there is a relay.
+        let early = connect(port);
         let _relay = Relay::start_with(who, &["fd:9", &target], &[(listener.as_raw_fd(), 9)]);
-        let mut slow = connect(port);
-        slow.write_all(b"b").expect("write");
-        slow.shutdown(Shutdown::Write).expect("shutdown");
+        for mut slow in [early, connect(port)] {
+            slow.write_all(b"b").expect("write");
+            slow.shutdown(Shutdown::Write).expect("shutdown");
+            // Stays open.
+            std::mem::forget(slow);
+        }
         thread::sleep(Duration::from_millis(500));
         let mut other = connect(port);
         other.write_all(b"s").expect("write");

@@ -234,6 +234,11 @@ impl Terminal {
         self.slave.try_clone().expect("dup").into()
     }
 
+    /// The descriptor of the master.
+    pub fn master(&self) -> i32 {
+        self.master.as_raw_fd()
+    }
+
     /// The descriptor of the slave.
     pub fn fd(&self) -> i32 {
         self.slave.as_raw_fd()

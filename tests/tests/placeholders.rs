@@ -442,6 +442,41 @@ for value in own: os.setxattr(path, 'user.srt-placeholder', value.encode())";
         }
     }
 
+    fn a_mark_on_the_users_file_gives_a_command_no_hold_on_it(who) {
+        let (scratch, _, _) = place(who);
+        // A command that may write a file, but not its directory, can mark it.
+        let mark = "import os, sys
+for path in sys.argv[1:]: os.setxattr(path, 'user.srt-placeholder', b'1-1')";
+        let lock = "import fcntl, sys
+files = [open(path) for path in sys.argv[1:]]
+for file in files: fcntl.flock(file, fcntl.LOCK_EX)
+print('locked', flush=True)
+input()";
+        for (name, text, mode) in [("full", "mine", 0o644), ("secret", "mine", 0o600), ("empty", "", 0o600)] {
+            let paths: Vec<_> = (0..30)
+                .map(|n| {
+                    let path = scratch.file(format!("project/{name}-{n}"), text);
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+                    path.display().to_string()
+                })
+                .collect();
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            run(who.command("python3").args(["-c", mark]).args(&paths)).ok();
+            // Neither does its lock keep a sandbox from starting,
+            let mut owner = Talk::over_pipes(who.command("python3").args(["-c", lock]).args(&paths));
+            assert_eq!(owner.line(), "locked");
+            run(&mut sandbox(who, &paths, "true")).ok().says("");
+            owner.send("\n");
+            assert_eq!(owner.end().0, 0);
+            // nor does a sandbox keep the user's own lock from the file, unless it could be a placeholder.
+            let talk = running(who, &paths);
+            let free = run(who.command("flock").args(["-n", "-x", paths[0], "true"])).code == Some(0);
+            assert_eq!(free, name != "empty", "{name}");
+            finish(talk);
+            assert!(paths.iter().all(|path| fs::read(path).expect("it stays") == text.as_bytes()));
+        }
+    }
+
     fn one_sandbox_has_no_other_ones_mask_removed(who) {
         let (scratch, path, text) = place(who);
         let directory = scratch.join("project").display().to_string();

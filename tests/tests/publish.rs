@@ -103,6 +103,20 @@ both! {
         assert!(!socket.exists());
     }
 
+    fn a_supervisor_that_is_killed_while_it_removes_the_socket_leaves_none(who) {
+        if !has("strace") {
+            srt_tests::skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let socket = scratch.join("s");
+        // Of the supervisor alone: without -f.
+        let mut command = who.command("strace");
+        command.args(["--quiet=all", "--output=/dev/null", "--trace=unlinkat", "-e", "inject=unlinkat:signal=KILL"]);
+        command.arg(srt_tests::tool("srt-ns")).arg("--publish").arg(format!("{}=8000", socket.display()));
+        run(command.args(["--", "test", "-S"]).arg(&socket));
+        assert!(!socket.exists());
+    }
+
     fn a_mode_that_the_command_leaves_does_not_keep_the_socket_there(who) {
         for mode in [0o555, 0o444, 0] {
             let scratch = who.scratch();
