@@ -6,6 +6,11 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
+/// chmod(2): S_IRWXU.
+const OWNER: u32 = 0o700;
+/// How often it is tried while other sandboxes change the mode.
+const TRIES: u32 = 10;
+
 /// Removes the published sockets that are still there.
 pub fn remove_sockets(published: &[Place]) {
     for place in published {
@@ -38,8 +43,3 @@ pub fn permitted(directory: &OwnedFd, remove: impl Fn() -> io::Result<()>) -> io
     left.map_or(Ok(()), |left| fs::set_permissions(&path, Permissions::from_mode(left)))?;
     done
 }
-
-/// chmod(2): S_IRWXU.
-const OWNER: u32 = 0o700;
-/// How often it is tried while other sandboxes change the mode.
-const TRIES: u32 = 10;
