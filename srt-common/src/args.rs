@@ -58,7 +58,7 @@ impl CommandLine {
 const UNEXPECTED: &str = ": unexpected argument";
 
 fn form(tool: &str) -> String {
-    format!("write {tool} [options] -- PROGRAM [args...]; what follows -- goes through untouched")
+    format!("write {tool} [options] -- PROGRAM [args...]; what follows -- is passed on unchanged")
 }
 
 /// Encodes an argument as a string with one character per byte (ISO 8859-1), since argh accepts only UTF-8, and a path

@@ -60,10 +60,10 @@ impl Program {
         self.ready(paths).map_or_else(|error| error, |ready| self.failure(&ready.exec()))
     }
 
-    /// Does everything that precedes the exec itself, including the reset of SIGPIPE to its default.
+    /// Does everything that precedes the exec itself, including the reset of SIGPIPE and SIGXFSZ.
     ///
     /// # Errors
-    /// The kernel refuses to reset SIGPIPE.
+    /// The kernel refuses to reset a signal.
     pub fn ready(&self, paths: &[PathBuf]) -> Result<Ready<'_>> {
         restore_signals().context(|| "cannot restore SIGPIPE and SIGXFSZ")?;
         let paths = paths.iter().filter_map(|path| c_path(path).ok()).collect();
@@ -78,7 +78,7 @@ impl Program {
         })
     }
 
-    /// What a failed exec means: 127 if PROGRAM does not exist, 126 if it does.
+    /// The error of a failed exec: 127 for ENOENT, else 126, as in env(1).
     pub fn failure(&self, error: &io::Error) -> Error {
         self.failure_with(error, || self.obstacle())
     }
@@ -104,8 +104,8 @@ impl Program {
     }
 }
 
-/// A program that is ready for execve(2): [`Ready::exec`] makes no other system call and allocates no memory, so it
-/// works under a seccomp filter that allows nothing else.
+/// A program that is ready for execve(2): [`Ready::exec`] makes no other system call, and allocates memory only for a
+/// script without `#!`, so it works under a seccomp filter that allows nothing else.
 #[derive(Debug)]
 pub struct Ready<'a> {
     program: &'a Program,

@@ -1,4 +1,4 @@
-//! Messages between the processes of a start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a
+//! Messages during the start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a
 //! root directory to srt-init, on an inherited socket (`--join FD`). [`GO`]: when everything is ready for PROGRAM, the
 //! supervisor answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`JOIN`]: if
 //! other processes are told the command's pid, they may look at its namespaces, so it first enters the network

@@ -1,6 +1,6 @@
 //! What at least two of the srt tools use, without any policy: the error format, exit status, the split at `--`,
-//! descriptors, exec, path walks, the drop of privileges, the creation of a file system. Mounts, namespaces, BPF and
-//! proxies stay in their tools.
+//! descriptors, exec, path walks, sockets, the drop of privileges, the creation of a file system, the messages of a
+//! start.
 
 #![deny(unsafe_code)]
 

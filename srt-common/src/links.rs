@@ -87,10 +87,7 @@ impl Walk {
                     walk = Self::along(root, &target, is_planted, magic, cannot)?;
                     // The text of the link is a path only if it leads to the same file.
                     if walk.end().stat.id != end.stat.id {
-                        return Err(Error::failed(format!(
-                            "{} has been replaced meanwhile",
-                            target.display()
-                        )));
+                        return Err(Error::failed(format!("{} was replaced meanwhile", target.display())));
                     }
                 } else {
                     walk.0.truncate(1);
@@ -136,7 +133,7 @@ fn is_opened_here(directory: &Step, name: &OsStr) -> bool {
     is_own && number.is_some_and(|number| given(number).is_err())
 }
 
-/// openat2(2) with O_PATH, first of a directory: O_DIRECTORY also triggers an automount, as mount(2) does.
+/// openat2(2) with O_PATH, first with O_DIRECTORY, which also triggers an automount, as mount(2) does.
 ///
 /// # Errors
 /// The errno of the call.
@@ -160,6 +157,6 @@ pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
 fn planted(path: &Path, link: &Path, target: &Path) -> Error {
     let (path, link_text, target) = (path.display(), link.display(), target.display());
     let text = format!("{path} leads through the symbolic link {link_text}, which this sandbox may replace");
-    let hint = "an earlier run may have put it there: name the place that is meant; the link says";
+    let hint = "an earlier run may have created it: name the intended path; the link points to";
     Error::failed(text).path(link).hint(format!("{hint} {target}"))
 }

@@ -61,7 +61,7 @@ fn mount(line: &[u8]) -> Option<Mount<'_>> {
     Some(Mount { point: path(point), shared, kind })
 }
 
-/// Decodes a path: mangle() in fs/proc_namespace.c writes a space, a tab, a line feed, a backslash and `#` as three
+/// Decodes a path: seq_path() in fs/seq_file.c writes a space, a tab, a line feed and a backslash as `\` and three
 /// octal digits.
 fn path(field: &[u8]) -> PathBuf {
     let mut pieces = field.split(|&byte| byte == b'\\');

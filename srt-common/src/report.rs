@@ -4,7 +4,7 @@
 //! - `failed PAIR ERRNO`: a connection failed, the next one may succeed.
 //!
 //! PAIR counts the LISTEN CONNECT pairs of the command line from 0, so that the reader prints what *its* user wrote:
-//! text from a process that reads untrusted bytes is not passed on. A lasting failure is one line.
+//! text from a process that reads untrusted bytes is not passed on. A failure that lasts is reported once.
 
 use std::fmt;
 

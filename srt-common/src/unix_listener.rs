@@ -1,4 +1,4 @@
-//! A listening Unix socket with a name in the file system: created with mode 0600, at most in place of a dead one, and
+//! A listening Unix socket with a name in the file system: created with mode 0600, replaces only a dead one, and is
 //! removed at the end if it is still the same.
 
 use crate::sys::c_path;

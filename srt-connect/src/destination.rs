@@ -97,7 +97,7 @@ fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("{bad:?} cannot be part of a host name"));
     }
     if labels.split('.').any(|label| label.is_empty() || label.len() > 63 || label.starts_with('-')) {
-        return Err("between its dots a host name has 1 to 63 characters, the first not a hyphen".to_owned());
+        return Err("a label has 1 to 63 characters, the first of which is not a hyphen".to_owned());
     }
     // inet_aton(3) reads 127.1, 0177.0.0.1 and 2130706433 as 127.0.0.1, which bypasses a proxy that filters by name.
     // The URL standard decides by the last label, too.

@@ -150,10 +150,10 @@ impl Refusal {
         let error = Error::failed(format!("refused: {}{offers}", parts.join(": ")));
         match (code, authorized) {
             (407, _) if !offer.is_empty() && !basic => {
-                error.hint("srt-connect can authenticate with Basic alone, which this proxy does not take")
+                error.hint("srt-connect supports only Basic, which this proxy does not accept")
             }
-            (407, false) => error.hint("this proxy wants credentials: --auth-fd N, with user:password in N"),
-            (401 | 407, true) => error.hint("this proxy does not take these credentials"),
+            (407, false) => error.hint("this proxy needs credentials: --auth-fd N, with user:password in N"),
+            (401 | 407, true) => error.hint("this proxy rejects these credentials"),
             _ => error,
         }
     }

@@ -19,12 +19,12 @@ pub const NAME: &str = "srt-connect";
             socks5h://IP:PORT    SOCKS5\n  \
             http+unix:PATH       HTTP CONNECT on a Unix socket\n  \
             socks5h+unix:PATH    SOCKS5 on a Unix socket\n\n\
-            IP may be localhost, or an IPv6 address in brackets. USER:PASSWORD@ may stand before it, percent-encoded,\n\
-            but every user of the machine can read a command line: --auth-fd shows the password to nobody.\n\n\
-            The proxy resolves HOST. Half-close goes through both ways.",
+            IP may be localhost, or an IPv6 address in brackets. USER:PASSWORD@ may precede it, percent-encoded,\n\
+            but every user of the machine can read a command line: --auth-fd hides the password.\n\n\
+            The proxy resolves HOST. Half-close works both ways.",
     example = "ssh -o ProxyCommand='srt-connect --proxy http://127.0.0.1:3128 %h %p' git@example.org",
     example = "srt-connect --proxy socks5h://[::1]:1080 --auth-fd 3 example.org 22 3<password-file",
-    error_code(0, "both directions came to their end"),
+    error_code(0, "both directions have ended"),
     error_code(1, "no connection, or it broke; a message says why"),
     error_code(2, "wrong usage: an option, HOST or PORT is malformed; nothing was sent")
 )]
@@ -32,13 +32,13 @@ pub struct Options {
     /// the proxy: see below
     #[argh(option, arg_name = "PROXY")]
     pub proxy: Raw,
-    /// seconds until the proxy must have made the connection (30; 0: no limit)
+    /// time limit for the connection, in seconds (default 30; 0: no limit)
     #[argh(option, arg_name = "S", default = "Seconds(Some(Duration::from_secs(30)))")]
     pub timeout: Seconds,
     /// descriptor to read USER:PASSWORD from, to its end
     #[argh(option, arg_name = "N")]
     pub auth_fd: Option<RawFd>,
-    /// show the version
+    /// print the version
     #[argh(switch)]
     version: bool,
     /// name or IP address, resolved by the proxy

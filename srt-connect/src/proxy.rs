@@ -96,7 +96,7 @@ impl Proxy {
     pub fn set_credentials(&mut self, credentials: Credentials) -> Result<()> {
         match self.credentials.replace(credentials) {
             None => Ok(()),
-            Some(_) => Err(Error::usage("--auth-fd: --proxy has credentials too; give them once")),
+            Some(_) => Err(Error::usage("--auth-fd: --proxy already contains credentials")),
         }
     }
 

@@ -87,7 +87,7 @@ impl Exchange {
                     .hint("give user:password with --auth-fd N; GSSAPI is not supported"))
             }
             (Awaited::Method, [VERSION, NONE_ACCEPTABLE | GSSAPI], Some(_)) => {
-                Err(Error::failed("refused: this proxy does not take a user name and password"))
+                Err(Error::failed("refused: this proxy accepts no user name and password"))
             }
             (Awaited::Method, [VERSION, other], _) => Err(Error::failed(format!(
                 "the proxy chose authentication method {other}, which was not offered"

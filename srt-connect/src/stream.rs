@@ -1,7 +1,7 @@
 //! Moves bytes between stdin and stdout and the tunnel, both ways, until both ends are done.
 //!
 //! There is one thread, so no call may block except poll(2): if a write to stdout blocks while its reader waits for
-//! us to read stdin, both wait forever. The tunnel's socket is ours and does not block. stdin and stdout are shared
+//! this process to read stdin, both wait forever. The tunnel's socket does not block. stdin and stdout are shared
 //! with the caller and other processes (a shell's terminal, for example), which O_NONBLOCK would affect too, so:
 //!
 //! - a pipe is spliced, with SPLICE_F_NONBLOCK, which applies only to the one call;

@@ -141,11 +141,11 @@ fn a_407_says_what_to_do() {
     let answer = b"HTTP/1.1 407 Proxy Authentication Required\r\n";
     assert!(http(answer).hint.is_some_and(|hint| hint.contains("--auth-fd")));
     let hint = told(HTTP_LOGIN, "a", answer).hint;
-    assert!(hint.is_some_and(|hint| hint.contains("does not take these")));
+    assert!(hint.is_some_and(|hint| hint.contains("rejects these")));
     let answer = b"HTTP/1.1 401 Unauthorized\r\n";
     assert_eq!(http(answer).hint, None);
     let hint = told(HTTP_LOGIN, "a", answer).hint;
-    assert!(hint.is_some_and(|hint| hint.contains("does not take these")));
+    assert!(hint.is_some_and(|hint| hint.contains("rejects these")));
 }
 
 #[test]
@@ -158,15 +158,15 @@ fn a_407_says_what_the_proxy_offers_and_asks_for_no_password_that_it_does_not_ta
     for proxy in [HTTP, HTTP_LOGIN] {
         let (message, hint) = ask("Proxy-Authenticate: Negotiate\r\nproxy-authenticate:NTLM", proxy);
         assert_eq!(message, "refused: HTTP/1.1 407 Authenticate; it offers Negotiate, NTLM");
-        assert!(hint.contains("Basic alone") && !hint.contains("--auth-fd"), "{hint}");
+        assert!(hint.contains("only Basic") && !hint.contains("--auth-fd"), "{hint}");
     }
     let both = "Proxy-Authenticate: Digest realm=\"a, Basic b\", qop=auth, nonce=\"x\", BASIC realm=c";
     let (message, hint) = ask(both, HTTP);
     assert_eq!(message, "refused: HTTP/1.1 407 Authenticate; it offers Digest, BASIC");
     assert!(hint.contains("--auth-fd"), "{hint}");
     let (_, hint) = ask("Proxy-Authenticate: Digest realm=\"a, Basic b\"", HTTP);
-    assert!(hint.contains("Basic alone"), "{hint}");
-    assert!(ask(both, HTTP_LOGIN).1.contains("does not take these"));
+    assert!(hint.contains("only Basic"), "{hint}");
+    assert!(ask(both, HTTP_LOGIN).1.contains("rejects these"));
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn a_socks_proxy_that_wants_other_authentication_is_a_refusal() {
     }
     for method in [0xff, 1] {
         let verdict = told(SOCKS_LOGIN, "a", &[5, method]).verdict.expect_err("refused");
-        assert_eq!(verdict, "refused: this proxy does not take a user name and password");
+        assert_eq!(verdict, "refused: this proxy accepts no user name and password");
     }
     for method in 3..0xff {
         let not_offered = format!("the proxy chose authentication method {method}, which was not offered");

@@ -151,7 +151,7 @@ both! {
         drop(writer);
         let mut command = connect(who, &url);
         pass_fd(&mut command, reader.as_raw_fd(), 9);
-        run(command.args(["--auth-fd", "9", "a", "1"])).code(2).complains("give them once").one_clear_error("srt-connect");
+        run(command.args(["--auth-fd", "9", "a", "1"])).code(2).complains("--proxy already contains credentials").one_clear_error("srt-connect");
         assert_eq!(proxy.connections(), 0);
     }
 

@@ -115,7 +115,7 @@ both! {
         let ran = through(who, |call| call.say(b"HTTP/1.1 403 \0a\x1b]0;title\x07\x1b[2J\x9b\x08b\r\n\r\n"));
         refused(&ran, "refused: HTTP/1.1 403 a]0;title[2J?b\n");
         let ran = through(who, |call| call.say(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"));
-        refused(&ran, "srt-connect: hint: this proxy wants credentials: --auth-fd");
+        refused(&ran, "srt-connect: hint: this proxy needs credentials: --auth-fd");
         // A proxy that refuses and then hangs is not waited for.
         refused(&through(who, |call| { babble(call, b"HTTP/1.1 502 Bad Gateway\r\n"); wait_for_the_end(call); }), "502 Bad Gateway");
     }

@@ -239,8 +239,8 @@ impl Build<'_> {
 
     fn remount_read_only(&mut self, dest: &Path) -> Result<()> {
         let (dest, fd, stat) = self.root.find(dest)?;
-        self.root.keep_removable(stat.mount).context(|| "cannot copy what it is on")?;
-        // Also nodev, as in bubblewrap: opening a device for writing counts as writing.
+        self.root.keep_removable(stat.mount).context(|| "cannot copy its mount")?;
+        // Also nodev, as in bubblewrap: a read-only mount permits writing to a device.
         set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EINVAL) => Error::failed(format!("{} is not a mount point", dest.path.display())),
@@ -253,8 +253,8 @@ impl Build<'_> {
 
     fn mask(&mut self, dest: &Path, optional: bool) -> Result<()> {
         let missing =
-            "--mask-try passes over what is not there; --placeholders makes it on the host, to stay there";
-        let closed = "mask the directory on the way that cannot be searched";
+            "--mask-try skips a missing PATH; --placeholders creates it on the host, where it remains";
+        let closed = "mask the directory above it that cannot be searched";
         let (found, directory) = match self.root.find(dest) {
             Ok((found, _, stat)) => (found, stat.is(libc::S_IFDIR)),
             Err(error) => match error.errno {
@@ -265,7 +265,7 @@ impl Build<'_> {
                 Some(libc::EACCES) if optional && self.nearest(dest)?.uid != geteuid() => return Ok(()),
                 Some(libc::ENOENT) if self.is_masked(dest)? => return Ok(()),
                 Some(libc::ENOENT | libc::ENOTDIR) if optional => {
-                    return Err(error.hint("a relative PATH counts from the new root: write it from / on"));
+                    return Err(error.hint("PATH is relative to the new root: write an absolute path"));
                 }
                 Some(libc::ENOENT) if self.root.host.plan.placeholders => {
                     // A slash at the end asks for a directory.
@@ -327,7 +327,9 @@ impl Build<'_> {
         };
         let file = file.map_err(|error| cannot_make(&dest.parent, &dest.path, &error))?;
         if !statx(&file, c"").context(|| "statx")?.is(libc::S_IFREG) {
-            return Err(Error::failed(format!("{} is no regular file", dest.path.display())).path(dest.path));
+            return Err(
+                Error::failed(format!("{} is not a regular file", dest.path.display())).path(dest.path)
+            );
         }
         copy(data, file)
     }

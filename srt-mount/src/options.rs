@@ -122,34 +122,34 @@ impl std::fmt::Display for Op {
 /// Every option: its names, its operands, and the help for the first name. An option without help is not for users.
 #[rustfmt::skip]
 const OPTIONS: [(&str, &str, &str); 30] = [
-    ("--bind --bind-try", "SRC DEST", "show the host's SRC at DEST; --bind-try: nothing where SRC does not exist"),
+    ("--bind --bind-try", "SRC DEST", "mount the host's SRC at DEST; --bind-try: skip a SRC that does not exist"),
     ("--ro-bind --ro-bind-try", "SRC DEST", "the same, read-only with all that is mounted below SRC; --ro-bind-try"),
-    ("--dev-bind --dev-bind-try", "SRC DEST", "the same as --bind, and device nodes work; --dev-bind-try"),
-    ("--bind-fd --ro-bind-fd", "FD DEST", "show what the descriptor FD is open on; --ro-bind-fd: read-only"),
+    ("--dev-bind --dev-bind-try", "SRC DEST", "the same as --bind, with device nodes; --dev-bind-try"),
+    ("--bind-fd --ro-bind-fd", "FD DEST", "mount the file that FD is open on; --ro-bind-fd: read-only"),
     ("--tmpfs", "DEST", "a new tmpfs"),
     ("--proc", "DEST", "a new procfs"),
-    ("--proc-pids", "DEST", "a new procfs of the processes alone (subset=pid)"),
+    ("--proc-pids", "DEST", "a new procfs with only processes (subset=pid)"),
     ("--sys", "DEST", "a new sysfs with the cgroup file system, read-only: the sandbox's devices and limits"),
     ("--dev", "DEST", "a new /dev: the usual nodes, pts, shm"),
     ("--mqueue", "DEST", "a new mqueue file system"),
     ("--mask --mask-try", "PATH", "hide PATH behind an empty read-only directory or file; --mask-try: if it is there"),
-    ("--dir", "DEST", "make a directory"),
-    ("--file", "FD DEST", "make a file with what FD holds"),
-    ("--bind-data --ro-bind-data", "FD DEST", "mount a new file with what FD holds; --ro-bind-data: read-only"),
-    ("--symlink", "SRC DEST", "make a symbolic link to SRC"),
+    ("--dir", "DEST", "create a directory"),
+    ("--file", "FD DEST", "create a file with the content of FD"),
+    ("--bind-data --ro-bind-data", "FD DEST", "mount a file with the content of FD; --ro-bind-data: read-only"),
+    ("--symlink", "SRC DEST", "create a symbolic link to SRC"),
     ("--chmod", "OCTAL PATH", "change the mode of PATH"),
     ("--remount-ro", "DEST", "make the mount at DEST read-only, not those below it"),
     ("--perms", "OCTAL", "the mode for the next --dir, --tmpfs, --file, --bind-data or --ro-bind-data"),
     ("--size", "BYTES", "the size of the next --tmpfs"),
     ("--overlay-src", "SRC", "a layer of the next overlay; the first is the lowest"),
     ("--overlay", "RWSRC WORKDIR DEST", "an overlay that writes into RWSRC"),
-    ("--tmp-overlay", "DEST", "an overlay whose writes are thrown away"),
+    ("--tmp-overlay", "DEST", "an overlay whose writes are discarded"),
     ("--ro-overlay", "DEST", "an overlay that is read-only"),
-    ("--placeholders", "", "make missing mount points on the host's file systems too; they stay there"),
-    ("--chdir", "DIR", "the working directory, counted from the new root"),
+    ("--placeholders", "", "create missing mount points on the host's file systems too; they remain"),
+    ("--chdir", "DIR", "the working directory in the new root"),
     ("--args", "FD", "read more options from FD, NUL-separated"),
-    ("--keep-fd", "N", "leave the descriptor N open for PROGRAM (repeatable)"),
-    ("--status-fd", "N", "tell events on the descriptor N, a JSON object a line"),
+    ("--keep-fd", "N", "leave descriptor N open for PROGRAM (repeatable)"),
+    ("--status-fd", "N", "write events to descriptor N, one JSON object a line"),
     ("--join", "FD", ""),
     ("--joined-path", "OPTION PATH ID", ""),
 ];
@@ -159,7 +159,7 @@ pub fn help(_: &str) -> String {
     let mut text = String::from(
         "Usage: srt-mount [options] -- PROGRAM [args...]\n\n\
          Builds a private file tree from a list of mounts, in the order given, and runs PROGRAM in it.\n\
-         Needs CAP_SYS_ADMIN: run it under srt-ns, or under unshare -Ur. DEST counts from the new root.\n\n",
+         Needs CAP_SYS_ADMIN: run it under srt-ns, or under unshare -Ur. DEST is a path in the new root.\n\n",
     );
     for (names, operands, about) in OPTIONS.iter().filter(|(_, _, about)| !about.is_empty()) {
         let name = names.split(' ').next().unwrap_or(names);
@@ -243,7 +243,7 @@ impl Parser {
                 if let Action::File { fd, .. } | Action::BindData { fd, .. } = op.action
                     && !self.read.insert(fd)
                 {
-                    return Err(Error::usage(format!("{op}: {fd} is read by an option before")));
+                    return Err(Error::usage(format!("{op}: an earlier option reads {fd}")));
                 }
                 self.plan.ops.push(op);
             }
@@ -360,7 +360,7 @@ fn nul_separated(data: &[u8]) -> impl Iterator<Item = OsString> {
 #[rustfmt::skip]
 const ELSEWHERE: [(&str, &str); 3] = [
     ("--unshare --share --uid --gid --hostname --as-pid-1 --new-session --die-with",
-     "namespaces and lifetime are the business of srt-ns, which runs srt-mount"),
+     "srt-ns, which runs srt-mount, has the options for namespaces and lifetime"),
     ("--setenv --unsetenv --clearenv",
      "env(1) sets variables: srt-mount ... -- env NAME=VALUE PROGRAM"),
     ("--seccomp --add-seccomp-fd",
@@ -371,7 +371,7 @@ fn unknown(word: &OsStr) -> Error {
     let text = word.to_string_lossy();
     let error = Error::usage(match text.starts_with("--") {
         true => format!("{text}: unknown option"),
-        false => format!("{text}: expected an option; PROGRAM stands after --"),
+        false => format!("{text}: expected an option; PROGRAM follows --"),
     });
     let elsewhere = ELSEWHERE.iter().find(|(names, _)| names.split(' ').any(|name| text.starts_with(name)));
     let hint = args::form_of(word).or_else(|| elsewhere.map(|(_, hint)| (*hint).to_owned()));
@@ -472,7 +472,11 @@ mod tests {
     fn a_descriptor_is_read_once() {
         assert!(read("--file 3 /a --bind-data 4 /b --bind-fd 5 /c --bind-fd 5 /d").is_ok());
         let error = read("--file 3 /a --bind-data 3 /b").expect_err("twice");
-        assert!(error.message.starts_with("--bind-data 3 /b: 3 is read"), "{}", error.message);
+        assert!(
+            error.message.starts_with("--bind-data 3 /b: an earlier option reads 3"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn set_pin(copy: &OwnedFd, path: &Path, pin: &OwnedFd) -> Result<()> {
     let tree = clone_tree(pin, c"", false).context(cannot)?;
     move_mount(&tree, &directory, c"").context(cannot)?;
     if !c_path(path).and_then(|path| statx(copy, &path)).context(cannot)?.mount_root {
-        return Err(Error::failed(format!("{}: it is no mount point afterwards", cannot())));
+        return Err(Error::failed(format!("{}: move_mount had no effect", cannot())));
     }
     Ok(())
 }

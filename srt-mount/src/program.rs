@@ -1,4 +1,4 @@
-//! Where PROGRAM comes from: the new root, or a read-only copy of a file of the host.
+//! Where PROGRAM comes from: the new root, or a read-only mount of a file of the host.
 
 use crate::detached::{PLAIN, Tree, is_read_only};
 use crate::source::{Host, leads_here};
@@ -204,7 +204,7 @@ pub fn tell_of_fallback(tool: &Tool, own: &[PathBuf], chosen: &Path, directory: 
     let why = match own.first() {
         Some(_) if own.iter().any(|own| own == chosen) => format!("{} cannot be entered", chosen.display()),
         Some(own) => format!("{} is not in the new root", own.display()),
-        None => "the working directory is not there any more".to_owned(),
+        None => "the working directory no longer exists".to_owned(),
     };
     tool.warn(&Error::failed(format!("{why}: PROGRAM starts in {}", directory.display())));
 }

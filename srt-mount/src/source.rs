@@ -105,7 +105,7 @@ impl<'a> Host<'a> {
             _ => {
                 let why = "the path of the working directory does not lead to it";
                 let error = Error::failed(format!("cannot open {}: {why}", path.display())).path(path);
-                return Err(error.hint("a link on the way can be followed from there alone: cd \"$PWD\""));
+                return Err(error.hint("the path contains a link: use an absolute path, or cd \"$PWD\""));
             }
         };
         let is_planted = |walk: &Walk| may_be_written(walk, writable);
@@ -195,7 +195,7 @@ impl<'a> Host<'a> {
         }
         let path = path_of(fd).context(|| format!("cannot read /proc/self/fd/{fd}"))?;
         let found = open(&path, libc::O_PATH | libc::O_NOFOLLOW).map_err(|error| {
-            let hint = "what has no path in this mount namespace cannot be mounted: a pipe, a socket, a file that was removed";
+            let hint = "a file without a path in this mount namespace cannot be mounted: a pipe, a socket, a removed file";
             cannot_open(&path, &error).hint_for(libc::ENOENT, hint)
         })?;
         if statx(&found, c"").context(|| "statx")?.id != wanted.id {

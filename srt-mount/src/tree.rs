@@ -118,7 +118,7 @@ impl<'a> Root<'a> {
             name if name == c"." => by_name(&tree.fd, c"..")? != tree.stat.mount,
             name => by_name(&dest.parent, name)? == tree.stat.mount,
         };
-        if is_there { Ok(()) } else { Err(Error::failed("cannot mount: it is not there afterwards")) }
+        if is_there { Ok(()) } else { Err(Error::failed("cannot mount: move_mount had no effect")) }
     }
 
     /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox
@@ -359,7 +359,7 @@ impl<'a> Root<'a> {
         let mount = |name: &CStr| statx(&CWD, name).map(|stat| stat.mount).context(|| "statx");
         let new = statx(&top, c"").context(|| "statx")?.mount;
         if mount(c"/")? != new || mount(c"/..")? != new {
-            return Err(Error::failed("pivot_root has not led into the new root alone"));
+            return Err(Error::failed("the old root is not detached after pivot_root"));
         }
         Ok(())
     }
@@ -429,7 +429,7 @@ pub fn make_node(parent: &OwnedFd, name: &CStr, mode: u32) -> io::Result<()> {
 fn link(dest: &Path, target: &Path) -> Error {
     Error::failed(format!("{} is a symbolic link to {}", dest.display(), target.display()))
         .path(dest)
-        .hint("name the place that it leads to, if that is what is meant")
+        .hint("name its target instead, if that is what is meant")
 }
 
 fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
@@ -437,12 +437,12 @@ fn not_permitted(dest: &Path, parent: &OwnedFd) -> Error {
         let error = io::Error::from_raw_os_error(libc::EROFS);
         return Error::system(format!("cannot make {}", dest.display()), &error)
             .path(dest)
-            .hint("a mount point on a read-only mount must exist before");
+            .hint("a mount point on a read-only mount must exist already");
     }
     let text = format!("{} does not exist, and would be made on the host's file system", dest.display());
     Error::failed(text)
         .path(dest)
-        .hint("make it first, or let --placeholders make it; it stays there when the sandbox ends")
+        .hint("create it first, or use --placeholders; it remains when the sandbox ends")
 }
 
 fn cannot_open(dest: &Path, error: &io::Error) -> Error {

@@ -146,7 +146,7 @@ both! {
             let mut command = who.command("srt-ns");
             command.args(words("--keep-fd 7 -- srt-mount --ro-bind / / --tmpfs /tmp --ro-bind-fd 7 /tmp/x -- true"));
             pass_fd(&mut command, fd, 7);
-            run(&mut command).code(125).hints("srt-mount", "--ro-bind-fd 7 /tmp/x: cannot open", "a file that was removed");
+            run(&mut command).code(125).hints("srt-mount", "--ro-bind-fd 7 /tmp/x: cannot open", "a removed file");
         }
     }
 

@@ -244,7 +244,7 @@ both! {
 
     fn on_a_read_only_mount_a_mount_point_must_exist(who) {
         sh_on(who, "--ro-bind", &["--tmpfs", "/no-such-directory"], "true").code(125)
-            .hints("srt-mount", "Read-only file system", "a mount point on a read-only mount must exist before");
+            .hints("srt-mount", "Read-only file system", "a mount point on a read-only mount must exist already");
     }
 
     fn a_directory_does_not_go_onto_a_file_nor_a_file_onto_a_directory(who) {

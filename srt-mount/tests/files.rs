@@ -37,7 +37,7 @@ both! {
         let mut reader = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
         let options = format!("--bind {0} {0} --file 7 {0}/fifo", scratch.text());
         let ran = with_fd(who, b"text", &options, "echo ran");
-        ran.code(125).one_clear_error("srt-mount").complains("fifo is no regular file").says("");
+        ran.code(125).one_clear_error("srt-mount").complains("fifo is not a regular file").says("");
         assert_eq!(reader.read(&mut [0; 8]).expect("read"), 0);
     }
 

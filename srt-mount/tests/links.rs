@@ -62,7 +62,7 @@ both! {
         let scratch = planted(who);
         for options in THROUGH {
             let ran = with(who, &scratch, options, "true");
-            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have created it");
         }
         // The same links where nothing of it is writable.
         for options in THROUGH.iter().filter(|options| !options.contains("overlay DIR")) {
@@ -135,7 +135,7 @@ both! {
         }
         for options in ["--bind DIR/W DIR/W --ro-bind DIR/W/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor/p/sub /mnt"] {
             let ran = with(who, &scratch, options, "true");
-            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have created it");
         }
     }
 
@@ -149,7 +149,7 @@ both! {
         // Where the mount is read-only the same directory is writable elsewhere.
         for options in ["--bind DIR/W /opt --bind DIR/W/vendor/p/sub /mnt", "--bind DIR/W /opt --ro-bind DIR/W/vendor /mnt --mask /mnt/p/sub"] {
             let ran = with(who, &scratch, options, "true");
-            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have put it there");
+            ran.code(125).hints("srt-mount", "leads through the symbolic link", "an earlier run may have created it");
         }
     }
 

@@ -194,7 +194,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
     }
 
     fn a_mask_try_of_a_relative_path_that_is_not_there_is_an_error(who) {
-        sh(who, &words("--mask-try .env"), "true").code(125).hints("srt-mount", "--mask-try .env: ", "counts from the new root");
+        sh(who, &words("--mask-try .env"), "true").code(125).hints("srt-mount", "--mask-try .env: ", "PATH is relative to the new root");
         sh(who, &words("--mask-try usr/share"), "ls -A /usr/share").ok().says("");
     }
 
@@ -228,7 +228,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         for (name, refusal) in [("m/sub/.env", "Permission denied"), ("m/sub/none/x", "Permission denied"), ("link/.env", "symbolic link")] {
             close("m/sub", who.uid());
             let ran = sh_on(who, "--ro-bind", &["--bind", &at("m"), &at("m"), "--mask-try", &at(name)], &script);
-            let hint = if name.starts_with('m') { "mask the directory" } else { "name the place" };
+            let hint = if name.starts_with('m') { "mask the directory" } else { "name its target" };
             ran.code(125).hints("srt-mount", refusal, hint);
         }
         // Without -try nothing is passed over.
@@ -294,7 +294,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         let mut command = who.command("sh");
         command.args(["-c", &format!("cd {0}/gone && rmdir {0}/gone && exec \"$@\"", scratch.text()), "sh", "unshare", "-Ur"]);
         command.arg(tool("srt-mount")).args(common::SYSTEM).args(["--", "/bin/pwd"]);
-        let line = "srt-mount: the working directory is not there any more: PROGRAM starts in /\n";
+        let line = "srt-mount: the working directory no longer exists: PROGRAM starts in /\n";
         assert_eq!(run(&mut command).ok().says("/").err, line);
         // By a name with a link in it, where that leads there inside, too.
         let ran = start(&["--ro-bind", scratch.text(), scratch.text()], &name);

@@ -6,7 +6,7 @@ function __srt_ns_program -d 'completes the program after --'
     complete -C (string join ' ' -- (string escape -- $program[1..-2]) $program[-1])
 end
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l share -x -d 'keep the caller\'s namespaces: a comma-separated list of net, ipc, uts, cgroup, user (user needs CAP_SYS_ADMIN and --allow-userns)'
-complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l uid -x -d 'uid inside (default: the caller\'s). A name for the same user, not another one: files are accessed as before'
+complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l uid -x -d 'uid inside (default: the caller\'s). It is only shown: files are accessed with the caller\'s own uid'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l gid -x -d 'gid inside (default: the caller\'s)'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l hostname -x -d 'host name inside'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l allow-userns -d 'let PROGRAM create user namespaces'
@@ -21,7 +21,7 @@ complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l wait-all -d 'wa
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l kill-after -x -d 'seconds from SIGTERM to SIGKILL, fractions allowed'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l lifetime-fd -x -d 'kill everything when the last writer of the pipe on descriptor N is gone (repeatable)'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l placeholder -r -d 'while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)'
-complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l check -d 'try what the tools need on this host, say what is missing and the remedy'
+complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l check -d 'test what the tools need on this host'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l status-fd -x -d 'write events to descriptor N, one JSON object a line'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l keep-fd -x -d 'leave descriptor N open for PROGRAM (repeatable)'
 complete -c srt-ns -n 'not contains -- -- (commandline -opc)' -l help -d 'prints the usage'

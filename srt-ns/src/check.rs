@@ -84,7 +84,7 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
         });
         told.push(remedy);
     }
-    let failed = || Error::failed(format!("the tools cannot do all on this host: {}", missing.join(", ")));
+    let failed = || Error::failed(format!("not everything works on this host: {}", missing.join(", ")));
     if missing.is_empty() { Ok(0) } else { Err(failed()) }
 }
 
@@ -106,7 +106,7 @@ fn in_children(tool: &Tool, name: &str, steps: &[Step], told: Told) -> Answer {
     };
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
     let silent = format!("the process that tried it gave no answer: {end}");
-    let hint = "a seccomp filter in front may kill: see the container's profile";
+    let hint = "an outer seccomp filter may kill: see the container's profile";
     words.try_into().map_err(|_| Error::failed(silent).hint(hint))
 }
 
@@ -135,7 +135,7 @@ fn pidfds() -> Answer {
 fn seccomp() -> Answer {
     let code = (libc::BPF_RET | libc::BPF_K) as u16;
     let all = [libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-    let in_front = "a seccomp filter in front refuses further ones: see the container's profile";
+    let in_front = "an outer seccomp filter refuses others: see the container's profile";
     let without = "the kernel was built without CONFIG_SECCOMP_FILTER";
     let loaded = prctl_set_seccomp(&all).context(|| "prctl(PR_SET_SECCOMP)").map(ok);
     loaded.map_err(|error| error.hint(in_front).hint_for(libc::EINVAL, without))
@@ -207,7 +207,7 @@ fn outer_filter() -> Answer {
     Ok(match prctl(libc::PR_GET_SECCOMP, 0, 0).map_err(|error| error.raw_os_error()) {
         // EINVAL: a kernel without seccomp.
         Ok(0) | Err(Some(libc::EINVAL)) => ok(()),
-        _ => told("limited", "a seccomp filter is in front of the tools already", remedy),
+        _ => told("limited", "an outer seccomp filter is already in force", remedy),
     })
 }
 

@@ -39,7 +39,7 @@ pub struct Run<'a> {
 /// parent may write it and be killed before the child first runs. A pidfd of the parent does.
 ///
 /// `detach` must be setsid(2) or setpgid(2). kernel/exit.c, exit_notify(): under one lock, a dying process sends
-/// its children's death signals and becomes a zombie, which poll(2) of a pidfd reports; setsid and setpgid take the
+/// its children their death signals and becomes a zombie, which poll(2) of a pidfd reports; setsid and setpgid take the
 /// same lock. So a child that armed the signal too late finds a zombie.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>
 /// Any error from fork(2), with a hint.
 pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
     // fork(2), EAGAIN.
-    let limits = "a limit of processes is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
+    let limits = "a process limit is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
                   pids.max those of the cgroup (a container's --pids-limit)";
     let forked = fork().context(|| format!("cannot fork {name}"));
     if let Some(pid) = forked.map_err(|error| error.hint_for(libc::EAGAIN, limits))? {

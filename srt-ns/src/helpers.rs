@@ -141,7 +141,7 @@ impl Helpers {
     /// Starts the sidecars, in the parent of the command's user namespace.
     ///
     /// # Errors
-    /// A sidecar cannot be started. Those that were started before end when this value is dropped.
+    /// A sidecar cannot be started. Those already running are killed when this value is dropped.
     pub fn start_sidecars(&mut self, run: Run<'_>) -> Result<()> {
         let Some((_, network)) = &self.network else { return Ok(()) };
         for Raw(command) in &run.plan.options.sidecar {
@@ -161,11 +161,10 @@ impl Helpers {
     }
 
     /// Starts srt-relay and the watchdog, if they are needed. This comes before the new pid namespace, since helpers
-    /// stay in the host's.
+    /// stay in the host's. False: the watchdog could not create a placeholder, and has printed why.
     ///
     /// # Errors
-    /// A helper cannot be started. Those that were started before end when this value is dropped. False: the watchdog
-    /// could not make a placeholder, and has printed why.
+    /// A helper cannot be started. Those already running are killed when this value is dropped.
     pub fn start(&mut self, run: Run<'_>) -> Result<bool> {
         let options = &run.plan.options;
         if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
@@ -243,7 +242,7 @@ impl Helpers {
             // The pairs of `become_relay`: with IPv6, each --relay has two.
             let Some(link) = run.plan.links().chain(&run.plan.options.relay).nth(pair) else { continue };
             if lost {
-                tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was made anew");
+                tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was replaced");
             } else if run.tool.status.is_none_or(has_room) {
                 let why = strerror(&io::Error::from_raw_os_error(errno));
                 tell(run.tool, "connect-failed", "relay", &link.text, &format!("cannot connect: {why}"));
@@ -312,7 +311,7 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
 
 /// How many bytes a caller may have left unread in a pipe: about eight events. Without permission to open the pipe again,
-/// each takes one of its 16 places ([`srt_common::fds::say`]).
+/// each takes one of its 16 buffers ([`srt_common::fds::say`]).
 const UNREAD: libc::c_int = 1024;
 
 /// Whether the status descriptor has room for more than this event. The command can make any number of connections fail,
@@ -320,7 +319,7 @@ const UNREAD: libc::c_int = 1024;
 fn has_room(status: RawFd) -> bool {
     let is_pipe = fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok();
     let unread = ioctl_get(&status, libc::FIONREAD as u32).unwrap_or(0);
-    // A stream socket is ready while a quarter of it is used at most (`unix_writable()` in net/unix/af_unix.c).
+    // A stream socket is ready while at most a quarter of it is used (`unix_writable()` in net/unix/af_unix.c).
     is_ready(&status, libc::POLLOUT) && !(is_pipe && unread >= UNREAD)
 }
 

@@ -109,7 +109,7 @@ impl Init {
         let network = fds.pop();
         network.as_ref().map(|network| handover::enter(network, &own)).transpose()?;
         // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
-        // refused. Must come before the capabilities are dropped, because of which they were refused until now
+        // refused. Must precede the drop of the capabilities, which have prevented them until now
         // (cap_ptrace_access_check() in security/commoncap.c).
         privileges::undumpable()?;
         privileges::drop_held()?;

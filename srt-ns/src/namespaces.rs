@@ -203,9 +203,7 @@ pub(crate) fn refused(what: &str, error: &io::Error) -> Error {
                  --security-opt apparmor=unconfined), a chroot, or a security module"
             }
         }
-        Some(libc::ENOSPC) => {
-            "a limit of namespaces is reached: sysctl -a --pattern '^user.max_.*_namespaces'"
-        }
+        Some(libc::ENOSPC) => "a namespace limit is reached: sysctl -a --pattern '^user.max_.*_namespaces'",
         Some(libc::ENOENT) => "srt-ns needs /proc: mount a procfs there",
         Some(libc::EINVAL) => {
             "the kernel may be built without one of these namespaces (CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS, \

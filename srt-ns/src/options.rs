@@ -22,7 +22,7 @@ pub struct Options {
     /// and --allow-userns)
     #[argh(option, arg_name = "NS,...", from_str_fn(share), default = "0")]
     pub share: c_int,
-    /// uid inside (default: the caller's). A name for the same user, not another one: files are accessed as before
+    /// uid inside (default: the caller's). It is only shown: files are accessed with the caller's own uid
     #[argh(option, arg_name = "N", from_str_fn(id))]
     pub uid: Option<u32>,
     /// gid inside (default: the caller's)
@@ -67,7 +67,7 @@ pub struct Options {
     /// while the sandbox runs, keep an empty file (PATH/: a directory) at PATH on the host if there is none (repeatable)
     #[argh(option, arg_name = "PATH")]
     pub placeholder: Vec<Placeholder>,
-    /// try what the tools need on this host, say what is missing and the remedy; runs no PROGRAM
+    /// test what the tools need on this host; print what is missing and the remedy; run no PROGRAM
     #[argh(switch)]
     check: bool,
     /// write events to descriptor N, one JSON object a line
@@ -137,7 +137,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
     if options.check {
         let words = if options.status_fd.is_some() { 3 } else { 1 };
         if line.program.is_some() || line.options.len() != words {
-            return Err(Error::usage("--check goes with --status-fd alone: it runs no PROGRAM"));
+            return Err(Error::usage("--check takes only --status-fd, and no PROGRAM"));
         }
         return Ok(Request::Check(options.status_fd));
     }
@@ -147,7 +147,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
             (false, true) => Pid1::InitWaitsForAll,
             (true, false) => Pid1::Command,
             (true, true) => {
-                return Err(Error::usage("--wait-all cannot go with --as-pid-1: it is srt-init that waits"));
+                return Err(Error::usage("--wait-all needs srt-init, which --as-pid-1 leaves out"));
             }
         },
         program: line.program(tool)?,
@@ -176,7 +176,7 @@ impl Plan {
         } else if self.shares(CLONE_NEWUSER) && (uid.is_some() || gid.is_some()) {
             "--uid and --gid need a user namespace of their own, not --share user"
         } else if self.shares(CLONE_NEWUSER) && !sidecar.is_empty() {
-            "--sidecar needs a user namespace of its own, not --share user: the command is kept out of its reach by one"
+            "--sidecar needs a new user namespace, not --share user: it keeps the command from reaching the sidecar"
         } else if sidecar.iter().any(|Raw(command)| command.is_empty()) {
             "--sidecar: expected a shell command"
         } else if self.shares(CLONE_NEWUTS) && hostname.is_some() {

@@ -165,7 +165,7 @@ impl Place {
         // earlier run could have left it there.
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let parent = file::open(path, flags).context(what).map_err(|error| {
-            let hint = "a placeholder needs its directory: make it, or a placeholder of the directory itself";
+            let hint = "its directory must exist: create it, or name it as a placeholder, too";
             let planted = "name the directory itself: a link could have been made by an earlier run";
             let link = |to: PathBuf| Error::failed(format!("{shown} is a symbolic link to {}", to.display()));
             let link = fs::read_link(path).map(|to| link(to).hint(planted));
@@ -234,7 +234,7 @@ impl Place {
                 },
                 There::Placeholder(entry, stat) if entry.listed && stat.is(libc::S_IFDIR) != *directory => {
                     let (new, old) = if *directory { ("directory", "file") } else { ("file", "directory") };
-                    let text = format!("a {new} is asked for, and another sandbox has a {old} there");
+                    let text = format!("another sandbox has a {old} there, not a {new}");
                     return Err(Error::failed(text));
                 }
                 // A removal needs the exclusive lock, so the entry either stays now or is already gone.
@@ -301,7 +301,8 @@ impl Place {
         let marked = set(file, MARK).and_then(|()| set(&self.parent, &mark_of(&statx(file, c"")?)));
         let none = "this file system has no user extended attributes (tmpfs: since Linux 6.6) to tell it from a file of yours";
         // xattr(7): only the owner of a sticky directory may set its user attributes.
-        let sticky = "in a sticky directory (/tmp) of somebody else's there is no placeholder: use a directory of your own";
+        let sticky =
+            "another user's sticky directory (/tmp) cannot have a placeholder: use a directory of your own";
         let marked = marked.context(|| "cannot mark it");
         marked.map_err(|error| error.hint_for(libc::EOPNOTSUPP, none).hint_for(libc::EPERM, sticky))
     }

@@ -206,7 +206,7 @@ fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
 /// Listens on the option's port. `None`: ::1 on a host without IPv6.
 fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
     let what = || format!("{}: cannot listen on port {}", link.text, link.port);
-    let hint = "ports below 1024 are root's: take a higher one";
+    let hint = "ports below 1024 are privileged: use a higher one";
     let listener = match TcpListener::bind((address, link.port)) {
         Err(error) if address.is_ipv6() && has_no_such_family(error.raw_os_error()) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a new user namespace gives it.

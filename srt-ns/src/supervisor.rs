@@ -151,7 +151,9 @@ impl Supervisor<'_> {
         if self.is_abandoned() {
             self.run.lives = &[];
             match self.start {
-                Some(_) => self.fail(&Error::failed("its parent, or who held --lifetime-fd, is gone")),
+                Some(_) => {
+                    self.fail(&Error::failed("the parent or the last writer of --lifetime-fd is gone"))
+                }
                 None => self.kill_all(),
             }
         }

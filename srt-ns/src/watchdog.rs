@@ -4,8 +4,8 @@
 //! A SIGKILL for the supervisor ends srt-init (by its death signal), and with it all processes inside. Four things are
 //! left, and a watchdog is started if one of them exists: a command that is PID 1 itself (--as-pid-1) and could have
 //! disarmed its death signal (prctl(2)), the children of a sidecar's shell, the published sockets, and the
-//! placeholders. Also, under --keep-session, a supervisor that has stopped with its command cannot see that its parent
-//! is dead or that it is asked to end: the watchdog continues it.
+//! placeholders. Also, under --keep-session or --lifetime-fd, a stopped supervisor cannot see that its parent or the
+//! last writer is gone, or that it is asked to end: the watchdog continues it.
 
 use crate::child::{self, Run, gets_ready};
 use crate::helpers::{Helper, Helpers, Kind};
@@ -163,5 +163,5 @@ fn is_signalled(status: &File) -> bool {
 
 /// The error for a watchdog that was ended from outside.
 pub fn gone() -> Error {
-    Error::failed("the watchdog was ended from outside")
+    Error::failed("the watchdog was killed")
 }

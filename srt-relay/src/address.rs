@@ -41,7 +41,7 @@ impl Address {
             let path = Some(path).filter(|path| !path.is_empty() && !path.contains(&0));
             path.map(|path| Endpoint::Unix(OsStr::from_bytes(path).into())).ok_or("expected unix:PATH")
         } else if let Some(number) = bytes.strip_prefix(b"fd:") {
-            decimal(number).map(Endpoint::Inherited).ok_or("expected fd:N, N a descriptor's number")
+            decimal(number).map(Endpoint::Inherited).ok_or("expected fd:N, N a descriptor")
         } else {
             Err("expected tcp:IP:PORT, unix:PATH or fd:N")
         };

@@ -25,8 +25,8 @@ pub struct Listener {
     pub family: libc::c_int,
     /// The target of its connections.
     pub target: Rc<Target>,
-    /// What was reported since the last attempt that succeeded: one failure (false), or, perhaps after one, that the
-    /// target is lost (true).
+    /// What was reported since an attempt last succeeded: a failure (false), or that the target is lost (true), perhaps
+    /// after a failure.
     pub told: Option<bool>,
     /// Connections that are not connected to their target yet, the oldest first.
     pub pending: VecDeque<u64>,
@@ -154,7 +154,7 @@ fn explain(name: &str, addresses: &[SocketAddr], error: &io::Error) -> Error {
     let refused = Error::system(format!("cannot listen on {name}"), error);
     match error.kind() {
         ErrorKind::PermissionDenied if addresses.iter().any(|address| address.port() < 1024) => {
-            refused.hint("ports below 1024 are root's: take a higher one")
+            refused.hint("ports below 1024 are privileged: use a higher one")
         }
         ErrorKind::AddrInUse => refused.hint("another program listens there: ss -ltnp shows which"),
         _ => refused,

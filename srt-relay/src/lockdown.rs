@@ -24,7 +24,7 @@ pub fn lock_down(families: &[libc::c_int], directories: &[RawFd]) -> Result<()> 
     privileges::undumpable()?;
     // The kernel accepts no filter without instructions (seccomp(2), EINVAL).
     if prctl_set_seccomp(&[]).is_ok() {
-        return Err(Error::failed("prctl(PR_SET_SECCOMP) is answered without being done"));
+        return Err(Error::failed("an outer filter fakes prctl(PR_SET_SECCOMP)"));
     }
     let filter = filter(families, directories);
     let filter = filter.map_err(|error| Error::failed(format!("seccomp filter: {error}")))?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[argh(note = "Addresses:
   tcp:IP:PORT      tcp:[::1]:PORT for IPv6; tcp:localhost:PORT is 127.0.0.1, and ::1 too where it listens
   unix:PATH        to listen: made with mode 0600, replaces a dead socket, removed at exit;
-                   to connect: held from the start on, what is put in its place later is not followed
+                   to connect: the socket that exists at the start, not one that replaces it
   fd:N             to listen: an inherited listening socket;
                    to connect: an O_PATH descriptor of a Unix socket")]
 #[argh(note = "On a host:     srt-relay unix:/run/proxy.sock tcp:127.0.0.1:3128
@@ -39,13 +39,13 @@ pub struct Words {
     /// leave clients waiting while N connections are open (as many as descriptors allow)
     #[argh(option, arg_name = "N", default = "usize::MAX", from_str_fn(at_least_one))]
     pub max_connections: usize,
-    /// give up on a CONNECT address after S seconds; 0 never (10)
+    /// give up on a CONNECT address after S seconds (10; 0: never)
     #[argh(option, arg_name = "S", default = "Seconds(Some(Duration::from_secs(10)))")]
     pub connect_timeout: Seconds,
-    /// close connections on which nothing has moved for S seconds; 0 never (0)
+    /// close connections on which nothing has moved for S seconds (0: never)
     #[argh(option, arg_name = "S", default = "Seconds(None)")]
     pub idle_timeout: Seconds,
-    /// go on when the process that started it ends
+    /// keep running when the parent process dies
     #[argh(switch)]
     pub outlive_parent: bool,
     /// print the version
@@ -96,7 +96,7 @@ impl Options {
         let options = Self { pairs: pairs.to_vec(), words };
         let mut used = BTreeSet::new();
         match options.descriptors().into_iter().find(|(_, fd)| !used.insert(*fd)) {
-            Some((_, fd)) => Err(Error::usage(format!("descriptor {fd} is named for two uses"))),
+            Some((_, fd)) => Err(Error::usage(format!("descriptor {fd} is used twice"))),
             None => Ok(options),
         }
     }

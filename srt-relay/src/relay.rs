@@ -363,7 +363,7 @@ fn report(tool: &Tool, words: &Words, listener: &Listener, lost: bool, error: &i
             event.text("listen", listen).text("connect", connect).text("message", &message.message)
         });
     } else {
-        let hint = "the program that made the socket is dead or made it anew: start srt-relay again";
+        let hint = "the program that created the socket has ended or replaced it: restart srt-relay";
         tool.warn(&if lost { message.hint(hint) } else { message });
     }
     true

@@ -14,7 +14,7 @@ const ALL: usize = 32 << 20;
 /// The requested capacity of one pipe, at least and at most.
 const CAPACITY: (usize, usize) = (512 << 10, 1 << 20);
 
-/// How many pipes there may be: as many as hold the least. Each takes two descriptors, which connections then lack.
+/// The most pipes: as many as have the least capacity together. Each takes two descriptors from the connections.
 pub const MOST: usize = ALL / CAPACITY.0;
 
 /// How much is copied at once, in bytes. Also the most that a flow holds in memory while its reader is stalled. (64

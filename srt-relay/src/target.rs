@@ -31,7 +31,7 @@ impl Target {
         let (addresses, pin) = match &address.endpoint {
             Endpoint::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
             Endpoint::Unix(path) => {
-                let hint = "start the program that makes the socket first, and wait for it";
+                let hint = "first start the program that creates the socket";
                 let pin = unix_socket::pin(path).context(|| &name);
                 let pin = pin.map_err(|error| error.hint_for(libc::ENOENT, hint))?;
                 (vec![unix_socket::address(&pin).map_err(|error| error.within(&name))?], Some(pin))

@@ -101,7 +101,7 @@ both! {
     fn what_is_no_reading_end_of_a_pipe_bounds_no_life(who) {
         let (_reader, writer) = pipe();
         let null = fs::File::open("/dev/null").expect("open");
-        for (fd, words) in [(writer.as_raw_fd(), "expected the reading end of a pipe"), (null.as_raw_fd(), "expected the reading end of a pipe"), (-1, "not an open descriptor")] {
+        for (fd, words) in [(writer.as_raw_fd(), "expected the read end of a pipe"), (null.as_raw_fd(), "expected the read end of a pipe"), (-1, "not an open descriptor")] {
             let mut command = who.command("srt-relay");
             if fd >= 0 {
                 srt_tests::pass_fd(&mut command, fd, 7);
@@ -114,7 +114,7 @@ both! {
         let mut command = who.command("srt-relay");
         srt_tests::pass_fd(&mut command, reader.as_raw_fd(), 0);
         let ran = srt_tests::run(command.args(["tcp:127.0.0.1:1", "tcp:127.0.0.1:1", "--lifetime-fd", "0"]));
-        ran.code(2).one_clear_error("srt-relay").complains("--lifetime-fd 0: expected the reading end of a pipe, from 3 up");
+        ran.code(2).one_clear_error("srt-relay").complains("--lifetime-fd 0: expected the read end of a pipe, from 3 up");
     }
 
     fn the_end_of_the_thread_that_started_it_is_not_its_parents(who) {

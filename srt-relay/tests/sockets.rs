@@ -527,7 +527,7 @@ print(send(pair[0]))";
     fn a_target_that_is_not_there_is_an_error_with_a_hint(who) {
         let scratch = who.scratch();
         let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&scratch.join("none"))));
-        ran.code(1).one_clear_error("srt-relay").complains("No such file").complains("hint: start the program");
+        ran.code(1).one_clear_error("srt-relay").complains("No such file").complains("hint: first start the program");
         for path in [scratch.file("file", ""), scratch.dir("dir")] {
             let ran = run(who.command("srt-relay").arg(tcp(free_port())).arg(unix(&path)));
             ran.code(1).one_clear_error("srt-relay").complains("not a socket");

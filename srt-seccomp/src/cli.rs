@@ -44,19 +44,19 @@ pub struct Plan {
     note = "Refused calls fail with EPERM, those that programs probe for with ENOSYS.\nExit status: PROGRAM's own; 125 if srt-seccomp fails, 126 if PROGRAM cannot be run, 127 if it is not found."
 )]
 pub struct Options {
-    /// RULE,...: turn off rules that hold by default (repeatable; see --list)
+    /// RULE,...: turn off rules that are on by default (repeatable; see --list)
     #[argh(option, arg_name = "RULE,...")]
     allow: Vec<String>,
     /// RULE,...: turn rules on (repeatable; see --list)
     #[argh(option, arg_name = "RULE,...")]
     deny: Vec<String>,
-    /// FILE: add a filter of raw BPF, after all else is done; --load and --load-fd act in the order given (repeatable)
+    /// FILE: add a raw BPF filter after all other steps; --load and --load-fd act in the order given (repeatable)
     #[argh(option, arg_name = "FILE")]
     load: Vec<Raw>,
     /// the same, read from descriptor N to its end (repeatable)
     #[argh(option, arg_name = "N")]
     load_fd: Vec<RawFd>,
-    /// give PROGRAM only the rights to files that its mounts give, so that a read-only mount also stops FIFOs (Landlock)
+    /// use Landlock to permit only what PROGRAM's mounts permit, so that a read-only mount also protects FIFOs
     #[argh(switch)]
     landlock: bool,
     /// let PROGRAM read and execute what is below PATH, and open nothing that no --read or --write names (repeatable)
@@ -65,10 +65,10 @@ pub struct Options {
     /// the same, and write below PATH (repeatable)
     #[argh(option, arg_name = "PATH")]
     write: Vec<Raw>,
-    /// in place of the rule unix: of the Unix sockets outside, connect to PATH, or to those below it, alone (repeatable)
+    /// in place of the rule unix: connect only to Unix sockets created inside, and to PATH or below it (repeatable)
     #[argh(option, arg_name = "PATH")]
     unix: Vec<Raw>,
-    /// in place of the rule net: of all networks, TCP connections to PORT alone (repeatable)
+    /// in place of the rule net: permit no network but TCP connections to PORT (repeatable)
     #[argh(option, arg_name = "PORT", from_str_fn(port))]
     connect_tcp: Vec<u16>,
     /// write the rules' filter to stdout as raw BPF, for --load or bwrap --seccomp, and run nothing
@@ -106,7 +106,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let landlock = Wanted { mounts: options.landlock, read, write, unix, connect_tcp };
     if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
-            "--landlock gives the rights that the mounts give: leave out --read and --write",
+            "--landlock takes its rights from the mounts: leave out --read and --write",
         ));
     }
     // Landlock checks paths and ports, which a filter cannot see.

@@ -194,9 +194,9 @@ impl Ruleset {
         reached.and_then(|()| sys::landlock_restrict_self(&self.fd)).context(|| "landlock_restrict_self")
     }
 
-    /// Refuses a file that PROGRAM receives for reading only but could open again for writing, though its name inside
-    /// is read-only or hidden. For Landlock the file is where it was opened: on the mounts outside, without those of
-    /// the sandbox, and below a directory that may be written here.
+    /// Refuses a file that PROGRAM receives for reading only but could open again for writing, though its path inside
+    /// is read-only or hidden: Landlock uses the path by which the file was opened, on the mounts outside, and that may
+    /// be below a directory that may be written here.
     fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
         let link = format!("/proc/self/fd/{number}");
         let name = match fs::read_link(&link).context(|| &link) {
@@ -216,7 +216,7 @@ impl Ruleset {
         if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
             return Ok(());
         }
-        let error = Error::failed("PROGRAM could open it again and write, which it may not by its name");
+        let error = Error::failed("PROGRAM could reopen it for writing, though its path is read-only");
         Err(error.within(format!("descriptor {number}")).path(name).hint("give it by a pipe: cat FILE | ..."))
     }
 

@@ -61,7 +61,7 @@ pub fn parse(bytes: &[u8]) -> Result<BpfProgram> {
         (0, 0) => Err(Error::failed("the filter is empty")),
         (MOST.., 1..) => Err(Error::failed(format!("a filter has at most {MOST} instructions"))),
         (_, 1..) => Err(Error::failed(format!(
-            "{} bytes are no whole number of BPF instructions of {INSTRUCTION} bytes",
+            "{} bytes are not a multiple of {INSTRUCTION}, the size of an instruction",
             bytes.len()
         ))),
         _ => Ok(instructions.iter().map(instruction).collect()),
@@ -87,7 +87,7 @@ pub fn install(what: &str, program: &[sock_filter]) -> Result<()> {
     reached.and_then(|()| privileges::prctl_set_seccomp(&program)).map_err(|error| {
         Error::system(format!("{what}: prctl(PR_SET_SECCOMP)"), &error)
             .hint("a filter that is already in place forbids prctl(2): load such a filter last; in a container, allow it in the container's profile")
-            .hint_for(libc::EINVAL, "the kernel does not take this program as a filter, or has no seccomp filters")
+            .hint_for(libc::EINVAL, "the kernel rejects this filter, or was built without CONFIG_SECCOMP_FILTER")
             .hint_for(libc::ENOMEM, "all filters around one process may have 32768 instructions together")
     })
 }
@@ -101,7 +101,7 @@ pub fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()
     match answer {
         Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
         Err(error) => Err(error),
-        Ok(_) => Err(io::Error::other("it is answered without being done")),
+        Ok(_) => Err(io::Error::other("an outer filter fakes the result")),
     }
 }
 
@@ -124,7 +124,7 @@ pub fn require_filter(rules: &[&Rule]) -> Result<()> {
     let refused = tried.is_none_or(|error| error.and_then(|e| e.raw_os_error()) == Some(libc::EPERM));
     let mode = process::prctl(libc::PR_GET_SECCOMP, 0, 0).context(|| "prctl(PR_GET_SECCOMP)")?;
     if !refused || mode != libc::SECCOMP_MODE_FILTER as libc::c_int {
-        return Err(Error::failed("the seccomp filter does not hold after it was installed"));
+        return Err(Error::failed("the installed seccomp filter is not in force"));
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ both! {
             file.read_to_string(&mut left).expect("read");
             assert_eq!(left == name, !options.is_empty(), "{options:?} {left} {ran:#?}");
             if !options.is_empty() {
-                ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write, ", "give it by a pipe");
+                ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could reopen it for writing, ", "give it by a pipe");
             }
         }
         // Where what it lay in cannot be written, nothing is lost.
@@ -171,7 +171,7 @@ both! {
                 command.args([&directory, &directory]).args(["--", "srt-seccomp"]).args(landlock);
                 command.args(["--", "sh", "-c", "chmod u+rw /proc/self/fd/0; echo after >/proc/self/fd/0"]);
                 let ran = run(command.stdin(open.try_clone().expect("dup")));
-                if landlock.is_empty() { ran.ok(); } else { ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again", "give it by a pipe"); }
+                if landlock.is_empty() { ran.ok(); } else { ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could reopen it for writing", "give it by a pipe"); }
                 let left = fs::read_to_string(&file).expect("read");
                 assert_eq!(left, if landlock.is_empty() { "after\n" } else { "before" }, "{mode:o} {landlock:?}");
                 fs::write(&file, "before").expect("write");
@@ -295,7 +295,7 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
                 let expected = if landlock.is_empty() { &Is::Written } else { &expected };
                 assert_eq!(written, *expected == Is::Written, "{options:?} {landlock:?} {ran:#?}");
                 if *expected == Is::Refused {
-                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could open it again and write, ", "give it by a pipe");
+                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could reopen it for writing, ", "give it by a pipe");
                 } else {
                     assert_ne!(ran.code, Some(125), "{options:?} {landlock:?} {ran:#?}");
                 }
@@ -333,7 +333,7 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         command.args(["--keep-fd", "208", "--", "srt-mount", "--ro-bind", "/", "/", "--proc", "/proc", "--bind", all, all, "--ro-bind", directory, directory]);
         command.args(["--keep-fd", "208", "--", "srt-seccomp", "--keep-fd", "208", "--landlock", "--", "true"]);
         pass_fd(&mut command, path.as_raw_fd(), 208);
-        run(&mut command).code(125).one_clear_error("srt-seccomp").complains("descriptor 208: PROGRAM could open it again");
+        run(&mut command).code(125).one_clear_error("srt-seccomp").complains("descriptor 208: PROGRAM could reopen it for writing");
         // Its owner may change the mode; nobody else.
         fs::set_permissions(&file, Permissions::from_mode(0o444)).expect("chmod");
         let start = || {
@@ -837,8 +837,8 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             (&["--connect-tcp", "+80"], "--connect-tcp +80: expected a port from 1 to 65535"),
             (&["--connect-tcp", "080"], "--connect-tcp 080: expected a port from 1 to 65535"),
             (&["--connect-tcp", "http"], "--connect-tcp http: expected a port from 1 to 65535"),
-            (&["--landlock", "--write", "/"], "--landlock gives the rights that the mounts give"),
-            (&["--landlock", "--read", "/"], "--landlock gives the rights that the mounts give"),
+            (&["--landlock", "--write", "/"], "--landlock takes its rights from the mounts"),
+            (&["--landlock", "--read", "/"], "--landlock takes its rights from the mounts"),
             (&["--landlock", "--landlock"], "--landlock: given twice"),
         ] {
             let ran = run(&mut shell(who, work.path(), words, "echo ran"));
@@ -937,7 +937,7 @@ p = multiprocessing.Process(target=print, args=('child',)); p.start(); p.join()
             behind(refuse(create, 0)).code(125).says("").hints("srt-seccomp", "ABI 0", "or newer is needed");
             if abi() >= 9 || abi() >= 5 && option[0] != "--unix" {
                 let ran = behind(refuse(restrict, 0));
-                ran.code(125).one_clear_error("srt-seccomp").says("").complains("it is answered without being done");
+                ran.code(125).one_clear_error("srt-seccomp").says("").complains("an outer filter fakes the result");
                 let ran = behind(refuse(restrict, libc::EPERM));
                 ran.code(125).one_clear_error("srt-seccomp").says("").complains("landlock_restrict_self: Operation not permitted");
                 let add = libc::SYS_landlock_add_rule;

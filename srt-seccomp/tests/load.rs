@@ -177,7 +177,7 @@ both! {
         let long = vec![0; 4097 * 8];
         for (name, content, words) in [
             ("empty", &[][..], "the filter is empty"),
-            ("7", &[0; 7], "7 bytes are no whole number of BPF instructions"),
+            ("7", &[0; 7], "7 bytes are not a multiple of 8"),
             ("9", &[0; 9], "9 bytes"),
             ("long", &long, "at most 4096 instructions"),
             ("nonsense", &nonsense, "prctl(PR_SET_SECCOMP): Invalid argument"),
@@ -255,13 +255,13 @@ both! {
             for mut command in [lied_to, inner] {
                 let ran = run(&mut command);
                 ran.code(125).one_clear_error("srt-seccomp").says("");
-                ran.complains("cannot install the seccomp filter: prctl(PR_SET_SECCOMP): it is answered without being done");
+                ran.complains("cannot install the seccomp filter: prctl(PR_SET_SECCOMP): an outer filter fakes the result");
             }
             // The same between two filters of the user's.
             let lab = lab(who);
             let mut command = who.command("srt-seccomp");
             command.args(rules).arg("--load").arg(&liar).arg("--load").arg(lab.join("e7")).args(["--", "echo", "ran"]);
-            run(&mut command).code(125).complains("e7: prctl(PR_SET_SECCOMP): it is answered").says("");
+            run(&mut command).code(125).complains("e7: prctl(PR_SET_SECCOMP): an outer filter fakes the result").says("");
         }
     }
 
@@ -284,7 +284,7 @@ both! {
             command.args(["-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e"]);
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));
             let ran = run(command.args(rules).args(["--", "echo", "ran"]));
-            ran.code(125).one_clear_error("srt-seccomp").complains("does not hold").says("");
+            ran.code(125).one_clear_error("srt-seccomp").complains("is not in force").says("");
         }
         // Behind another filter the kernel says that there is one: then only a call that is refused tells.
         let but = |rule| ["--deny", rule, "--allow", "unix,vsock,keyring"];
@@ -294,7 +294,7 @@ both! {
             command.arg(format!("inject=prctl:retval=0:when={last}")).arg(srt_tests::tool("srt-seccomp"));
             command.args(rules).args(["--", "echo", "ran"]);
             in_front(&mut command, &[refuse(libc::SYS_swapoff, libc::EPERM)]);
-            run(&mut command).code(125).one_clear_error("srt-seccomp").complains("does not hold").says("");
+            run(&mut command).code(125).one_clear_error("srt-seccomp").complains("is not in force").says("");
         }
     }
 

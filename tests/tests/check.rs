@@ -32,7 +32,7 @@ fn refused(ran: &Ran, code: i32, names: &[&str], said: &[&str]) {
     if code == 0 {
         assert_eq!(ran.err, "", "{ran:#?}");
     } else {
-        ran.one_clear_error("srt-ns").complains("the tools cannot do all on this host: ");
+        ran.one_clear_error("srt-ns").complains("not everything works on this host: ");
     }
 }
 
@@ -112,7 +112,7 @@ both! {
             ("max_mnt_namespaces", &["mount namespace", "mount API", "procfs", "procfs subset=pid", "overlay"]),
         ] {
             let ran = run(&mut with_none_of(limit, &check(who)));
-            refused(&ran, 125, names, &["remedy: a limit of namespaces is reached"]);
+            refused(&ran, 125, names, &["remedy: a namespace limit is reached"]);
         }
     }
 
@@ -173,7 +173,7 @@ both! {
             let ran = run(&mut command);
             refused(&ran, code, names, &[]);
             let remedy = match names {
-                ["seccomp"] => "remedy: a seccomp filter in front refuses further ones",
+                ["seccomp"] => "remedy: an outer seccomp filter refuses others",
                 ["Landlock"] => "lsm=",
                 ["user xattrs"] => "remedy: Linux 6.6 has them on tmpfs",
                 ["session keyring"] => "still works: ",
@@ -219,7 +219,7 @@ both! {
         in_front(&mut command, &[refuse(libc::SYS_fsopen, i32::MIN)]);
         let ran = run(&mut command);
         let names = ["mount API", "procfs", "procfs subset=pid", "overlay"];
-        refused(&ran, 125, &names, &["gave no answer: signal 31", "remedy: a seccomp filter in front may kill"]);
+        refused(&ran, 125, &names, &["gave no answer: signal 31", "remedy: an outer seccomp filter may kill"]);
         assert_eq!(ran.out.matches("gave no answer: signal 31").count(), names.len(), "{ran:#?}");
     }
 

@@ -241,7 +241,7 @@ mod srt_ns {
         (&["--keep-fd", "99"], "--keep-fd 99: not an open descriptor"),
         (&["--keep-fd", "-1"], "--keep-fd -1: not an open descriptor"),
         (&["--keep-fd", "99999999999"], "--keep-fd"),
-        (&["--as-pid-1", "--wait-all"], "--wait-all cannot go with --as-pid-1"),
+        (&["--as-pid-1", "--wait-all"], "--wait-all needs srt-init, which --as-pid-1 leaves out"),
     ];
 
     both! {
@@ -281,7 +281,7 @@ mod srt_mount {
 
     /// Words before `-- true`, `@` being the directory, and what the complaint must contain.
     const BAD: &[(&[&str], &str)] = &[
-        (&["true"], "true: expected an option; PROGRAM stands after --"),
+        (&["true"], "true: expected an option; PROGRAM follows --"),
         (&["-x"], "-x"),
         (&[""], "expected an option"),
         (&["--nope"], "--nope: unknown option"),
@@ -516,7 +516,7 @@ mod srt_seccomp {
         (&["--load", "directory"], "--load directory: cannot read the filter: Is a directory"),
         (&["--load", "socket"], "--load socket: cannot read the filter: No such device or address"),
         (&["--load", "dangling"], "--load dangling: cannot read the filter: No such file or directory"),
-        (&["--load", "file"], "--load file: 7 bytes are no whole number of BPF instructions"),
+        (&["--load", "file"], "--load file: 7 bytes are not a multiple of 8"),
         (&["--load", "/dev/null"], "--load /dev/null: the filter is empty"),
         (&["--load", "/dev/zero"], "--load /dev/zero: a filter has at most 4096 instructions"),
         (&["--load-fd", "99"], "--load-fd 99: cannot read the filter: Bad file descriptor"),
@@ -584,7 +584,7 @@ mod srt_relay {
                 (&["fd:x", TO], "expected fd:N"),
                 (&["fd:-1", TO], "expected fd:N"),
                 (&["fd:2147483648", TO], "expected fd:N"),
-                (&["fd:3", "fd:3"], "descriptor 3 is named for two uses"),
+                (&["fd:3", "fd:3"], "descriptor 3 is used twice"),
                 (&["--max-connections", "0", "unix:x", TO], "--max-connections 0: expected 1 or more"),
                 (&["--max-connections", "-1", "unix:x", TO], "--max-connections"),
                 (&["--max-connections", "+1", "unix:x", TO], "--max-connections +1: expected a number"),

@@ -183,7 +183,7 @@ mod other_namespaces {
             ] {
                 let refused = run(&mut with_none_of(limit, &with(who, "srt-ns", &[])));
                 let error = format!("{what}: No space left on device");
-                failed(&refused, "srt-ns", &error, "a limit of namespaces is reached");
+                failed(&refused, "srt-ns", &error, "a namespace limit is reached");
             }
         }
 
@@ -262,7 +262,7 @@ mod all_tools {
                 failed(&under(name, &["--", "echo", "it ran"]), name, "is too old", "run a newer kernel");
             }
             let checked = under("srt-ns", &["--check"]);
-            checked.code(125).complains("the tools cannot do all on this host: kernel");
+            checked.code(125).complains("not everything works on this host: kernel");
             assert!(checked.out.contains("is too old: Linux 5.12 or newer"), "{checked:#?}");
             for (name, words) in [
                 ("srt-relay", ["tcp:127.0.0.1:9", "tcp:127.0.0.1:1"].as_slice()),
@@ -533,7 +533,7 @@ mod mounts {
             let link = scratch.join("link");
             let link = link.to_str().expect("UTF-8");
             let refused = run(&mut mount(who, &["--tmpfs", link]));
-            failed(&refused, "srt-mount", &format!("{link} is a symbolic link to /etc"), "name the place that it leads to");
+            failed(&refused, "srt-mount", &format!("{link} is a symbolic link to /etc"), "name its target instead");
         }
 
         fn options_that_only_bubblewrap_has_lead_to_the_tool_that_does_it(who) {
@@ -573,7 +573,7 @@ mod relays {
 
             let to = format!("unix:{missing}");
             let ran = run(who.command("srt-relay").args(["tcp:127.0.0.1:9999", &to]));
-            ran.code(1).hints("srt-relay", "No such file or directory", "start the program that makes the socket");
+            ran.code(1).hints("srt-relay", "No such file or directory", "first start the program that creates the socket");
         }
 
         fn a_port_below_1024_is_roots(who) {
@@ -585,7 +585,7 @@ mod relays {
                 command.args(["--bounding-set=-net_bind_service", "--"]).arg(tool("srt-relay"));
             }
             let ran = run(command.args(["tcp:127.0.0.1:81", &format!("unix:{socket}")]));
-            ran.code(1).hints("srt-relay", "tcp:127.0.0.1:81: Permission denied", "ports below 1024 are root's");
+            ran.code(1).hints("srt-relay", "tcp:127.0.0.1:81: Permission denied", "ports below 1024 are privileged");
 
             // In a network namespace of the sandbox's own every port is free.
             run(&mut with(who, "srt-ns", &["--relay", &format!("81={socket}")])).ok().says("it ran");
@@ -599,7 +599,7 @@ mod relays {
             command.args(["--connect-tcp", "443", "--"]).arg(tool("srt-relay"));
             let ran = run(command.args(["tcp:127.0.0.1:1024", "tcp:127.0.0.1:443"]));
             ran.code(1).one_clear_error("srt-relay").complains("tcp:127.0.0.1:1024: Permission denied");
-            assert!(!ran.err.contains("1024 are root's"), "{ran:#?}");
+            assert!(!ran.err.contains("1024 are privileged"), "{ran:#?}");
         }
 
         fn where_ipv6_is_off_the_reason_is_that_of_the_other_address(who) {
@@ -661,7 +661,7 @@ mod relays {
             &run(&mut command),
             "srt-ns",
             "cannot listen on port 80: Permission denied",
-            "ports below 1024 are root's",
+            "ports below 1024 are privileged",
         );
     }
 }
@@ -757,7 +757,7 @@ mod filters {
             let scratch = who.scratch();
             let file = scratch.file("filter", [0xff; 8]);
             let refused = run(&mut with(who, "srt-seccomp", &["--load", file.to_str().expect("UTF-8")]));
-            failed(&refused, "srt-seccomp", "Invalid argument", "the kernel does not take this program as a filter");
+            failed(&refused, "srt-seccomp", "Invalid argument", "the kernel rejects this filter");
         }
     }
 }
@@ -767,7 +767,7 @@ fn a_limit_of_processes_is_named() {
     // Root has none (kernel/fork.c, INIT_USER).
     let mut command = Who::User.command("prlimit");
     let ran = run(command.arg("--nproc=0").arg(tool("srt-ns")).args(["--", "true"]));
-    ran.code(125).hints("srt-ns", "cannot fork", "a limit of processes is reached");
+    ran.code(125).hints("srt-ns", "cannot fork", "a process limit is reached");
 }
 
 both! {

@@ -225,7 +225,7 @@ both! {
         let talk = started(who, &["--as-pid-1"]);
         processes::kill(child_named(talk.pid(), "srt-watchdog"), libc::SIGKILL);
         let (code, said) = talk.end();
-        assert!(code == 137 && said.contains("srt-ns: the watchdog was ended from outside"), "{code} {said}");
+        assert!(code == 137 && said.contains("srt-ns: the watchdog was killed"), "{code} {said}");
         family.ends();
     }
 

@@ -330,7 +330,7 @@ both! {
             let mut command = who.command(words[0]);
             pass_fd(&mut command, named.as_raw_fd(), 208);
             let ran = run(command.args(&words[1..]));
-            ran.says("").hints(words[0], "--lifetime-fd 208: a FIFO with a name", "remove the name once both ends are open");
+            ran.says("").hints(words[0], "--lifetime-fd 208: a named FIFO", "remove the name once both ends are open");
         }
         // The sandbox would be a writer itself.
         let (reader, writer) = pipe().expect("pipe");

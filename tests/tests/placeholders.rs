@@ -665,7 +665,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
         let mut command = who.command("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsetxattr", "-e", "inject=fsetxattr:signal=SIGKILL:when=1"]);
         command.arg(srt_tests::tool("srt-ns")).args(["--placeholder", &text, "--", "echo", "it ran"]);
-        refused(&run(&mut command), "the watchdog was ended from outside");
+        refused(&run(&mut command), "the watchdog was killed");
         // What it has left goes with the next run.
         run(&mut sandbox(who, &[&text], "echo it ran")).ok().says("it ran");
         nothing_is_left(path.parent().expect("a directory"));
@@ -701,7 +701,7 @@ os.setxattr(os.path.dirname(victim), 'user.srt-placeholder.' + str(os.stat(victi
             assert!(ran.err.to_lowercase().contains(&error.to_lowercase()), "{asked:?}: {error}: {ran:#?}");
             nothing_is_left(&project);
         }
-        for (asked, hint) in [("link/it", "name the directory itself"), ("missing/it", "needs its directory")] {
+        for (asked, hint) in [("link/it", "name the directory itself"), ("missing/it", "its directory must exist")] {
             run(&mut sandbox(who, &[&at(asked)], "true")).code(125).hints("srt-ns", "--placeholder", hint);
         }
         // A directory that was removed takes no entries.

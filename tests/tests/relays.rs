@@ -292,7 +292,7 @@ both! {
         for (port, words) in [
             (1001, "srt-relay ended before the command could start"),
             (1003, "srt-relay ended before the command could start"),
-            (1002, "srt-relay does not accept after 10 seconds"),
+            (1002, "srt-relay is not ready after 10 seconds"),
         ] {
             let scratch = who.scratch();
             let ns = with_another_relay(&scratch, env!("CARGO_BIN_EXE_fake-relay"));
@@ -320,7 +320,7 @@ both! {
         command.arg("--publish").arg(format!("{}=1005", scratch.join("p.sock").display())).args(["--", "sh", "-c", "echo ready; read -r _"]);
         let mut talk = Talk::over_pipes(&mut command);
         // The line behind it is understood.
-        talk.expect("its socket is gone or was made anew");
+        talk.expect("its socket is gone or was replaced");
         let most: u64 = status(talk.pid())["VmHWM"].trim_end_matches("kB").trim().parse().expect("a number");
         assert!(most < 16 << 10, "{most} KiB");
         talk.send("\n");

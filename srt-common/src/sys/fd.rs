@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// fcntl(2) with an integer argument, 0 for a command that takes none: F_GETFD (EBADF if `fd` is not open),
-/// F_SETFD, F_GETFL, F_SETFL, F_GET_SEALS, and F_SETPIPE_SZ, which is in srt-relay's allow-list.
+/// fcntl(2) with an integer argument, 0 for a command that takes none: F_GETFD (EBADF if `fd` is not open), F_SETFD,
+/// F_GETFL, F_SETFL, F_GET_SEALS, F_GETPIPE_SZ, and F_SETPIPE_SZ, which is in srt-relay's allow-list.
 pub fn fcntl(fd: &impl AsRawFd, command: c_int, value: c_int) -> io::Result<c_int> {
     // SAFETY: the callers pass only the commands above, which take no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) })
@@ -39,8 +39,8 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same without ownership: it stays open when the value is dropped. EBADF if the caller has not left it open: it is
-/// closed, or has FD_CLOEXEC, which no inherited descriptor has (execve(2)), but all that a tool opens itself.
+/// The same without ownership: it stays open when the value is dropped. EBADF if it is not
+/// inherited: it is closed, or has FD_CLOEXEC, as have all that a tool opens, but none that survives execve(2).
 pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     match fcntl(&fd, libc::F_GETFD, 0)? & libc::FD_CLOEXEC {
         0 => borrowed(fd),

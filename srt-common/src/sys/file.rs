@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The directory at which relative paths of the caller start.
+/// The working directory, for the functions that take a directory.
 pub const CWD: RawFd = libc::AT_FDCWD;
 
 /// openat(2). Not through the standard library for O_PATH: it masks O_ACCMODE out of the flags, which in musl includes
@@ -64,7 +64,7 @@ pub fn renameat2(directory: &impl AsRawFd, from: &CStr, to: &CStr, flags: c_uint
     check(unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), flags) }).map(drop)
 }
 
-/// readlinkat(2). With an empty path, reads the link that `directory` itself refers to. EINVAL if it is not a link.
+/// readlinkat(2). If not a link: EINVAL. An empty path means `directory` itself; ENOENT if that is not a link.
 pub fn readlinkat(directory: &impl AsRawFd, path: &CStr) -> io::Result<PathBuf> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     let (fd, to) = (directory.as_raw_fd(), buffer.as_mut_ptr().cast());

@@ -1,8 +1,8 @@
-//! Every system call that the tools make, each behind a safe function. No other code is `unsafe`.
+//! The system calls that the standard library does not make, or not as needed. No other code is `unsafe`.
 //!
-//! Each function is one system call. It has the name of the man page and the parameters of the call, and returns
-//! `io::Result` with errno. It has no message, hint, default or policy: those belong to the tools. Calls for which musl
-//! or an older glibc has no wrapper are made by number (`libc::SYS_*`). Every descriptor that a function creates is
+//! A function named after a man page makes that one call: it has its parameters, and returns `io::Result` with errno.
+//! It has no message, hint, default or policy: those belong to the tools. Calls for which musl or an older glibc has no
+//! wrapper are made by number (`libc::SYS_*`). Every descriptor that a function creates is
 //! close-on-exec.
 //!
 //! srt-relay runs under an allow-list: the functions marked so are called there after the filter is loaded. If the

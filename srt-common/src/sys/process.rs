@@ -103,8 +103,8 @@ pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: libc::c_int, flags: libc:
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) }).map(drop)
 }
 
-/// kill(2). The pid must be one that cannot have been reused: that of a child that was not reaped or, for srt-init, of
-/// any process inside.
+/// kill(2). Except for signal 0, the pid must not have been reused: that of a child that was not reaped, of this
+/// process, of one just checked through a pidfd, or -1.
 pub fn kill(pid: Pid, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: two integers.
     check(unsafe { libc::kill(pid, signal) }).map(drop)

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// The kernel's sigset_t: one bit for each of 64 signals. The C library's functions exclude the signals that its
-/// threads use (nptl(7)), and musl's a further real-time signal, and clear them in the sets that they return.
+/// The kernel's sigset_t: one bit for each of 64 signals. The C library's functions leave out the signals that it uses
+/// itself (nptl(7): 32 and 33; musl: 34, too), also in the sets that they return.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SignalSet(u64);
 

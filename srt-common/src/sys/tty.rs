@@ -55,13 +55,13 @@ pub fn tcflow(tty: &impl AsRawFd, action: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::tcflow(tty.as_raw_fd(), action) }).map(drop)
 }
 
-/// ioctl(2) on a terminal, with an integer argument or none: KDSETMODE, TIOCEXCL.
+/// ioctl(2) with an int or no argument: KDSKBMODE, KDSETMODE, TIOCEXCL, TIOCNXCL, TIOCCBRK.
 pub fn ioctl(tty: &impl AsRawFd, request: u32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: used only for requests that take no pointer.
     check(unsafe { libc::ioctl(tty.as_raw_fd(), request as _, libc::c_long::from(value)) }).map(drop)
 }
 
-/// ioctl(2) that writes an integer: TIOCGEXCL, TIOCGETD and KDGETMODE of a terminal, FIONREAD.
+/// ioctl(2) that writes an int: TIOCGDEV, TIOCGEXCL, TIOCGETD, KDGKBMODE, KDGETMODE, FIONREAD.
 pub fn ioctl_get(tty: &impl AsRawFd, request: u32) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     // SAFETY: used only for requests that write one integer.

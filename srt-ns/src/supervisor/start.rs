@@ -108,7 +108,7 @@ impl<'a> Supervisor<'a> {
                 }
                 Message { .. } if self.command.is_some() => start.joined = true,
                 Message { pid, mut fds, .. } => {
-                    let pid = pid.ok_or_else(|| Error::failed("no number came from the command"))?;
+                    let pid = pid.ok_or_else(|| Error::failed("no pid came from the command"))?;
                     let pidfd = match (self.run.plan.pid1, fds.pop()) {
                         // Only this process reaps the command. The descriptor may be the root directory meant for
                         // srt-init.
@@ -127,7 +127,7 @@ impl<'a> Supervisor<'a> {
         }
         if self.start_deadline().is_some_and(|at| at <= Instant::now()) {
             return Err(Error::failed(match lost {
-                None => format!("srt-relay does not accept after {} seconds", ACCEPT.as_secs()),
+                None => format!("srt-relay is not ready after {} seconds", ACCEPT.as_secs()),
                 Some(helper) => format!("{} ended before the command could start", helper.name),
             }));
         }
@@ -139,8 +139,8 @@ impl<'a> Supervisor<'a> {
         let what = || "sendmsg of the network namespace";
         let Some(start) = &mut self.start else { return Ok(()) };
         if !start.locked_down {
-            // In this order: what was refused because of the capabilities is then refused because the process is not
-            // dumpable.
+            // In this order, so that ptrace(2) access is refused throughout: first because of the capabilities, then
+            // because the process is not dumpable.
             privileges::undumpable()?;
             privileges::drop_held()?;
             fds::never_wait(std::mem::take(&mut self.terminals.own));
