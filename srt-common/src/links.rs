@@ -34,7 +34,7 @@ impl Walk {
     /// magic link of a procfs is followed only if `magic`.
     ///
     /// # Errors
-    /// Such a link, or a system error as converted by `cannot`.
+    /// Such a link, or a system error as converted by `cannot`, without errno before a `..`.
     pub fn along(
         root: &Rc<OwnedFd>,
         path: &Path,
@@ -47,6 +47,8 @@ impl Walk {
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
+            let returns = name == ".." || ahead.iter().any(|name| name == "..");
+            let cannot = |error| if returns { unknown(cannot(error)) } else { cannot(error) };
             if name == ".." {
                 if !walk.end().stat.is(libc::S_IFDIR) {
                     return Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR)));
@@ -84,7 +86,7 @@ impl Walk {
                 let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
                 let end = step(next.name, Rc::new(end)).map_err(cannot)?;
                 if target.is_absolute() {
-                    walk = Self::along(root, &target, is_planted, magic, cannot)?;
+                    walk = Self::along(root, &target, is_planted, magic, &cannot)?;
                     // The text of the link is a path only if it leads to the same file.
                     if walk.end().stat.id != end.stat.id {
                         return Err(Error::failed(format!("{} was replaced meanwhile", target.display())));
@@ -152,6 +154,17 @@ pub fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
         Component::ParentDir => Some(OsStr::new("..")),
         _ => None,
     })
+}
+
+/// Whether a path contains `..`: if what is before it is missing, [`Walk::along`] knows more than openat2(2).
+pub fn returns(path: &Path) -> bool {
+    names(path).any(|name| name == "..")
+}
+
+/// The error if something is missing before a `..`: without an errno, since nothing follows from it. If it is created
+/// later, the path leads to another place, which may exist.
+fn unknown(error: Error) -> Error {
+    Error { errno: None, ..error }.hint("write the path without ..")
 }
 
 fn planted(path: &Path, link: &Path, target: &Path) -> Error {

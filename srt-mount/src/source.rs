@@ -3,7 +3,7 @@
 use crate::detached::{PLAIN, Tree, clone_tree, set_attributes};
 use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
-use srt_common::links::{Walk, open_path};
+use srt_common::links::{Walk, open_path, returns};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, open, readlinkat, statx};
@@ -87,7 +87,7 @@ impl<'a> Host<'a> {
     /// It cannot be reached.
     pub fn find(&self, path: &Path) -> Result<Rc<OwnedFd>> {
         match c_path(path).and_then(|path| open_path(&CWD, &path, 0, libc::RESOLVE_NO_SYMLINKS)) {
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) || returns(path) => {
                 Ok(Rc::clone(&self.walk(path, self.writable())?.end().fd))
             }
             opened => opened.map(Rc::new).map_err(|error| cannot_open(path, &error)),

@@ -7,7 +7,7 @@
 use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
 use crate::namespace;
 use crate::source::{Directories, Host, may_be_written};
-use srt_common::links::{Walk, names};
+use srt_common::links::{Walk, names, returns};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, statx, unlinkat};
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};
@@ -275,18 +275,13 @@ impl<'a> Root<'a> {
     /// Opens the directory at `path`, which is created with its parents if missing. Also returns its path without
     /// links and `..`.
     fn directory(&mut self, path: &Path, missing: Option<Missing>) -> Result<(Rc<OwnedFd>, PathBuf)> {
-        match (self.walk(path), missing, path.parent()) {
-            (Err(error), Some(missing), Some(above)) if error.errno == Some(libc::ENOENT) => {
+        // `..` leads back only from what exists: /a/../a/b.
+        if let (Some(_), Some(above), true) = (missing, path.parent(), returns(path)) {
+            self.directory(above, missing)?;
+        }
+        match (self.walk(path), missing, path.parent(), path.file_name()) {
+            (Err(error), Some(missing), Some(above), Some(name)) if error.errno == Some(libc::ENOENT) => {
                 let (parent, above) = self.directory(above, Some(missing))?;
-                // `..` can lead back to a directory that was just created for this path: /a/../a/b.
-                let Some(name) = path.file_name() else { return self.walk(path) };
-                // Or to one that existed before: /made/../../usr.
-                let leads_back = names(path).any(|name| name == "..");
-                match leads_back.then(|| self.walk(path)) {
-                    None => {}
-                    Some(Err(error)) if error.errno == Some(libc::ENOENT) => {}
-                    Some(found) => return found,
-                }
                 let path = above.join(name);
                 Ok((self.make(&parent, &path, missing)?, path))
             }
@@ -298,7 +293,8 @@ impl<'a> Root<'a> {
         let top = self.top()?;
         let cannot = |error: io::Error| cannot_open(path, &error);
         match open_in_root(&top, path, libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS) {
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+            // A link on the path, or an error that may concern what is before a `..`.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) || returns(path) => {}
             opened => {
                 let fd = Rc::new(opened.map_err(cannot)?);
                 let mut plain = PathBuf::from("/");

@@ -243,6 +243,41 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         }
     }
 
+    fn a_way_back_from_what_is_missing_is_an_error(who) {
+        // What is missing before `..` may be there in the next run, or is only hidden: the path leads to the secret then.
+        let scratch = who.scratch();
+        scratch.file("p/.env", "secret");
+        scratch.file("p/dir/sub/x", "");
+        scratch.file("p/file", "");
+        fs::create_dir(scratch.join("p/closed")).expect("a directory");
+        fs::create_dir(scratch.join("cfg")).expect("a directory");
+        std::os::unix::fs::symlink("../p/build/..", scratch.join("cfg/p")).expect("a link");
+        std::os::unix::fs::chown(scratch.join("p/closed"), Some(54321), Some(54321)).expect("chown");
+        fs::set_permissions(scratch.join("p/closed"), fs::Permissions::from_mode(0o000)).expect("chmod");
+        let at = |name: &str| format!("{}/{name}", scratch.text());
+        let project = at("p");
+        let env = at("p/.env");
+        for (options, error) in [
+            (vec!["--mask-try", &at("p/build/../.env")], "No such file or directory"),
+            (vec!["--mask", &at("p/dir"), "--mask", &at("p/dir/sub/../../.env")], "No such file or directory"),
+            (vec!["--mask-try", &at("p/file/../.env")], "Not a directory"),
+            (vec!["--mask-try", &at("p/closed/x/../../.env")], "Permission denied"),
+            (vec!["--mask-try", &at("cfg/p/.env")], "No such file or directory"),
+            (vec!["--mask-try", &at("p/build/..")], "No such file or directory"),
+            (vec!["--ro-bind-try", &at("p/build/../.env"), &env], "No such file or directory"),
+            (vec!["--ro-bind-try", &at("cfg/p/.env"), &env], "No such file or directory"),
+        ] {
+            let options = [&["--bind", &project, &project][..], &options].concat();
+            let ran = sh_on(who, "--ro-bind", &options, &format!("cat {env}"));
+            ran.code(125).hints("srt-mount", error, "without ..").says("");
+        }
+        // The way back from what is there, and from what is not, but is created.
+        let there = ["--bind", &project, &project, "--mask-try", &at("p/dir/../.env"), "--mask-try", &at("p/dir/../no/x")];
+        sh_on(who, "--ro-bind", &there, &format!("cat {env}; echo ran")).ok().says("ran");
+        let made = ["--tmpfs", "/mnt", "--dir", "/mnt/a/../b/c/../d", "--tmpfs", "/mnt/e/f/../../a/g"];
+        sh_on(who, "--ro-bind", &made, "cd /mnt; ls -d a/g b/c b/d e/f").ok().says("a/g\nb/c\nb/d\ne/f");
+    }
+
     fn what_is_hidden_already_is_hidden(who) {
         let scratch = who.scratch();
         scratch.file("d/a/b", "secret");
