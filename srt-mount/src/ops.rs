@@ -216,7 +216,7 @@ impl Build<'_> {
     fn proc(&mut self, dest: &Path, options: &[&str]) -> Result<()> {
         let tree = proc::new(options)?;
         self.own(&tree, dest, 0o755)?;
-        proc::protect(&tree.fd, &self.root.host.root, self.covers_proc)?;
+        proc::protect(&tree.fd, self.covers_proc)?;
         self.root.host.go_back()?;
         // Of a procfs with an option, only processes are shown.
         let hidden = if self.covers_proc && options.is_empty() { &proc::KEYS[..] } else { &[] };

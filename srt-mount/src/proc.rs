@@ -3,7 +3,7 @@
 use crate::detached::{INERT, PLAIN, Tree, require_effect};
 use crate::source::is_root_of_the_host;
 use srt_common::sys::c_path;
-use srt_common::sys::file::{fstatfs, openat2, statx};
+use srt_common::sys::file::statx;
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, fchdir, move_mount};
 use srt_common::sys::process::{geteuid, getpid};
 use srt_common::{Context, Error, Result};
@@ -26,28 +26,18 @@ pub fn new(options: &[&str]) -> Result<Tree> {
     made.map_err(|error| error.hint_for(libc::EPERM, hint))
 }
 
-/// Files of every procfs that the kernel creates without write permission for any user, from Linux 5.12 to 7.x:
-/// reading the mode of each would take a twentieth of a start as root. The modes of all other entries are checked.
-#[rustfmt::skip]
-const READ_ONLY: [&str; 39] = [
-    "buddyinfo", "cgroups", "cmdline", "config.gz", "consoles", "cpuinfo", "crypto", "devices", "diskstats", "dma",
-    "execdomains", "filesystems", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys",
-    "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "loadavg", "locks", "meminfo", "misc", "modules",
-    "pagetypeinfo", "partitions", "softirqs", "stat", "swaps", "timer_list", "uptime", "version", "vmallocinfo",
-    "vmstat", "zoneinfo",
-];
-
-/// Makes the parts of a procfs that do not belong to a process read-only, if the caller could write them.
+/// Makes the parts of a procfs that do not belong to a process read-only for their owner, uid 0 of the host.
 ///
 /// The kernel requires no capability to write most of /proc/sys, /proc/sysrq-trigger, /proc/irq and others: being the
-/// owner, uid 0 of the host, is enough. `covers`: what [`may_be_covered`] says.
+/// owner is enough. It is also enough to change the mode of any entry, and that is the same in every procfs, now and
+/// later (`proc_notify_change()` in fs/proc/generic.c). `covers`: what [`may_be_covered`] says.
 ///
 /// # Errors
 /// An entry cannot be covered.
-pub fn protect(proc: &OwnedFd, host: &OwnedFd, covers: bool) -> Result<()> {
+pub fn protect(proc: &OwnedFd, covers: bool) -> Result<()> {
     let is_root = is_root_of_the_host();
     if is_root {
-        cover_what_root_writes(proc, host)?;
+        cover_what_root_owns(proc)?;
     }
     // sched(7), "The autogroup feature": the owner can deny PID 1 the CPU time that it needs to die. PROGRAM may do
     // so if it is PID 1 itself.
@@ -71,10 +61,7 @@ fn is_root_outside() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| map.lines().any(is_root))
 }
 
-fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
-    // The modes are the same in every procfs, and the kernel has already created the inodes of the host's.
-    let known = openat2(host, c"proc", libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS).ok();
-    let known = known.filter(|known| fstatfs(known).is_ok_and(|kind| kind == libc::PROC_SUPER_MAGIC));
+fn cover_what_root_owns(proc: &OwnedFd) -> Result<()> {
     let cannot = || "cannot list the procfs";
     fchdir(proc).context(cannot)?;
     let mut entries = std::fs::read_dir(".").context(cannot)?;
@@ -82,28 +69,16 @@ fn cover_what_root_writes(proc: &OwnedFd, host: &OwnedFd) -> Result<()> {
         // PID 1 exists, so a list without a process is incomplete: an outer filter has answered the call.
         let entry = entries.next().ok_or_else(|| Error::failed("the procfs lists no process"))?;
         let entry = entry.context(cannot)?;
-        let (name, kind) = (entry.file_name(), entry.file_type().context(cannot)?);
+        let name = entry.file_name();
         // Processes come last, as numbers.
         if name.as_bytes().iter().all(u8::is_ascii_digit) {
             return Ok(());
         }
-        if kind.is_symlink() || kind.is_file() && READ_ONLY.iter().any(|known| name == *known) {
-            continue;
+        if !entry.file_type().context(cannot)?.is_symlink() {
+            let covered = c_path(&name).and_then(|name| cover(proc, &name));
+            covered.context(|| format!("cannot make {} read-only", name.display()))?;
         }
-        let covered = c_path(&name).and_then(|name| {
-            let nobody_writes = |proc| nobody_writes(proc, &name);
-            if kind.is_file() && (known.as_ref().is_some_and(nobody_writes) || nobody_writes(proc)) {
-                return Ok(());
-            }
-            cover(proc, &name)
-        });
-        covered.context(|| format!("cannot make {} read-only", name.display()))?;
     }
-}
-
-/// Whether the entry is a regular file without write permission for any user, and nothing is mounted on it.
-fn nobody_writes(proc: &OwnedFd, name: &CStr) -> bool {
-    statx(proc, name).is_ok_and(|stat| stat.is(libc::S_IFREG) && stat.mode & 0o222 == 0 && !stat.mount_root)
 }
 
 /// Mounts an entry of the procfs on itself, read-only, and checks the result.

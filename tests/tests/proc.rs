@@ -51,6 +51,25 @@ both! {
         }
     }
 
+    fn the_modes_of_procs_files_are_the_hosts_and_stay(who) {
+        // They are those of every procfs, and belong to uid 0 of the host, which needs no capability to change them.
+        let entries = fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry"));
+        let attacks: Vec<String> = entries
+            .filter(|entry| !entry.file_type().expect("a type").is_symlink())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            // Nobody changes the mode of /proc/sys.
+            .filter(|name| name != "sys" && !name.starts_with(|first: char| first.is_ascii_digit()))
+            .map(|name| format!("chmod-same /proc/{name}"))
+            .collect();
+        assert!(attacks.len() > 20, "{attacks:?}");
+        let work = who.scratch();
+        Sandbox::new(who, work.path()).each(&attacks).all_were_refused();
+        if who == Who::Root {
+            Sandbox::new(who, work.path()).ns(&["--uid", "1234"]).each(&attacks).all_were_refused();
+            outside(who, &attacks).all_got_through();
+        }
+    }
+
     fn what_the_hosts_proc_shows_in_a_files_place_protects_none(who) {
         if who != Who::Root {
             return; // To anyone else nothing in a procfs of the sandbox is open that the host's could tell.
