@@ -11,8 +11,8 @@ use std::path::PathBuf;
 pub struct Mount<'a> {
     /// The mount point, as seen from this process's root.
     pub point: PathBuf,
-    /// Whether it has peers, to which mounts in it propagate.
-    pub shared: bool,
+    /// Whether mounts propagate to others from it, or to it from others (mount_namespaces(7)).
+    pub propagates: bool,
     /// Its file system type.
     pub kind: &'a [u8],
 }
@@ -55,10 +55,11 @@ fn mount(line: &[u8]) -> Option<Mount<'_>> {
     fields.next()?;
     // Any number of optional fields, `-`, and three more.
     let tags = fields.by_ref().take_while(|field| *field != b"-");
-    let shared = tags.filter(|tag| tag.starts_with(b"shared:")).count() > 0;
+    let propagates =
+        tags.filter(|tag| tag.starts_with(b"shared:") || tag.starts_with(b"master:")).count() > 0;
     let kind = fields.next()?;
     fields.nth(1)?;
-    Some(Mount { point: path(point), shared, kind })
+    Some(Mount { point: path(point), propagates, kind })
 }
 
 /// Decodes a path: seq_path() in fs/seq_file.c writes a space, a tab, a line feed and a backslash as `\` and three
@@ -103,8 +104,9 @@ mod tests {
     fn optional_fields_are_passed_over_and_a_source_may_be_a_dash_or_nothing() {
         let one = |line: &'static str| parse(line.as_bytes()).expect("a mount").remove(0);
         let line = "41 40 0:5 / /x ro shared:1 master:2 propagate_from:3 unbindable - tmpfs - rw";
-        assert_eq!(one(line), Mount { point: "/x".into(), shared: true, kind: b"tmpfs" });
-        assert!(!one("41 40 0:5 / /x ro master:2 - tmpfs shared:1 rw").shared);
+        assert_eq!(one(line), Mount { point: "/x".into(), propagates: true, kind: b"tmpfs" });
+        assert!(one("41 40 0:5 / /x ro master:2 - tmpfs - rw").propagates);
+        assert!(!one("41 40 0:5 / /x ro unbindable - tmpfs shared:1 rw").propagates);
         assert_eq!(one("41 40 0:5 / /x rw - mqueue  rw").kind, b"mqueue");
     }
 

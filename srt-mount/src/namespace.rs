@@ -1,6 +1,6 @@
 //! A private mount namespace.
 
-use crate::detached::{INERT, Tree, set_attributes, tmpfs};
+use crate::detached::{INERT, Tree, require_effect, set_attributes, tmpfs};
 use crate::options::{Action, Op};
 use crate::source::look_at;
 use srt_common::filesystem::NO_OPTIONS;
@@ -31,14 +31,19 @@ pub fn make_private() -> Result<()> {
     }
     // Mounts still propagate from the old namespace to a new one, or even both ways (mount_namespaces(7)).
     mount_setattr(&CWD, c"/", libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
-        .map_err(|error| refused("cannot make the mounts private", &error).hint_for(libc::EINVAL, ROOT))
+        .map_err(|error| refused("cannot make the mounts private", &error).hint_for(libc::EINVAL, ROOT))?;
+    // The attributes of mounts below another one are not read back. Nobody has all: EINVAL, unless an outer filter
+    // answers such calls.
+    let all = mount_setattr(&CWD, c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, u64::MAX, 0);
+    let reached = all.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    require_effect("mount_setattr", reached).context(|| "cannot set attributes of mounts")
 }
 
-/// Checks that no mount of the namespace is shared any more (proc(5), mountinfo), and returns the mount points of
+/// Checks that no mount of the namespace propagates any more (proc(5), mountinfo), and returns the mount points of
 /// message queues of another ipc namespace. Does nothing if no procfs is mounted.
 ///
 /// # Errors
-/// A mount is shared, or the mounts cannot be examined.
+/// A mount propagates, or the mounts cannot be examined.
 pub fn look() -> Result<Vec<PathBuf>> {
     let what = || "cannot read /proc/self/mountinfo";
     let mounts = match mountinfo::read("/proc/self/mountinfo") {
@@ -47,8 +52,8 @@ pub fn look() -> Result<Vec<PathBuf>> {
     };
     let mut queues = vec![];
     for mount in mountinfo::parse(&mounts).ok_or_else(|| Error::failed(what()))? {
-        if mount.shared {
-            return Err(Error::failed("mounts are shared after mount_setattr"));
+        if mount.propagates {
+            return Err(Error::failed("mounts propagate after mount_setattr"));
         }
         if mount.kind == b"mqueue" {
             queues.push(mount.point);

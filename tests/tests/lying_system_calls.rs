@@ -379,7 +379,8 @@ fn with_rights_over_the_hosts_neither() {
     lies_of_unshare(&mut copies, &[mount, "--ro-bind", "/", "/", "--tmpfs", "/mnt", "--", "echo", "ran"], 1);
 }
 
-/// What root's mounts share with others they go on sharing in a copy, unless that is made private.
+/// What root's mounts share with others they go on sharing in a copy, unless that is made private. The copies of another
+/// user namespace receive mounts, but share none of their own (mount_namespaces(7)).
 #[test]
 fn mounts_that_stay_shared_though_they_were_made_private_let_nothing_run() {
     if !has("strace") {
@@ -388,18 +389,42 @@ fn mounts_that_stay_shared_though_they_were_made_private_let_nothing_run() {
     for (lie, wanted) in
         [(None, (Some(0), "ran\n")), (Some("inject=mount_setattr:retval=0:when=1"), (Some(125), ""))]
     {
-        let mut command = Who::Root.command("unshare");
-        // The root is none of them: pivot_root(2) would refuse it.
-        let script = "mount -t tmpfs tmpfs /mnt && mount --make-shared /mnt && exec \"$@\"";
-        command.args(["--mount", "--propagation=private", "--", "sh", "-c", script, "sh"]);
-        command.args(["strace", "--quiet=all", "--output=/dev/null"]);
-        command
-            .arg("--trace=mount_setattr")
-            .args(lie.iter().flat_map(|lie| ["-e", lie]))
-            .arg(tool("srt-mount"));
-        let ran = run(command.args(["--ro-bind", "/", "/", "--", "echo", "ran"]));
-        assert_eq!((ran.code, ran.out.as_str()), wanted, "{lie:?}: {ran:#?}");
+        for namespaces in [&[][..], &["unshare", "-Ur", "--"]] {
+            // The root is none of them: pivot_root(2) would refuse it.
+            let script = "mount -t tmpfs tmpfs /mnt && mount --make-shared /mnt && exec \"$@\"";
+            let ran = lies_of_mount_setattr(lie, script, namespaces, &["/", "/", "--", "echo", "ran"]);
+            assert_eq!((ran.code, ran.out.as_str()), wanted, "{lie:?}: {ran:#?}");
+        }
     }
+}
+
+/// The attributes of a mount below another one are not read back.
+#[test]
+fn a_mount_that_stays_writable_below_a_read_only_one_lets_nothing_run() {
+    if !has("strace") {
+        skip!("no strace");
+    }
+    let attack = tool("attack");
+    let script = format!(
+        "mount -t tmpfs -o nosuid,nodev tmpfs /mnt && cp {} /mnt/attack && mkdir /mnt/below &&
+        mount -t tmpfs tmpfs /mnt/below && echo >/mnt/below/file && mount -o remount,bind,ro,nosuid,nodev /mnt && : | \"$@\"",
+        attack.display()
+    );
+    for (lie, wanted) in [(None, 7), (Some("inject=mount_setattr:retval=0:when=2+"), 125)] {
+        let attack = ["/mnt", "/mnt", "--", "/mnt/attack", "open-write", "/mnt/below/file"];
+        let ran = lies_of_mount_setattr(lie, &script, &[], &attack);
+        assert_eq!(ran.code, Some(wanted), "{lie:?}: {ran:#?}");
+        assert!(!ran.out.contains("succeeded"), "{ran:#?}");
+    }
+}
+
+/// `srt-mount --ro-bind` after a script in a mount namespace of its own, with a lie of strace's.
+fn lies_of_mount_setattr(lie: Option<&str>, script: &str, namespaces: &[&str], bind: &[&str]) -> Ran {
+    let mut command = Who::Root.command("unshare");
+    command.args(["--mount", "--propagation=private", "--", "sh", "-c", script, "sh"]).args(namespaces);
+    command.args(["strace", "--quiet=all", "--output=/dev/null", "--trace=mount_setattr"]);
+    command.args(lie.iter().flat_map(|lie| ["-e", lie])).arg(tool("srt-mount"));
+    run(command.arg("--ro-bind").args(bind))
 }
 
 /// Answers for each of the unshare(2) calls of a process.
