@@ -11,7 +11,7 @@ use srt_common::{Context, Error, Result, handover, mountinfo};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Leaves the caller's mount namespace. No mounts propagate between it and the new one.
 ///
@@ -47,7 +47,10 @@ pub fn make_private() -> Result<()> {
 pub fn look() -> Result<Vec<PathBuf>> {
     let what = || "cannot read /proc/self/mountinfo";
     let mounts = match mountinfo::read("/proc/self/mountinfo") {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        // If there is no /proc/self at all, no later path below it can lead to what an earlier run has left there.
+        Err(error) if error.kind() == ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
+            return Ok(vec![]);
+        }
         read => read.context(what)?,
     };
     let mut queues = vec![];

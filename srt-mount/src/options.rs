@@ -203,7 +203,13 @@ impl Parser {
                 ("--args", [fd]) => {
                     let fd = descriptor(option, fd, self.plan.join)?;
                     let nested = || Error::usage("--args: not allowed in what --args reads");
-                    let data = read.as_deref_mut().ok_or_else(nested).and_then(|read| read(fd));
+                    let data = read.as_deref_mut().ok_or_else(nested).and_then(|read| {
+                        if self.read.insert(fd) {
+                            read(fd)
+                        } else {
+                            Err(Error::usage("an earlier option reads it"))
+                        }
+                    });
                     data.and_then(|data| self.words(&mut nul_separated(&data), None))
                         .map_err(|error| error.within(format!("--args {fd}")))?;
                 }
@@ -477,6 +483,11 @@ mod tests {
             "{}",
             error.message
         );
+        for text in ["--args 3 --file 3 /a", "--file 3 /a --args 3", "--args 3 --args 3"] {
+            let error = parse(&words(text), &mut |_| Ok(vec![])).expect_err(text);
+            assert!(error.message.contains("an earlier option reads"), "{}", error.message);
+        }
+        assert!(parse(&words("--args 3 --args 4"), &mut |_| Ok(vec![])).is_ok());
     }
 
     #[test]

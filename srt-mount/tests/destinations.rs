@@ -204,11 +204,16 @@ both! {
         let script = at("script");
         scratch.file("script", "#!/no/such/interpreter\n");
         fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+        // A program for its owner alone.
+        let others = at("others");
+        fs::copy("/bin/true", &others).expect("copy");
+        std::os::unix::fs::chown(&others, Some(54321), Some(54321)).expect("chown");
+        fs::set_permissions(&others, PermissionsExt::from_mode(0o700)).expect("chmod");
         // Found in one directory of PATH, and no program.
         scratch.file("bin/prog", "");
         let path = format!("{}:/usr/bin:/bin", at("bin"));
-        for (program, last, code) in [("prog", &[][..], 126), ("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126), ("./.", &[], 126), ("./no-such", &[], 127), ("true", &["--chdir", &closed], 125)] {
-            if program == "true" && last != late && who == Who::Root {
+        for (program, last, code) in [("prog", &[][..], 126), ("true", late, 125), (&script, &[], 127), ("/no/such", &[], 127), ("no-such-program", &[], 127), ("/etc", &[], 126), ("/etc/passwd", &[], 126), ("./.", &[], 126), ("./no-such", &[], 127), (&others, &[], 126), ("true", &["--chdir", &closed], 125)] {
+            if (program == others || program == "true" && last != late) && who == Who::Root {
                 continue; // Nothing is closed to it while it has its capabilities.
             }
             for order in [[&below[..], &made], [&made, &below]] {

@@ -8,7 +8,7 @@ use common::{SYSTEM, give, sh, words};
 use srt_tests::{Ran, Who, both, run};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 /// A script in a tree of `options`, with a descriptor 7 that holds `content`.
 #[track_caller]
@@ -90,6 +90,24 @@ both! {
             .complains("--symlink y /l: /l is a symbolic link to x already\n");
         sh(who, &words("--dir /l --symlink y /l"), "true").code(125).one_clear_error("srt-mount")
             .complains("--symlink y /l: cannot make /l: File exists");
+    }
+
+    fn a_link_below_proc_without_a_procfs_is_not_followed(who) {
+        let scratch = who.scratch();
+        let (file, victim) = (scratch.file("file", ""), scratch.file("victim", ""));
+        let fds = format!(
+            "mount -t tmpfs tmpfs /proc && mkdir -p /proc/self/fd && for n in $(seq 3 60); do ln -s {} /proc/self/fd/$n; done",
+            victim.display()
+        );
+        for planted in [fds.clone(), format!("{fds}; : >/proc/self/mountinfo")] {
+            let script = format!("{planted}; exec srt-mount --ro-bind / / --bind \"$0\" \"$0\" --chmod 0777 \"$1\" -- echo ran");
+            let mut command = who.command("unshare");
+            command.args(["-Urm", "sh", "-c", &script]).arg(scratch.path()).arg(&file);
+            let ran = run(&mut command);
+            ran.code(125).one_clear_error("srt-mount").complains("cannot read /proc/self/mountinfo").says("");
+        }
+        let mode = |path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
+        assert_eq!((mode(&victim), mode(&file)), (0o644, 0o644));
     }
 
     fn chmod_changes_what_is_there(who) {
