@@ -1,10 +1,10 @@
 //! The last step of a stage: executing the next program.
 
 use crate::sys::c_path;
+use crate::sys::entry::environ;
 use crate::sys::file::{fstatfs, fstatvfs, open, readlinkat};
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
-use crate::sys::start::environ;
 use crate::{Context, Error, Kind, Result, interpreter};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;

@@ -6,21 +6,21 @@
 
 pub mod args;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod fds;
 pub mod filesystem;
-pub mod handover;
 pub mod interpreter;
-pub mod links;
+pub mod lifetime;
 pub mod mountinfo;
-pub mod parent;
+pub mod path_walk;
 pub mod privileges;
-pub mod report;
-pub mod status;
+pub mod relay_report;
+pub mod startup;
 pub mod sys;
 pub mod tcp_address;
-pub mod token;
 pub mod tool;
+pub mod unique_name;
 pub mod unix_listener;
 pub mod unix_socket;
 

@@ -3,11 +3,11 @@
 
 use crate::args::{CommandLine, decimal};
 use crate::error::{Context, Error, Kind, Result};
+use crate::events::Event;
 use crate::exec::ignore_signals;
 use crate::fds::{can_be_written, say, write_all};
-use crate::status::Event;
 use crate::sys::process::{Pid, getppid, uname};
-use crate::sys::{fd, file, start};
+use crate::sys::{entry, fd, file};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,14 +15,14 @@ use std::time::Duration;
 
 /// The exit statuses for a tool's own failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum ExitCodes {
     /// A stage runs a command, so every status except 125, 126 and 127 is the command's own (env(1)).
     Stage,
     /// A tool that runs no command: 1, or 2 for wrong usage.
     Plain,
 }
 
-impl Manner {
+impl ExitCodes {
     fn code(self, kind: Kind) -> u8 {
         match (self, kind) {
             (Self::Stage, Kind::Usage | Kind::Failed) => 125,
@@ -40,7 +40,7 @@ pub struct Spec {
     /// The name in front of every message.
     pub name: &'static str,
     /// Its exit statuses.
-    pub manner: Manner,
+    pub exit_codes: ExitCodes,
     /// The text of `--help`, for a tool of this name.
     pub help: fn(&str) -> String,
 }
@@ -50,7 +50,7 @@ pub struct Spec {
 pub struct Tool {
     /// The name in front of every message.
     pub name: &'static str,
-    manner: Manner,
+    exit_codes: ExitCodes,
     /// The descriptor of `--status-fd`: a guess until the options are parsed. It is not owned: it is the caller's, and
     /// is closed at the exec.
     pub status: Option<RawFd>,
@@ -61,12 +61,12 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Runs `story` with the command line and converts its result into an exit status.
-    pub fn run(spec: Spec, args: Vec<OsString>, story: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
-        let mut tool = Self { name: spec.name, manner: spec.manner, status: None, parent: getppid() };
-        let line = match spec.manner {
-            Manner::Stage => CommandLine::split(args),
-            Manner::Plain => CommandLine { options: args, program: None },
+    /// Runs `body` with the command line and converts its result into an exit status.
+    pub fn run(spec: Spec, args: Vec<OsString>, body: fn(&mut Self, CommandLine) -> Result<u8>) -> u8 {
+        let mut tool = Self { name: spec.name, exit_codes: spec.exit_codes, status: None, parent: getppid() };
+        let line = match spec.exit_codes {
+            ExitCodes::Stage => CommandLine::split(args),
+            ExitCodes::Plain => CommandLine { options: args, program: None },
         };
         let result = tool.prepare(&line).and_then(|()| {
             if line.asks("--help") {
@@ -74,7 +74,7 @@ impl Tool {
             } else if line.asks("--version") {
                 tool.print(&format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
             } else {
-                story(&mut tool, line)
+                body(&mut tool, line)
             }
         });
         result.unwrap_or_else(|error| tool.fail(&error))
@@ -87,7 +87,7 @@ impl Tool {
         open_standard_descriptors()?;
         ignore_signals()?;
         self.status = early_status(&line.options);
-        if start::getauxval(libc::AT_SECURE) != 0 {
+        if entry::getauxval(libc::AT_SECURE) != 0 {
             return Err(Error::failed("refusing to run setuid, setgid or with file capabilities")
                 .hint("remove the bits: chmod u-s,g-s and setcap -r; the tools need no privileges"));
         }
@@ -109,7 +109,7 @@ impl Tool {
 
     /// Reports an error to the user and to the status descriptor; returns the exit status for it.
     pub fn fail(&self, error: &Error) -> u8 {
-        let code = self.manner.code(error.kind);
+        let code = self.exit_codes.code(error.kind);
         self.warn(error);
         self.tell("failed", |event| event.error(code, error));
         code
@@ -216,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_stage_leaves_every_other_number_to_the_command() {
-        assert_eq!(Manner::Stage.code(Kind::Usage), 125);
-        assert_eq!(Manner::Stage.code(Kind::Failed), 125);
-        assert_eq!(Manner::Stage.code(Kind::NotExecutable), 126);
-        assert_eq!(Manner::Stage.code(Kind::NotFound), 127);
-        assert_eq!(Manner::Plain.code(Kind::Usage), 2);
-        assert_eq!(Manner::Plain.code(Kind::Failed), 1);
+        assert_eq!(ExitCodes::Stage.code(Kind::Usage), 125);
+        assert_eq!(ExitCodes::Stage.code(Kind::Failed), 125);
+        assert_eq!(ExitCodes::Stage.code(Kind::NotExecutable), 126);
+        assert_eq!(ExitCodes::Stage.code(Kind::NotFound), 127);
+        assert_eq!(ExitCodes::Plain.code(Kind::Usage), 2);
+        assert_eq!(ExitCodes::Plain.code(Kind::Failed), 1);
     }
 }

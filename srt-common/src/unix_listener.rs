@@ -4,7 +4,7 @@
 use crate::sys::c_path;
 use crate::sys::file::{FileId, open, openat, renameat2, statx, umask, unlinkat};
 use crate::sys::socket::{self, SocketAddress, connect, listen, socket};
-use crate::token::token;
+use crate::unique_name::token;
 use crate::{Context, Error, Result, unix_socket};
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};

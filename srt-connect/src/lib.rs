@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod credentials;
 pub mod deadline;
 pub mod destination;
@@ -14,4 +15,3 @@ pub mod http;
 pub mod options;
 pub mod proxy;
 pub mod socks;
-pub mod stream;

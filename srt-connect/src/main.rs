@@ -4,16 +4,19 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::{self, CommandLine};
-use srt_common::tool::{self, Manner, Spec, Tool};
+use srt_common::tool::{self, ExitCodes, Spec, Tool};
 use srt_common::{Error, Result, privileges};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::destination::Destination;
 use srt_connect::options::{self, Options};
 use srt_connect::proxy::Proxy;
-use srt_connect::{dial, stream};
+use srt_connect::{copy, dial};
 
-srt_common::main!(Spec { name: options::NAME, manner: Manner::Plain, help: args::help::<Options> }, run);
+srt_common::main!(
+    Spec { name: options::NAME, exit_codes: ExitCodes::Plain, help: args::help::<Options> },
+    run
+);
 
 fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     let options = options::parse(&line.options)?;
@@ -43,6 +46,6 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     let tunnel = call.answer(deadline).map_err(called)?;
 
     // 4. Move bytes both ways, until both ends are done.
-    stream::run(tunnel)?;
+    copy::run(tunnel)?;
     Ok(0)
 }

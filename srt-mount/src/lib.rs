@@ -11,6 +11,6 @@ pub mod overlay;
 pub mod pins;
 pub mod proc;
 pub mod program;
+pub mod root;
 pub mod source;
 pub mod sysfs;
-pub mod tree;

@@ -5,19 +5,19 @@
 
 use srt_common::exec::Program;
 use srt_common::fds::{Kept, raise_limit};
+use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::file::umask;
-use srt_common::sys::memory::Piece;
 use srt_common::sys::process::setrlimit;
-use srt_common::tool::{self, Manner, Spec, Tool};
-use srt_common::{Context, Result, args::CommandLine, handover, privileges};
+use srt_common::tool::{self, ExitCodes, Spec, Tool};
+use srt_common::{Context, Result, args::CommandLine, privileges, startup};
 use srt_mount::options::{self, Action, Plan};
 use srt_mount::source::Host;
 use srt_mount::{dev, namespace, ops, program, source};
 
 #[global_allocator]
-static MEMORY: Piece = Piece::new();
+static MEMORY: BumpAllocator = BumpAllocator::new();
 
-srt_common::main!(Spec { name: "srt-mount", manner: Manner::Stage, help: options::help }, read);
+srt_common::main!(Spec { name: "srt-mount", exit_codes: ExitCodes::Stage, help: options::help }, read);
 
 fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let plan = options::parse(&line.options, &mut source::read_all);
@@ -86,5 +86,5 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
 
 /// Waits for srt-ns, if it has started this process. False: the start has failed, and srt-ns has reported why.
 fn go_on(join: Option<namespace::Join>) -> Result<bool> {
-    join.map_or(Ok(true), |(socket, namespaces)| handover::wait(&socket, &namespaces))
+    join.map_or(Ok(true), |(socket, namespaces)| startup::wait(&socket, &namespaces))
 }

@@ -7,7 +7,7 @@ use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, statx};
 use srt_common::sys::mount::{mount_setattr, unshare};
-use srt_common::{Context, Error, Result, handover, mountinfo};
+use srt_common::{Context, Error, Result, mountinfo, startup};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -103,8 +103,8 @@ pub fn say_hello(number: RawFd) -> Result<Join> {
     set_attributes(&root.fd, INERT, false).context(|| "mount_setattr of the root for srt-init")?;
     // If srt-ns is gone, the start has failed, and it has reported why. The wait for its answer will find that there is
     // none.
-    handover::unless_gone(handover::hello(&socket, Some(root.fd.as_fd()))).context(what)?;
-    Ok((socket, handover::own_namespaces()?))
+    startup::unless_gone(startup::hello(&socket, Some(root.fd.as_fd()))).context(what)?;
+    Ok((socket, startup::own_namespaces()?))
 }
 
 /// The hint for EINVAL, if the root directory is the likely cause.

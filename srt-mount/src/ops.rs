@@ -4,12 +4,12 @@
 use crate::detached::{INERT, PLAIN, Tree, set_attributes, tmpfs};
 use crate::options::{Access, Action, Op, Source, Upper};
 use crate::pins::Pins;
+use crate::root::{Dest, Missing, Root, cannot_make, make_node};
 use crate::source::{Host, content};
 use crate::sysfs::{self, Cgroups};
-use crate::tree::{Dest, Missing, Root, cannot_make, make_node};
 use crate::{dev, overlay, proc};
 use srt_common::filesystem::NO_OPTIONS;
-use srt_common::links::open_path;
+use srt_common::path_walk::open_path;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{Stat, fchmod, openat, readlinkat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_RDONLY, move_mount};

@@ -22,7 +22,7 @@ pub struct Plan {
     pub keep: Vec<RawFd>,
     /// `--status-fd`.
     pub status_fd: Option<RawFd>,
-    /// `--join`: the socket of the srt-ns that started this process, see `srt_common::handover`.
+    /// `--join`: the socket of the srt-ns that started this process, see `srt_common::startup`.
     pub join: Option<RawFd>,
     /// `--joined-path`: an option of that srt-ns, the path of the file that it has opened for this option, and the
     /// file's identity.

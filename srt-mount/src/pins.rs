@@ -7,10 +7,10 @@
 //! writable mount and the mount point is made a mount point in a second copy of that mount, which no path lookup can
 //! reach because another mount covers it. The tree that the command sees has no additional file system boundary.
 //!
-//! Symbolic links on the path need no pin: no lookup follows a link that the command can replace (links.rs).
+//! Symbolic links on the path need no pin: no lookup follows a link that the command can replace (path_walk.rs).
 
 use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, tmpfs};
-use crate::tree::{Dest, Root, make_node, open_in_root};
+use crate::root::{Dest, Root, make_node, open_in_root};
 use srt_common::sys::c_path;
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::move_mount;

@@ -1,8 +1,8 @@
 //! Where PROGRAM comes from: the new root, or a read-only mount of a file of the host.
 
 use crate::detached::{PLAIN, Tree, is_read_only};
+use crate::root::{Root, open_in_root};
 use crate::source::{Host, leads_here};
-use crate::tree::{Root, open_in_root};
 use srt_common::exec::{self, Program};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, faccessat2, open, statx};

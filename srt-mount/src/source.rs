@@ -3,13 +3,13 @@
 use crate::detached::{PLAIN, Tree, clone_tree, set_attributes};
 use crate::dev::NODES;
 use crate::options::{Access, Action, Plan, Source, Upper};
-use srt_common::links::{Walk, open_path, returns};
+use srt_common::path_walk::{Walk, open_path, returns};
 use srt_common::sys::c_path;
 use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::sys::process::geteuid;
-use srt_common::{Context, Error, Result, handover};
+use srt_common::{Context, Error, Result, startup};
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -71,7 +71,7 @@ impl<'a> Host<'a> {
             };
             let there = || statx(&self.find(&parent)?, &c_path(name).context(|| "path")?).context(|| "statx");
             let error = match there() {
-                Ok(there) if *id == *handover::identity(there.id) => return Ok(()),
+                Ok(there) if *id == *startup::identity(there.id) => return Ok(()),
                 Ok(_) => {
                     Error::failed(format!("{} has been replaced during the start", path.display())).path(path)
                 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
-use srt_common::handover::{self, GO};
+use srt_common::startup::{self, GO};
 use srt_common::sys::file::{fstatvfs, statx};
 use srt_common::sys::socket::{Message, recvmsg, socketpair};
 use srt_tests::{Scratch, Who, both, wait_until};
@@ -53,7 +53,7 @@ both! {
         let link = format!("/proc/self/fd/{}", fds[0].as_raw_fd());
         assert_eq!(std::fs::read_dir(&link).expect("list").count(), 0);
         assert_eq!(std::fs::canonicalize(&link).expect("its path"), std::path::Path::new("/"), "it is attached somewhere");
-        handover::answer(&socket, GO, None).expect("go");
+        startup::answer(&socket, GO, None).expect("go");
         // ls has a descriptor of its own, on what it lists.
         assert_eq!(end(child), (Some(0), "0\n1\n2\n3\nran".to_owned(), String::new()));
     }
@@ -132,7 +132,7 @@ fn the_answer_brings_the_network_namespace() {
     let mut command = Command::new("env");
     let (child, socket, _) = start(&mut command, &options, "readlink /proc/self/ns/net");
     recvmsg(&socket, 0).expect("hello");
-    handover::answer(&socket, GO, Some(network.as_fd())).expect("go");
+    startup::answer(&socket, GO, Some(network.as_fd())).expect("go");
     assert_eq!(end(child), (Some(0), wanted.display().to_string(), String::new()));
     drop(sleeper.stdin.take());
     sleeper.wait().expect("wait");

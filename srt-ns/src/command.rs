@@ -6,7 +6,7 @@ use crate::options::Pid1;
 use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
-use srt_common::handover;
+use srt_common::startup;
 use srt_common::sys::fd::close;
 use srt_common::sys::file::{open, statx};
 use srt_common::sys::privileges::{CAP_SYS_ADMIN, Capabilities};
@@ -79,14 +79,14 @@ impl Command<'_> {
         if plan.pid1 != Pid1::Command || self.mount_stage.is_none() {
             // The pidfd is sent because the pid may be reused once srt-init has reaped this process.
             let own = pidfd_open(getpid()).context(|| "pidfd_open of the command")?;
-            match handover::hello(supervisor, Some(own.as_fd())) {
-                Err(error) if handover::is_gone(&error) => process::exit(125),
+            match startup::hello(supervisor, Some(own.as_fd())) {
+                Err(error) if startup::is_gone(&error) => process::exit(125),
                 said => said.context(|| "sendmsg to srt-ns")?,
             }
         }
         let (kept, capabilities): (_, &[u32]) = match self.mount_stage {
             Some(_) => (self.kept.and(go.as_raw_fd()), &FOR_SRT_MOUNT),
-            None if !handover::wait(go, &handover::own_namespaces()?)? => process::exit(125),
+            None if !startup::wait(go, &startup::own_namespaces()?)? => process::exit(125),
             None if plan.options.keep_admin => (self.kept, &[CAP_SYS_ADMIN]),
             None => (self.kept, &[]),
         };

@@ -11,8 +11,8 @@ use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::handover;
-use srt_common::report::Report;
+use srt_common::relay_report::Report;
+use srt_common::startup;
 use srt_common::sys::fd::{fcntl, pipe2, read, write};
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
@@ -122,7 +122,7 @@ impl Helpers {
     pub fn joined_paths(&self, plan: &Plan) -> Result<Vec<OsString>> {
         let mut words: Vec<OsString> = vec![];
         let mut add = |text: &str, path: &Path, id| {
-            words.extend(["--joined-path".into(), text.into(), path.into(), handover::identity(id).into()]);
+            words.extend(["--joined-path".into(), text.into(), path.into(), startup::identity(id).into()]);
         };
         if let Some(host) = &self.host {
             for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
@@ -194,7 +194,7 @@ impl Helpers {
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
         let Some((socket, _)) = self.network.take() else { return Ok(()) };
         for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
-            handover::answer(&socket, handover::GO, network.map(AsFd::as_fd))
+            startup::answer(&socket, startup::GO, network.map(AsFd::as_fd))
                 .context(|| "sendmsg to a helper")?;
         }
         Ok(())
@@ -336,7 +336,7 @@ fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {
 fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Result<Infallible> {
     child::silence()?;
     unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP).context(|| "unshare")?;
-    if !handover::wait(network, &handover::own_namespaces()?)? {
+    if !startup::wait(network, &startup::own_namespaces()?)? {
         process::exit(125);
     }
     inherited.restore()?;

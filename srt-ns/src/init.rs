@@ -13,12 +13,12 @@ use crate::child::{self, Run, is_ready};
 use crate::command::Command;
 use crate::empty_root::{self, EmptyRoot};
 use crate::options::Pid1;
-use srt_common::handover::{self, GO};
+use srt_common::startup::{self, GO};
+use srt_common::sys::entry::overwrite_arguments;
 use srt_common::sys::fd::{close, pipe2, pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, Pid, kill, prctl_set_name, waitid};
 use srt_common::sys::signal::{SignalSet, sigtimedwait};
 use srt_common::sys::socket::{Message, socketpair};
-use srt_common::sys::start::overwrite_arguments;
 use srt_common::{Context, Error, Result, privileges};
 use std::fs::File;
 use std::io::Write;
@@ -93,7 +93,7 @@ impl Init {
     ///
     /// The root directory comes from srt-mount, which has the mount namespace: `gate` is the socket of its --join.
     fn lock_down(&mut self, from: OwnedFd, gate: OwnedFd, mount_stage: bool) -> Result<()> {
-        let own = handover::own_namespaces()?;
+        let own = startup::own_namespaces()?;
         let root = if mount_stage {
             // srt-mount sends this after it has checked the paths to the relays' sockets. Until then, it must not be
             // reported that the command has joined, since the caller may then remove those paths.
@@ -107,7 +107,7 @@ impl Init {
         root.as_ref().map(empty_root::enter_detached).transpose()?;
         // proc(5): /proc/PID/net shows the network of the process to every process.
         let network = fds.pop();
-        network.as_ref().map(|network| handover::enter(network, &own)).transpose()?;
+        network.as_ref().map(|network| startup::enter(network, &own)).transpose()?;
         // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
         // refused. Must precede the drop of the capabilities, which have prevented them until now
         // (cap_ptrace_access_check() in security/commoncap.c).
@@ -138,13 +138,13 @@ impl Init {
         network: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         let what = || "sendmsg to the command";
-        handover::answer(gate, answer, network).context(what)?;
+        startup::answer(gate, answer, network).context(what)?;
         if answer == GO || self.receive(gate, gate)?.byte.is_none() {
             return Ok(());
         }
         self.tell(JOINED, 0);
         match self.receive(from, gate)?.byte {
-            Some(answer) => handover::answer(gate, answer, None).context(what),
+            Some(answer) => startup::answer(gate, answer, None).context(what),
             None => Ok(()),
         }
     }
@@ -160,7 +160,7 @@ impl Init {
         if either[0].revents == 0 {
             return Ok(Message::default());
         }
-        handover::receive(from, 0).context(|| "recvmsg during the start")
+        startup::receive(from, 0).context(|| "recvmsg during the start")
     }
 
     /// Reaps children until the command's process group is empty; with `wait_all`, until no process is left. The

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod child;
+pub mod cleanup;
 pub mod command;
 pub mod empty_root;
 pub mod helpers;
@@ -12,7 +13,6 @@ pub mod namespaces;
 pub mod options;
 pub mod placeholder;
 pub mod relay;
-pub mod removal;
 pub mod signals;
 pub mod supervisor;
 pub mod terminal;

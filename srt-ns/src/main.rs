@@ -12,11 +12,11 @@
 use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::parent::{lifetime_fd, watch};
+use srt_common::lifetime::{lifetime_fd, watch};
+use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::file::statx;
-use srt_common::sys::memory::Piece;
 use srt_common::sys::process::{getpid, pidfd_open};
-use srt_common::tool::{self, Manner, Spec, Tool};
+use srt_common::tool::{self, ExitCodes, Spec, Tool};
 use srt_common::{Context, Error, Result};
 use srt_ns::check;
 use srt_ns::child::Run;
@@ -29,9 +29,9 @@ use srt_ns::terminal::Terminals;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 #[global_allocator]
-static MEMORY: Piece = Piece::new();
+static MEMORY: BumpAllocator = BumpAllocator::new();
 
-srt_common::main!(Spec { name: "srt-ns", manner: Manner::Stage, help: args::help::<Options> }, run);
+srt_common::main!(Spec { name: "srt-ns", exit_codes: ExitCodes::Stage, help: args::help::<Options> }, run);
 
 fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     // 1. The options, and what comes from the caller: descriptors, signals, terminals, its own life.

@@ -16,13 +16,13 @@
 //! holds the lock, nothing waits long for it; at most, the removal is delayed until the next run.
 
 use crate::child::is_ready;
+use crate::cleanup::permitted;
 use crate::options::Plan;
-use crate::removal::permitted;
 use srt_common::args::{decimal, decode};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
 use srt_common::sys::process::geteuid;
-use srt_common::token::token;
+use srt_common::unique_name::token;
 use srt_common::{Context, Error, Result};
 use std::ffi::{CStr, CString};
 use std::fs;

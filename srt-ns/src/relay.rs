@@ -5,14 +5,14 @@
 //! contains only the inodes to which it connects, at the /proc paths of their descriptors.
 
 use crate::child::{self, Run};
+use crate::cleanup::remove_sockets;
 use crate::empty_root::EmptyRoot;
 use crate::helpers::{Helper, Kind};
 use crate::options::{Link, Plan};
-use crate::removal::remove_sockets;
 use srt_common::exec::{Program, beside};
 use srt_common::fds::Kept;
-use srt_common::handover;
-use srt_common::report::Report;
+use srt_common::relay_report::Report;
+use srt_common::startup;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx, umask};
@@ -143,7 +143,7 @@ fn become_relay(
 ) -> Result<Infallible> {
     child::silence()?;
     let plan = run.plan;
-    let own = handover::own_namespaces()?;
+    let own = startup::own_namespaces()?;
     let root = EmptyRoot::new()?;
     // With the caller's umask, srt-relay might lack search permission on these directories.
     umask(0o022);
@@ -154,7 +154,7 @@ fn become_relay(
         expose(&root, link, pin)?;
     }
     root.enter()?;
-    if !handover::wait(network, &own)? {
+    if !startup::wait(network, &own)? {
         process::exit(125);
     }
     let mut keep: Vec<RawFd> = vec![];

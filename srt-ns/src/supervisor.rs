@@ -13,12 +13,12 @@ use crate::options::Pid1;
 use crate::signals;
 use crate::terminal::Terminals;
 use crate::{init, watchdog};
+use srt_common::sys::entry::overwrite_arguments;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{
     self, Change, End, Pid, getpid, kill, pidfd_open, pidfd_send_signal, prctl, waitid,
 };
 use srt_common::sys::signal::{Disposition, sigaction, sigpending};
-use srt_common::sys::start::overwrite_arguments;
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::fs::File;

@@ -8,13 +8,13 @@
 //! last writer is gone, or that it is asked to end: the watchdog continues it.
 
 use crate::child::{self, Run, gets_ready};
+use crate::cleanup::remove_sockets;
 use crate::helpers::{Helper, Helpers, Kind};
 use crate::placeholder;
-use crate::removal::remove_sockets;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
-use srt_common::{Context, Error, Result, handover, privileges};
+use srt_common::{Context, Error, Result, privileges, startup};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -108,7 +108,7 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     keep.extend(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
     child::close_all_but(&keep)?;
     // Even if the supervisor is already dead, its orders must be read.
-    handover::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
+    startup::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {

@@ -31,7 +31,7 @@
 //! flow towards it is Finished too, since the socket can report nothing more; before, what it sent is read.
 
 use crate::listener::reset_on_close;
-use crate::stock::{COPY, Pipe, Stock};
+use crate::pool::{COPY, Pipe, Pool};
 use srt_common::sys::socket::shutdown;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -105,7 +105,7 @@ impl Flow {
     ///
     /// # Errors
     /// `from` cannot be read: the connection is broken.
-    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<bool> {
+    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<bool> {
         for _ in 0..ROUNDS {
             // What the destination does not accept stays in the source's socket, whose window then slows the sender.
             if self.state == State::Finished || !to.writable {
@@ -141,7 +141,7 @@ impl Flow {
     }
 
     /// Reads once. The bytes are then held, or written already.
-    fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
+    fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<()> {
         let pipe = if self.bulk && from.splices { stock.take_pipe() } else { None };
         // At TCP's urgent mark splice(2) stops permanently, with 0 or EAGAIN: only a read continues after it, or
         // reports that there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
@@ -161,7 +161,7 @@ impl Flow {
         Ok(())
     }
 
-    fn splice(&mut self, from: &Peer, mut pipe: Pipe, stock: &mut Stock) -> io::Result<usize> {
+    fn splice(&mut self, from: &Peer, mut pipe: Pipe, stock: &mut Pool) -> io::Result<usize> {
         let result = pipe.fill(&from.socket);
         match result {
             Ok(1..) => self.held = Held::Pipe(pipe),
@@ -170,7 +170,7 @@ impl Flow {
         result
     }
 
-    fn copy(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Stock) -> io::Result<usize> {
+    fn copy(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<usize> {
         let (buffer, _) = stock.buffer.split_at_mut(stock.share.min(COPY));
         let count = from.socket.read(buffer)?;
         let bytes = buffer.get(..count).unwrap_or_default();
@@ -186,7 +186,7 @@ impl Flow {
     }
 
     /// Writes what is held. On success nothing is left.
-    fn deliver(&mut self, to: &mut Peer, stock: &mut Stock) -> io::Result<()> {
+    fn deliver(&mut self, to: &mut Peer, stock: &mut Pool) -> io::Result<()> {
         match &mut self.held {
             Held::Nothing => {}
             Held::Pipe(pipe) => while pipe.drain(&to.socket)? > 0 {},
@@ -245,7 +245,7 @@ impl Connection {
     }
 
     /// Moves a bounded amount of bytes.
-    pub fn turn(&mut self, stock: &mut Stock) -> Outcome {
+    pub fn turn(&mut self, stock: &mut Pool) -> Outcome {
         let [client, target] = &mut self.ends;
         let [request, reply] = &mut self.flows;
         let more = request
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_turn_moves_two_pieces_and_leaves_the_rest_to_the_next() {
-        let mut stock = Stock::new(1);
+        let mut stock = Pool::new(1);
         stock.divide(4096);
         let [(mut client, near), (mut server, far)] = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
         for socket in [&client, &near, &server, &far] {

@@ -6,10 +6,10 @@
 pub mod address;
 pub mod attempt;
 pub mod connection;
-pub mod life;
 pub mod listener;
 pub mod lockdown;
 pub mod options;
+pub mod pool;
 pub mod relay;
-pub mod stock;
+pub mod shutdown;
 pub mod target;

@@ -8,29 +8,32 @@ use srt_common::args::{self, CommandLine};
 use srt_common::fds::{Kept, can_be_written, own_terminals, raise_limit, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, given, inherited};
 use srt_common::sys::socket::SocketAddress;
-use srt_common::tool::{self, Manner, Spec, Tool};
+use srt_common::tool::{self, ExitCodes, Spec, Tool};
 use srt_common::{Context, Error, Result};
 use srt_relay::listener::Listener;
-use srt_relay::options::{Options, Words};
+use srt_relay::options::{Options, Plan};
 use srt_relay::relay::Relay;
 use srt_relay::target::Target;
-use srt_relay::{life, lockdown};
+use srt_relay::{lockdown, shutdown};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-srt_common::main!(Spec { name: "srt-relay", manner: Manner::Plain, help: args::help::<Words> }, relay);
+srt_common::main!(
+    Spec { name: "srt-relay", exit_codes: ExitCodes::Plain, help: args::help::<Options> },
+    relay
+);
 
 fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
-    let options = Options::parse(&line.options)?;
+    let plan = Plan::parse(&line.options)?;
 
     // 1. Close everything that the caller left open, except what the command line names.
-    tool.take_status(options.words.status_fd)?;
+    tool.take_status(plan.options.status_fd)?;
     tool::require_kernel()?;
-    let parent = (!options.words.outlive_parent).then_some(tool.parent);
+    let parent = (!plan.options.outlive_parent).then_some(tool.parent);
     // Checked before the relay opens any: a number that the caller forgot to open would be one of the relay's own.
-    for (name, fd) in options.descriptors() {
+    for (name, fd) in plan.descriptors() {
         let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
         let checked = match name {
             "--ready-fd " | "--report-fd " => can_be_written(fd),
@@ -38,25 +41,25 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         };
         checked.map_err(|why| error(format!("{name}{fd}: {why}")))?;
     }
-    Kept::default().close_others(&options.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
+    Kept::default().close_others(&plan.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
-    let ready = options.words.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
+    let ready = plan.options.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
     let ready = ready.transpose()?;
     // For a terminal POLLOUT does not mean room for a whole report: an open file of its own, which does not block, keeps
     // the relay from waiting for a user who reads none.
-    let reports = [Some(2), options.words.status_fd, options.words.report_fd];
+    let reports = [Some(2), plan.options.status_fd, plan.options.report_fd];
     for (number, own) in own_terminals(reports.into_iter().flatten()) {
         dup2(&own, number).context(|| "dup2 of a terminal")?;
     }
 
     // 2. From here on a signal, or the end of the parent or of a pipe's writers, ends the relay in order: its sockets
     // are removed.
-    let ends = life::ends(parent, &options.words.lifetime_fd)?;
+    let ends = shutdown::events(parent, &plan.options.lifetime_fd)?;
 
     // 3. Prepare the targets before there can be connections.
     let mut listeners = Vec::new();
-    for (pair, [listen, connect]) in options.pairs.iter().enumerate() {
+    for (pair, [listen, connect]) in plan.pairs.iter().enumerate() {
         let target = Rc::new(Target::new(connect)?);
         listeners.extend(Listener::open(pair, listen, &target)?);
     }
@@ -74,7 +77,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     }
 
     // 6. Relay until an end is reported. The listeners remove their sockets when they go out of scope.
-    Relay::new(tool, &options.words, epoll, listeners, descriptors).run(&ends)?;
+    Relay::new(tool, &plan.options, epoll, listeners, descriptors).run(&ends)?;
     Ok(0)
 }
 

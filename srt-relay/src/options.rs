@@ -22,7 +22,7 @@ use std::time::Duration;
 In a sandbox:  srt-relay tcp:127.0.0.1:3128 unix:/run/proxy.sock")]
 #[argh(note = "Ends with its parent, or with SIGTERM, SIGINT or SIGHUP, and removes its sockets.
 Exit status: 0 after such an end, 1 with a message, 2 for wrong usage.")]
-pub struct Words {
+pub struct Options {
     /// write "ready" and a newline to descriptor N and close it, once every LISTEN address accepts
     #[argh(option, arg_name = "N", from_str_fn(number))]
     pub ready_fd: Option<RawFd>,
@@ -69,22 +69,22 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// The parsed command line.
-pub struct Options {
+pub struct Plan {
     /// The pairs of LISTEN and CONNECT addresses.
     pub pairs: Vec<[Address; 2]>,
     /// The options that are used as they are given.
-    pub words: Words,
+    pub options: Options,
 }
 
-impl Options {
+impl Plan {
     /// Parses argv without argv\[0\].
     ///
     /// # Errors
     /// A usage error that names the option or address and what was expected.
     pub fn parse(words: &[OsString]) -> Result<Self> {
-        let words: Words = args::parse("srt-relay", words)?;
+        let options: Options = args::parse("srt-relay", words)?;
         let addresses =
-            words.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
+            options.addresses.iter().map(|raw| Address::parse(&raw.0)).collect::<Result<Vec<_>>>()?;
         let (pairs, rest) = addresses.as_chunks::<2>();
         match rest {
             [alone] => {
@@ -93,11 +93,11 @@ impl Options {
             _ if pairs.is_empty() => return Err(Error::usage("expected LISTEN CONNECT")),
             _ => {}
         }
-        let options = Self { pairs: pairs.to_vec(), words };
+        let plan = Self { pairs: pairs.to_vec(), options };
         let mut used = BTreeSet::new();
-        match options.descriptors().into_iter().find(|(_, fd)| !used.insert(*fd)) {
+        match plan.descriptors().into_iter().find(|(_, fd)| !used.insert(*fd)) {
             Some((_, fd)) => Err(Error::usage(format!("descriptor {fd} is used twice"))),
-            None => Ok(options),
+            None => Ok(plan),
         }
     }
 
@@ -108,7 +108,7 @@ impl Options {
             Endpoint::Inherited(fd) => Some(("fd:", fd)),
             _ => None,
         };
-        let Words { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.words;
+        let Options { ready_fd, status_fd, report_fd, lifetime_fd, .. } = &self.options;
         let once = [("--ready-fd ", ready_fd), ("--status-fd ", status_fd), ("--report-fd ", report_fd)];
         let mut all: Vec<_> = once.into_iter().filter_map(|(name, fd)| Some((name, (*fd)?))).collect();
         all.extend(lifetime_fd.iter().map(|&fd| ("--lifetime-fd ", fd)));
@@ -122,29 +122,29 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Options> {
-        Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    fn parse(words: &[&str]) -> Result<Plan> {
+        Plan::parse(&words.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
-    fn options(words: &[&str]) -> Options {
+    fn plan(words: &[&str]) -> Plan {
         parse(words).expect("options")
     }
 
     #[test]
     fn pairs_are_taken_in_order() {
-        let options = options(&["fd:5", "fd:9", "--max-connections", "7", "fd:6", "fd:9"]);
-        let names: Vec<_> = options.pairs.iter().map(|[l, c]| (l.text.to_str(), c.text.to_str())).collect();
+        let plan = plan(&["fd:5", "fd:9", "--max-connections", "7", "fd:6", "fd:9"]);
+        let names: Vec<_> = plan.pairs.iter().map(|[l, c]| (l.text.to_str(), c.text.to_str())).collect();
         assert_eq!(names, [(Some("fd:5"), Some("fd:9")), (Some("fd:6"), Some("fd:9"))]);
-        assert_eq!(options.words.max_connections, 7);
-        assert_eq!(options.descriptors(), [("fd:", 5), ("fd:", 6), ("fd:", 9)]);
+        assert_eq!(plan.options.max_connections, 7);
+        assert_eq!(plan.descriptors(), [("fd:", 5), ("fd:", 6), ("fd:", 9)]);
     }
 
     #[test]
     fn times_are_seconds_and_zero_is_never() {
-        let options = options(&["--connect-timeout", "0", "--idle-timeout", "0.25", "fd:3", "fd:4"]);
-        let times = |words: Words| (words.connect_timeout.0, words.idle_timeout.0);
-        assert_eq!(times(options.words), (None, Some(Duration::from_millis(250))));
-        assert_eq!(times(self::options(&["fd:3", "fd:4"]).words), (Some(Duration::from_secs(10)), None));
+        let plan = plan(&["--connect-timeout", "0", "--idle-timeout", "0.25", "fd:3", "fd:4"]);
+        let times = |options: Options| (options.connect_timeout.0, options.idle_timeout.0);
+        assert_eq!(times(plan.options), (None, Some(Duration::from_millis(250))));
+        assert_eq!(times(self::plan(&["fd:3", "fd:4"]).options), (Some(Duration::from_secs(10)), None));
         for bad in ["-1", "1e3", "inf", "nan", "", ".", "1s", "99999999999"] {
             assert!(parse(&["--idle-timeout", bad, "fd:3", "fd:4"]).is_err(), "{bad}");
         }

@@ -3,10 +3,10 @@
 use crate::attempt::Attempt;
 use crate::connection::{Connection, Outcome};
 use crate::listener::{Listener, end_on_close, reset_on_close, tune_tcp, tune_unix};
-use crate::options::Words;
-use crate::stock::{self, Stock};
+use crate::options::Options;
+use crate::pool::{self, Pool};
 use srt_common::fds::write_all;
-use srt_common::report::Report;
+use srt_common::relay_report::Report;
 use srt_common::sys::fd::{epoll_ctl, epoll_pwait, pollfd, ppoll};
 use srt_common::sys::socket::accept4;
 use srt_common::tool::Tool;
@@ -43,7 +43,7 @@ const NUMBER_BITS: u32 = 62;
 /// The relay, ready to run.
 pub struct Relay<'a> {
     tool: &'a Tool,
-    words: &'a Words,
+    options: &'a Options,
     listeners: Vec<Listener>,
     epoll: OwnedFd,
     /// The clients that are not connected to their target yet, by number. Numbers are not reused, so an event that is
@@ -58,7 +58,7 @@ pub struct Relay<'a> {
     paused: Option<Instant>,
     /// How long to wait before the attempts to connect are checked again, if there are any.
     retry: Option<Duration>,
-    stock: Stock,
+    stock: Pool,
     /// When the last call of epoll_pwait(2) returned.
     now: Instant,
     /// When idle connections were last looked for.
@@ -69,16 +69,16 @@ impl<'a> Relay<'a> {
     /// Takes the listeners; `descriptors` is the limit on descriptors of this process.
     pub fn new(
         tool: &'a Tool,
-        words: &'a Words,
+        options: &'a Options,
         epoll: OwnedFd,
         listeners: Vec<Listener>,
         descriptors: u64,
     ) -> Self {
         // Pipes must not take the descriptors that connections need.
-        let pipes = (descriptors / 16).clamp(1, stock::MOST as u64) as usize;
+        let pipes = (descriptors / 16).clamp(1, pool::MOST as u64) as usize;
         Self {
             tool,
-            words,
+            options,
             listeners,
             epoll,
             attempts: BTreeMap::new(),
@@ -87,7 +87,7 @@ impl<'a> Relay<'a> {
             queue: BTreeSet::new(),
             paused: None,
             retry: None,
-            stock: Stock::new(pipes),
+            stock: Pool::new(pipes),
             now: Instant::now(),
             swept: Instant::now(),
         }
@@ -136,7 +136,7 @@ impl<'a> Relay<'a> {
             retry
         } else if self.paused.is_some() && self.has_room() {
             LOOK
-        } else if let Some(idle) = self.words.idle_timeout.0.filter(|_| self.clients() > 0) {
+        } else if let Some(idle) = self.options.idle_timeout.0.filter(|_| self.clients() > 0) {
             (idle / 4).clamp(LOOK, 10 * LOOK)
         } else {
             return -1;
@@ -149,7 +149,7 @@ impl<'a> Relay<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.clients() < self.words.max_connections
+        self.clients() < self.options.max_connections
     }
 
     fn accept(&mut self, index: usize, events: u32) -> Result<()> {
@@ -164,7 +164,7 @@ impl<'a> Relay<'a> {
                     client,
                     socket: Some(socket),
                     listener: index,
-                    deadline: self.words.connect_timeout.0.map(|limit| self.now + limit),
+                    deadline: self.options.connect_timeout.0.map(|limit| self.now + limit),
                     in_progress: false,
                     target: Rc::clone(&listener.target),
                     address: 0,
@@ -290,7 +290,7 @@ impl<'a> Relay<'a> {
         let _unsupported = reset_on_close(&attempt.client);
         let Some(listener) = self.listeners.get_mut(attempt.listener) else { return };
         let lost = listener.target.is_lost(error);
-        if listener.told < Some(lost) && report(self.tool, self.words, listener, lost, error) {
+        if listener.told < Some(lost) && report(self.tool, self.options, listener, lost, error) {
             listener.told = Some(lost);
         }
     }
@@ -323,7 +323,9 @@ impl<'a> Relay<'a> {
     }
 
     fn close_idle(&mut self) {
-        let Some(limit) = self.words.idle_timeout.0.filter(|_| self.now >= self.swept + LOOK) else { return };
+        let Some(limit) = self.options.idle_timeout.0.filter(|_| self.now >= self.swept + LOOK) else {
+            return;
+        };
         self.swept = self.now;
         let idle = self.connections.extract_if(.., |_, connection| self.now - connection.active > limit);
         if idle.inspect(|(_, connection)| connection.reset()).count() > 0 {
@@ -343,14 +345,14 @@ impl<'a> Relay<'a> {
 
 /// Reports that a client of `listener` was refused: to `--report-fd`, else to `--status-fd`, else to stderr. `error` is
 /// that of the target's last address. Returns whether there was room for the report.
-fn report(tool: &Tool, words: &Words, listener: &Listener, lost: bool, error: &io::Error) -> bool {
-    let fd = words.report_fd.or(tool.status).unwrap_or(2);
+fn report(tool: &Tool, options: &Options, listener: &Listener, lost: bool, error: &io::Error) -> bool {
+    let fd = options.report_fd.or(tool.status).unwrap_or(2);
     // The reader may be slow, and clients must not wait for it. On a pipe POLLOUT means room for PIPE_BUF, 4096
     // bytes (pipe(7)).
     if !matches!(ppoll(&mut [pollfd(fd, libc::POLLOUT)], Some(Duration::ZERO)), Ok(1)) {
         return false;
     }
-    if words.report_fd.is_some() {
+    if options.report_fd.is_some() {
         let report = Report { pair: listener.pair, lost, errno: error.raw_os_error().unwrap_or(0) };
         let _gone = write_all(fd, report.to_string().as_bytes());
         return true;

@@ -4,9 +4,9 @@
 //! A rule grants rights to a file, or to a directory and everything below it, mounts included; no rule can take
 //! rights away further down. So a read-only mount below a writable one is protected only by the mount.
 
-use crate::load::reaches_the_kernel;
+use crate::bpf::reaches_the_kernel;
 use srt_common::args::Raw;
-use srt_common::links::Walk;
+use srt_common::path_walk::Walk;
 use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{exit, fork, geteuid, waitid};

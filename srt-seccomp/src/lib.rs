@@ -3,10 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cli;
+pub mod bpf;
 pub mod filter;
 pub mod landlock;
-pub mod load;
+pub mod options;
 pub mod rules;
 pub mod syscalls;
 

@@ -6,24 +6,27 @@
 use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
 use srt_common::fds::Kept;
-use srt_common::sys::memory::Piece;
+use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::process::getpid;
-use srt_common::tool::{self, Manner, Spec, Tool};
+use srt_common::tool::{self, ExitCodes, Spec, Tool};
 use srt_common::{Context, Result, privileges};
-use srt_seccomp::cli::{self, Options, Plan, Request};
+use srt_seccomp::options::{self, Options, Plan, Request};
 use srt_seccomp::syscalls::Arch;
-use srt_seccomp::{filter, load, rules};
+use srt_seccomp::{bpf, filter, rules};
 
 #[global_allocator]
-static MEMORY: Piece = Piece::new();
+static MEMORY: BumpAllocator = BumpAllocator::new();
 
-srt_common::main!(Spec { name: "srt-seccomp", manner: Manner::Stage, help: args::help::<Options> }, answer);
+srt_common::main!(
+    Spec { name: "srt-seccomp", exit_codes: ExitCodes::Stage, help: args::help::<Options> },
+    answer
+);
 
 fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
-    match cli::parse(tool, line)? {
+    match options::parse(tool, line)? {
         Request::List => tool.print(&rules::list()),
         Request::Export(rules) => {
-            let filter = load::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
+            let filter = bpf::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
             srt_common::fds::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
             Ok(0)
         }
@@ -40,7 +43,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     let rules: Vec<_> =
         plan.rules.iter().copied().filter(|rule| rule.name != "pid1" || getpid() != 1).collect();
     let own = filter::build(&rules, Arch::NATIVE)?;
-    let loaded = plan.loads.iter().map(load::read).collect::<Result<Vec<_>>>()?;
+    let loaded = plan.loads.iter().map(bpf::read).collect::<Result<Vec<_>>>()?;
     let fds: Vec<_> = (0..=2).chain(kept.numbers()).collect();
     let landlock = plan.landlock.ruleset(&fds)?;
     // Why PROGRAM cannot be run, if it fails: the user's filters may forbid finding out afterwards.
@@ -57,13 +60,13 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     if let Some(ruleset) = landlock {
         ruleset.restrict()?;
     }
-    load::install("cannot install the seccomp filter", &own)?;
-    load::require_filter(&rules)?;
+    bpf::install("cannot install the seccomp filter", &own)?;
+    bpf::require_filter(&rules)?;
 
     // 5. The user's filters, in the order given. They may forbid write(2), so the event is sent first.
     tool.tell("exec", |event| event);
     let ready = program.ready(&program.candidates())?;
-    loaded.iter().try_for_each(|(option, program)| load::install(option, program))?;
+    loaded.iter().try_for_each(|(option, program)| bpf::install(option, program))?;
 
     // 6. The one system call that remains.
     let error = ready.exec();

@@ -2,8 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use srt_seccomp::bpf::{parse, to_bytes};
 use srt_seccomp::filter::build;
-use srt_seccomp::load::{parse, to_bytes};
 use srt_seccomp::rules::{
     NET_BUT_TCP, NO_CHANGES_BY_IOCTL, NO_LIMITS_OF_OTHERS, NO_LISTEN, NO_TIPC_PAIRS, RULES, Rule, select,
 };

@@ -10,16 +10,16 @@
 
 #![allow(unsafe_code)]
 
+pub mod allocator;
+pub mod entry;
 pub mod fd;
 pub mod file;
 pub mod landlock;
-pub mod memory;
 pub mod mount;
 pub mod privileges;
 pub mod process;
 pub mod signal;
 pub mod socket;
-pub mod start;
 pub mod tty;
 
 use std::ffi::{CString, OsStr};

@@ -10,7 +10,7 @@ use crate::terminal::Terminals;
 use crate::{init, namespaces, watchdog};
 use srt_common::exec::Program;
 use srt_common::fds::{self, Kept};
-use srt_common::handover::{self, GO, JOIN};
+use srt_common::startup::{self, GO, JOIN};
 use srt_common::sys::process::pidfd_open;
 use srt_common::sys::socket::{Message, setsockopt, socketpair};
 use srt_common::{Context, Error, Result, privileges};
@@ -100,7 +100,7 @@ impl<'a> Supervisor<'a> {
         let Some(start) = &mut self.start else { return Ok(()) };
         if is_ready(&start.socket, libc::POLLIN) {
             let socket = &start.socket;
-            match handover::receive(socket, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
+            match startup::receive(socket, libc::MSG_DONTWAIT).context(|| "recvmsg from the command")? {
                 // The command has failed and printed why. Its end follows, which srt-init reports.
                 Message { byte: None, .. } => {
                     self.start = None;
@@ -146,7 +146,7 @@ impl<'a> Supervisor<'a> {
             fds::never_wait(std::mem::take(&mut self.terminals.own));
             start.locked_down = true;
             if let Some(network) = start.network.take_if(|_| !start.joined) {
-                handover::answer(&start.socket, JOIN, Some(network.as_fd())).context(what)?;
+                startup::answer(&start.socket, JOIN, Some(network.as_fd())).context(what)?;
             }
         }
         let Some(start) = self.start.take_if(|start| start.joined) else { return Ok(()) };
@@ -158,7 +158,7 @@ impl<'a> Supervisor<'a> {
             tool.tell("exec", |event| event);
         }
         let network = start.network.as_ref().map(AsFd::as_fd);
-        handover::answer(&start.socket, GO, network).context(what)
+        startup::answer(&start.socket, GO, network).context(what)
     }
 
     /// When srt-relay must accept at the latest, or a helper that will not become ready must have ended.

@@ -3,7 +3,7 @@
 
 use srt_common::Kind;
 use srt_relay::address::{Address, Endpoint};
-use srt_relay::options::Options;
+use srt_relay::options::Plan;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -22,10 +22,10 @@ fn is_real(address: &Address) {
 pub fn check(input: &[u8]) {
     let words: Vec<_> =
         input.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    match Options::parse(&words) {
-        Ok(options) => {
-            assert!(!options.pairs.is_empty() && options.words.max_connections > 0);
-            options.pairs.as_flattened().iter().for_each(is_real);
+    match Plan::parse(&words) {
+        Ok(plan) => {
+            assert!(!plan.pairs.is_empty() && plan.options.max_connections > 0);
+            plan.pairs.as_flattened().iter().for_each(is_real);
         }
         Err(error) => {
             assert_eq!(error.kind, Kind::Usage, "{error:?}");

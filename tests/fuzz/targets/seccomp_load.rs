@@ -1,6 +1,6 @@
 //! `--load`: bytes become instructions and the same bytes again, or one clear line.
 
-use srt_seccomp::load::{parse, to_bytes};
+use srt_seccomp::bpf::{parse, to_bytes};
 
 pub fn check(input: &[u8]) {
     match parse(input) {

@@ -1,6 +1,6 @@
 //! What ends the relay: a signal, or the end of the process that started it.
 
-use srt_common::parent::{lifetime_fd, watch};
+use srt_common::lifetime::{lifetime_fd, watch};
 use srt_common::sys::process::{Pid, prctl};
 use srt_common::sys::signal::{Disposition, SignalSet, sigaction, signalfd, sigprocmask};
 use srt_common::{Context, Result};
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 ///
 /// # Errors
 /// The parent is dead, or a number is not the read end of a pipe.
-pub fn ends(parent: Option<Pid>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
+pub fn events(parent: Option<Pid>, lifetime_fds: &[RawFd]) -> Result<Vec<(RawFd, libc::c_int)>> {
     // EPOLLHUP is always reported. Data in the pipe is not read.
     let pipes = lifetime_fds.iter().map(|&fd| Ok((lifetime_fd(fd)?.as_raw_fd(), 0)));
     let mut ends = pipes.collect::<Result<Vec<_>>>()?;

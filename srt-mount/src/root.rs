@@ -7,7 +7,7 @@
 use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
 use crate::namespace;
 use crate::source::{Directories, Host, may_be_written};
-use srt_common::links::{Walk, names, returns};
+use srt_common::path_walk::{Walk, names, returns};
 use srt_common::sys::c_path;
 use srt_common::sys::file::{CWD, Stat, mkdirat, mknodat, openat2, readlinkat, statx, unlinkat};
 use srt_common::sys::mount::{fchdir, move_mount, pivot_root, umount2};

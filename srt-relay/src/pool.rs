@@ -54,7 +54,7 @@ impl Pipe {
 }
 
 /// The unused pipes, the limit on how many pipes there are, and the buffer.
-pub struct Stock {
+pub struct Pool {
     idle: Vec<Pipe>,
     most: usize,
     capacity: usize,
@@ -65,7 +65,7 @@ pub struct Stock {
     pub share: usize,
 }
 
-impl Stock {
+impl Pool {
     /// At most `most` pipes, two descriptors each.
     pub fn new(most: usize) -> Self {
         let (idle, count, buffer) = (Vec::new(), Rc::new(()), vec![0; COPY].into());
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_pipes_hold_is_divided() {
-        let mut stock = Stock::new(1);
+        let mut stock = Pool::new(1);
         let capacities = [0, 1, 32, 33, 100_000].map(|connections| {
             stock.divide(connections);
             stock.capacity
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_a_pipe_with_anothers_bytes_in_it() {
-        let mut stock = Stock::new(1);
+        let mut stock = Pool::new(1);
         let (mut from, source) = UnixStream::pair().expect("a pair");
         let (mut to, sink) = UnixStream::pair().expect("a pair");
         let mut pipe = stock.take_pipe().expect("a pipe");
@@ -148,7 +148,7 @@ mod tests {
     }
     #[test]
     fn however_many_connections_there_are_they_hold_64_mib_and_each_16_kib() {
-        let mut stock = Stock::new(1);
+        let mut stock = Pool::new(1);
         for (connections, share) in
             [(0, COPY), (1, COPY), (256, COPY), (512, 128 << 10), (4096, 16 << 10), (100_000, 16 << 10)]
         {

@@ -12,19 +12,19 @@ const SIZE: usize = 256 * 1024;
 /// under a filter that allows only the system calls needed for it.
 const LARGEST: usize = SIZE / 16;
 
-/// The allocator of a stage: `#[global_allocator] static MEMORY: Piece = Piece::new();`
+/// The allocator of a stage: `#[global_allocator] static MEMORY: BumpAllocator = BumpAllocator::new();`
 ///
 /// It allocates from the beginning of the block to its end, and frees only the last allocation.
 #[derive(Debug)]
-pub struct Piece {
+pub struct BumpAllocator {
     bytes: UnsafeCell<[u8; SIZE]>,
     taken: AtomicUsize,
 }
 
 // SAFETY: a stage has one thread (a test program does not have this allocator).
-unsafe impl Sync for Piece {}
+unsafe impl Sync for BumpAllocator {}
 
-impl Piece {
+impl BumpAllocator {
     /// A block that is entirely free.
     #[allow(clippy::new_without_default, reason = "only ever a static")]
     pub const fn new() -> Self {
@@ -39,7 +39,7 @@ impl Piece {
 
 // SAFETY: no two live allocations share a byte: each starts where the one before it ends, or later, and `taken` goes
 // back only to the start of the last one, when that is freed.
-unsafe impl GlobalAlloc for Piece {
+unsafe impl GlobalAlloc for BumpAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let base = self.bytes.get() as usize;
         let start = (base + self.taken.load(Relaxed)).next_multiple_of(layout.align()) - base;
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_given_out_is_apart_aligned_and_comes_back_in_reverse() {
-        let piece = Box::new(Piece::new());
+        let piece = Box::new(BumpAllocator::new());
         // SAFETY: sizes above 0.
         let [one, two] = [layout(3, 1), layout(8, 64)].map(|layout| unsafe { piece.alloc(layout) });
         assert_eq!(two as usize % 64, 0);
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_the_c_librarys() {
-        let piece = Box::new(Piece::new());
+        let piece = Box::new(BumpAllocator::new());
         for size in [LARGEST + 1, usize::MAX / 4] {
             // SAFETY: a size above 0.
             let pointer = unsafe { piece.alloc(layout(size, 16)) };

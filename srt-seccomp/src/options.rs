@@ -1,7 +1,7 @@
 //! The command line.
 
+use crate::bpf::Load;
 use crate::landlock::Wanted;
-use crate::load::Load;
 use crate::rules::{self, Rule};
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// before every command. [`crate::tool::Tool::run`] does the part that is needed.
 #[macro_export]
 macro_rules! main {
-    ($spec:expr, $story:path) => {
+    ($spec:expr, $body:path) => {
         #[allow(unsafe_code, reason = "the name that the C runtime calls")]
         #[unsafe(no_mangle)]
         extern "C" fn main(
@@ -20,8 +20,8 @@ macro_rules! main {
             argv: *const *const core::ffi::c_char,
         ) -> core::ffi::c_int {
             // SAFETY: these are what the C runtime gave to main.
-            let args = unsafe { $crate::sys::start::arguments(argc, argv) };
-            $crate::tool::Tool::run($spec, args, $story).into()
+            let args = unsafe { $crate::sys::entry::arguments(argc, argv) };
+            $crate::tool::Tool::run($spec, args, $body).into()
         }
     };
 }
