@@ -48,7 +48,7 @@ fn status(pid: i32, field: &str) -> String {
 
 both! {
     fn a_step_that_is_answered_for_and_not_done_is_an_error(who) {
-        for (step, error) in [(libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE had no effect"), (libc::PR_SET_SECCOMP, "is answered without being done")] {
+        for (step, error) in [(libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE had no effect"), (libc::PR_SET_SECCOMP, "an outer filter fakes prctl(PR_SET_SECCOMP)")] {
             let mut command = who.command("srt-relay");
             let listen = format!("tcp:127.0.0.1:{}", free_port());
             in_front(command.args(["--ready-fd", "1", &listen, "tcp:127.0.0.1:9"]), &[refuse_value(libc::SYS_prctl, 0, step, 0)]);
