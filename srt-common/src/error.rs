@@ -143,7 +143,7 @@ pub fn strerror(error: &io::Error) -> String {
 
 /// Escapes every character that controls a terminal, or changes the order in which it shows others (Unicode's property
 /// Bidi_Control).
-pub fn printable(text: &str) -> String {
+fn printable(text: &str) -> String {
     let reorders = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {

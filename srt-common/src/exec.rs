@@ -79,7 +79,7 @@ impl Program {
     }
 
     /// The error of a failed exec: 127 for ENOENT, else 126, as in env(1).
-    pub fn failure(&self, error: &io::Error) -> Error {
+    fn failure(&self, error: &io::Error) -> Error {
         self.failure_with(error, || self.obstacle())
     }
 
@@ -166,7 +166,7 @@ static IGNORES_SIGXFSZ: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// The errno of the call.
-pub fn ignore_signals() -> Result<()> {
+pub(crate) fn ignore_signals() -> Result<()> {
     let what = || "cannot ignore SIGPIPE and SIGXFSZ";
     signal::signal(libc::SIGPIPE, Disposition::Ignored).context(what)?;
     let before = signal::signal(libc::SIGXFSZ, Disposition::Ignored).context(what)?;

@@ -78,12 +78,9 @@ impl Kept {
 /// What is wrong with it.
 pub fn can_be_written(number: RawFd) -> Result<(), &'static str> {
     let given = fd::given(number).map_err(|_| "not an open descriptor")?;
-    match fd::fcntl(&given, libc::F_GETFL, 0).unwrap_or(libc::O_PATH) {
-        flags if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == libc::O_RDONLY => {
-            Err("not open for writing")
-        }
-        _ => Ok(()),
-    }
+    let flags = fd::fcntl(&given, libc::F_GETFL, 0).unwrap_or(libc::O_PATH);
+    let writable = flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY;
+    if writable { Ok(()) } else { Err("not open for writing") }
 }
 
 /// Raises the soft limit on descriptors to the hard limit. Returns both as they were.

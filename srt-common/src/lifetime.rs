@@ -37,7 +37,7 @@ const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
 pub fn lifetime_fd(number: RawFd) -> Result<BorrowedFd<'static>> {
     let wrong = |what: &str| Error::usage(format!("--lifetime-fd {number}: {what}"));
     let pipe = fd::given(number).map_err(|_| wrong("not an open descriptor"))?;
-    let stat = file::statx(&pipe, c"").map_err(|error| Error::system("statx", &error))?;
+    let stat = file::statx(&pipe, c"").context(|| "statx")?;
     let reads =
         fd::fcntl(&pipe, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY);
     if number < 3 || !stat.is(libc::S_IFIFO) || !reads {

@@ -7,7 +7,7 @@ use srt_common::tcp_address::parse_port;
 use srt_common::{Error, Result};
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
 /// The host and port that the proxy is to connect to.
@@ -22,10 +22,8 @@ pub struct Destination {
 /// A host, as both proxy protocols distinguish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// An IPv4 address.
-    V4(Ipv4Addr),
-    /// An IPv6 address.
-    V6(Ipv6Addr),
+    /// An address.
+    Ip(IpAddr),
     /// A name, for the proxy to resolve: at most 254 letters, digits, `-`, `_` and `.`.
     Name(String),
 }
@@ -34,8 +32,7 @@ pub enum Host {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            Host::V4(address) => write!(f, "{address}:{}", self.port),
-            Host::V6(address) => write!(f, "[{address}]:{}", self.port),
+            Host::Ip(address) => SocketAddr::new(*address, self.port).fmt(f),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
@@ -66,10 +63,10 @@ fn parse_host(bytes: &[u8]) -> Result<Host, String> {
         _ => return Err("not ASCII; write an international name in its xn-- form".to_owned()),
     };
     if text.contains(':') || text.starts_with('[') {
-        return parse_v6(text).map(Host::V6);
+        return parse_v6(text).map(|address| Host::Ip(address.into()));
     }
-    if let Ok(address) = text.parse() {
-        return Ok(Host::V4(address));
+    if let Ok(address) = text.parse::<Ipv4Addr>() {
+        return Ok(Host::Ip(address.into()));
     }
     check_name(text)?;
     Ok(Host::Name(text.to_owned()))

@@ -10,7 +10,7 @@ use srt_common::{Error, Result};
 pub const HEAD_LIMIT: usize = 64 * 1024;
 
 /// How much of a refusal's body is read, in bytes.
-pub const BODY_LIMIT: usize = 1024;
+const BODY_LIMIT: usize = 1024;
 
 /// The start of an answer; a digit follows.
 const VERSION: &[u8] = b"HTTP/1.";

@@ -4,6 +4,7 @@ use crate::credentials::Credentials;
 use crate::destination::{Destination, Host};
 use crate::handshake::{Handshake, Step};
 use srt_common::{Error, Result};
+use std::net::IpAddr;
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
@@ -46,8 +47,8 @@ impl Exchange {
     /// Credentials that do not fit (RFC 1929, 2).
     pub fn new(destination: &Destination, credentials: Option<&Credentials>) -> Result<Self> {
         let (kind, address) = match &destination.host {
-            Host::V4(address) => (1, Some(address.octets().to_vec())),
-            Host::V6(address) => (4, Some(address.octets().to_vec())),
+            Host::Ip(IpAddr::V4(address)) => (1, Some(address.octets().to_vec())),
+            Host::Ip(IpAddr::V6(address)) => (4, Some(address.octets().to_vec())),
             Host::Name(name) => (3, counted(name.as_bytes())),
         };
         let address = address.ok_or_else(|| Error::usage("HOST: too long for SOCKS5"))?;
@@ -98,7 +99,7 @@ impl Exchange {
                 Err(Error::failed(format!("the answer has an address of unknown type {other}")))
             }
             (Awaited::Reply, [VERSION, code, ..], _) => {
-                let words = REPLIES.get(usize::from(*code)).map_or("unknown reply", |words| words);
+                let words = REPLIES.get(usize::from(*code)).copied().unwrap_or("unknown reply");
                 Err(Error::failed(format!("refused: {words} (SOCKS5 reply {code})")))
             }
             (_, answer, _) => {

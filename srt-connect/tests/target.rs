@@ -4,6 +4,7 @@
 
 use srt_connect::destination::{Destination, Host};
 use std::ffi::OsStr;
+use std::net::Ipv6Addr;
 use std::os::unix::ffi::OsStrExt;
 
 fn parse(host: &[u8], port: &[u8]) -> Result<Destination, String> {
@@ -32,8 +33,8 @@ fn names_and_addresses_are_sent_in_their_usual_form() {
 
 #[test]
 fn an_address_is_told_from_a_name() {
-    assert_eq!(parse(b"127.0.0.1", b"1").map(|t| t.host), Ok(Host::V4([127, 0, 0, 1].into())));
-    assert_eq!(parse(b"[::1]", b"1").map(|t| t.host), Ok(Host::V6(1.into())));
+    assert_eq!(parse(b"127.0.0.1", b"1").map(|t| t.host), Ok(Host::Ip([127, 0, 0, 1].into())));
+    assert_eq!(parse(b"[::1]", b"1").map(|t| t.host), Ok(Host::Ip(Ipv6Addr::LOCALHOST.into())));
     assert_eq!(parse(b"a", b"1").map(|t| t.host), Ok(Host::Name("a".into())));
 }
 

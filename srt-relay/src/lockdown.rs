@@ -65,7 +65,7 @@ const ALWAYS: &[libc::c_long] = &[
 ///
 /// # Errors
 /// seccompiler's error; there is none for these rules.
-pub fn filter(families: &[libc::c_int], directories: &[RawFd]) -> Result<BpfProgram, BackendError> {
+fn filter(families: &[libc::c_int], directories: &[RawFd]) -> Result<BpfProgram, BackendError> {
     // New memory: private, not executable, at an address that the kernel chooses.
     let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
