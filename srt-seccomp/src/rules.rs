@@ -206,10 +206,12 @@ pub const RULES: &[Rule] = &[
     // fcntl(2), O_ASYNC: for a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
     // drivers/tty/tty_io.c), in whatever pid namespace it is, and sends any signal (F_SETSIG) to its processes with
     // the same uid. That signal stays set after the sandbox has ended, also for other processes that have the file
-    // open.
+    // open. With F_NOTIFY a directory sends SIGIO to any process or group of the same user (F_SETOWN), without those
+    // two (dnotify_handle_event() in fs/notify/dnotify/dnotify.c).
     on("sigio").says(&[
         when(SYS_fcntl, "F_SETFL, O_ASYNC", &[equal(1, F_SETFL), flag(2, O_ASYNC)], EPERM),
         when(SYS_fcntl, "F_SETSIG", &[equal(1, F_SETSIG)], EPERM),
+        when(SYS_fcntl, "F_NOTIFY", &[equal(1, libc::F_NOTIFY)], EPERM),
         when(SYS_ioctl, "FIOASYNC", &[equal(1, FIOASYNC)], EPERM),
     ]),
     // keyrings(7): the kernel's keyrings belong to the uid and the session; namespaces hide few of them. The keys of

@@ -181,6 +181,7 @@ fn perform(attack: &[&str]) -> i64 {
         }
         ["uring-socket"] => uring_socket(),
         ["inject", request] => inject(parse(request).expect("a request")),
+        ["notify", directory] => notify(directory),
         // A child by clone(2): it ends at once.
         ["clone", flags] => {
             let child = step!(call(libc::SYS_clone, &[parse(flags).expect("flags")]));
@@ -285,6 +286,34 @@ fn inject(request: u64) -> i64 {
     step!(i64::from(made));
     step!(call(libc::SYS_ioctl, &[terminal as u64, 0x540e, /* TIOCSCTTY */ 0]));
     call(libc::SYS_ioctl, &[terminal as u64, request, b"x".as_ptr() as u64])
+}
+
+/// F_NOTIFY of fcntl(2): what the kernel sends to another process group when a file is created. Its signal, or 0.
+fn notify(directory: &str) -> i64 {
+    let path = std::ffi::CString::new(directory).expect("no NUL");
+    let here = libc::AT_FDCWD as u64;
+    let directory =
+        step!(call(libc::SYS_openat, &[here, path.as_ptr() as u64, libc::O_RDONLY as u64])) as u64;
+    // The victim waits for a signal that none but the kernel sends, at most five seconds.
+    let victim = step!(call(libc::SYS_clone, &[libc::SIGCHLD as u64]));
+    if victim == 0 {
+        call(libc::SYS_setpgid, &[]);
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        exit();
+    }
+    call(libc::SYS_setpgid, &[victim as u64, victim as u64]);
+    let owned = call(libc::SYS_fcntl, &[directory, libc::F_SETOWN as u64, -victim as u64]);
+    let armed = call(libc::SYS_fcntl, &[directory, libc::F_NOTIFY as u64, 4 /* DN_CREATE */]);
+    if owned < 0 || armed < 0 {
+        call(libc::SYS_kill, &[victim as u64, libc::SIGKILL as u64]);
+        return owned.min(armed);
+    }
+    step!(call(libc::SYS_mkdirat, &[directory, c"new".as_ptr() as u64, 0o700]));
+    step!(call(libc::SYS_unlinkat, &[directory, c"new".as_ptr() as u64, libc::AT_REMOVEDIR as u64]));
+    let mut status = 0;
+    // SAFETY: a pid and a pointer to an int.
+    unsafe { libc::waitpid(victim as i32, &raw mut status, 0) };
+    libc::WTERMSIG(status).into()
 }
 
 /// A system call of the i386 ABI.
@@ -425,6 +454,18 @@ both! {
                 assert!(control == Returned(0) || control == Returned(-libc::EIO as i64), "{control:?}");
             }
         }
+    }
+
+    fn a_change_in_a_directory_sends_no_signal_to_another_process(who) {
+        let lab = Lab::new(who);
+        let directory = lab.scratch.dir("watched").display().to_string();
+        let attack = format!("notify {directory}");
+        if lab.outside(&attack) == EINVAL {
+            skip!("this kernel was built without CONFIG_DNOTIFY");
+        }
+        assert_eq!(lab.outside(&attack), Returned(libc::SIGIO.into()), "control");
+        assert_eq!(lab.under(&["--allow", "sigio"], &attack), Returned(libc::SIGIO.into()), "control");
+        assert_eq!(lab.under(&[], &attack), EPERM);
     }
 
     fn the_keyrings_are_out_of_reach(who) {

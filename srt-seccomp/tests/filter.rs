@@ -154,6 +154,7 @@ const REFUSED: &[Refused] = &[
     ("sigio", 72, 25, [0, 4, 0x2000, 0, 0, 0], EPERM),
     ("sigio", 72, 25, [0, 4, 0x2802, 0, 0, 0], EPERM),
     ("sigio", 72, 25, [0, 10, 9, 0, 0, 0], EPERM),
+    ("sigio", 72, 25, [3, 1026, 0x8000_0004, 0, 0, 0], EPERM),
     ("sigio", 16, 29, [0, 0x5452, 0, 0, 0, 0], EPERM),
     ("tty-inject", 16, 29, [0, 0x5416, 0, 0, 0, 0], EPERM),
     ("tty-inject", 16, 29, [0, 0x5417, 0, 0, 0, 0], EPERM),
@@ -489,7 +490,7 @@ fn of_all_ioctls_those_that_inject_send_signals_change_keys_or_make_and_delete_s
 }
 
 #[test]
-fn of_all_commands_of_fcntl_leases_delegations_and_signals_to_a_terminal_alone_are_refused() {
+fn of_all_commands_of_fcntl_leases_delegations_and_signals_to_others_alone_are_refused() {
     for arch in ARCHES {
         for command in (0..64).chain(1024..1100).chain([0xffff_ffff]) {
             for garbage in GARBAGE {
@@ -497,7 +498,7 @@ fn of_all_commands_of_fcntl_leases_delegations_and_signals_to_a_terminal_alone_a
                     [(1024, false), (0xdfff, false), (0x2000, true), (0xffff_ffff, true)]
                 {
                     let args = [1024, command | garbage, flags | garbage, 0x2000, 0, 0];
-                    let refused = [10, 1024, 1040].contains(&command) || command == 4 && asynchronous;
+                    let refused = [10, 1024, 1026, 1040].contains(&command) || command == 4 && asynchronous;
                     let expected = if refused { EPERM } else { ALLOW };
                     assert_eq!(eval(&default(), arch, number(SYS_fcntl, arch), args), expected, "{command}");
                 }
