@@ -13,7 +13,6 @@ use srt_common::sys::process::{exit, fork, geteuid, waitid};
 use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -198,12 +197,16 @@ impl Ruleset {
     /// is read-only or hidden: Landlock uses the path by which the file was opened, on the mounts outside, and that may
     /// be below a directory that may be written here.
     fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
-        let link = format!("/proc/self/fd/{number}");
-        let name = match fs::read_link(&link).context(|| &link) {
-            // Without a procfs it cannot be opened again.
-            Err(Error { errno: Some(libc::ENOENT), .. }) => return Ok(()),
-            name => name?,
+        // PROGRAM may have a procfs at another place. An earlier run may have created something else at /proc.
+        let link = |flags| {
+            let (proc, name) = (file::open("/proc", libc::O_PATH)?, c_path(format!("self/fd/{number}"))?);
+            match file::fstatfs(&proc)? {
+                libc::PROC_SUPER_MAGIC => file::openat(&proc, &name, flags, 0),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
         };
+        let name = link(libc::O_PATH | libc::O_NOFOLLOW).and_then(|link| file::readlinkat(&link, c""));
+        let name = name.unwrap_or_else(|_| format!("/dev/fd/{number}").into());
         let open = |path: &Path| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS);
         let is_it = |fd: OwnedFd| file::statx(&fd, c"").is_ok_and(|it| it.id == stat.id) && is_writable(&fd);
         // As a mounted file, or below a mounted directory, perhaps under another name than outside.
@@ -213,7 +216,7 @@ impl Ruleset {
         // access(2): its mode forbids writing, and PROGRAM cannot change it.
         let access = || file::faccessat2(&number, c"", libc::W_OK, libc::AT_EMPTY_PATH);
         let mode_forbids = || access().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
-        if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(&link)? {
+        if by_its_name || mode_forbids() && stat.uid != geteuid() || !self.is_below_what_is_written(link)? {
             return Ok(());
         }
         let error = Error::failed("PROGRAM could reopen it for writing, though its path is read-only");
@@ -222,13 +225,13 @@ impl Ruleset {
 
     /// Whether Landlock regards a readable file as below a directory that may be written: a child process that may
     /// read only such files tries to open it. An open for writing would notify watchers of the file, break leases,
-    /// and copy the file up in an overlay.
-    fn is_below_what_is_written(&self, link: &str) -> Result<bool> {
+    /// and copy the file up in an overlay. `link` opens it.
+    fn is_below_what_is_written(&self, link: impl Fn(libc::c_int) -> io::Result<OwnedFd>) -> Result<bool> {
         let what = || "cannot ask Landlock where a descriptor lies";
-        let open = || file::open(link, libc::O_RDONLY | libc::O_NONBLOCK);
+        let open = || link(libc::O_RDONLY | libc::O_NONBLOCK);
         // If it cannot be opened anyway, EACCES in the child says nothing.
         if open().is_err() {
-            return Ok(true);
+            return Ok(!self.written.is_empty());
         }
         let (answer, tell) = fd::pipe2(0).context(what)?;
         let Some(child) = fork().context(what)? else {

@@ -16,7 +16,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Ends a test where the kernel has too old a Landlock: that the tool says so is another test's.
 macro_rules! need {
@@ -345,6 +345,44 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         start().code(125);
         std::os::unix::fs::chown(&file, Some(4321), None).expect("chown");
         start().ok().says("before");
+    }
+
+    fn a_file_whose_path_no_procfs_tells_is_not_written_through_a_descriptor(who) {
+        need!(5);
+        let (work, other) = (project(who), project(who));
+        let file = work.file("d/file", "before\n");
+        let (all, directory) = (work.text(), work.join("d"));
+        let elsewhere = other.file("file", "elsewhere");
+        // A link that stands where a procfs would have one, to a file that may not be written.
+        let planted = ["--dir", "/proc/self/fd", "--symlink", elsewhere.to_str().expect("UTF-8"), "/proc/self/fd/0"];
+        let inside = |tree: &[&str], options: &[&str], input: Stdio, script: &str| {
+            let mut command = who.command("srt-ns");
+            command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--tmpfs", "/proc", "--proc", "/mnt"]).args(tree);
+            command.args(["--bind", all, all, "--ro-bind"]).args([&directory, &directory]).args(["--", "srt-seccomp"]);
+            run(command.args(options).args(["--", "sh", "-c", script]).stdin(input))
+        };
+        let open = || Stdio::from(File::open(&file).expect("open"));
+        for tree in [&[][..], &planted] {
+            for options in [&[][..], &["--read", "/", "--write", all]] {
+                let ran = inside(tree, options, open(), "echo after >/mnt/self/fd/0");
+                let left = fs::read_to_string(&file).expect("read");
+                // Control: without Landlock it is written.
+                assert_eq!(left == "before\n", !options.is_empty(), "{tree:?} {options:?} {ran:#?}");
+                if !options.is_empty() {
+                    ran.code(125).hints("srt-seccomp", "descriptor 0: PROGRAM could reopen it for writing, ", "give it by a pipe");
+                }
+                fs::write(&file, "before\n").expect("write");
+            }
+            // Where nothing, or that file itself, may be written, and of what is no file, nothing is asked.
+            inside(tree, &["--read", "/"], open(), "cat").ok().says("before");
+            let own = File::open(work.file("own", "own")).expect("open");
+            inside(tree, &["--read", "/", "--write", work.join("own").to_str().expect("UTF-8")], own.into(), "cat").ok().says("own");
+            let (reader, writer) = std::io::pipe().expect("pipe");
+            drop(writer);
+            for input in [Stdio::null(), reader.into()] {
+                inside(tree, &["--read", "/", "--write", all], input, "cat && echo empty").ok().says("empty");
+            }
+        }
     }
 
     fn what_may_be_written_is_known_though_the_way_to_it_cannot_be_searched(who) {
