@@ -9,7 +9,7 @@ use srt_common::args::Raw;
 use srt_common::path_walk::Walk;
 use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
-use srt_common::sys::process::{exit, fork, geteuid, waitid};
+use srt_common::sys::process::{exit, fork_without_signal, geteuid, waitid};
 use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
 use srt_common::{Context, Error, Result, mountinfo};
@@ -234,7 +234,7 @@ impl Ruleset {
             return Ok(!self.written.is_empty());
         }
         let (answer, tell) = fd::pipe2(0).context(what)?;
-        let Some(child) = fork().context(what)? else {
+        let Some(child) = fork_without_signal().context(what)? else {
             let restricted = self.written_alone.as_ref().map(sys::landlock_restrict_self);
             let is_denied = || open().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
             // A missing answer, whatever the reason, counts as a yes.
@@ -243,8 +243,7 @@ impl Ruleset {
         };
         drop(tell);
         let denied = fd::read(&answer, &mut [0]);
-        // ECHILD if the caller ignores SIGCHLD.
-        let _reaped = waitid(Some(child), libc::WEXITED);
+        let _reaped = waitid(Some(child), libc::WEXITED | libc::__WALL);
         Ok(denied.context(what)? == 0)
     }
 

@@ -304,7 +304,8 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         // The question that Landlock is asked leaves no child to PROGRAM.
         let mut command = who.command("srt-ns");
         command.args(["--", "srt-mount", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", all, all, "--tmpfs", all]);
-        let wait = "import os\ntry: print(os.wait())\nexcept ChildProcessError: print('nobody')";
+        // 0x40000000: __WALL.
+        let wait = "import os\ntry: print(os.waitid(os.P_ALL, 0, os.WEXITED | 0x40000000))\nexcept ChildProcessError: print('nobody')";
         command.args(["--", "srt-seccomp", "--landlock", "--", "/usr/bin/python3", "-c", wait]).stdin(File::open(&file).expect("open"));
         run(&mut command).ok().says("nobody");
         // Whoever is asked and cannot tell has not said no.
@@ -345,6 +346,29 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         start().code(125);
         std::os::unix::fs::chown(&file, Some(4321), None).expect("chown");
         start().ok().says("before");
+    }
+
+    fn the_question_that_landlock_is_asked_leaves_the_program_no_signal_and_no_child(who) {
+        need!(5);
+        let (work, other) = (project(who), project(who));
+        let file = other.file("file", "");
+        let start = "import os, signal, sys
+caller, *words = sys.argv[1:]
+if caller == 'ignores': signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+else: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+if caller == 'has': os.kill(os.getpid(), signal.SIGCHLD)
+os.execvp(words[0], words)";
+        let tell = "import os, signal
+print(signal.SIGCHLD in signal.sigpending())
+try: print(os.waitid(os.P_ALL, 0, os.WEXITED | 0x40000000))
+except ChildProcessError: print('nobody')";
+        // A signal that is pending before stays pending.
+        for (caller, pending) in [("blocks", "False"), ("has", "True"), ("ignores", "False")] {
+            let mut command = who.command("/usr/bin/python3");
+            command.args(["-c", start, caller]).arg(tool("srt-seccomp")).args(["--read", "/", "--write", work.text()]);
+            command.args(["--", "/usr/bin/python3", "-c", tell]).stdin(File::open(&file).expect("open"));
+            run(&mut command).ok().says(&format!("{pending}\nnobody"));
+        }
     }
 
     fn a_file_whose_path_no_procfs_tells_is_not_written_through_a_descriptor(who) {
