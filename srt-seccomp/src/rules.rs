@@ -315,7 +315,8 @@ pub const NET_BUT_TCP: Rule = off("net").says(&[
 pub const NO_LISTEN: Rule = off("net").says(all!(EPERM: SYS_listen));
 
 /// The other way to a network socket: TIPC pairs (tipc_socketpair() in net/tipc/socket.c), whose ends can send to any
-/// address unless they are stream or seqpacket ones. For the rule `net`; no other family except AF_UNIX has pairs.
+/// address unless they are stream or seqpacket ones. For the rule `net`, but not in it: the rule `unix` has an
+/// exception for this call. No other family except AF_UNIX has pairs.
 pub const NO_TIPC_PAIRS: Rule =
     off("net").says(&[when(SYS_socketpair, "AF_TIPC", &[equal(0, AF_TIPC)], EPERM)]);
 
@@ -384,7 +385,8 @@ pub fn list() -> String {
         uses => format!("{}({uses})", clause.syscall.name),
     };
     for rule in RULES {
-        let refused = rule.clauses.iter().filter(|clause| clause.action != Allow);
+        let parts = [rule, &NO_TIPC_PAIRS].into_iter().filter(|part| part.name == rule.name);
+        let refused = parts.flat_map(|part| part.clauses).filter(|clause| clause.action != Allow);
         let mut calls: Vec<String> = refused.map(shown).collect();
         calls.dedup();
         let (default, calls) = (if rule.default { "on" } else { "off" }, calls.join(", "));

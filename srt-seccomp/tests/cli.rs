@@ -28,7 +28,7 @@ keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_ADD_ENCRYPTION_
 pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1), setpriority(PRIO_PGRP), setpriority(PRIO_USER)
 lease        on       fcntl(F_SETLEASE or F_SETDELEG)
 snapshot     on       ioctl(BTRFS_IOC_SNAP_*), ioctl(BCH_IOCTL_SUBVOLUME_*)
-net          off      socket(all but AF_UNIX, AF_NETLINK), ioctl(TUNSETIFF)
+net          off      socket(all but AF_UNIX, AF_NETLINK), ioctl(TUNSETIFF), socketpair(AF_TIPC)
 setid        off      chmod(S_ISUID or S_ISGID), fchmod(S_ISUID or S_ISGID), fchmodat(S_ISUID or S_ISGID), fchmodat2(S_ISUID or S_ISGID), mknod(S_ISUID or S_ISGID), mknodat(S_ISUID or S_ISGID), creat(S_ISUID or S_ISGID), open(O_CREAT, S_ISUID), open(O_CREAT, S_ISGID), open(O_TMPFILE, S_ISUID), open(O_TMPFILE, S_ISGID), openat(O_CREAT, S_ISUID), openat(O_CREAT, S_ISGID), openat(O_TMPFILE, S_ISUID), openat(O_TMPFILE, S_ISGID), openat2
 userns       off      unshare(CLONE_NEWUSER), clone(CLONE_NEWUSER), clone3, setns
 mount        off      mount, umount2, pivot_root, chroot, fchroot, open_tree, open_tree_attr, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
