@@ -252,7 +252,8 @@ impl Ruleset {
     fn add_mounts(&mut self) -> Result<bool> {
         let text =
             mountinfo::read("/proc/self/mounts").context(|| "--landlock: cannot read /proc/self/mounts")?;
-        let mut points: Vec<_> = mountinfo::writable(&text).collect();
+        // The mount of a root that is no mount point is not listed (chroot(2); show_vfsmnt() in fs/proc_namespace.c).
+        let mut points: Vec<_> = mountinfo::writable(&text).chain(["/".into()]).collect();
         points.sort();
         self.add("/", READ, |_| true)?;
         self.add("/dev", IOCTL_DEV, |_| true)?;

@@ -666,6 +666,24 @@ except ChildProcessError: print('nobody')";
         }
     }
 
+    fn a_root_that_is_no_mount_point_has_the_rights_of_its_mount(who) {
+        need!(5);
+        let root = project(who);
+        run(who.command("mkfifo").arg(root.join("fifo"))).ok();
+        let mounts = format!(
+            "for d in usr bin lib lib64 etc proc dev tmp; do
+                if [ -e /$d ]; then mkdir -p {0}/$d; mount --rbind /$d {0}/$d; mount --make-rprivate {0}/$d; fi; done
+            mount -o remount,bind,MODE /; set -- chroot {0} \"$@\"", root.text());
+        let attempt = python("os.open(\"fifo\", os.O_RDWR)");
+        for (mode, errno) in [("rw", 0), ("ro", libc::EACCES)] {
+            for options in [&[][..], &["--landlock"]] {
+                let command = shell(who, Path::new("/"), options, &attempt);
+                let ran = run(&mut with_mounts(&mounts.replace("MODE", mode), &command));
+                answers(&ran, if options.is_empty() { 0 } else { errno });
+            }
+        }
+    }
+
     fn a_mount_that_this_user_does_not_reach_is_passed_over(who) {
         need!(5);
         let work = project(who);
