@@ -6,7 +6,7 @@
 
 use crate::bpf::reaches_the_kernel;
 use srt_common::args::Raw;
-use srt_common::path_walk::Walk;
+use srt_common::path_walk::{Step, Walk};
 use srt_common::sys::file::{self, CWD, Stat};
 use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{exit, fork_without_signal, geteuid, waitid};
@@ -115,8 +115,16 @@ impl Wanted {
             ("--unix", RESOLVE_UNIX, &self.unix),
         ] {
             for path in paths.iter().map(|Raw(path)| Path::new(path)) {
-                let added =
-                    self.find(path).and_then(|(real, opened)| ruleset.add_named(&real, &opened, rights));
+                let added = self.find(path).and_then(|(walk, opened)| {
+                    let (real, steps) = (walk.path(), walk.steps());
+                    // The same path may be given to both options.
+                    let other = steps.len() - usize::from(ruleset.written.contains(&real));
+                    if rights == READ && self.has_written(steps.get(..other).unwrap_or_default()) {
+                        let error = Error::failed("it is below a --write, so it can be written");
+                        return Err(error.hint(NOT_BELOW));
+                    }
+                    ruleset.add_named(&real, &opened, rights)
+                });
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
         }
@@ -134,8 +142,8 @@ impl Wanted {
         if limits { failure.hint_for(libc::EACCES, hint) } else { failure }
     }
 
-    /// Resolves a path of the user's: returns it without links, and the open file.
-    fn find(&self, path: &Path) -> Result<(PathBuf, OwnedFd)> {
+    /// Resolves a path of the user's: returns the walk to it, and the open file.
+    fn find(&self, path: &Path) -> Result<(Walk, OwnedFd)> {
         let open = |path: &Path, how| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, how);
         // The kernel reports a path that is missing, not a directory or out of reach. This is done first, while
         // /proc/self/fd contains only what the caller has opened.
@@ -152,19 +160,25 @@ impl Wanted {
         if file::statx(&opened, c"").context(|| "statx")?.id != walk.end().stat.id {
             return Err(cannot(io::Error::from_raw_os_error(libc::ENOENT)));
         }
-        Ok((walk.path(), opened))
+        Ok((walk, opened))
     }
 
     /// Whether PROGRAM, and so an earlier run of it, may put a link where a path has led: below a `--write` path or,
     /// with `--landlock`, on any writable mount. (Modes may have been different then.)
     fn may_change(&self, walk: &Walk) -> bool {
-        // While the walk holds its directories open, their inode numbers are not reused.
-        let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
-        let is_above = |written: Stat| walk.steps().iter().any(|step| step.stat.id == written.id);
         match self.by_path() {
-            true => self.write.iter().any(|path| look(path).map_or(true, is_above)),
+            true => self.has_written(walk.steps()),
             false => file::fstatvfs(&walk.end().fd).map_or(true, |flags| flags & libc::ST_RDONLY == 0),
         }
+    }
+
+    /// Whether a `--write` path is one of these, by its inode: for Landlock, which attaches rules to inodes, a directory
+    /// that has several paths (bind mounts, or names in another case) is the same by each.
+    fn has_written(&self, steps: &[Step]) -> bool {
+        // While the walk holds its directories open, their inode numbers are not reused.
+        let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
+        let is_one = |written: Stat| steps.iter().any(|step| step.stat.id == written.id);
+        self.write.iter().any(|path| look(path).map_or(true, is_one))
     }
 }
 
@@ -268,9 +282,6 @@ impl Ruleset {
 
     /// Grants the rights of `--write`, `--read` or `--unix` to what is open and has this path.
     fn add_named(&mut self, path: &Path, to: &OwnedFd, rights: u64) -> Result<()> {
-        if rights == READ && self.written.iter().any(|above| path.starts_with(above) && path != above) {
-            return Err(Error::failed("it is below a --write, so it can be written").hint(NOT_BELOW));
-        }
         let has_devices = path.starts_with("/dev") || path == Path::new("/");
         let devices = if rights == WRITE && has_devices { IOCTL_DEV } else { 0 };
         self.give_at(path, to, rights | devices).context(CANNOT)

@@ -236,6 +236,17 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         for options in [["--read", all, "--write", &above], ["--read", &above, "--write", &above]] {
             run(&mut shell(who, work.path(), &[&["--read", "/"], &options[..]].concat(), ": >p/below/file")).ok();
         }
+        // Of a directory that has two paths the one is below the other, as for Landlock.
+        let alias = work.dir("alias").display().to_string();
+        let below_alias = format!("{alias}/below");
+        let mounts = format!("mount --bind {above} {alias}");
+        let run_with = |options: &[&str]| run(&mut with_mounts(&mounts, &shell(who, work.path(), &[&["--read", "/"], options].concat(), ": >p/below/file")));
+        for [write, read] in [[&*above, &*below_alias], [&alias, &below], [&alias, &link], [&alias, &above], [&above, &alias]] {
+            run_with(&["--write", write, "--read", read]).code(125).hints("srt-seccomp", "it is below a --write, so it can be written", "srt-mount --ro-bind");
+        }
+        for options in [&["--write", &alias][..], &["--write", &below_alias, "--read", &above]] {
+            run_with(options).ok();
+        }
     }
 
     fn what_stdout_and_stderr_are_open_on_can_be_opened_again(who) {
