@@ -97,7 +97,7 @@ pub fn install(what: &str, program: &[sock_filter]) -> Result<()> {
 ///
 /// # Errors
 /// Any other result.
-pub fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()> {
+pub(crate) fn reaches_the_kernel<T>(answer: io::Result<T>, errno: i32) -> io::Result<()> {
     match answer {
         Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
         Err(error) => Err(error),

@@ -5,7 +5,7 @@
 
 pub mod bpf;
 pub mod filter;
-pub mod landlock;
+mod landlock;
 pub mod options;
 pub mod rules;
 pub mod syscalls;

@@ -16,7 +16,7 @@ pub struct Rule {
     /// Its name in `--allow` and `--deny`.
     pub name: &'static str,
     /// Whether it is on by default.
-    pub default: bool,
+    default: bool,
     /// Its clauses. Of those for one system call the first that matches decides; if none matches, the call is
     /// allowed.
     pub clauses: &'static [Clause],
@@ -28,9 +28,9 @@ pub struct Clause {
     /// The system call.
     pub syscall: Syscall,
     /// The tests in words, for `--list`.
-    pub uses: &'static str,
+    uses: &'static str,
     /// If empty, the clause always matches.
-    pub tests: &'static [Test],
+    pub(crate) tests: &'static [Test],
     /// What the kernel does.
     pub action: SeccompAction,
 }
@@ -40,7 +40,7 @@ pub struct Clause {
 /// 32 bits, because the kernel takes each argument that is tested here as an int, or reads only these bits: it
 /// ignores the high half, so garbage there would bypass a 64-bit comparison.
 #[derive(Debug, PartialEq)]
-pub struct Test {
+pub(crate) struct Test {
     /// The number of the argument.
     pub arg: u8,
     /// The comparison.
