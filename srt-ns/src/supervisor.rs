@@ -55,8 +55,10 @@ struct Course {
     failed: Option<u8>,
     /// When everything inside is to be killed.
     deadline: Option<Instant>,
-    /// When to help a killed PID 1 to die.
+    /// When to kill everything inside except PID 1: to help a killed PID 1 to die, or srt-init to reap the command.
     sweep_at: Option<Instant>,
+    /// When srt-init must have reported the end of the command, which is dead.
+    report_due: Option<Instant>,
     /// `--kill-after` has ended the sandbox.
     timed_out: bool,
     /// When a signal that asks programs to end was last forwarded.
@@ -87,6 +89,9 @@ const SWEEP: Duration = Duration::from_millis(200);
 /// The interval for checking the process that sends a signal to all inside; it may take ten of these.
 const BROADCAST: Duration = Duration::from_millis(100);
 
+/// How long srt-init may take to report the end of the command.
+const REPORT: Duration = Duration::from_millis(500);
+
 /// How long srt-mount may take to remove what it created on the host, after a failed start.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
@@ -105,8 +110,17 @@ impl Supervisor<'_> {
                 self.course.timed_out |= self.course.failed.is_none() && self.course.end.is_none();
                 self.kill_all();
             }
+            // The command is dead, but traced: srt-init cannot reap it until the tracer has waited for it or is dead
+            // (wait_consider_task() in kernel/exit.c). A second look, since pidfd_poll() takes no lock: the exec of a
+            // thread, which replaces the first one (de_thread() in fs/exec.c), must not be taken for an end.
+            let is_dead = |command: &Leader| is_ready(&command.pidfd, libc::POLLIN);
+            if self.course.report_due.take_if(|at| *at <= now).is_some()
+                && self.course.end.is_none()
+                && self.command.as_ref().is_some_and(is_dead)
+            {
+                self.course.sweep_at = Some(now);
+            }
             if self.course.sweep_at.is_some_and(|at| at <= now) {
-                // PID 1 has not died in time.
                 self.broadcast(libc::SIGKILL);
                 self.course.sweep_at = Some(now + SWEEP);
             }
@@ -114,8 +128,8 @@ impl Supervisor<'_> {
                 self.thaw();
             }
             let unreaped = self.course.unreaped.then_some(now);
-            let Course { deadline, sweep_at, thaw_at, .. } = self.course;
-            let next = [deadline, sweep_at, thaw_at, self.start_deadline(), unreaped];
+            let Course { deadline, sweep_at, report_due, thaw_at, .. } = self.course;
+            let next = [deadline, sweep_at, report_due, thaw_at, self.start_deadline(), unreaped];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -129,7 +143,7 @@ impl Supervisor<'_> {
     }
 
     /// Waits for any event. [`Self::turn`] finds out which.
-    fn wait(&self, timeout: Option<Duration>) -> Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         let files = [
             Some(self.signals.as_raw_fd()),
             self.reports.as_ref().map(AsRawFd::as_raw_fd),
@@ -140,10 +154,19 @@ impl Supervisor<'_> {
         let readable = files.into_iter().flatten().chain(helpers);
         let mut watched: Vec<_> = readable.map(|fd| pollfd(fd, libc::POLLIN)).collect();
         watched.extend(self.run.lives.iter().map(|(fd, event)| pollfd(fd.as_raw_fd(), *event)));
+        // Once: the pidfd of a dead process stays readable (pidfd_open(2)). --wait-all waits for the tracer as well.
+        let course = &mut self.course;
+        let looks = course.end.is_none() && course.sweep_at.or(course.report_due).is_none();
+        let command = self.command.as_ref().filter(|_| looks && self.run.plan.pid1 == Pid1::Init);
+        watched.extend(command.map(|command| pollfd(command.pidfd.as_raw_fd(), libc::POLLIN)));
         match ppoll(&mut watched, timeout) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error).context(|| "poll"),
-            _ => Ok(()),
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error).context(|| "poll"),
+            _ if command.and(watched.last()).is_some_and(|command| command.revents != 0) => {
+                course.report_due = Some(Instant::now() + REPORT);
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// Checks everything once.

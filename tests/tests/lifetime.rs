@@ -468,6 +468,39 @@ time.sleep(1000)";
         assert_eq!(family.members(), []);
     }
 
+    fn a_tracer_inside_that_does_not_wait_does_not_keep_the_sandbox_alive(who) {
+        let family = Family::new();
+        // PTRACE_SEIZE; before that PR_SET_PTRACER, which Yama wants.
+        let script = "
+import ctypes, os, signal, sys
+libc, command = ctypes.CDLL(None), os.getpid()
+reader, writer = os.pipe()
+libc.prctl(0x59616d61, ctypes.c_long(-1), 0, 0, 0)
+if os.fork() == 0:
+    os.setsid()
+    assert libc.ptrace(0x4206, command, 0, 0) == 0
+    os.write(writer, b'!')
+    while True: signal.pause()
+os.read(reader, 1)
+print('traced', flush=True)
+sys.stdin.readline()
+os._exit(7)";
+        for options in [&[][..], &["--keep-session"], &["--wait-all"]] {
+            let mut talk = Talk::over_pipes(who.command("srt-ns").args(options).args(["--", "/usr/bin/python3", "-c", script]));
+            talk.expect("traced\n");
+            talk.send("\n");
+            if options == ["--wait-all"] {
+                // It waits for the tracer, whose end tells the command's.
+                let pythons = || family.members().into_iter().filter(|process| process.name == "python3").collect::<Vec<_>>();
+                wait_until("the command's end", || pythons().len() == 1);
+                assert!(talk.is_silent_for(Duration::from_millis(700)) && talk.is_alive());
+                processes::kill(pythons()[0].pid, libc::SIGKILL);
+            }
+            assert_eq!(talk.end(), (7, String::new()), "{options:?}");
+            family.ends();
+        }
+    }
+
     fn pid_1_leaves_no_zombies_while_the_command_runs(who) {
         let family = Family::new();
         let script = "for i in 1 2 3 4 5 6 7 8 9; do (setsid true &); done; echo ready; exec cat";
