@@ -74,8 +74,8 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
 /// end.
 const REAPED_AT_ONCE: usize = 64;
 
-/// The interval for checking whether the command has stopped, during the start, or whether its process group is
-/// empty, which no signal reports.
+/// The interval for checking whether the command has stopped, during the start, or whether its process group, or the
+/// pid namespace, is empty, which no signal reports.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 struct Init {
@@ -169,7 +169,7 @@ impl Init {
         let (children, every) = (SignalSet::of([libc::SIGCHLD]), SignalSet::full());
         let mut told = false;
         loop {
-            let more = self.reap();
+            let again = self.reap();
             let over = self.is_over();
             // If the command has exited with 0 and srt-init exits now, its own status 0 is enough: a report would only
             // wake the supervisor.
@@ -187,8 +187,7 @@ impl Init {
                 process::exit(0);
             }
             let dead = self.ended.is_some();
-            let patience =
-                if more { Some(Duration::ZERO) } else { (dead && !self.wait_all).then_some(GROUP_LOOK) };
+            let patience = again.or((dead && !self.wait_all).then_some(GROUP_LOOK));
             // Under --wait-all, once the command is dead, every signal is passed to all processes: any could have sent
             // it.
             let all = dead && self.wait_all;
@@ -201,8 +200,8 @@ impl Init {
         }
     }
 
-    /// Returns true if there may be more children to reap.
-    fn reap(&mut self) -> bool {
+    /// Returns when to look again even without a SIGCHLD.
+    fn reap(&mut self) -> Option<Duration> {
         let stops = if self.keep_session { libc::WSTOPPED } else { 0 };
         for _ in 0..REAPED_AT_ONCE {
             match waitid(None, libc::WEXITED | libc::WNOHANG | stops) {
@@ -213,10 +212,12 @@ impl Init {
                 // Another process; or a ptrace(2) stop of a child that made this process its tracer and waits for it in
                 // vain.
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return false,
+                Ok(None) => return None,
+                // ECHILD. Processes that were started outside, by nsenter(1) or the supervisor, may be left.
+                Err(_) => return Some(GROUP_LOOK),
             }
         }
-        true
+        Some(Duration::ZERO)
     }
 
     fn is_over(&self) -> bool {

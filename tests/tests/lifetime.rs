@@ -468,6 +468,24 @@ time.sleep(1000)";
         assert_eq!(family.members(), []);
     }
 
+    fn wait_all_ends_though_the_last_process_inside_was_started_outside(who) {
+        let family = Family::new();
+        let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--wait-all", "--", "sh", "-c", "echo ready; read -r _; exit 3"]));
+        talk.expect("ready\n");
+        // Its parent, nsenter(1), gets the SIGCHLD.
+        let init = child_named(talk.pid(), "srt-init").to_string();
+        let mut guest = Talk::over_pipes(Who::Root.command("nsenter").args(["--target", &init, "--pid", "cat"]));
+        guest.send("inside\n");
+        guest.expect("inside");
+        talk.send("\n");
+        wait_until("the command's end", || !processes::descendants(talk.pid()).iter().any(|process| process.name == "sh"));
+        assert!(talk.is_alive());
+        guest.close_input();
+        assert_eq!(guest.end().0, 0);
+        assert_eq!(talk.end(), (3, String::new()));
+        family.ends();
+    }
+
     fn a_tracer_inside_that_does_not_wait_does_not_keep_the_sandbox_alive(who) {
         let family = Family::new();
         // PTRACE_SEIZE; before that PR_SET_PTRACER, which Yama wants.
