@@ -337,7 +337,8 @@ impl Supervisor<'_> {
         let course = &mut self.course;
         course.end = Some(end);
         if self.run.plan.pid1 == Pid1::InitWaitsForAll {
-            return;
+            // From now on, this process passes the signals of the terminal's keys on, to all that are left.
+            return self.terminals.take_back();
         }
         let by_it = matches!(end, End::Signaled(signal) if ASKING.contains(&signal.into()));
         match (course.asked.filter(|_| by_it || course.told_to_end), self.run.plan.options.kill_after.0) {
@@ -419,12 +420,13 @@ impl Supervisor<'_> {
 
     /// SIGTSTP was received: stops the command, then this process.
     fn suspend(&mut self, from_kernel: bool) {
-        if self.run.plan.options.keep_session {
+        if self.run.plan.options.keep_session && self.course.end.is_none() {
             // The command's process group decides; srt-init reports if the command stops.
             self.course.stop_requested = !from_kernel;
             return self.forward_group(libc::SIGTSTP);
         }
-        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there.
+        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there. A
+        // command that is dead does not stop.
         self.forward_group(libc::SIGSTOP);
         // A stopped supervisor cannot watch the other processes, so none of them may run.
         (self.course.frozen, self.course.thaw_at) = (true, None);
@@ -487,7 +489,8 @@ impl Supervisor<'_> {
 
     /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
-        self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
+        let command = self.command.as_ref().filter(|_| self.course.end.is_none());
+        command.inspect(|command| self.terminals.hand_to(command.pid));
         // All at once: a process that continued before the others could stop the sender.
         self.thaw();
         self.forward_group(libc::SIGCONT);
