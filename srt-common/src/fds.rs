@@ -110,12 +110,20 @@ const TIOCGDEV: u32 = 0x8004_5432;
 pub fn own_terminals(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> {
     let terminal = |number| {
         let given = fd::borrowed(number).ok().filter(IsTerminal::is_terminal)?;
-        let own = file::open(format!("/proc/self/fd/{number}"), OWN).ok()?;
+        let own = open_again(number).ok()?;
         // /dev/tty may lead to another terminal than when it was opened, and the master of a pty to a new one.
         let same = ioctl_get(&given, TIOCGDEV).ok()? == ioctl_get(&own, TIOCGDEV).ok()?;
         same.then_some((number, own))
     };
     numbers.into_iter().filter_map(terminal).collect()
+}
+
+/// Opens a terminal or pipe again, for writing without blocking.
+///
+/// # Errors
+/// Any error from open(2): the pipe may belong to another user.
+pub fn open_again(number: RawFd) -> io::Result<OwnedFd> {
+    file::open(format!("/proc/self/fd/{number}"), OWN)
 }
 
 /// From now on, [`say`] drops what cannot be written immediately: this process must not be blocked by others that can
@@ -143,7 +151,7 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     if stat.is(libc::S_IFIFO) {
         // If it cannot be opened again (the command may change its mode), a pipe accepts data from another pipe without
         // blocking (splice(2)).
-        return match file::open(format!("/proc/self/fd/{number}"), OWN) {
+        return match open_again(number) {
             Ok(own) => fd::write(&own, bytes).map(drop),
             Err(_) => splice_from_own_pipe(number, bytes),
         };

@@ -10,7 +10,7 @@ use crate::watchdog;
 use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
-use srt_common::fds::Kept;
+use srt_common::fds::{Kept, open_again};
 use srt_common::relay_report::Report;
 use srt_common::startup;
 use srt_common::sys::fd::{fcntl, pipe2, read, write};
@@ -243,7 +243,7 @@ impl Helpers {
             let Some(link) = run.plan.links().chain(&run.plan.options.relay).nth(pair) else { continue };
             if lost {
                 tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was replaced");
-            } else if run.tool.status.is_none_or(has_room) {
+            } else {
                 let why = strerror(&io::Error::from_raw_os_error(errno));
                 tell(run.tool, "connect-failed", "relay", &link.text, &format!("cannot connect: {why}"));
             }
@@ -310,23 +310,26 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
 
-/// How many bytes a caller may have left unread in a pipe: about eight events. Without permission to open the pipe again,
-/// each takes one of its 16 buffers ([`srt_common::fds::say`]).
+/// How many bytes may be unread in a pipe that cannot be opened again: there each event takes one of its 16 buffers
+/// ([`srt_common::fds::say`]), and those told here have about 100 bytes at least.
 const UNREAD: libc::c_int = 1024;
 
 /// Whether the status descriptor has room for more than this event. The command can make any number of connections fail,
 /// and the caller may read the events only at the end: `exited` must find room then.
 fn has_room(status: RawFd) -> bool {
-    let is_pipe = fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok();
     let unread = ioctl_get(&status, libc::FIONREAD as u32).unwrap_or(0);
     // A stream socket is ready while at most a quarter of it is used (`unix_writable()` in net/unix/af_unix.c).
-    is_ready(&status, libc::POLLOUT) && !(is_pipe && unread >= UNREAD)
+    let is_full = |size| unread >= UNREAD && (unread >= size / 4 || open_again(status).is_err());
+    is_ready(&status, libc::POLLOUT) && !fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok_and(is_full)
 }
 
 /// Writes only to the status descriptor if there is one, since the command also uses stderr.
 fn tell(tool: &Tool, event: &str, key: &str, name: &str, why: &str) {
     match tool.status {
-        Some(_) => tool.tell(event, |event| event.text(key, name).text("message", why)),
+        Some(status) if has_room(status) => {
+            tool.tell(event, |event| event.text(key, name).text("message", why));
+        }
+        Some(_) => {}
         None => tool.warn(&Error::failed(format!("{name}: {why}"))),
     }
 }

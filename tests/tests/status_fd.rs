@@ -1,11 +1,12 @@
 //! --status-fd tells a failure of the tools from the command's own exit status, and what a script must know.
 
+use srt_tests::processes::{descendants, kill};
 use srt_tests::talk::{Talk, Terminal, fill_by};
-use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input};
+use srt_tests::{DEADLINE, Ran, Who, both, chain_with, pass_fd, run, run_with_input, wait_until};
 use std::fs;
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread::sleep;
@@ -252,6 +253,28 @@ for _ in range(150):
         let failed = events.iter().filter(|event| event.contains("\"event\":\"connect-failed\"")).count();
         assert!(failed >= 5, "{events:#?}");
         assert_eq!(events.last().map(String::as_str), Some("{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":0}"));
+    }
+
+    fn helpers_that_end_leave_room_for_the_end_in_a_pipe_of_another_user(who) {
+        let (mut reader, writer) = pipe().expect("pipe");
+        // Nobody without capabilities opens it again.
+        fchown(&writer, Some(54321), None).expect("fchown");
+        let mut command = who.command("srt-ns");
+        pass_fd(&mut command, writer.as_raw_fd(), 9);
+        command.args(["--status-fd", "9"]).args(["--sidecar", "exec sleep 1000"].repeat(20));
+        let mut talk = Talk::over_pipes(command.args(["--", "sh", "-c", "echo ready; read -r _; exit 3"]));
+        drop(writer);
+        talk.expect("ready\n");
+        let sidecars = || descendants(talk.pid()).into_iter().filter(|process| process.name == "sleep");
+        wait_until("the sidecars", || sidecars().count() == 20);
+        sidecars().for_each(|sidecar| kill(sidecar.pid, libc::SIGKILL));
+        wait_until("their end", || sidecars().count() == 0);
+        talk.send("\n");
+        assert_eq!(talk.end(), (3, String::new()));
+        let events = lines(&mut reader, usize::MAX);
+        let ended = events.iter().filter(|event| event.contains("\"event\":\"sidecar-ended\"")).count();
+        assert!(ended >= 5, "{events:#?}");
+        assert_eq!(events.last().map(String::as_str), Some("{\"stage\":\"srt-ns\",\"event\":\"exited\",\"code\":3}"));
     }
 
     fn a_status_descriptor_at_its_limit_holds_up_nothing(who) {
