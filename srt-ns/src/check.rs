@@ -10,6 +10,7 @@ use srt_common::sys::landlock;
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
 use srt_common::sys::process::{self, Change, getpid, pidfd_open, pidfd_send_signal, prctl, waitid};
+use srt_common::sys::signal::{Disposition, signal};
 use srt_common::tool::{LANDLOCK_IS_OFF, Tool, require_kernel};
 use srt_common::{Context, Error, Result, filesystem, privileges};
 use std::io;
@@ -69,6 +70,8 @@ const ROWS: [(&str, &[Step], &str); 20] = [
 /// The chain does not work on this host.
 pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     tool.take_status(status_fd)?;
+    // As for a sandbox: see `signals::block`.
+    signal(libc::SIGCHLD, Disposition::Default).context(|| "cannot reset SIGCHLD")?;
     // An empty string means that there is no remedy: it counts as already printed.
     let (mut missing, mut told) = (vec![], vec![String::new()]);
     for (at, (name, steps, without)) in ROWS.into_iter().enumerate() {

@@ -68,6 +68,13 @@ both! {
         assert!(ran.ok().out.ends_with("\nthe same\n"), "{ran:#?}");
     }
 
+    fn a_caller_that_ignores_sigchld_changes_nothing(who) {
+        let mut command = who.command("env");
+        let ran = run(command.arg("--ignore-signal=CHLD").arg(tool("srt-ns")).arg("--check"));
+        refused(&ran, 0, &[], &[]);
+        assert_eq!(rows(&ran, "ok").len(), 20, "{ran:#?}");
+    }
+
     fn an_overlay_as_the_root_is_told(who) {
         let scratch = who.scratch();
         let script = format!("mount -t tmpfs none {0} && cd {0} && chmod 755 . && mkdir u w m && mount -t overlay none -o lowerdir=/,upperdir=u,workdir=w m && mount --rbind /proc m/proc && mkdir -p m{1} && mount --rbind {1} m{1} && cd m && pivot_root . . && umount -l . && cd / && exec \"$@\"", scratch.text(), srt_tests::tools().display());
