@@ -68,13 +68,18 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Whether the process is stopped; also true if its threads cannot be read. proc(5), /proc/PID/task/TID/stat: a
-    /// process whose main thread has ended is shown as a zombie, but may be stopped. A stop applies to all threads, and
-    /// the command can have any number of them, so only the first few are read.
+    /// Whether the process is stopped; also true if its threads cannot be read, or /proc shows an outer pid namespace.
+    /// proc(5), /proc/PID/task/TID/stat: a process whose main thread has ended is shown as a zombie, but may be
+    /// stopped. A stop applies to all threads, and the command can have any number of them, so only the first few are
+    /// read.
     pub fn is_stopped(&self) -> bool {
         // pidfd_open(2): POLLIN means that the whole process is dead.
         if is_ready(&self.pidfd, libc::POLLIN) {
             return false;
+        }
+        // proc(5): the number of this process in the pid namespace that /proc shows.
+        if std::fs::read_link("/proc/self").ok() != Some(getpid().to_string().into()) {
+            return true;
         }
         // The name in parentheses may contain any byte; the kernel truncates it to 15 bytes.
         let is_stopped = |stat: Vec<u8>| {

@@ -4,6 +4,7 @@ use srt_tests::processes::{self, Process, child_named};
 use srt_tests::talk::Talk;
 use srt_tests::{Who, both, has, run, skip, tool, wait_until};
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 /// The stages between srt-ns and the command.
@@ -41,7 +42,11 @@ const SESSIONS: [&str; 2] = ["", "--keep-session"];
 
 /// An interactive shell on a terminal of its own.
 fn shell(who: Who, name: &str) -> Talk {
-    let mut command = who.command(name);
+    interactive(who, &mut who.command(name), name)
+}
+
+/// The same, which this command runs.
+fn interactive(who: Who, command: &mut Command, name: &str) -> Talk {
     if name == "bash" {
         // Line editing would echo what is typed, and set the modes of the terminal all the time.
         command.args(["--norc", "--noprofile", "--noediting"]);
@@ -112,6 +117,24 @@ both! {
                 talk.expect("status 5");
             }
         }
+    }
+
+    fn ctrl_z_stops_the_command_though_proc_shows_other_numbers(who) {
+        // The /proc of an outer pid namespace.
+        let mut unshare = who.command("unshare");
+        let mut talk = interactive(who, unshare.args(["--user", "--map-current-user", "--pid", "--kill-child", "bash"]), "bash");
+        talk.send("srt-ns --keep-session -- sh -c 'echo started; read word; echo got $word; exit 5'\n");
+        talk.expect("started\r\n");
+        talk.send(STOP_KEY);
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("hello\n");
+        talk.expect("got hello");
+        talk.expect("READY> ");
+        talk.send("echo status $?\n");
+        talk.expect("status 5");
     }
 
     fn a_start_that_waits_for_its_caller_stops_and_goes_on(who) {
