@@ -91,8 +91,11 @@ pub struct Helpers {
     pub reports: Option<Reports>,
     /// The sidecars' shells, for the watchdog.
     pub shells: Vec<Leader>,
-    /// The socket pair on which helpers wait for the network namespace: our end, and theirs.
-    network: Option<(OwnedFd, OwnedFd)>,
+    /// Our end of the socket pair on which helpers wait for the network namespace.
+    network: Option<OwnedFd>,
+    /// Their end, until all are forked: if another process had it open, a message that no helper is left to read could
+    /// block.
+    theirs: Option<OwnedFd>,
 }
 
 impl Helpers {
@@ -104,9 +107,9 @@ impl Helpers {
         let host = HostSide::prepare(plan)?;
         let placeholders = placeholder::prepare(plan)?;
         let wanted = host.is_some() || !plan.options.sidecar.is_empty();
-        let network =
-            wanted.then(|| socketpair(libc::SOCK_SEQPACKET)).transpose().context(|| "socketpair")?;
-        Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network })
+        let pair = wanted.then(|| socketpair(libc::SOCK_SEQPACKET)).transpose().context(|| "socketpair")?;
+        let (network, theirs) = pair.unzip();
+        Ok(Self { host, placeholders, running: vec![], reports: None, shells: vec![], network, theirs })
     }
 
     /// The running helper of this kind: the relay, or the watchdog.
@@ -143,7 +146,7 @@ impl Helpers {
     /// # Errors
     /// A sidecar cannot be started. Those already running are killed when this value is dropped.
     pub fn start_sidecars(&mut self, run: Run<'_>) -> Result<()> {
-        let Some((_, network)) = &self.network else { return Ok(()) };
+        let Some(network) = &self.theirs else { return Ok(()) };
         for Raw(command) in &run.plan.options.sidecar {
             let shell = Program::new(&["/bin/sh".into(), "-c".into(), command.clone()])?;
             let (channel, failed) = pipe2(0).context(|| "pipe")?;
@@ -167,8 +170,9 @@ impl Helpers {
     /// A helper cannot be started. Those already running are killed when this value is dropped.
     pub fn start(&mut self, run: Run<'_>) -> Result<bool> {
         let options = &run.plan.options;
-        if let (Some(host), Some((_, network))) = (&mut self.host, &self.network) {
-            let (relay, reports) = relay::start(run, host, network)?;
+        let network = self.theirs.take();
+        if let (Some(host), Some(network)) = (&mut self.host, network) {
+            let (relay, reports) = relay::start(run, host, &network)?;
             self.running.push(relay);
             self.reports = Some(reports);
         }
@@ -192,7 +196,7 @@ impl Helpers {
     /// # Errors
     /// Any error from sendmsg(2).
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
-        let Some((socket, _)) = self.network.take() else { return Ok(()) };
+        let Some(socket) = self.network.take() else { return Ok(()) };
         for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
             startup::answer(&socket, startup::GO, network.map(AsFd::as_fd))
                 .context(|| "sendmsg to a helper")?;

@@ -7,7 +7,7 @@ use srt_tests::processes::{Process, child_named, descendants, kill};
 use srt_tests::refusals::with_mounts;
 use srt_tests::servers::web;
 use srt_tests::talk::Talk;
-use srt_tests::{both, has, run, tool, wait_until};
+use srt_tests::{Who, both, has, run, tool, wait_until};
 use std::fs;
 
 both! {
@@ -89,6 +89,21 @@ both! {
         }
         start("exec sleep 1000").ok().says("it ran");
         assert!(!scratch.join("p.sock").exists());
+    }
+
+    fn many_that_fail_at_once_end_the_start(who) {
+        // An ordinary user of its own: each sidecar has a keyring, of which there may be 200 (keyrings(7), maxkeys).
+        let mut command = match who {
+            Who::Root => who.command("srt-ns"),
+            Who::User => Who::Root.command("setpriv"),
+        };
+        if who == Who::User {
+            command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(tool("srt-ns"));
+        }
+        // More than the messages that a socket holds which nobody reads.
+        command.args(["--sidecar", "x"].repeat(400)).args(["--", "echo", "it ran"]);
+        let ran = run(&mut with_mounts("mount -t tmpfs tmpfs /dev", &command));
+        ran.code(125).says("").complains("srt-ns: --sidecar: cannot open /dev/null");
     }
 
     fn a_shell_that_cannot_be_run_is_told_once(who) {
