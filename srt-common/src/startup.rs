@@ -88,10 +88,8 @@ pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
         if byte != JOIN {
             return Ok(true);
         }
-        match hello(socket, None) {
-            Err(error) if is_gone(&error) => return Ok(false),
-            said => said.context(|| "sendmsg to srt-ns")?,
-        }
+        // If no process is left to read it, none answers.
+        unless_gone(hello(socket, None)).context(|| "sendmsg to srt-ns")?;
     }
 }
 

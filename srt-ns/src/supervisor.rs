@@ -187,8 +187,7 @@ impl Supervisor<'_> {
         self.read_reports();
         self.course.unreaped = (0..PIECE).all(|_| self.reap());
         self.helpers.read_reports(self.run);
-        let goes_on = self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none();
-        if goes_on {
+        if self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none() {
             self.step()?;
         }
         if self.command.is_some() && std::mem::take(&mut self.course.stopped_early) {
