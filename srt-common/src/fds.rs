@@ -10,9 +10,9 @@ use std::time::Duration;
 
 /// The descriptors that `--keep-fd` names, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept(Vec<RawFd>);
+pub struct KeptFds(Vec<RawFd>);
 
-impl Kept {
+impl KeptFds {
     /// Checks that every descriptor is open.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Kept {
     ///
     /// # Errors
     /// Any error from close_range(2) (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
-    pub fn alone_survive_exec(&self) -> Result<()> {
+    pub fn close_others_on_exec(&self) -> Result<()> {
         self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
         for number in self.numbers() {
             fd::fcntl(&number, libc::F_SETFD, 0).context(|| format!("--keep-fd {number}"))?;
@@ -198,7 +198,7 @@ mod tests {
             seen.borrow_mut().push((first, last));
             Ok(())
         };
-        Kept(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
+        KeptFds(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
         assert_eq!(seen.into_inner(), [(4, 4), (7, 8), (10, u32::MAX)]);
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_closed_descriptor_is_named() {
-        let error = Kept::new(vec![0, 1_000_000]).expect_err("not open");
+        let error = KeptFds::new(vec![0, 1_000_000]).expect_err("not open");
         assert!(error.message.contains("--keep-fd 1000000"), "{}", error.message);
     }
 }

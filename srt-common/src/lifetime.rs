@@ -27,8 +27,8 @@ pub fn watch(parent: Pid) -> Result<Option<OwnedFd>> {
 const PIPEFS_MAGIC: libc::c_long = 0x5049_5045;
 
 /// The descriptor that `--lifetime-fd` names: the read end of a pipe, which poll(2) reports as hung up when its last
-/// writer is gone. The next program does not get it ([`crate::fds::Kept`]). The caller closes its copy of the write end
-/// in all its other children.
+/// writer is gone. The next program does not get it ([`crate::fds::KeptFds`]). The caller closes its copy of the write
+/// end in all its other children.
 ///
 /// A FIFO with a name is refused: a process that may open it can become a writer (fifo(7)), the command included.
 ///

@@ -46,7 +46,7 @@ pub fn no_new_privs() -> Result<()> {
 ///
 /// # Errors
 /// The kernel refuses this, or its effect cannot be verified.
-pub fn undumpable() -> Result<()> {
+pub fn clear_dumpable() -> Result<()> {
     set_and_see("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0, libc::PR_GET_DUMPABLE)
 }
 

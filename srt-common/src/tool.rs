@@ -95,7 +95,7 @@ impl Tool {
     }
 
     /// Takes the descriptor that `--status-fd` names. The program that follows gets it if it is 0, 1 or 2, or if
-    /// `--keep-fd` names it ([`crate::fds::Kept`]).
+    /// `--keep-fd` names it ([`crate::fds::KeptFds`]).
     ///
     /// # Errors
     /// A usage error if it is not open for writing.

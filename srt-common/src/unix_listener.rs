@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The place of the socket: an open directory, and a name in it. It does not depend on the directory's own path.
 #[derive(Debug)]
-pub struct Place {
+pub struct SocketPath {
     /// The directory.
     pub directory: OwnedFd,
     name: CString,
@@ -38,7 +38,7 @@ const TRIES: u32 = 100;
 ///
 /// # Errors
 /// Any error from the kernel. A file of another kind, or a socket with a listener, is left alone.
-pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
+pub fn bind(path: &Path) -> Result<(OwnedFd, SocketPath)> {
     // A path that ends in a slash, or in `/.`, is a directory.
     let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let name = name.ok_or_else(|| Error::failed(format!("{}: not a file name", path.display())))?;
@@ -58,13 +58,13 @@ pub fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
             bound => Some(bound.context(what)?),
         };
         if let Some((socket, id)) = socket {
-            return Ok((socket, Place { directory, name, id }));
+            return Ok((socket, SocketPath { directory, name, id }));
         }
     }
     Err(Error::failed(format!("{}: other processes keep changing what is there", what())))
 }
 
-impl Place {
+impl SocketPath {
     /// Removes the socket, if the name still leads to the one that was created. Both system calls are in srt-relay's
     /// allow-list.
     ///
@@ -172,7 +172,7 @@ mod tests {
     /// The umask belongs to the process, and tests are threads of it.
     static UMASK: Mutex<()> = Mutex::new(());
 
-    fn bind(path: &Path) -> Result<(OwnedFd, Place)> {
+    fn bind(path: &Path) -> Result<(OwnedFd, SocketPath)> {
         let _one = UMASK.lock();
         super::bind(path)
     }

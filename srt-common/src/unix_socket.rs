@@ -1,6 +1,6 @@
 //! A Unix socket to connect to, identified by its inode, not its name; and the refusal of descriptors from a peer.
 
-use crate::sys::file::{open, statx};
+use crate::sys::file::{self, statx};
 use crate::sys::socket::{SocketAddress, setsockopt};
 use crate::{Context, Error, Result};
 use std::io;
@@ -12,19 +12,19 @@ use std::path::Path;
 ///
 /// # Errors
 /// The errno of the call.
-pub fn pin(path: &Path) -> io::Result<OwnedFd> {
-    open(path, libc::O_PATH | libc::O_NOFOLLOW)
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    file::open(path, libc::O_PATH | libc::O_NOFOLLOW)
 }
 
-/// The address of the socket that the O_PATH descriptor `pin` refers to. connect(2) cannot take an inode, but
+/// The address of the socket that the O_PATH descriptor `socket` refers to. connect(2) cannot take an inode, but
 /// `/proc/self/fd/N` leads to it. Without a procfs, the process that starts this one can put the socket itself at that
 /// path (as srt-ns does in its relay's empty root).
 ///
 /// # Errors
 /// It is not a socket, or /proc is missing.
-pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
-    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
-    let stat = statx(pin, c"").context(|| "statx")?;
+pub fn address(socket: &impl AsRawFd) -> Result<SocketAddress> {
+    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    let stat = statx(socket, c"").context(|| "statx")?;
     if stat.is(libc::S_IFLNK) {
         return Err(Error::failed("a symbolic link, which is not followed").hint("name the socket itself"));
     }
@@ -33,7 +33,7 @@ pub fn address(pin: &impl AsRawFd) -> Result<SocketAddress> {
     }
     let hint = |error: Error| error.hint("connecting to a Unix socket needs /proc: mount it");
     // Through the link, as connect(2) will go.
-    let reached = open(&path, libc::O_PATH).context(|| &path).map_err(hint)?;
+    let reached = file::open(&path, libc::O_PATH).context(|| &path).map_err(hint)?;
     if statx(&reached, c"").context(|| &path)?.id != stat.id {
         return Err(Error::failed(format!("{path} is another file")));
     }

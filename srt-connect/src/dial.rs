@@ -60,8 +60,8 @@ fn connect(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
         Address::Unix(path) => match SocketAddress::unix(path) {
             Some(short) => short,
             None => {
-                let pin = open(OsStr::from_bytes(path), libc::O_PATH).context(|| "cannot connect")?;
-                unix_socket::address(long.insert(pin)).map_err(|error| error.within("cannot connect"))?
+                let socket = open(OsStr::from_bytes(path), libc::O_PATH).context(|| "cannot connect")?;
+                unix_socket::address(long.insert(socket)).map_err(|error| error.within("cannot connect"))?
             }
         },
     };

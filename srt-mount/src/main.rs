@@ -4,7 +4,7 @@
 #![deny(unsafe_code)]
 
 use srt_common::exec::Program;
-use srt_common::fds::{Kept, raise_limit};
+use srt_common::fds::{KeptFds, raise_limit};
 use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::file::umask;
 use srt_common::sys::process::setrlimit;
@@ -30,7 +30,7 @@ fn read(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     // 1. What PROGRAM inherits: 0, 1, 2 and the descriptors of --keep-fd.
     source::refuse_standard_directories()?;
-    let kept = Kept::new(plan.keep.clone())?;
+    let kept = KeptFds::new(plan.keep.clone())?;
 
     // 2. Create a mount namespace. From here on no mount appears on the host. A sysfs shows the network namespace,
     // which srt-ns may still have to create.
@@ -79,7 +79,7 @@ fn run(tool: &Tool, plan: &Plan, mut program: Program) -> Result<u8> {
     // 7. Restore everything else as the caller had it, and exec.
     umask(own_umask);
     limit.map_or(Ok(()), |limit| setrlimit(libc::RLIMIT_NOFILE as i32, limit)).context(|| "setrlimit")?;
-    kept.alone_survive_exec()?;
+    kept.close_others_on_exec()?;
     tool.tell("exec", |event| event);
     Err(program::run(&program, &origin))
 }

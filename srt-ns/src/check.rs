@@ -4,7 +4,7 @@
 use crate::child;
 use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
-use srt_common::fds::{self, Kept};
+use srt_common::fds::{self, KeptFds};
 use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
 use srt_common::sys::landlock;
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
@@ -23,12 +23,12 @@ type Told = [String; 3];
 type Answer = Result<Told>;
 
 /// One check, which runs in its own process.
-type Step = fn() -> Answer;
+type Trial = fn() -> Answer;
 
-const NO_PRIVILEGES: Step = || privileges::drop_held().map(ok);
-const USER: Step = || namespaces::enter_user_for_helpers().map(ok);
-const PID: Step = || enter(libc::CLONE_NEWPID, "pid");
-const MOUNT: Step = || enter(libc::CLONE_NEWNS, "mount");
+const NO_PRIVILEGES: Trial = || privileges::drop_held().map(ok);
+const USER: Trial = || namespaces::enter_user_for_helpers().map(ok);
+const PID: Trial = || enter(libc::CLONE_NEWPID, "pid");
+const MOUNT: Trial = || enter(libc::CLONE_NEWNS, "mount");
 
 const ALL_BUT_NS: &str = "srt-mount, srt-seccomp, srt-relay, srt-connect";
 const ALL_BUT_LANDLOCK: &str = "all but srt-seccomp --landlock, --read, --write, --connect-tcp, --unix";
@@ -41,9 +41,9 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 const NEEDED: usize = 15;
 
 /// The name of a row, its steps (the last one gives the result), and what still works if it fails.
-const ROWS: [(&str, &[Step], &str); 20] = [
+const ROWS: [(&str, &[Trial], &str); 20] = [
     ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
-    ("close_range", &[|| Kept::default().alone_survive_exec().map(ok)], "nothing"),
+    ("close_range", &[|| KeptFds::default().close_others_on_exec().map(ok)], "nothing"),
     ("pidfds", &[pidfds], ALL_BUT_NS),
     ("seccomp", &[NO_PRIVILEGES, seccomp], "srt-ns and srt-mount, without srt-seccomp"),
     ("session keyring", &[|| child::leave_keyring().map(ok)], ALL_BUT_NS),
@@ -94,10 +94,10 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
 /// Runs the steps, each in a child of the process that ran the step before (in a new pid namespace, this child is PID
 /// 1). Returns the result of the last step, which comes through a pipe: there is none if a seccomp filter kills the
 /// process.
-fn in_children(tool: &Tool, name: &str, steps: &[Step], told: Told) -> Answer {
+fn in_children(tool: &Tool, name: &str, steps: &[Trial], told: Told) -> Answer {
     let [step, later @ ..] = steps else { return Ok(told) };
     let (answers, answer) = io::pipe().context(|| "pipe")?;
-    let pid = child::spawn_untied(tool, name, || {
+    let pid = child::spawn_without_pdeathsig(tool, name, || {
         let told = step().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
         let _gone = fds::write_all(answer.as_raw_fd(), told.join("\0").as_bytes());
         process::exit(0)

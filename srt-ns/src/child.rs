@@ -3,7 +3,7 @@
 use crate::options::Plan;
 use crate::signals::Inherited;
 use srt_common::error::require_effect;
-use srt_common::fds::Kept;
+use srt_common::fds::KeptFds;
 use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
@@ -24,9 +24,9 @@ pub struct Run<'a> {
     /// What the user asked for.
     pub plan: &'a Plan,
     /// A pidfd of the supervisor, opened before any fork.
-    pub life: &'a OwnedFd,
+    pub supervisor_pidfd: &'a OwnedFd,
     /// The descriptors that bound the sandbox's life.
-    pub lives: &'a [Life<'a>],
+    pub lifetimes: &'a [Lifetime<'a>],
     /// The signal state inherited from the caller.
     pub inherited: Inherited,
 }
@@ -44,10 +44,10 @@ pub struct Run<'a> {
 ///
 /// # Errors
 /// Any error from prctl(2), `detach` or poll(2).
-pub fn arm_pdeathsig(life: &OwnedFd, detach: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn arm_pdeathsig(supervisor_pidfd: &OwnedFd, detach: impl FnOnce() -> Result<()>) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0).context(|| "prctl(PR_SET_PDEATHSIG)")?;
     detach()?;
-    let mut dead = [pollfd(life.as_raw_fd(), libc::POLLIN)];
+    let mut dead = [pollfd(supervisor_pidfd.as_raw_fd(), libc::POLLIN)];
     match ppoll(&mut dead, Some(Duration::ZERO)).context(|| "poll of the supervisor")? {
         0 => Ok(()),
         _ => process::exit(125),
@@ -56,7 +56,7 @@ pub fn arm_pdeathsig(life: &OwnedFd, detach: impl FnOnce() -> Result<()>) -> Res
 
 /// A descriptor that bounds the sandbox's life, and the poll(2) event that reports its end: the parent's pidfd
 /// (POLLIN), or the pipe of `--lifetime-fd` (0, since a hang-up is always reported).
-pub type Life<'a> = (BorrowedFd<'a>, libc::c_short);
+pub type Lifetime<'a> = (BorrowedFd<'a>, libc::c_short);
 
 /// A process that leads a process group, and may be reaped by another process.
 #[derive(Debug)]
@@ -114,8 +114,8 @@ pub fn is_ready(fd: &impl AsRawFd, events: libc::c_short) -> bool {
 }
 
 /// Whether poll(2) reports an event on a descriptor within this time.
-pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, patience: Duration) -> bool {
-    ppoll(&mut [pollfd(fd.as_raw_fd(), events)], Some(patience)).is_ok_and(|ready| ready > 0)
+pub fn gets_ready(fd: &impl AsRawFd, events: libc::c_short, timeout: Duration) -> bool {
+    ppoll(&mut [pollfd(fd.as_raw_fd(), events)], Some(timeout)).is_ok_and(|ready| ready > 0)
 }
 
 /// Leaves the caller's session, and with it the caller's terminal and process group.
@@ -142,8 +142,8 @@ pub fn leave_group() -> Result<()> {
 /// # Errors
 /// Any error from fork(2), with a hint.
 pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
-    spawn_untied(run.tool, name, || {
-        arm_pdeathsig(run.life, leave_session)?;
+    spawn_without_pdeathsig(run.tool, name, || {
+        arm_pdeathsig(run.supervisor_pidfd, leave_session)?;
         leave_keyring()?;
         body()
     })
@@ -153,7 +153,11 @@ pub fn spawn(run: Run<'_>, name: &str, body: impl FnOnce() -> Result<Infallible>
 ///
 /// # Errors
 /// Any error from fork(2), with a hint.
-pub fn spawn_untied(tool: &Tool, name: &str, body: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
+pub fn spawn_without_pdeathsig(
+    tool: &Tool,
+    name: &str,
+    body: impl FnOnce() -> Result<Infallible>,
+) -> Result<Pid> {
     // fork(2), EAGAIN.
     let limits = "a process limit is reached: RLIMIT_NPROC counts all processes of the user (ulimit -u, prlimit --nproc), \
                   pids.max those of the cgroup (a container's --pids-limit)";
@@ -219,7 +223,7 @@ pub fn silence() -> Result<()> {
 /// # Errors
 /// Any error from close_range(2).
 pub fn close_all_but(keep: &[i32]) -> Result<()> {
-    Kept::default().close_others(keep)?;
+    KeptFds::default().close_others(keep)?;
     for number in (0..=2).filter(|number| !keep.contains(number)) {
         close(number).context(|| "close")?;
     }

@@ -1,6 +1,6 @@
 //! The removal of what a sandbox has created on the host, from directories that the command may own.
 
-use srt_common::unix_listener::Place;
+use srt_common::unix_listener::SocketPath;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,7 +12,7 @@ const OWNER: u32 = 0o700;
 const TRIES: u32 = 10;
 
 /// Removes the published sockets that are still there.
-pub fn remove_sockets(published: &[Place]) {
+pub fn remove_sockets(published: &[SocketPath]) {
     for place in published {
         let _stays = permitted(&place.directory, || place.remove());
     }

@@ -5,7 +5,7 @@ use crate::namespaces::FOR_SRT_MOUNT;
 use crate::options::Pid1;
 use crate::terminal::Terminals;
 use srt_common::exec::{Program, beside};
-use srt_common::fds::Kept;
+use srt_common::fds::KeptFds;
 use srt_common::startup;
 use srt_common::sys::fd::close;
 use srt_common::sys::file::{open, statx};
@@ -29,7 +29,7 @@ pub struct Command<'a> {
     /// The `--joined-path` options for srt-mount.
     pub joined_paths: Vec<OsString>,
     /// The descriptors that PROGRAM gets.
-    pub kept: Kept,
+    pub kept: KeptFds,
     /// The caller's terminals. PROGRAM may get the foreground of the controlling one.
     pub terminals: &'a Terminals,
 }
@@ -41,7 +41,7 @@ impl Command<'_> {
     /// # Errors
     /// Any error from fork(2), with a hint.
     pub fn fork(self, supervisor: &OwnedFd, go: &OwnedFd, other: &OwnedFd) -> Result<Pid> {
-        child::spawn_untied(self.run.tool, "the command", || {
+        child::spawn_without_pdeathsig(self.run.tool, "the command", || {
             close(other.as_raw_fd()).context(|| "close")?;
             self.run(supervisor, go)
         })
@@ -54,7 +54,7 @@ impl Command<'_> {
     /// # Errors
     /// Any error of a step, or of the exec.
     fn run(self, supervisor: &OwnedFd, go: &OwnedFd) -> Result<Infallible> {
-        let Run { tool, plan, life, inherited, .. } = self.run;
+        let Run { tool, plan, supervisor_pidfd, inherited, .. } = self.run;
         let detach = || {
             if !plan.options.keep_session {
                 // Without a controlling terminal, no TIOCSTI into the caller's, and no signals from it.
@@ -70,7 +70,7 @@ impl Command<'_> {
             Pid1::Init | Pid1::InitWaitsForAll => detach()?,
             Pid1::Command => {
                 child::is_pid_1()?;
-                child::arm_pdeathsig(life, detach)?;
+                child::arm_pdeathsig(supervisor_pidfd, detach)?;
                 child::leave_keyring()?;
             }
         }
@@ -91,7 +91,7 @@ impl Command<'_> {
             None => (self.kept, &[]),
         };
         keep_capabilities(capabilities)?;
-        kept.alone_survive_exec()?;
+        kept.close_others_on_exec()?;
         inherited.restore()?;
         Err(match self.mount_stage {
             Some(file) => {

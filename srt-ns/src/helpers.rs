@@ -10,7 +10,7 @@ use crate::watchdog;
 use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
-use srt_common::fds::{Kept, open_again};
+use srt_common::fds::{KeptFds, open_again};
 use srt_common::relay_report::Report;
 use srt_common::startup;
 use srt_common::sys::fd::{fcntl, pipe2, read, write};
@@ -31,7 +31,7 @@ use std::time::Duration;
 
 /// The kinds of helpers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HelperKind {
     /// srt-relay.
     Relay,
     /// A shell command that runs in the sandbox's network namespace, like the relays, but with the host's files.
@@ -44,7 +44,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Helper {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: HelperKind,
     /// Its pid, which is also the id of its process group.
     pub pid: Pid,
     /// Its name in messages.
@@ -56,15 +56,15 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Waits up to `patience` for the helper to become ready. If it has ended instead, it is not ready; its exit status
+    /// Waits up to `timeout` for the helper to become ready. If it has ended instead, it is not ready; its exit status
     /// shows why.
-    pub fn look(&mut self, patience: Duration) {
-        if self.ready.is_none() && gets_ready(&self.channel, libc::POLLIN, patience) {
+    pub fn look(&mut self, timeout: Duration) {
+        if self.ready.is_none() && gets_ready(&self.channel, libc::POLLIN, timeout) {
             let expected: &[u8] = match self.kind {
-                Kind::Relay => b"ready\n",
+                HelperKind::Relay => b"ready\n",
                 // End of file: the pipe is close-on-exec, so the shell has been executed.
-                Kind::Sidecar => b"",
-                Kind::Watchdog => &[watchdog::LOCKED_DOWN],
+                HelperKind::Sidecar => b"",
+                HelperKind::Watchdog => &[watchdog::LOCKED_DOWN],
             };
             let mut word = [0; 8];
             let length = read(&self.channel, &mut word);
@@ -75,7 +75,7 @@ impl Helper {
     /// Whether the helper itself has printed why it ended before the command could run. A sidecar's shell may exit with
     /// any status.
     pub fn has_told(&self, end: End) -> bool {
-        if self.kind == Kind::Sidecar { self.ready == Some(false) } else { end == End::Exited(125) }
+        if self.kind == HelperKind::Sidecar { self.ready == Some(false) } else { end == End::Exited(125) }
     }
 }
 
@@ -113,7 +113,7 @@ impl Helpers {
     }
 
     /// The running helper of this kind: the relay, or the watchdog.
-    pub fn of(&self, kind: Kind) -> Option<&Helper> {
+    pub fn of(&self, kind: HelperKind) -> Option<&Helper> {
         self.running.iter().find(|helper| helper.kind == kind)
     }
 
@@ -128,11 +128,11 @@ impl Helpers {
             words.extend(["--joined-path".into(), text.into(), path.into(), startup::identity(id).into()]);
         };
         if let Some(host) = &self.host {
-            for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
-                add(&link.text, &link.socket, statx(pin, c"").context(|| "statx")?.id);
+            for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
+                add(&mapping.text, &mapping.socket, statx(socket, c"").context(|| "statx")?.id);
             }
-            for (link, place) in plan.options.publish.iter().zip(&host.published) {
-                add(&link.text, &link.socket, place.id);
+            for (mapping, place) in plan.options.publish.iter().zip(&host.published) {
+                add(&mapping.text, &mapping.socket, place.id);
             }
         }
         for Place { wanted, parent_id, .. } in &self.placeholders {
@@ -157,7 +157,7 @@ impl Helpers {
                 })
             })?;
             let name = format!("--sidecar {}", command.display());
-            self.running.push(Helper { kind: Kind::Sidecar, pid, name, channel, ready: None });
+            self.running.push(Helper { kind: HelperKind::Sidecar, pid, name, channel, ready: None });
             self.shells.push(Leader { pid, pidfd: pidfd_open(pid).context(|| "pidfd_open of a sidecar")? });
         }
         Ok(())
@@ -197,7 +197,7 @@ impl Helpers {
     /// Any error from sendmsg(2).
     pub fn announce(&mut self, network: Option<&File>) -> Result<()> {
         let Some(socket) = self.network.take() else { return Ok(()) };
-        for _ in self.running.iter().filter(|helper| helper.kind != Kind::Watchdog) {
+        for _ in self.running.iter().filter(|helper| helper.kind != HelperKind::Watchdog) {
             startup::answer(&socket, startup::GO, network.map(AsFd::as_fd))
                 .context(|| "sendmsg to a helper")?;
         }
@@ -230,7 +230,7 @@ impl Helpers {
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         let is_dead =
             |sidecar: &&Helper| waitid(Some(sidecar.pid), options).map_or(true, |change| change.is_some());
-        match self.running.iter().filter(|helper| helper.kind == Kind::Sidecar).find(is_dead) {
+        match self.running.iter().filter(|helper| helper.kind == HelperKind::Sidecar).find(is_dead) {
             Some(Helper { name, .. }) => {
                 Err(Error::failed(format!("{name}: ended before the command could start")))
             }
@@ -244,12 +244,14 @@ impl Helpers {
         let Some(reports) = reports.read() else { return self.reports = None };
         for Report { pair, lost, errno } in reports {
             // The pairs of `become_relay`: with IPv6, each --relay has two.
-            let Some(link) = run.plan.links().chain(&run.plan.options.relay).nth(pair) else { continue };
+            let Some(mapping) = run.plan.port_mappings().chain(&run.plan.options.relay).nth(pair) else {
+                continue;
+            };
             if lost {
-                tell(run.tool, "relay-lost", "relay", &link.text, "its socket is gone or was replaced");
+                tell(run.tool, "relay-lost", "relay", &mapping.text, "its socket is gone or was replaced");
             } else {
                 let why = strerror(&io::Error::from_raw_os_error(errno));
-                tell(run.tool, "connect-failed", "relay", &link.text, &format!("cannot connect: {why}"));
+                tell(run.tool, "connect-failed", "relay", &mapping.text, &format!("cannot connect: {why}"));
             }
         }
     }
@@ -285,7 +287,7 @@ impl Drop for Helpers {
     fn drop(&mut self) {
         let published = self.host.as_ref().is_some_and(|host| !host.published.is_empty());
         if published || !self.placeholders.is_empty() {
-            self.of(Kind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
+            self.of(HelperKind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
         }
         for Helper { pid, .. } in &self.running {
             // The process first: it may not lead its process group yet, and once killed it cannot fork any more.
@@ -302,12 +304,12 @@ impl Drop for Helpers {
 
 /// Reports that a helper has ended before the command. Not for the watchdog, without which the sandbox is not safe.
 pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
-    if helper.kind == Kind::Sidecar {
+    if helper.kind == HelperKind::Sidecar {
         let why = format!("ended before the command: {end}");
         tell(run.tool, "sidecar-ended", "sidecar", &helper.name, &why);
     } else {
-        for link in run.plan.links() {
-            tell(run.tool, "relay-lost", "relay", &link.text, &format!("srt-relay ended: {end}"));
+        for mapping in run.plan.port_mappings() {
+            tell(run.tool, "relay-lost", "relay", &mapping.text, &format!("srt-relay ended: {end}"));
         }
     }
 }
@@ -348,6 +350,6 @@ fn become_shell(shell: &Program, network: &OwnedFd, inherited: Inherited) -> Res
     }
     inherited.restore()?;
     privileges::drop_all()?;
-    Kept::default().alone_survive_exec()?;
+    KeptFds::default().close_others_on_exec()?;
     Err(shell.exec(&shell.candidates()))
 }

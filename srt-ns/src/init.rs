@@ -45,10 +45,10 @@ pub const KILLED: u8 = b'k';
 /// Any error from fork(2), socketpair(2) or pipe2(2). If srt-init itself fails, it prints the error and exits.
 pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(Pid, File)> {
     let (reports, tell) = pipe2(0).context(|| "pipe")?;
-    let Run { tool, plan, life, .. } = command.run;
+    let Run { tool, plan, supervisor_pidfd, .. } = command.run;
     let keep_session = plan.options.keep_session;
     let mount_stage = command.mount_stage.is_some();
-    let pid = child::spawn_untied(tool, "srt-init", || {
+    let pid = child::spawn_without_pdeathsig(tool, "srt-init", || {
         // The supervisor's ends: a child that kept one would wait in vain for the end of the socket.
         for end in [ours, &reports] {
             close(end.as_raw_fd()).context(|| "close")?;
@@ -61,7 +61,10 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
         drop(go);
         // setpgid(2), tty_ioctl(4): if the command stays in the session, so must its parent, in another process group.
         // Otherwise the command's group is orphaned, and the kernel does not let the terminal stop it.
-        child::arm_pdeathsig(life, if keep_session { child::leave_group } else { child::leave_session })?;
+        child::arm_pdeathsig(
+            supervisor_pidfd,
+            if keep_session { child::leave_group } else { child::leave_session },
+        )?;
         let wait_all = plan.pid1 == Pid1::InitWaitsForAll;
         let mut init = Init { command, keep_session, wait_all, tell: tell.into(), ended: None };
         init.lock_down(socket, gate, mount_stage)?;
@@ -111,7 +114,7 @@ impl Init {
         // From now on, /proc/1 belongs to no user inside, and ptrace(2), process_vm_readv(2) and pidfd_getfd(2) are
         // refused. Must precede the drop of the capabilities, which have prevented them until now
         // (cap_ptrace_access_check() in security/commoncap.c).
-        privileges::undumpable()?;
+        privileges::clear_dumpable()?;
         privileges::drop_held()?;
         // Names this process in ps(1) and /proc, and wipes the caller's argv and environment from its memory.
         prctl_set_name(c"srt-init").context(|| "prctl(PR_SET_NAME)")?;
@@ -153,8 +156,8 @@ impl Init {
     /// message will come, or the command, at the other end of `gate`, no longer waits for it.
     fn receive(&mut self, from: &OwnedFd, gate: &OwnedFd) -> Result<Message> {
         let mut either = [pollfd(from.as_raw_fd(), libc::POLLIN), pollfd(gate.as_raw_fd(), 0)];
-        let patience = self.keep_session.then_some(GROUP_LOOK);
-        while ppoll(&mut either, patience).context(|| "poll during the start")? == 0 {
+        let timeout = self.keep_session.then_some(GROUP_LOOK);
+        while ppoll(&mut either, timeout).context(|| "poll during the start")? == 0 {
             self.reap();
         }
         if either[0].revents == 0 {
@@ -187,11 +190,11 @@ impl Init {
                 process::exit(0);
             }
             let dead = self.ended.is_some();
-            let patience = again.or((dead && !self.wait_all).then_some(GROUP_LOOK));
+            let timeout = again.or((dead && !self.wait_all).then_some(GROUP_LOOK));
             // Under --wait-all, once the command is dead, every signal is passed to all processes: any could have sent
             // it.
             let all = dead && self.wait_all;
-            if let Ok(signal) = sigtimedwait(if all { &every } else { &children }, patience)
+            if let Ok(signal) = sigtimedwait(if all { &every } else { &children }, timeout)
                 && all
                 && signal != libc::SIGCHLD
             {

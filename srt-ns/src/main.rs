@@ -11,7 +11,7 @@
 
 use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
-use srt_common::fds::Kept;
+use srt_common::fds::KeptFds;
 use srt_common::lifetime::{lifetime_fd, watch};
 use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::file::statx;
@@ -41,19 +41,19 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     };
     tool.take_status(plan.options.status_fd)?;
     tool::require_kernel()?;
-    let kept = Kept::new(plan.options.keep_fd.clone())?;
+    let kept = KeptFds::new(plan.options.keep_fd.clone())?;
     let lifetimes = plan.options.lifetime_fd.iter().map(|&fd| Ok((lifetime_fd(fd)?, 0)));
-    let mut lives = lifetimes.collect::<Result<Vec<_>>>()?;
+    let mut lifetimes = lifetimes.collect::<Result<Vec<_>>>()?;
     refuse_shared_pipes(&plan.options)?;
     let parent = if plan.options.outlive_parent { None } else { watch(tool.parent)? };
-    lives.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
-    let own = plan.options.status_fd.into_iter().chain(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    lifetimes.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
+    let own = plan.options.status_fd.into_iter().chain(lifetimes.iter().map(|(fd, _)| fd.as_raw_fd()));
     kept.close_others(&own.collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
     let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
-    let life = &pidfd_open(getpid()).context(|| "pidfd_open of the supervisor")?;
-    let run = Run { tool, plan: &plan, life, lives: &lives, inherited };
+    let supervisor_pidfd = &pidfd_open(getpid()).context(|| "pidfd_open of the supervisor")?;
+    let run = Run { tool, plan: &plan, supervisor_pidfd, lifetimes: &lifetimes, inherited };
 
     // 2. The user namespaces: the sidecars' first, then the command's below it.
     let mut helpers = Helpers::new(&plan)?;

@@ -39,10 +39,10 @@ pub struct Options {
     pub keep_admin: bool,
     /// relay 127.0.0.1:PORT and [::1]:PORT inside to the Unix socket SOCKET outside (repeatable)
     #[argh(option, arg_name = "PORT=SOCKET", from_str_fn(relay))]
-    pub relay: Vec<Link>,
+    pub relay: Vec<PortMapping>,
     /// make the Unix socket SOCKET outside and relay it to localhost:PORT inside (repeatable)
     #[argh(option, arg_name = "SOCKET=PORT", from_str_fn(publish))]
-    pub publish: Vec<Link>,
+    pub publish: Vec<PortMapping>,
     /// run a shell command outside, in the network namespace of the sandbox (repeatable)
     #[argh(option, arg_name = "COMMAND")]
     pub sidecar: Vec<Raw>,
@@ -99,7 +99,7 @@ pub enum Pid1 {
 
 /// A port inside and a Unix socket outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct PortMapping {
     /// The option as the user wrote it, for messages.
     pub text: String,
     /// A TCP port, never 0.
@@ -159,7 +159,7 @@ pub fn parse(tool: &str, line: CommandLine) -> Result<Request> {
 
 impl Plan {
     /// What srt-relay forwards, in the order of its command line.
-    pub fn links(&self) -> impl Iterator<Item = &Link> {
+    pub fn port_mappings(&self) -> impl Iterator<Item = &PortMapping> {
         self.options.publish.iter().chain(&self.options.relay)
     }
 
@@ -186,7 +186,7 @@ impl Plan {
         {
             // sethostname(2): at most 64 bytes on Linux.
             return Err(Error::usage(format!("--hostname {}: expected 1 to 64 bytes", name.display())));
-        } else if self.shares(CLONE_NEWNET) && self.links().next().is_some() {
+        } else if self.shares(CLONE_NEWNET) && self.port_mappings().next().is_some() {
             let why = "--relay and --publish need a net namespace of their own, not --share net";
             let hint = "in the caller's network everybody could use the port; run srt-relay if that is meant";
             return Err(Error::usage(why).hint(hint));
@@ -212,21 +212,21 @@ fn id(text: &str) -> Result<u32, String> {
     }
 }
 
-fn relay(value: &str) -> Result<Link, String> {
+fn relay(value: &str) -> Result<PortMapping, String> {
     let (port, socket) = value.split_once('=').unwrap_or_default();
     let text = format!("--relay {}", decode(value).display());
-    link(text, port, socket).ok_or("expected PORT=SOCKET, with a port from 1 to 65535".to_owned())
+    mapping(text, port, socket).ok_or("expected PORT=SOCKET, with a port from 1 to 65535".to_owned())
 }
 
-fn publish(value: &str) -> Result<Link, String> {
+fn publish(value: &str) -> Result<PortMapping, String> {
     let (socket, port) = value.rsplit_once('=').unwrap_or_default();
     let text = format!("--publish {}", decode(value).display());
-    link(text, port, socket).ok_or("expected SOCKET=PORT, with a port from 1 to 65535".to_owned())
+    mapping(text, port, socket).ok_or("expected SOCKET=PORT, with a port from 1 to 65535".to_owned())
 }
 
-fn link(text: String, port: &str, socket: &str) -> Option<Link> {
+fn mapping(text: String, port: &str, socket: &str) -> Option<PortMapping> {
     let port = parse_port(port.as_bytes()).ok().filter(|_| !socket.is_empty())?;
-    Some(Link { text, port, socket: decode(socket).into() })
+    Some(PortMapping { text, port, socket: decode(socket).into() })
 }
 
 #[cfg(test)]

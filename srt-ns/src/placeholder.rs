@@ -135,13 +135,13 @@ pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
 ///
 /// # Errors
 /// Any error from the kernel.
-pub fn stand<'a>(places: &'a [Place], life: &OwnedFd) -> Result<Vec<(&'a Place, Entry)>> {
+pub fn acquire<'a>(places: &'a [Place], supervisor_pidfd: &OwnedFd) -> Result<Vec<(&'a Place, Entry)>> {
     // Affects only this process, which creates nothing else.
     file::umask(0o077);
     let mut held = vec![];
-    let mut patience = PATIENCE;
-    for place in places.iter().take_while(|_| !is_ready(life, libc::POLLIN)) {
-        let entry = place.stand(&mut patience).map_err(|error| error.within(&place.wanted.text))?;
+    let mut timeout = PATIENCE;
+    for place in places.iter().take_while(|_| !is_ready(supervisor_pidfd, libc::POLLIN)) {
+        let entry = place.acquire(&mut timeout).map_err(|error| error.within(&place.wanted.text))?;
         held.extend(entry.map(|entry| (place, entry)));
     }
     Ok(held)
@@ -207,7 +207,7 @@ impl Place {
     }
 
     /// Creates a placeholder, or shares one that is in use. `None`: an entry of the user's own, which stays as it is.
-    fn stand(&self, patience: &mut u32) -> Result<Option<Entry>> {
+    fn acquire(&self, timeout: &mut u32) -> Result<Option<Entry>> {
         let Placeholder { name, directory, .. } = &self.wanted;
         let mut failed = Error::failed("other processes keep changing what is there");
         for _ in 0..TRIES {
@@ -222,9 +222,9 @@ impl Place {
                     Err(error) if error.errno == Some(libc::ENOENT) => failed = error,
                     made => return made.map(|file| Some(Entry { file, listed: true })),
                 },
-                There::Placeholder(entry, _) if flock(&entry.file, SHARED).is_err() => match *patience {
+                There::Placeholder(entry, _) if flock(&entry.file, SHARED).is_err() => match *timeout {
                     1.. => {
-                        *patience -= 1;
+                        *timeout -= 1;
                         thread::sleep(PAUSE);
                     }
                     // It may be the user's own.

@@ -1,16 +1,16 @@
 //! `--relay` and `--publish`: the one srt-relay process, and what it is given.
 //!
-//! All names are resolved before untrusted code runs: the sockets on the host are pinned or created before the new
+//! All names are resolved before untrusted code runs: the sockets on the host are opened or created before the new
 //! namespaces exist, and the ports are bound before the command runs. srt-relay gets descriptors, and a root that
 //! contains only the inodes to which it connects, at the /proc paths of their descriptors.
 
 use crate::child::{self, Run};
 use crate::cleanup::remove_sockets;
 use crate::empty_root::EmptyRoot;
-use crate::helpers::{Helper, Kind};
-use crate::options::{Link, Plan};
+use crate::helpers::{Helper, HelperKind};
+use crate::options::{Plan, PortMapping};
 use srt_common::exec::{Program, beside};
-use srt_common::fds::Kept;
+use srt_common::fds::KeptFds;
 use srt_common::relay_report::Report;
 use srt_common::startup;
 use srt_common::sys::c_path;
@@ -20,7 +20,7 @@ use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use srt_common::sys::process;
 use srt_common::sys::socket::listen;
 use srt_common::tcp_address::has_no_such_family;
-use srt_common::unix_listener::{self, BACKLOG, Place};
+use srt_common::unix_listener::{self, BACKLOG, SocketPath};
 use srt_common::unix_socket;
 use srt_common::{Context, Error, Result, privileges};
 use std::convert::Infallible;
@@ -29,24 +29,24 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// The sockets on the host, pinned or created, and the program that will use them.
+/// The sockets on the host, opened or created, and the program that will use them.
 #[derive(Debug)]
 pub struct HostSide {
     /// The sockets of `--relay`.
-    pub pins: Vec<OwnedFd>,
+    pub sockets: Vec<OwnedFd>,
     listeners: Vec<OwnedFd>,
     /// Where the published sockets are.
-    pub published: Vec<Place>,
+    pub published: Vec<SocketPath>,
     program: OwnedFd,
 }
 
 impl HostSide {
-    /// Pins the sockets of `--relay` and creates those of `--publish`. `None`: neither option was given.
+    /// Opens the sockets of `--relay` and creates those of `--publish`. `None`: neither option was given.
     ///
     /// # Errors
     /// A socket does not exist or cannot be created. Those created before are removed again.
     pub fn prepare(plan: &Plan) -> Result<Option<Self>> {
-        if plan.links().next().is_none() {
+        if plan.port_mappings().next().is_none() {
             return Ok(None);
         }
         let path = beside("srt-relay").context(|| "cannot read /proc/self/exe")?;
@@ -54,11 +54,11 @@ impl HostSide {
             Error::system(format!("cannot open {}", path.display()), &error)
                 .hint_for(libc::ENOENT, "--relay and --publish need srt-relay beside srt-ns")
         })?;
-        let pins = plan.options.relay.iter().map(pin).collect::<Result<_>>()?;
-        let mut host = Self { pins, listeners: vec![], published: vec![], program };
-        for link in &plan.options.publish {
+        let sockets = plan.options.relay.iter().map(open_socket).collect::<Result<_>>()?;
+        let mut host = Self { sockets, listeners: vec![], published: vec![], program };
+        for mapping in &plan.options.publish {
             let (listener, place) =
-                unix_listener::bind(&link.socket).map_err(|error| error.within(&link.text))?;
+                unix_listener::bind(&mapping.socket).map_err(|error| error.within(&mapping.text))?;
             host.listeners.push(listener);
             host.published.push(place);
         }
@@ -76,17 +76,17 @@ impl Drop for HostSide {
 
 /// An O_PATH descriptor of the socket: the port leads to this inode, whatever happens to its path later. A symbolic
 /// link is not followed: an earlier run could have left it there, to a socket that was not granted.
-fn pin(link: &Link) -> Result<OwnedFd> {
-    let path = &link.socket;
-    let about = |error: Error| error.within(&link.text).path(path);
-    let pin = unix_socket::pin(path).map_err(|error| {
+fn open_socket(mapping: &PortMapping) -> Result<OwnedFd> {
+    let path = &mapping.socket;
+    let about = |error: Error| error.within(&mapping.text).path(path);
+    let socket = unix_socket::open(path).map_err(|error| {
         about(Error::system(format!("cannot open {}", path.display()), &error))
             .hint_for(libc::ENOENT, "start the proxy that makes this socket before the sandbox")
     })?;
-    match statx(&pin, c"").map(|stat| stat.file_type()) {
-        Ok(libc::S_IFSOCK) => Ok(pin),
+    match statx(&socket, c"").map(|stat| stat.file_type()) {
+        Ok(libc::S_IFSOCK) => Ok(socket),
         Ok(libc::S_IFLNK) => {
-            let target = readlinkat(&pin, c"").unwrap_or_default();
+            let target = readlinkat(&socket, c"").unwrap_or_default();
             let what = format!("{} is a symbolic link to {}", path.display(), target.display());
             Err(about(Error::failed(what).hint("name the socket itself")))
         }
@@ -104,7 +104,7 @@ pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(He
     let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
     // When srt-relay is dead, clients must be refused.
     host.listeners.clear();
-    let relay = Helper { kind: Kind::Relay, pid, name: "srt-relay".to_owned(), channel, ready: None };
+    let relay = Helper { kind: HelperKind::Relay, pid, name: "srt-relay".to_owned(), channel, ready: None };
     Ok((relay, Reports { pipe: pipe.into(), line: vec![] }))
 }
 
@@ -150,8 +150,8 @@ fn become_relay(
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
     }
-    for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
-        expose(&root, link, pin)?;
+    for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
+        expose(&root, mapping, socket)?;
     }
     root.enter()?;
     if !startup::wait(network, &own)? {
@@ -165,15 +165,15 @@ fn become_relay(
     let (ready, reports) = (number(ready).into(), number(reports).into());
     let mut words = vec!["srt-relay".into(), "--ready-fd".into(), ready, "--report-fd".into(), reports];
     let mut pair = |listen: String, connect: String| words.extend([listen.into(), connect.into()]);
-    for (link, listener) in plan.options.publish.iter().zip(&host.listeners) {
+    for (mapping, listener) in plan.options.publish.iter().zip(&host.listeners) {
         // Both address families: a server may listen on only one of them.
-        pair(format!("fd:{}", number(listener)), format!("tcp:localhost:{}", link.port));
+        pair(format!("fd:{}", number(listener)), format!("tcp:localhost:{}", mapping.port));
     }
     let mut ports = vec![];
     for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
-        for (link, pin) in plan.options.relay.iter().zip(&host.pins) {
-            let Some(listener) = bind(link, loopback)? else { continue };
-            pair(format!("fd:{}", number(&listener)), format!("fd:{}", number(pin)));
+        for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
+            let Some(listener) = bind(mapping, loopback)? else { continue };
+            pair(format!("fd:{}", number(&listener)), format!("fd:{}", number(socket)));
             ports.push(listener);
         }
     }
@@ -182,21 +182,21 @@ fn become_relay(
     program.envp.clear();
     run.inherited.restore()?;
     privileges::drop_held()?;
-    keep.into_iter().fold(Kept::default(), Kept::and).alone_survive_exec()?;
+    keep.into_iter().fold(KeptFds::default(), KeptFds::and).close_others_on_exec()?;
     Err(program.exec_fd(&host.program))
 }
 
-/// Mounts the pinned inode in the root, at the path by which srt-relay reaches its descriptor: /proc/self/fd/N.
+/// Mounts the inode in the root, at the path by which srt-relay reaches its descriptor: /proc/self/fd/N.
 ///
-/// open_tree(2) clones only mounts of the current mount namespace, and the pin was opened in the previous one. So the
+/// open_tree(2) clones only mounts of the current mount namespace, and the socket was opened in the previous one. So the
 /// path is opened again, and must still lead to the same inode.
-fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
-    let what = || format!("{}: cannot expose the socket to srt-relay", link.text);
-    let again = unix_socket::pin(&link.socket).context(what)?;
-    if statx(pin, c"").context(what)?.id != statx(&again, c"").context(what)?.id {
-        return Err(Error::failed(format!("{}: the socket was replaced during the start", link.text)));
+fn expose(root: &EmptyRoot, mapping: &PortMapping, socket: &OwnedFd) -> Result<()> {
+    let what = || format!("{}: cannot expose the socket to srt-relay", mapping.text);
+    let again = unix_socket::open(&mapping.socket).context(what)?;
+    if statx(socket, c"").context(what)?.id != statx(&again, c"").context(what)?.id {
+        return Err(Error::failed(format!("{}: the socket was replaced during the start", mapping.text)));
     }
-    let path = c_path(format!("proc/self/fd/{}", pin.as_raw_fd())).context(what)?;
+    let path = c_path(format!("proc/self/fd/{}", socket.as_raw_fd())).context(what)?;
     mknodat(root.directory(), &path, libc::S_IFREG | 0o444).context(what)?;
     let flags = OPEN_TREE_CLONE | libc::AT_EMPTY_PATH as libc::c_uint;
     let mount = open_tree(&again, c"", flags).context(what)?;
@@ -204,10 +204,10 @@ fn expose(root: &EmptyRoot, link: &Link, pin: &OwnedFd) -> Result<()> {
 }
 
 /// Listens on the option's port. `None`: ::1 on a host without IPv6.
-fn bind(link: &Link, address: IpAddr) -> Result<Option<TcpListener>> {
-    let what = || format!("{}: cannot listen on port {}", link.text, link.port);
+fn bind(mapping: &PortMapping, address: IpAddr) -> Result<Option<TcpListener>> {
+    let what = || format!("{}: cannot listen on port {}", mapping.text, mapping.port);
     let hint = "ports below 1024 are privileged: use a higher one";
-    let listener = match TcpListener::bind((address, link.port)) {
+    let listener = match TcpListener::bind((address, mapping.port)) {
         Err(error) if address.is_ipv6() && has_no_such_family(error.raw_os_error()) => return Ok(None),
         // Under --share user the caller may lack CAP_NET_BIND_SERVICE; a new user namespace gives it.
         bound => bound.context(what).map_err(|error| error.hint_for(libc::EACCES, hint))?,

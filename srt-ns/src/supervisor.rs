@@ -8,7 +8,7 @@ mod start;
 
 use self::start::Start;
 use crate::child::{self, Leader, Run, gets_ready, is_ready};
-use crate::helpers::{self, Helpers, Kind};
+use crate::helpers::{self, HelperKind, Helpers};
 use crate::options::Pid1;
 use crate::signals;
 use crate::terminal::Terminals;
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// The state of the supervisor.
 #[derive(Debug)]
 pub struct Supervisor<'a> {
-    /// Its `lives` are empty once one of them is over, or the start has failed.
+    /// Its `lifetimes` are empty once one of them is over, or the start has failed.
     run: Run<'a>,
     /// The signalfd with this process's signals, all of which are blocked.
     signals: OwnedFd,
@@ -43,12 +43,12 @@ pub struct Supervisor<'a> {
     start: Option<Start>,
     /// The command, once it has sent its pid.
     command: Option<Leader>,
-    course: Course,
+    progress: Progress,
 }
 
 /// What changes in the course of the loop.
 #[derive(Debug, Default)]
-struct Course {
+struct Progress {
     /// Set when the command is dead.
     end: Option<End>,
     /// The exit status if the start, or srt-init, has failed.
@@ -70,9 +70,9 @@ struct Course {
     /// The command has stopped before its pid was known.
     stopped_early: bool,
     /// All processes inside were stopped.
-    frozen: bool,
+    all_stopped: bool,
     /// When to try again to continue them, if no process could be created for it.
-    thaw_at: Option<Instant>,
+    continue_at: Option<Instant>,
     /// More children may be dead: one SIGCHLD stands for all that died before it was read (signal(7)).
     unreaped: bool,
 }
@@ -81,7 +81,7 @@ struct Course {
 const ASKING: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// How many entries of one queue are read before the other queues are checked.
-const PIECE: usize = 16;
+const BATCH: usize = 16;
 
 /// How long a killed PID 1 may take to die.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -106,30 +106,30 @@ impl Supervisor<'_> {
         }
         while self.child.is_some() {
             let now = Instant::now();
-            if self.course.deadline.take_if(|at| *at <= now).is_some() {
-                self.course.timed_out |= self.course.failed.is_none() && self.course.end.is_none();
+            if self.progress.deadline.take_if(|at| *at <= now).is_some() {
+                self.progress.timed_out |= self.progress.failed.is_none() && self.progress.end.is_none();
                 self.kill_all();
             }
             // The command is dead, but traced: srt-init cannot reap it until the tracer has waited for it or is dead
             // (wait_consider_task() in kernel/exit.c). A second look, since pidfd_poll() takes no lock: the exec of a
             // thread, which replaces the first one (de_thread() in fs/exec.c), must not be taken for an end.
             let is_dead = |command: &Leader| is_ready(&command.pidfd, libc::POLLIN);
-            if self.course.report_due.take_if(|at| *at <= now).is_some()
-                && self.course.end.is_none()
+            if self.progress.report_due.take_if(|at| *at <= now).is_some()
+                && self.progress.end.is_none()
                 && self.command.as_ref().is_some_and(is_dead)
             {
-                self.course.sweep_at = Some(now);
+                self.progress.sweep_at = Some(now);
             }
-            if self.course.sweep_at.is_some_and(|at| at <= now) {
+            if self.progress.sweep_at.is_some_and(|at| at <= now) {
                 self.broadcast(libc::SIGKILL);
-                self.course.sweep_at = Some(now + SWEEP);
+                self.progress.sweep_at = Some(now + SWEEP);
             }
-            if self.course.thaw_at.is_some_and(|at| at <= now) {
-                self.thaw();
+            if self.progress.continue_at.is_some_and(|at| at <= now) {
+                self.continue_all();
             }
-            let unreaped = self.course.unreaped.then_some(now);
-            let Course { deadline, sweep_at, report_due, thaw_at, .. } = self.course;
-            let next = [deadline, sweep_at, report_due, thaw_at, self.start_deadline(), unreaped];
+            let unreaped = self.progress.unreaped.then_some(now);
+            let Progress { deadline, sweep_at, report_due, continue_at, .. } = self.progress;
+            let next = [deadline, sweep_at, report_due, continue_at, self.start_deadline(), unreaped];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -139,7 +139,7 @@ impl Supervisor<'_> {
         self.helpers.report_lost_placeholders(self.run.tool);
         drop(self.helpers);
         self.terminals.restore();
-        Ok(self.course.report(self.run.tool))
+        Ok(self.progress.report(self.run.tool))
     }
 
     /// Waits for any event. [`Self::turn`] finds out which.
@@ -153,16 +153,16 @@ impl Supervisor<'_> {
         let helpers = self.start.iter().flat_map(|_| self.helpers.getting_ready());
         let readable = files.into_iter().flatten().chain(helpers);
         let mut watched: Vec<_> = readable.map(|fd| pollfd(fd, libc::POLLIN)).collect();
-        watched.extend(self.run.lives.iter().map(|(fd, event)| pollfd(fd.as_raw_fd(), *event)));
+        watched.extend(self.run.lifetimes.iter().map(|(fd, event)| pollfd(fd.as_raw_fd(), *event)));
         // Once: the pidfd of a dead process stays readable (pidfd_open(2)). --wait-all waits for the tracer as well.
-        let course = &mut self.course;
-        let looks = course.end.is_none() && course.sweep_at.or(course.report_due).is_none();
+        let progress = &mut self.progress;
+        let looks = progress.end.is_none() && progress.sweep_at.or(progress.report_due).is_none();
         let command = self.command.as_ref().filter(|_| looks && self.run.plan.pid1 == Pid1::Init);
         watched.extend(command.map(|command| pollfd(command.pidfd.as_raw_fd(), libc::POLLIN)));
         match ppoll(&mut watched, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error).context(|| "poll"),
             _ if command.and(watched.last()).is_some_and(|command| command.revents != 0) => {
-                course.report_due = Some(Instant::now() + REPORT);
+                progress.report_due = Some(Instant::now() + REPORT);
             }
             _ => {}
         }
@@ -172,7 +172,7 @@ impl Supervisor<'_> {
     /// Checks everything once.
     fn turn(&mut self) -> Result<()> {
         if self.is_abandoned() {
-            self.run.lives = &[];
+            self.run.lifetimes = &[];
             match self.start {
                 Some(_) => {
                     self.fail(&Error::failed("the parent or the last writer of --lifetime-fd is gone"))
@@ -180,17 +180,17 @@ impl Supervisor<'_> {
                 None => self.kill_all(),
             }
         }
-        for _ in 0..PIECE {
+        for _ in 0..BATCH {
             let Some((signal, from_kernel)) = signals::next(&self.signals)? else { break };
             self.take_signal(signal, from_kernel);
         }
         self.read_reports();
-        self.course.unreaped = (0..PIECE).all(|_| self.reap());
+        self.progress.unreaped = (0..BATCH).all(|_| self.reap());
         self.helpers.read_reports(self.run);
-        if self.child.is_some() && self.course.failed.is_none() && self.course.end.is_none() {
+        if self.child.is_some() && self.progress.failed.is_none() && self.progress.end.is_none() {
             self.step()?;
         }
-        if self.command.is_some() && std::mem::take(&mut self.course.stopped_early) {
+        if self.command.is_some() && std::mem::take(&mut self.progress.stopped_early) {
             self.stop_with_command();
         }
         Ok(())
@@ -198,7 +198,7 @@ impl Supervisor<'_> {
 
     /// Whether a process or pipe that bounds the sandbox's life is gone.
     fn is_abandoned(&self) -> bool {
-        self.run.lives.iter().any(|(fd, event)| is_ready(fd, *event))
+        self.run.lifetimes.iter().any(|(fd, event)| is_ready(fd, *event))
     }
 
     /// The start has failed. The closed socket tells this to the process that waits for it, so that srt-mount can
@@ -210,9 +210,9 @@ impl Supervisor<'_> {
 
     fn give_up(&mut self, code: u8) {
         // From now on, the end of the caller must not cut the clean-up short.
-        (self.start, self.run.lives) = (None, &[]);
-        self.course.failed = Some(code);
-        self.course.deadline = Some(Instant::now() + CLEAN_UP);
+        (self.start, self.run.lifetimes) = (None, &[]);
+        self.progress.failed = Some(code);
+        self.progress.deadline = Some(Instant::now() + CLEAN_UP);
     }
 
     fn take_signal(&mut self, signal: libc::c_int, from_kernel: bool) {
@@ -222,16 +222,16 @@ impl Supervisor<'_> {
             libc::SIGTSTP => self.suspend(from_kernel),
             libc::SIGCONT => self.resume(),
             _ => {
-                let course = &mut self.course;
+                let progress = &mut self.progress;
                 if ASKING.contains(&signal) {
-                    course.asked = Some(Instant::now());
+                    progress.asked = Some(Instant::now());
                 }
                 if signal == libc::SIGTERM {
                     // Otherwise this process might get no CPU time at the deadline.
                     self.terminals.restore_share(1);
-                    course.told_to_end = true;
+                    progress.told_to_end = true;
                     let deadline = self.run.plan.options.kill_after.0.map(|after| Instant::now() + after);
-                    course.deadline = course.deadline.or(deadline);
+                    progress.deadline = progress.deadline.or(deadline);
                 }
                 self.forward(signal);
             }
@@ -241,7 +241,7 @@ impl Supervisor<'_> {
     /// Forwards a signal: one that a terminal sends, to the command's process group; any other, to the command alone.
     fn forward(&mut self, signal: libc::c_int) {
         // srt-mount is removing what it created: a second ^C must not interrupt that.
-        if self.course.failed.is_some() {
+        if self.progress.failed.is_some() {
             return;
         }
         let asks = ASKING.contains(&signal);
@@ -253,7 +253,7 @@ impl Supervisor<'_> {
             return;
         }
         match &self.command {
-            Some(_) if self.course.end.is_some() && self.run.plan.pid1 == Pid1::InitWaitsForAll => {
+            Some(_) if self.progress.end.is_some() && self.run.plan.pid1 == Pid1::InitWaitsForAll => {
                 self.child.inspect(|&init| drop(kill(init, signal)));
             }
             Some(command) if asks || signal == libc::SIGWINCH => command.signal_group(signal),
@@ -274,7 +274,7 @@ impl Supervisor<'_> {
             self.terminals.restore_share(1);
             self.forward_group(libc::SIGKILL);
             let _dead = kill(child, libc::SIGKILL);
-            self.course.sweep_at = Some(Instant::now() + SWEEP);
+            self.progress.sweep_at = Some(Instant::now() + SWEEP);
         }
     }
 
@@ -290,7 +290,7 @@ impl Supervisor<'_> {
         self.terminals.look_at_share();
         // The new process's /proc/PID/cmdline can be read inside (proc(5)), so it is wiped before the fork.
         let _as_it_is = overwrite_arguments(c"srt-ns");
-        let sender = child::spawn_untied(self.run.tool, "a process inside", || {
+        let sender = child::spawn_without_pdeathsig(self.run.tool, "a process inside", || {
             let _nobody_there = kill(-1, signal);
             process::exit(0)
         });
@@ -309,7 +309,7 @@ impl Supervisor<'_> {
 
     /// Reads a bounded amount of srt-init's reports.
     fn read_reports(&mut self) {
-        let mut piece = [0; 2 * PIECE];
+        let mut piece = [0; 2 * BATCH];
         let Some(pipe) = self.reports.as_mut().filter(|pipe| is_ready(*pipe, libc::POLLIN)) else {
             return;
         };
@@ -333,18 +333,18 @@ impl Supervisor<'_> {
     /// The command is dead. If a signal asked it to end, the rest of its process group gets the remainder of
     /// --kill-after.
     fn command_ended(&mut self, end: End) {
-        let course = &mut self.course;
-        course.end = Some(end);
+        let progress = &mut self.progress;
+        progress.end = Some(end);
         if self.run.plan.pid1 == Pid1::InitWaitsForAll {
             // From now on, this process passes the signals of the terminal's keys on, to all that are left.
             return self.terminals.take_back();
         }
         let by_it = matches!(end, End::Signaled(signal) if ASKING.contains(&signal.into()));
-        match (course.asked.filter(|_| by_it || course.told_to_end), self.run.plan.options.kill_after.0) {
+        match (progress.asked.filter(|_| by_it || progress.told_to_end), self.run.plan.options.kill_after.0) {
             (Some(_), None) => {}
             (Some(asked), Some(after)) => {
                 let at = asked + after;
-                course.deadline = Some(course.deadline.map_or(at, |before| before.min(at)));
+                progress.deadline = Some(progress.deadline.map_or(at, |before| before.min(at)));
             }
             // pid_namespaces(7): the end of PID 1 ends all processes in its namespace.
             (None, _) => self.kill_all(),
@@ -379,56 +379,56 @@ impl Supervisor<'_> {
             self.read_reports();
         }
         self.child = None;
-        let course = &mut self.course;
+        let progress = &mut self.progress;
         match (self.run.plan.pid1, end) {
-            (Pid1::Command, _) => course.end = Some(end),
+            (Pid1::Command, _) => progress.end = Some(end),
             // Before the command could run, srt-init failed: it has printed the error itself, or else its status is an
             // errno.
-            (_, End::Exited(code)) if code != 0 && (code == 125 || course.failed.is_some()) => {
-                course.failed = course.failed.or(Some(code));
+            (_, End::Exited(code)) if code != 0 && (code == 125 || progress.failed.is_some()) => {
+                progress.failed = progress.failed.or(Some(code));
             }
             (_, End::Exited(errno)) if errno != 0 => {
                 let error = io::Error::from_raw_os_error(errno.into());
                 self.fail(&Error::system("srt-init cannot let the command run", &error));
             }
             // The command exited with 0, even if the deadline passed in between.
-            (_, End::Exited(_)) if course.end.is_none() && course.failed.is_none() => {
-                (course.end, course.timed_out) = (Some(end), false);
+            (_, End::Exited(_)) if progress.end.is_none() && progress.failed.is_none() => {
+                (progress.end, progress.timed_out) = (Some(end), false);
             }
-            _ => course.end = course.end.or(Some(end)),
+            _ => progress.end = progress.end.or(Some(end)),
         }
     }
 
     /// A helper is dead. Before the command runs, this ends the start. Without the watchdog, the sandbox is not safe.
     fn helper_ended(&mut self, pid: Pid, end: End) {
         let Some(helper) = self.helpers.forget(pid) else { return };
-        if self.start.is_some() && self.course.failed.is_none() {
+        if self.start.is_some() && self.progress.failed.is_none() {
             if helper.has_told(end) {
                 return self.give_up(125);
             }
-            let colon = if helper.kind == Kind::Sidecar { ":" } else { "" };
+            let colon = if helper.kind == HelperKind::Sidecar { ":" } else { "" };
             let what = format!("{}{colon} ended before the command could start: {end}", helper.name);
             self.fail(&Error::failed(what));
-        } else if helper.kind == Kind::Watchdog {
+        } else if helper.kind == HelperKind::Watchdog {
             self.run.tool.warn(&watchdog::gone());
             self.kill_all();
-        } else if self.course.failed.is_none() {
+        } else if self.progress.failed.is_none() {
             helpers::tell_end(self.run, &helper, end);
         }
     }
 
     /// SIGTSTP was received: stops the command, then this process.
     fn suspend(&mut self, from_kernel: bool) {
-        if self.run.plan.options.keep_session && self.course.end.is_none() {
+        if self.run.plan.options.keep_session && self.progress.end.is_none() {
             // The command's process group decides; srt-init reports if the command stops.
-            self.course.stop_requested = !from_kernel;
+            self.progress.stop_requested = !from_kernel;
             return self.forward_group(libc::SIGTSTP);
         }
         // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there. A
         // command that is dead does not stop.
         self.forward_group(libc::SIGSTOP);
         // A stopped supervisor cannot watch the other processes, so none of them may run.
-        (self.course.frozen, self.course.thaw_at) = (true, None);
+        (self.progress.all_stopped, self.progress.continue_at) = (true, None);
         let all = self.broadcast(libc::SIGSTOP);
         let stopped = all && self.stop();
         // If no process could continue us, a stop key must not stop the command either.
@@ -442,7 +442,7 @@ impl Supervisor<'_> {
     fn stop_with_command(&mut self) {
         let Some(command) = &self.command else {
             // The report has arrived before the message with the command's pid.
-            self.course.stopped_early = self.start.is_some();
+            self.progress.stopped_early = self.start.is_some();
             return;
         };
         if !command.is_stopped() {
@@ -451,7 +451,7 @@ impl Supervisor<'_> {
         self.terminals.take_back();
         // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
         // send SIGCONT.
-        let requested = std::mem::take(&mut self.course.stop_requested);
+        let requested = std::mem::take(&mut self.progress.stop_requested);
         if !self.stop() && !requested {
             self.resume();
         }
@@ -459,7 +459,7 @@ impl Supervisor<'_> {
 
     /// Stops this process, unless it has to keep a deadline. True: it stopped, and was continued.
     fn stop(&self) -> bool {
-        if self.course.deadline.is_some() || self.course.sweep_at.is_some() {
+        if self.progress.deadline.is_some() || self.progress.sweep_at.is_some() {
             return false;
         }
         // A stop would discard the pending SIGCONT (signal(7)).
@@ -473,12 +473,12 @@ impl Supervisor<'_> {
         // The command may have arranged for the kernel to continue it (timer_create(2), SIGCONT), so the caller's death
         // must reach this process even while it is stopped. It is also continued if only the thread that created it
         // ends.
-        let arms = self.run.lives.iter().any(|(_, event)| *event == libc::POLLIN);
+        let arms = self.run.lifetimes.iter().any(|(_, event)| *event == libc::POLLIN);
         let arm = |signal: libc::c_int| prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0);
         if arms && arm(libc::SIGCONT).is_err() || self.is_abandoned() {
             let _goes_on = kill(getpid(), libc::SIGCONT);
         }
-        let watchdog = self.helpers.of(Kind::Watchdog);
+        let watchdog = self.helpers.of(HelperKind::Watchdog);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
         let stopped = signals::stop().unwrap_or(false);
         watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
@@ -488,21 +488,21 @@ impl Supervisor<'_> {
 
     /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
-        let command = self.command.as_ref().filter(|_| self.course.end.is_none());
+        let command = self.command.as_ref().filter(|_| self.progress.end.is_none());
         command.inspect(|command| self.terminals.hand_to(command.pid));
         // All at once: a process that continued before the others could stop the sender.
-        self.thaw();
+        self.continue_all();
         self.forward_group(libc::SIGCONT);
     }
 
     /// Continues all processes inside that were stopped. If no process can be created for that now, retries later.
-    fn thaw(&mut self) {
-        self.course.frozen = self.course.frozen && !self.broadcast(libc::SIGCONT);
-        self.course.thaw_at = self.course.frozen.then(|| Instant::now() + SWEEP);
+    fn continue_all(&mut self) {
+        self.progress.all_stopped = self.progress.all_stopped && !self.broadcast(libc::SIGCONT);
+        self.progress.continue_at = self.progress.all_stopped.then(|| Instant::now() + SWEEP);
     }
 }
 
-impl Course {
+impl Progress {
     /// Writes the `exited` event and returns the exit status: the command's own, or 128+N.
     fn report(&self, tool: &Tool) -> u8 {
         let end = self.failed.map(End::Exited).or(self.end).unwrap_or(End::Signaled(libc::SIGKILL as u8));

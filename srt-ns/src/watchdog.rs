@@ -9,7 +9,7 @@
 
 use crate::child::{self, Run, gets_ready};
 use crate::cleanup::remove_sockets;
-use crate::helpers::{Helper, Helpers, Kind};
+use crate::helpers::{Helper, HelperKind, Helpers};
 use crate::placeholder;
 use srt_common::sys::fd::{pollfd, ppoll};
 use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
@@ -43,15 +43,22 @@ pub fn start(run: Run<'_>, helpers: &Helpers) -> Result<Helper> {
     let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
     // Opened while still permitted: a process that is not dumpable is hidden under hidepid (proc(5)).
     let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
-    let pid = child::spawn_untied(run.tool, "the watchdog", || guard(&reader, run, helpers, &status))?;
-    Ok(Helper { kind: Kind::Watchdog, pid, name: "the watchdog".to_owned(), channel: orders, ready: None })
+    let pid =
+        child::spawn_without_pdeathsig(run.tool, "the watchdog", || guard(&reader, run, helpers, &status))?;
+    Ok(Helper {
+        kind: HelperKind::Watchdog,
+        pid,
+        name: "the watchdog".to_owned(),
+        channel: orders,
+        ready: None,
+    })
 }
 
 /// Adds a process to those that must not outlive the supervisor.
 ///
 /// # Errors
 /// The watchdog is gone.
-pub fn condemn(watchdog: &Helper, pidfd: &OwnedFd) -> Result<()> {
+pub fn kill_on_death(watchdog: &Helper, pidfd: &OwnedFd) -> Result<()> {
     sendmsg(&watchdog.channel, KILL, Some(pidfd.as_fd())).context(|| "the watchdog is gone")
 }
 
@@ -90,7 +97,8 @@ const STOP_LOOK: Duration = Duration::from_millis(50);
 /// Creates the placeholders; holds them, the ends of pipes and the directories of the published sockets; and waits.
 /// Must not do anything else while the supervisor lives and runs.
 fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Result<Infallible> {
-    let (Run { life, lives, .. }, Helpers { host, placeholders, shells, .. }) = (run, helpers);
+    let (Run { supervisor_pidfd, lifetimes, .. }, Helpers { host, placeholders, shells, .. }) =
+        (run, helpers);
     let published = host.as_ref().map_or(&[][..], |host| &host.published);
     // Unlike all other processes, the watchdog outlives the supervisor: the end of the socket tells it of the death,
     // and orders stay in the socket until it reads them, however late.
@@ -99,13 +107,13 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     prctl_set_name(c"srt-watchdog").context(|| "prctl(PR_SET_NAME)")?;
     privileges::drop_held()?;
     // While an error can still be reported: the status descriptor is closed next.
-    let held = placeholder::stand(placeholders, life)?;
-    privileges::undumpable()?;
-    let mut keep = vec![orders.as_raw_fd(), life.as_raw_fd(), status.as_raw_fd(), 2];
+    let held = placeholder::acquire(placeholders, supervisor_pidfd)?;
+    privileges::clear_dumpable()?;
+    let mut keep = vec![orders.as_raw_fd(), supervisor_pidfd.as_raw_fd(), status.as_raw_fd(), 2];
     keep.extend(published.iter().map(|place| place.directory.as_raw_fd()));
     keep.extend(shells.iter().map(|shell| shell.pidfd.as_raw_fd()));
     keep.extend(held.iter().flat_map(|(place, entry)| [&place.parent, &entry.file]).map(AsRawFd::as_raw_fd));
-    keep.extend(lives.iter().map(|(fd, _)| fd.as_raw_fd()));
+    keep.extend(lifetimes.iter().map(|(fd, _)| fd.as_raw_fd()));
     child::close_all_but(&keep)?;
     // Even if the supervisor is already dead, its orders must be read.
     startup::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
@@ -113,16 +121,16 @@ fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Re
     let mut stopped = false;
     loop {
         // The pidfd too: a process that the supervisor has sent inside may have a copy of the socket's other end.
-        let supervisor = pollfd(life.as_raw_fd(), libc::POLLIN);
+        let supervisor = pollfd(supervisor_pidfd.as_raw_fd(), libc::POLLIN);
         let mut watched = vec![supervisor, pollfd(orders.as_raw_fd(), libc::POLLIN)];
         if stopped {
-            watched.extend(lives.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
+            watched.extend(lifetimes.iter().map(|(fd, events)| pollfd(fd.as_raw_fd(), *events)));
         }
         let woken = ppoll(&mut watched, stopped.then_some(STOP_LOOK));
         let [dead, told] = [0, 1].map(|at: usize| watched.get(at).is_some_and(|entry| entry.revents != 0));
         if woken.is_ok() && !dead && !told && stopped {
             if watched.iter().any(|entry| entry.revents != 0) || is_signalled(status) {
-                let _gone = pidfd_send_signal(life, libc::SIGCONT, 0);
+                let _gone = pidfd_send_signal(supervisor_pidfd, libc::SIGCONT, 0);
                 stopped = false;
             }
             continue;

@@ -5,7 +5,7 @@ use crate::target::{STREAM, Target};
 use srt_common::sys::fd::{fcntl, inherited};
 use srt_common::sys::socket::{SocketAddress, bind, getsockopt, listen, setsockopt, socket};
 use srt_common::tcp_address::has_no_such_family;
-use srt_common::unix_listener::{self, Place};
+use srt_common::unix_listener::{self, SocketPath};
 use srt_common::{Context, Error, Result, unix_socket};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -31,7 +31,7 @@ pub struct Listener {
     /// Connections that are not connected to their target yet, the oldest first.
     pub pending: VecDeque<u64>,
     /// A Unix socket that was created here and must be removed.
-    place: Option<Place>,
+    place: Option<SocketPath>,
 }
 
 impl Listener {
@@ -88,7 +88,7 @@ impl Listener {
 /// Removes the socket's name, at exit or after an error.
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _stays = self.place.as_ref().map(Place::remove);
+        let _stays = self.place.as_ref().map(SocketPath::remove);
     }
 }
 

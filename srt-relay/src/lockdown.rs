@@ -21,7 +21,7 @@ use std::os::fd::RawFd;
 /// A step fails, or has no effect.
 pub fn lock_down(families: &[libc::c_int], directories: &[RawFd]) -> Result<()> {
     privileges::drop_all()?;
-    privileges::undumpable()?;
+    privileges::clear_dumpable()?;
     // The kernel accepts no filter without instructions (seccomp(2), EINVAL).
     if prctl_set_seccomp(&[]).is_ok() {
         return Err(Error::failed("an outer filter fakes prctl(PR_SET_SECCOMP)"));

@@ -5,7 +5,7 @@
 #![deny(unsafe_code)]
 
 use srt_common::args::{self, CommandLine};
-use srt_common::fds::{Kept, can_be_written, own_terminals, raise_limit, write_all};
+use srt_common::fds::{KeptFds, can_be_written, own_terminals, raise_limit, write_all};
 use srt_common::sys::fd::{dup2, epoll_create1, given, inherited};
 use srt_common::sys::socket::SocketAddress;
 use srt_common::tool::{self, ExitCodes, Spec, Tool};
@@ -41,7 +41,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         };
         checked.map_err(|why| error(format!("{name}{fd}: {why}")))?;
     }
-    Kept::default().close_others(&plan.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
+    KeptFds::default().close_others(&plan.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
     let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
     let ready = plan.options.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));

@@ -104,7 +104,7 @@ impl<'a> Relay<'a> {
         self.watch_listeners(libc::EPOLL_CTL_ADD, INCOMING)?;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         loop {
-            let count = match epoll_pwait(&self.epoll, &mut events, self.patience()) {
+            let count = match epoll_pwait(&self.epoll, &mut events, self.timeout()) {
                 // signal(7): stopping and continuing the process interrupts the call.
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 result => result.context(|| "epoll_pwait")?,
@@ -129,7 +129,7 @@ impl<'a> Relay<'a> {
     }
 
     /// How long to wait for events, in milliseconds.
-    fn patience(&self) -> libc::c_int {
+    fn timeout(&self) -> libc::c_int {
         let wait = if !self.queue.is_empty() {
             Duration::ZERO
         } else if let Some(retry) = self.retry {

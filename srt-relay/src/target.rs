@@ -16,29 +16,29 @@ pub struct Target {
     pub name: String,
     /// The addresses to connect to, in this order. Never empty.
     pub addresses: Vec<SocketAddress>,
-    /// Pins the inode of a Unix socket that was named by its path.
-    _pin: Option<OwnedFd>,
+    /// Keeps open the inode of a Unix socket that was named by its path.
+    _socket: Option<OwnedFd>,
 }
 
 impl Target {
-    /// Prepares for connections to `address`. A Unix socket's inode is pinned: a socket that replaces it later, made
+    /// Prepares for connections to `address`. A Unix socket's inode is kept open: a socket that replaces it later, made
     /// by a process that can write the directory, is not used.
     ///
     /// # Errors
     /// There is no such socket, or this machine lacks its family.
     pub fn new(address: &Address) -> Result<Self> {
         let name = address.text.to_string_lossy().into_owned();
-        let (addresses, pin) = match &address.endpoint {
+        let (addresses, socket) = match &address.endpoint {
             Endpoint::Tcp(list) => (list.iter().map(|&address| SocketAddress::tcp(address)).collect(), None),
             Endpoint::Unix(path) => {
                 let hint = "first start the program that creates the socket";
-                let pin = unix_socket::pin(path).context(|| &name);
-                let pin = pin.map_err(|error| error.hint_for(libc::ENOENT, hint))?;
-                (vec![unix_socket::address(&pin).map_err(|error| error.within(&name))?], Some(pin))
+                let socket = unix_socket::open(path).context(|| &name);
+                let socket = socket.map_err(|error| error.hint_for(libc::ENOENT, hint))?;
+                (vec![unix_socket::address(&socket).map_err(|error| error.within(&name))?], Some(socket))
             }
             &Endpoint::Inherited(fd) => (vec![inherited(fd).map_err(|error| error.within(&name))?], None),
         };
-        let target = Self { name, addresses, _pin: pin };
+        let target = Self { name, addresses, _socket: socket };
         // A socket is made for every client. Fail here if this machine lacks the family: later, that would look like
         // a lack of descriptors.
         target.socket(0).context(|| format!("cannot connect to {}", target.name))?;
@@ -58,8 +58,8 @@ impl Target {
         Ok(socket)
     }
 
-    /// Whether an attempt that failed shows that the target is lost: a Unix socket is pinned, and cannot come back once
-    /// its owner has closed it.
+    /// Whether an attempt that failed shows that the target is lost: a Unix socket is held by its inode, and
+    /// cannot come back once its owner has closed it.
     pub fn is_lost(&self, error: &io::Error) -> bool {
         self.family() == libc::AF_UNIX && error.kind() == io::ErrorKind::ConnectionRefused
     }
@@ -70,11 +70,11 @@ impl Target {
     }
 }
 
-/// A pin that the caller has made. It is borrowed, since several pairs may name it, and stays open.
+/// A socket that the caller has made. It is borrowed, since several pairs may name it, and stays open.
 fn inherited(fd: RawFd) -> Result<SocketAddress> {
-    let pin = given(fd).context(|| "inherited descriptor")?;
-    if fcntl(&pin, libc::F_GETFL, 0).context(|| "fcntl")? & libc::O_PATH == 0 {
+    let socket = given(fd).context(|| "inherited descriptor")?;
+    if fcntl(&socket, libc::F_GETFL, 0).context(|| "fcntl")? & libc::O_PATH == 0 {
         return Err(Error::failed("not opened with O_PATH"));
     }
-    unix_socket::address(&pin)
+    unix_socket::address(&socket)
 }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 /// The restrictions that the user asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct LandlockOptions {
     /// `--landlock`: the rights that the mounts give.
     pub mounts: bool,
     /// `--read`
@@ -60,7 +60,7 @@ const SEALS: libc::c_int = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SE
 /// read-only mount, and for root of the host these are mounted read-only.
 const NODES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-impl Wanted {
+impl LandlockOptions {
     /// Whether `--read` or `--write` grants the rights to files.
     pub fn by_path(&self) -> bool {
         !(self.read.is_empty() && self.write.is_empty())
@@ -172,8 +172,8 @@ impl Wanted {
         }
     }
 
-    /// Whether a `--write` path is one of these, by its inode: for Landlock, which attaches rules to inodes, a directory
-    /// that has several paths (bind mounts, or names in another case) is the same by each.
+    /// Whether a `--write` path is one of these, by its inode: for Landlock, which attaches rules to inodes, a
+    /// directory that has several paths (bind mounts, or names in another case) is the same by each.
     fn has_written(&self, steps: &[Step]) -> bool {
         // While the walk holds its directories open, their inode numbers are not reused.
         let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");

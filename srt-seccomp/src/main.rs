@@ -5,7 +5,7 @@
 
 use srt_common::args::{self, CommandLine};
 use srt_common::exec::Program;
-use srt_common::fds::Kept;
+use srt_common::fds::KeptFds;
 use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::process::getpid;
 use srt_common::tool::{self, ExitCodes, Spec, Tool};
@@ -37,7 +37,7 @@ fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
 fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     tool::require_kernel()?;
     // 1. Everything that needs files, memory or other system calls comes first: the filters of step 5 may forbid it.
-    let kept = Kept::new(plan.keep_fds.clone())?;
+    let kept = KeptFds::new(plan.keep_fds.clone())?;
     let program = Program::new(&plan.program)?;
     // If PROGRAM itself is PID 1, there is no other PID 1 that it could keep from running.
     let rules: Vec<_> =
@@ -50,7 +50,7 @@ fn run(tool: &Tool, plan: &Plan) -> Result<u8> {
     let cause = if loaded.is_empty() { None } else { program.obstacle() };
 
     // 2. PROGRAM inherits 0, 1, 2 and the descriptors of --keep-fd.
-    kept.alone_survive_exec()?;
+    kept.close_others_on_exec()?;
 
     // 3. No capability in any set, and no_new_privs: without it the kernel accepts no filter from an ordinary user,
     //    since a filter could make a setuid program misbehave (seccomp(2), EACCES).

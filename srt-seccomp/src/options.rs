@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::bpf::Load;
-use crate::landlock::Wanted;
+use crate::landlock::LandlockOptions;
 use crate::rules::{self, Rule};
 use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw};
@@ -27,7 +27,7 @@ pub struct Plan {
     /// The rules to enforce.
     pub rules: Vec<&'static Rule>,
     /// The Landlock restrictions.
-    pub landlock: Wanted,
+    pub landlock: LandlockOptions,
     /// The user's own filters, in order.
     pub loads: Vec<Load>,
     /// The descriptors that PROGRAM inherits besides 0, 1 and 2.
@@ -103,7 +103,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     tool.take_status(options.status_fd)?;
     let mut rules = rules::select(&options.allow, &options.deny)?;
     let Options { read, write, unix, connect_tcp, .. } = options;
-    let landlock = Wanted { mounts: options.landlock, read, write, unix, connect_tcp };
+    let landlock = LandlockOptions { mounts: options.landlock, read, write, unix, connect_tcp };
     if landlock.mounts && landlock.by_path() {
         return Err(Error::usage(
             "--landlock takes its rights from the mounts: leave out --read and --write",
@@ -114,7 +114,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     rules.retain(|rule| !(unix && rule.name == "unix" || tcp && rule.name == "net"));
     let holds = |name| rules.iter().any(|rule| rule.name == name);
     let further = [
-        (landlock != Wanted::default(), &rules::NO_LIMITS_OF_OTHERS),
+        (landlock != LandlockOptions::default(), &rules::NO_LIMITS_OF_OTHERS),
         (landlock.by_path(), &rules::NO_CHANGES_BY_IOCTL),
         (tcp, &rules::NET_BUT_TCP),
         (tcp && holds("unix"), &rules::NO_LISTEN),
@@ -135,7 +135,7 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
         return Err(Error::usage(format!("{alone} runs no program: leave out -- and what follows")));
     }
     // Only one filter can be exported, and Landlock is not a filter.
-    if !options.load.is_empty() || !options.load_fd.is_empty() || landlock != Wanted::default() {
+    if !options.load.is_empty() || !options.load_fd.is_empty() || landlock != LandlockOptions::default() {
         return Err(Error::usage(format!(
             "{alone} cannot be combined with --load or --load-fd, nor with Landlock's options"
         )));

@@ -1,15 +1,15 @@
 //! From the first fork to the command's first instruction. The command runs once everything is ready and the supervisor
 //! has given up all that the command could use.
 
-use super::{Course, Supervisor};
+use super::{Progress, Supervisor};
 use crate::child::{Leader, Run, is_ready};
 use crate::command::{self, Command};
-use crate::helpers::{Helpers, Kind};
+use crate::helpers::{HelperKind, Helpers};
 use crate::options::Pid1;
 use crate::terminal::Terminals;
 use crate::{init, namespaces, watchdog};
 use srt_common::exec::Program;
-use srt_common::fds::{self, Kept};
+use srt_common::fds::{self, KeptFds};
 use srt_common::startup::{self, GO, JOIN};
 use srt_common::sys::process::pidfd_open;
 use srt_common::sys::socket::{Message, setsockopt, socketpair};
@@ -47,7 +47,7 @@ impl<'a> Supervisor<'a> {
     pub fn launch(
         run: Run<'a>,
         program: &Program,
-        kept: Kept,
+        kept: KeptFds,
         signals: OwnedFd,
         terminals: Terminals,
         helpers: Helpers,
@@ -69,8 +69,8 @@ impl<'a> Supervisor<'a> {
         let command = Command { run, program, mount_stage, joined_paths, kept, terminals: &terminals };
         let (child, reports) = if plan.pid1 == Pid1::Command {
             let pid = command.fork(&theirs, &theirs, &start.socket)?;
-            if let Some(watchdog) = helpers.of(Kind::Watchdog) {
-                watchdog::condemn(watchdog, &pidfd_open(pid).context(|| "pidfd_open of the command")?)?;
+            if let Some(watchdog) = helpers.of(HelperKind::Watchdog) {
+                watchdog::kill_on_death(watchdog, &pidfd_open(pid).context(|| "pidfd_open of the command")?)?;
             }
             (pid, None)
         } else {
@@ -81,8 +81,8 @@ impl<'a> Supervisor<'a> {
             std::thread::yield_now();
             (pid, Some(reports))
         };
-        let (child, start, course) = (Some(child), Some(start), Course::default());
-        Ok(Self { run, signals, terminals, helpers, child, reports, start, command: None, course })
+        let (child, start, progress) = (Some(child), Some(start), Progress::default());
+        Ok(Self { run, signals, terminals, helpers, child, reports, start, command: None, progress })
     }
 
     /// Creates the network namespace while the forked processes get ready.
@@ -141,7 +141,7 @@ impl<'a> Supervisor<'a> {
         if !start.locked_down {
             // In this order, so that ptrace(2) access is refused throughout: first because of the capabilities, then
             // because the process is not dumpable.
-            privileges::undumpable()?;
+            privileges::clear_dumpable()?;
             privileges::drop_held()?;
             fds::never_wait(std::mem::take(&mut self.terminals.own));
             start.locked_down = true;
@@ -164,7 +164,7 @@ impl<'a> Supervisor<'a> {
     /// When srt-relay must accept at the latest, or a helper that will not become ready must have ended.
     pub(super) fn start_deadline(&self) -> Option<Instant> {
         let start = self.start.as_ref()?;
-        let waits = self.helpers.of(Kind::Relay).is_some_and(|relay| relay.ready != Some(true));
+        let waits = self.helpers.of(HelperKind::Relay).is_some_and(|relay| relay.ready != Some(true));
         (waits || self.helpers.lost().is_some()).then_some(start.deadline)
     }
 }

@@ -17,7 +17,7 @@ pub fn check(input: &[u8]) {
         Ok(Request::Check(_)) => assert!(words.iter().any(|word| word == "--check")),
         Ok(Request::Run(plan)) => {
             assert_eq!(plan.program, words[separator.expect("--") + 1..], "goes through untouched");
-            assert!(plan.links().all(|link| link.port != 0));
+            assert!(plan.port_mappings().all(|mapping| mapping.port != 0));
             assert!(plan.options.allow_userns || !plan.shares(CLONE_NEWUSER));
         }
         Err(error) => {
