@@ -2,10 +2,10 @@
 
 use crate::sys::c_path;
 use crate::sys::entry::environ;
-use crate::sys::file::{fstatfs, fstatvfs, open, readlinkat};
+use crate::sys::file::{fstatvfs, open, readlinkat};
 use crate::sys::process::{self, Pointers};
 use crate::sys::signal::{self, Disposition};
-use crate::{Context, Error, Kind, Result, interpreter};
+use crate::{Context, Error, Kind, Result, interpreter, procfs};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -190,10 +190,7 @@ fn restore_signals() -> io::Result<()> {
 /// procfs, an earlier run may have left a file there, and a program run from a mount of its file alone, as srt-mount
 /// permits, has the path `/`.
 pub fn beside(name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
-    let link = open("/proc/self/exe", libc::O_PATH | libc::O_NOFOLLOW)?;
-    let own = readlinkat(&link, c"")?;
-    match fstatfs(&link)? {
-        libc::PROC_SUPER_MAGIC if own.file_name().is_some() => Ok(own.with_file_name(name)),
-        _ => Err(io::ErrorKind::NotFound.into()),
-    }
+    let own = readlinkat(&procfs::open()?, c"self/exe")?;
+    let named = own.file_name().map(|_| own.with_file_name(name));
+    named.ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -78,9 +78,11 @@ impl KeptFds {
 /// What is wrong with it.
 pub fn can_be_written(number: RawFd) -> Result<(), &'static str> {
     let given = fd::given(number).map_err(|_| "not an open descriptor")?;
-    // O_PATH leaves no access mode in the flags (`build_open_flags()` in fs/open.c): it reads as O_RDONLY.
-    let flags = fd::fcntl(&given, libc::F_GETFL, 0).unwrap_or(libc::O_RDONLY);
-    if flags & libc::O_ACCMODE == libc::O_RDONLY { Err("not open for writing") } else { Ok(()) }
+    // In musl, O_ACCMODE includes O_PATH.
+    match fd::fcntl(&given, libc::F_GETFL, 0).unwrap_or(libc::O_PATH) & (libc::O_ACCMODE | libc::O_PATH) {
+        libc::O_WRONLY | libc::O_RDWR => Ok(()),
+        _ => Err("not open for writing"),
+    }
 }
 
 /// Raises the soft limit on descriptors to the hard limit. Returns both as they were.

@@ -15,6 +15,7 @@ pub mod lifetime;
 pub mod mountinfo;
 pub mod path_walk;
 pub mod privileges;
+pub mod procfs;
 pub mod relay_report;
 pub mod startup;
 pub mod sys;

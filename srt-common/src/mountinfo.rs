@@ -1,6 +1,6 @@
 //! The mount table: /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/mounts (proc_pid_mounts(5)).
 
-use crate::sys::file::fstatfs;
+use crate::procfs;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,16 +18,14 @@ pub struct Mount<'a> {
     pub kind: &'a [u8],
 }
 
-/// Reads a mount table in large pieces: for the kernel, a read(2) of a few bytes takes as long as one of a page.
+/// Reads a mount table below /proc in large pieces: for the kernel, a read(2) of a few bytes takes as long as one of a
+/// page.
 ///
 /// # Errors
-/// The errno; ENOENT if no procfs is mounted. The file is none of a procfs: an earlier run may have left it.
+/// The errno; ENOENT if no procfs is mounted.
 pub fn read(path: &str) -> io::Result<Vec<u8>> {
-    let (mut file, mut text) = (File::open(path)?, Vec::with_capacity(16 << 10));
-    if fstatfs(&file)? != libc::PROC_SUPER_MAGIC {
-        return Err(io::Error::other("not on a procfs"));
-    }
-    file.read_to_end(&mut text)?;
+    let mut text = Vec::with_capacity(16 << 10);
+    procfs::open().and_then(|_| File::open(path))?.read_to_end(&mut text)?;
     Ok(text)
 }
 

@@ -164,7 +164,12 @@ pub fn returns(path: &Path) -> bool {
 /// The error if something is missing before a `..`: without an errno, since nothing follows from it. If it is created
 /// later, the path leads to another place, which may exist.
 fn unknown(error: Error) -> Error {
-    Error { errno: None, ..error }.hint("write the path without ..")
+    match error.errno {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES) => {
+            Error { errno: None, ..error }.hint("name the file by a path without .., also in links")
+        }
+        _ => error,
+    }
 }
 
 fn planted(path: &Path, link: &Path, target: &Path) -> Error {

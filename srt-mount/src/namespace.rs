@@ -7,11 +7,12 @@ use srt_common::filesystem::NO_OPTIONS;
 use srt_common::sys::fd::inherited;
 use srt_common::sys::file::{CWD, statx};
 use srt_common::sys::mount::{mount_setattr, unshare};
-use srt_common::{Context, Error, Result, mountinfo, startup};
+use srt_common::{Context, Error, Result, mountinfo, procfs, startup};
+use std::fs::symlink_metadata;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Leaves the caller's mount namespace. No mounts propagate between it and the new one.
 ///
@@ -46,11 +47,11 @@ pub fn make_private() -> Result<()> {
 /// A mount propagates, or the mounts cannot be examined.
 pub fn look() -> Result<Vec<PathBuf>> {
     let what = || "cannot read /proc/self/mountinfo";
+    // Without a procfs there must be no /proc/self, not even a dangling link: later paths below it would lead to what an
+    // earlier run has left there.
+    let absent = || procfs::open().is_ok() || symlink_metadata("/proc/self").is_err();
     let mounts = match mountinfo::read("/proc/self/mountinfo") {
-        // If there is no /proc/self at all, no later path below it can lead to what an earlier run has left there.
-        Err(error) if error.kind() == ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
-            return Ok(vec![]);
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound && absent() => return Ok(vec![]),
         read => read.context(what)?,
     };
     let mut queues = vec![];

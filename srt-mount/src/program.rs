@@ -100,9 +100,12 @@ pub fn require(program: &Program, origin: &Origin, root: &Root, directory: &Path
     }
     let Origin::Inside(paths) = origin else { return Ok(()) };
     let refusal = |path: &PathBuf| match open(directory.join(path), libc::O_PATH) {
+        Ok(file) if !can_run(&file) => Some(libc::EACCES),
         // access(2) again; EACCES on a noexec mount, too.
-        Ok(file) => (!can_run(&file) || faccessat2(&file, c"", libc::X_OK, libc::AT_EMPTY_PATH).is_err())
-            .then_some(libc::EACCES),
+        Ok(file) => {
+            let answer = faccessat2(&file, c"", libc::X_OK, libc::AT_EMPTY_PATH);
+            answer.err().and_then(|error| error.raw_os_error()).filter(|errno| *errno == libc::EACCES)
+        }
         Err(error) => error.raw_os_error().filter(|errno| *errno == libc::ENOENT),
     };
     let refusals: Option<Vec<_>> = paths.iter().map(refusal).collect();

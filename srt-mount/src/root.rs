@@ -275,11 +275,13 @@ impl<'a> Root<'a> {
     /// Opens the directory at `path`, which is created with its parents if missing. Also returns its path without
     /// links and `..`.
     fn directory(&mut self, path: &Path, missing: Option<Missing>) -> Result<(Rc<OwnedFd>, PathBuf)> {
+        let mut found = self.walk(path);
         // `..` leads back only from what exists: /a/../a/b.
-        if let (Some(_), Some(above), true) = (missing, path.parent(), returns(path)) {
+        if let (Err(_), Some(_), Some(above), true) = (&found, missing, path.parent(), returns(path)) {
             self.directory(above, missing)?;
+            found = self.walk(path);
         }
-        match (self.walk(path), missing, path.parent(), path.file_name()) {
+        match (found, missing, path.parent(), path.file_name()) {
             (Err(error), Some(missing), Some(above), Some(name)) if error.errno == Some(libc::ENOENT) => {
                 let (parent, above) = self.directory(above, Some(missing))?;
                 let path = above.join(name);

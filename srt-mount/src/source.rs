@@ -9,7 +9,7 @@ use srt_common::sys::fd::{borrowed, given};
 use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::sys::process::geteuid;
-use srt_common::{Context, Error, Result, startup};
+use srt_common::{Context, Error, Result, procfs, startup};
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -105,7 +105,9 @@ impl<'a> Host<'a> {
             _ => {
                 let why = "the path of the working directory does not lead to it";
                 let error = Error::failed(format!("cannot open {}: {why}", path.display())).path(path);
-                return Err(error.hint("the path contains a link: use an absolute path, or cd \"$PWD\""));
+                return Err(
+                    error.hint("the path contains a link or ..: use an absolute path, or cd \"$PWD\"")
+                );
             }
         };
         let is_planted = |walk: &Walk| may_be_written(walk, writable);
@@ -285,7 +287,8 @@ impl Access {
 /// /proc/sys (`test_perm()` in fs/proc/proc_sysctl.c) and all other files of the host's root, without any capability.
 /// If this cannot be determined, the answer is yes.
 pub fn is_root_of_the_host() -> bool {
-    let answer = faccessat2(&CWD, c"/proc/sys/kernel/overflowuid", libc::W_OK, libc::AT_EACCESS);
+    let file = c"sys/kernel/overflowuid";
+    let answer = procfs::open().and_then(|proc| faccessat2(&proc, file, libc::W_OK, libc::AT_EACCESS));
     !answer.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
 }
 

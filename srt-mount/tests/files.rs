@@ -95,12 +95,17 @@ both! {
     fn a_link_below_proc_without_a_procfs_is_not_followed(who) {
         let scratch = who.scratch();
         let (file, victim) = (scratch.file("file", ""), scratch.file("victim", ""));
-        let fds = format!(
-            "mount -t tmpfs tmpfs /proc && mkdir -p /proc/self/fd && for n in $(seq 3 60); do ln -s {} /proc/self/fd/$n; done",
-            victim.display()
-        );
-        for planted in [fds.clone(), format!("{fds}; : >/proc/self/mountinfo")] {
-            let script = format!("{planted}; exec srt-mount --ro-bind / / --bind \"$0\" \"$0\" --chmod 0777 \"$1\" -- echo ran");
+        let bare = "mount --rbind /proc /mnt && mount -t tmpfs tmpfs /proc";
+        let fds = |at: &str| format!("mkdir -p {at}/fd && for n in $(seq 3 60); do ln -s {} {at}/fd/$n; done", victim.display());
+        let fake = scratch.join("fake").display().to_string();
+        for planted in [
+            format!("{bare}; {}", fds("/proc/self")),
+            format!("{bare}; {}; : >/proc/self/mountinfo", fds("/proc/self")),
+            format!("{bare}; {}; ln -s /mnt/self/mountinfo /proc/self/mountinfo", fds("/proc/self")),
+            // It leads nowhere until the new root is mounted on the old one.
+            format!("{bare}; {}; ln -s ../mnt/fake /proc/self", fds(&fake)),
+        ] {
+            let script = format!("{planted}; exec srt-mount --ro-bind / / --bind \"$0\" \"$0\" --bind \"$0\" /mnt --chmod 0777 \"$1\" -- echo ran");
             let mut command = who.command("unshare");
             command.args(["-Urm", "sh", "-c", &script]).arg(scratch.path()).arg(&file);
             let ran = run(&mut command);

@@ -269,8 +269,13 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
         ] {
             let options = [&["--bind", &project, &project][..], &options].concat();
             let ran = sh_on(who, "--ro-bind", &options, &format!("cat {env}"));
-            ran.code(125).hints("srt-mount", error, "without ..").says("");
+            ran.code(125).hints("srt-mount", error, "a path without ..").says("");
         }
+        // Another error is what it is.
+        std::os::unix::fs::symlink("loop", scratch.join("cfg/loop")).expect("a link");
+        let ran = sh_on(who, "--ro-bind", &["--mask-try", &at("cfg/loop/../../p/.env")], "true");
+        ran.code(125).one_clear_error("srt-mount").complains("Too many levels of symbolic links");
+        assert!(!ran.err.contains("without .."), "{ran:#?}");
         // The way back from what is there, and from what is not, but is created.
         let there = ["--bind", &project, &project, "--mask-try", &at("p/dir/../.env"), "--mask-try", &at("p/dir/../no/x")];
         sh_on(who, "--ro-bind", &there, &format!("cat {env}; echo ran")).ok().says("ran");

@@ -12,7 +12,7 @@ use srt_common::sys::landlock as sys;
 use srt_common::sys::process::{exit, fork_without_signal, geteuid, waitid};
 use srt_common::sys::{c_path, fd};
 use srt_common::tool::LANDLOCK_IS_OFF;
-use srt_common::{Context, Error, Result, mountinfo};
+use srt_common::{Context, Error, Result, mountinfo, procfs};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -119,7 +119,10 @@ impl LandlockOptions {
                     let (real, steps) = (walk.path(), walk.steps());
                     // The same path may be given to both options.
                     let other = steps.len() - usize::from(ruleset.written.contains(&real));
-                    if rights == READ && self.has_written(steps.get(..other).unwrap_or_default()) {
+                    if rights == READ
+                        && is_writable(&opened)
+                        && self.has_written(steps.get(..other).unwrap_or_default())
+                    {
                         let error = Error::failed("it is below a --write, so it can be written");
                         return Err(error.hint(NOT_BELOW));
                     }
@@ -212,13 +215,7 @@ impl Ruleset {
     /// be below a directory that may be written here.
     fn refuse_more(&self, number: RawFd, stat: &Stat) -> Result<()> {
         // PROGRAM may have a procfs at another place. An earlier run may have created something else at /proc.
-        let link = |flags| {
-            let (proc, name) = (file::open("/proc", libc::O_PATH)?, c_path(format!("self/fd/{number}"))?);
-            match file::fstatfs(&proc)? {
-                libc::PROC_SUPER_MAGIC => file::openat(&proc, &name, flags, 0),
-                _ => Err(io::ErrorKind::NotFound.into()),
-            }
-        };
+        let link = |flags| file::openat(&procfs::open()?, &c_path(format!("self/fd/{number}"))?, flags, 0);
         let name = link(libc::O_PATH | libc::O_NOFOLLOW).and_then(|link| file::readlinkat(&link, c""));
         let name = name.unwrap_or_else(|_| format!("/dev/fd/{number}").into());
         let open = |path: &Path| file::openat2(&CWD, &c_path(path)?, libc::O_PATH, libc::RESOLVE_NO_SYMLINKS);

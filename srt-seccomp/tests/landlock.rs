@@ -247,6 +247,11 @@ sys.exit(subprocess.run(sys.argv[2:], stdin=os.open(f'/proc/self/fd/{fd}', os.O_
         for options in [&["--write", &alias][..], &["--write", &below_alias, "--read", &above]] {
             run_with(options).ok();
         }
+        // Where the mount is read-only, reading is all that its path gives.
+        let mounts = format!("{mounts} && mount -o remount,bind,ro {alias}");
+        let script = format!("(: >{below_alias}/file) || : >p/below/file && echo written");
+        let command = shell(who, work.path(), &["--read", "/", "--write", &above, "--read", &alias], &script);
+        run(&mut with_mounts(&mounts, &command)).ok().says("written");
     }
 
     fn what_stdout_and_stderr_are_open_on_can_be_opened_again(who) {
