@@ -336,8 +336,7 @@ impl Supervisor<'_> {
         let progress = &mut self.progress;
         progress.end = Some(end);
         if self.run.plan.pid1 == Pid1::InitWaitsForAll {
-            // From now on, this process passes the signals of the terminal's keys on, to all that are left.
-            return self.terminals.take_back();
+            return;
         }
         let by_it = matches!(end, End::Signaled(signal) if ASKING.contains(&signal.into()));
         match (progress.asked.filter(|_| by_it || progress.told_to_end), self.run.plan.options.kill_after.0) {
@@ -419,13 +418,12 @@ impl Supervisor<'_> {
 
     /// SIGTSTP was received: stops the command, then this process.
     fn suspend(&mut self, from_kernel: bool) {
-        if self.run.plan.options.keep_session && self.progress.end.is_none() {
+        if self.run.plan.options.keep_session {
             // The command's process group decides; srt-init reports if the command stops.
             self.progress.stop_requested = !from_kernel;
             return self.forward_group(libc::SIGTSTP);
         }
-        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there. A
-        // command that is dead does not stop.
+        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there.
         self.forward_group(libc::SIGSTOP);
         // A stopped supervisor cannot watch the other processes, so none of them may run.
         (self.progress.all_stopped, self.progress.continue_at) = (true, None);
@@ -488,8 +486,7 @@ impl Supervisor<'_> {
 
     /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
-        let command = self.command.as_ref().filter(|_| self.progress.end.is_none());
-        command.inspect(|command| self.terminals.hand_to(command.pid));
+        self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
         // All at once: a process that continued before the others could stop the sender.
         self.continue_all();
         self.forward_group(libc::SIGCONT);

@@ -28,15 +28,6 @@ say('started')
 say('got %s at %d x %d' % (sys.stdin.readline().strip(), *os.get_terminal_size()))
 os._exit(4)";
 
-/// Ends with 3 at once, and leaves a process in its group.
-const LEAVER: &str = "
-import os, signal, time
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-if os.fork(): os._exit(3)
-while os.getppid() > 1: time.sleep(0.01)
-print('al' 'one', flush=True)
-time.sleep(1000)";
-
 /// Ways to start srt-ns that differ in who has the terminal.
 const SESSIONS: [&str; 2] = ["", "--keep-session"];
 
@@ -264,30 +255,6 @@ both! {
             talk.expect("READY> ");
             talk.send("echo status $?\n");
             talk.expect("status 4");
-        }
-    }
-
-    fn the_keys_reach_what_wait_all_waits_for_once_the_command_has_ended(who) {
-        for session in SESSIONS {
-            let mut talk = shell(who, "bash");
-            talk.send(&format!("srt-ns {session} --wait-all -- {STAGES} /usr/bin/python3 -c \"{LEAVER}\"\n"));
-            talk.expect("alone");
-            let supervisor = child_named(talk.pid(), "srt-ns");
-            for _ in 0..2 {
-                wait_until("the foreground", || talk.foreground() == supervisor);
-                talk.send(STOP_KEY);
-                talk.expect("Stopped");
-                talk.expect("READY> ");
-                wait_until_stopped(&talk);
-                talk.send("fg\n");
-                talk.expect("srt-ns");
-                wait_until("the job to go on", || job(&talk).iter().all(|process| process.state != 'T'));
-            }
-            assert_eq!(talk.foreground(), supervisor);
-            talk.send(INTERRUPT_KEY);
-            talk.expect("READY> ");
-            talk.send("echo status $?\n");
-            talk.expect("status 3");
         }
     }
 
