@@ -316,16 +316,14 @@ pub fn tell_end(run: Run<'_>, helper: &Helper, end: End) {
 
 const LOST: &str = "it was removed or replaced while the sandbox ran: what was mounted over it is gone, too";
 
-/// How many bytes may be unread in a pipe that cannot be opened again: there each event takes one of its 16 buffers
-/// ([`srt_common::fds::say`]), and those told here have about 100 bytes at least.
-const UNREAD: libc::c_int = 1024;
-
 /// Whether the status descriptor has room for more than this event. The command can make any number of connections fail,
 /// and the caller may read the events only at the end: `exited` must find room then.
 fn has_room(status: RawFd) -> bool {
     let unread = ioctl_get(&status, libc::FIONREAD as u32).unwrap_or(0);
     // A stream socket is ready while at most a quarter of it is used (`unix_writable()` in net/unix/af_unix.c).
-    let is_full = |size| unread >= UNREAD && (unread >= size / 4 || open_again(status).is_err());
+    // In a pipe that cannot be opened again, each event takes a buffer of a page ([`srt_common::fds::say`]), and those told
+    // here have about 100 bytes at least.
+    let is_full = |size| unread >= size / 64 && (unread >= size / 4 || open_again(status).is_err());
     is_ready(&status, libc::POLLOUT) && !fcntl(&status, libc::F_GETPIPE_SZ, 0).is_ok_and(is_full)
 }
 

@@ -112,17 +112,22 @@ impl Supervisor<'_> {
             }
             // The command is dead, but traced: srt-init cannot reap it until the tracer has waited for it or is dead
             // (wait_consider_task() in kernel/exit.c). A second look, since pidfd_poll() takes no lock: the exec of a
-            // thread, which replaces the first one (de_thread() in fs/exec.c), must not be taken for an end.
+            // thread, which replaces the first one (de_thread() in fs/exec.c), must not be taken for an end. A deadline
+            // ends the sandbox anyway, and until then the rest of the process group has time.
             let is_dead = |command: &Leader| is_ready(&command.pidfd, libc::POLLIN);
             if self.progress.report_due.take_if(|at| *at <= now).is_some()
                 && self.progress.end.is_none()
+                && self.progress.deadline.is_none()
                 && self.command.as_ref().is_some_and(is_dead)
             {
                 self.progress.sweep_at = Some(now);
             }
             if self.progress.sweep_at.is_some_and(|at| at <= now) {
-                self.broadcast(libc::SIGKILL);
                 self.progress.sweep_at = Some(now + SWEEP);
+                // If no process can be created for it, the end of PID 1 is what is left.
+                if !self.broadcast(libc::SIGKILL) {
+                    self.kill_all();
+                }
             }
             if self.progress.continue_at.is_some_and(|at| at <= now) {
                 self.continue_all();

@@ -519,6 +519,36 @@ os._exit(7)";
         }
     }
 
+    fn a_tracer_of_the_commands_group_has_the_time_of_kill_after(who) {
+        let family = Family::new();
+        let script = "
+import ctypes, os, signal, sys, time
+libc, command = ctypes.CDLL(None), os.getpid()
+reader, writer = os.pipe()
+libc.prctl(0x59616d61, ctypes.c_long(-1), 0, 0, 0)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+if os.fork() == 0:
+    assert libc.ptrace(0x4206, command, 0, 0) == 0
+    os.write(writer, b'!')
+    signal.sigwait([signal.SIGTERM])
+    print('asked', flush=True)
+    time.sleep(1)
+    print('cleaned', flush=True)
+    os._exit(0)
+os.read(reader, 1)
+print('traced', flush=True)
+sys.stdin.readline()
+os._exit(7)";
+        let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--kill-after", "20", "--", "/usr/bin/python3", "-c", script]));
+        talk.expect("traced\n");
+        processes::kill(talk.pid(), libc::SIGTERM);
+        talk.expect("asked\n");
+        talk.send("\n");
+        talk.expect("cleaned\n");
+        assert_eq!(talk.end(), (7, String::new()));
+        family.ends();
+    }
+
     fn pid_1_leaves_no_zombies_while_the_command_runs(who) {
         let family = Family::new();
         let script = "for i in 1 2 3 4 5 6 7 8 9; do (setsid true &); done; echo ready; exec cat";
