@@ -1,8 +1,7 @@
-//! Messages during the start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a
-//! root directory to srt-init, on an inherited socket (`--join FD`). [`GO`]: when everything is ready for PROGRAM, the
-//! supervisor answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`JOIN`]: if
-//! other processes are told the command's pid, they may look at its namespaces, so it first enters the network
-//! namespace.
+//! Messages during the start. [`hello`]: the command sends its pid to the supervisor; srt-mount sends a root directory
+//! to srt-init, on an inherited socket (`--join FD`). [`GO`]: when everything is ready for PROGRAM, the supervisor
+//! answers srt-init, and srt-init the command (with --as-pid-1, the supervisor the command). [`JOIN`]: if other
+//! processes are told the command's pid, they may look at its namespaces, so it first enters the network namespace.
 //!
 //! The kernel takes longer to create the network namespace than all the others together, so srt-mount builds its tree
 //! at the same time. The end of a socket means that the start has failed, and that srt-ns has printed why.

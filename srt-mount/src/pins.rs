@@ -9,7 +9,7 @@
 //!
 //! Symbolic links on the path need no pin: no lookup follows a link that the command can replace (path_walk.rs).
 
-use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, tmpfs};
+use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, require_effect, tmpfs};
 use crate::root::{Dest, Root, make_node, open_in_root};
 use srt_common::sys::c_path;
 use srt_common::sys::file::statx;
@@ -179,10 +179,8 @@ fn set_pin(copy: &OwnedFd, path: &Path, pin: &OwnedFd) -> Result<()> {
     };
     let tree = clone_tree(pin, c"", false).context(cannot)?;
     move_mount(&tree, &directory, c"").context(cannot)?;
-    if !c_path(path).and_then(|path| statx(copy, &path)).context(cannot)?.mount_root {
-        return Err(Error::failed(format!("{}: move_mount had no effect", cannot())));
-    }
-    Ok(())
+    let seen = c_path(path).and_then(|path| statx(copy, &path)).context(cannot)?.mount_root;
+    require_effect("move_mount", seen).context(cannot)
 }
 
 /// Opens a directory below `root`. The links on the path have been resolved before.

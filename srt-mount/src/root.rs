@@ -4,7 +4,7 @@
 //! cannot lead out of the new root, even if another process changes the tree at the same time (an earlier command may
 //! still run in it). Files are created by name in a directory held open; mounts are attached to a descriptor.
 
-use crate::detached::{Tree, clone_tree, is_read_only, tmpfs};
+use crate::detached::{Tree, clone_tree, is_read_only, require_effect, tmpfs};
 use crate::namespace;
 use crate::source::{Directories, Host, may_be_written};
 use srt_common::path_walk::{Walk, names, returns};
@@ -118,7 +118,7 @@ impl<'a> Root<'a> {
             name if name == c"." => by_name(&tree.fd, c"..")? != tree.stat.mount,
             name => by_name(&dest.parent, name)? == tree.stat.mount,
         };
-        if is_there { Ok(()) } else { Err(Error::failed("cannot mount: move_mount had no effect")) }
+        require_effect("move_mount", is_there).context(|| "cannot mount")
     }
 
     /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox

@@ -40,7 +40,7 @@ const BY_PATH: &str = "srt-seccomp --read and --write";
 /// How many of the rows, from the first on, the chain srt-ns, srt-mount, srt-seccomp needs.
 const NEEDED: usize = 15;
 
-/// The name of a row, its steps (the last one gives the result), and what still works if it fails.
+/// The name of a row, its trials (the last one gives the result), and what still works if it fails.
 const ROWS: [(&str, &[Trial], &str); 20] = [
     ("kernel", &[|| require_kernel().map(|release| told("ok", release, ""))], "nothing"),
     ("close_range", &[|| KeptFds::default().close_others_on_exec().map(ok)], "nothing"),
@@ -74,8 +74,8 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     signal(libc::SIGCHLD, Disposition::Default).context(|| "cannot reset SIGCHLD")?;
     // An empty string means that there is no remedy: it counts as already printed.
     let (mut missing, mut told) = (vec![], vec![String::new()]);
-    for (at, (name, steps, without)) in ROWS.into_iter().enumerate() {
-        let [result, cause, remedy] = in_children(tool, name, steps, Told::default()).unwrap_or_else(no);
+    for (at, (name, trials, without)) in ROWS.into_iter().enumerate() {
+        let [result, cause, remedy] = in_children(tool, name, trials, Told::default()).unwrap_or_else(no);
         missing.extend((result == "no" && at < NEEDED).then_some(name));
         let remedy = if remedy == namespaces::APPARMOR { profile().unwrap_or(remedy) } else { remedy };
         let mut lines = vec![format!("{name:<20} {result:<8} {cause}").trim_end().to_owned()];
@@ -91,11 +91,11 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     if missing.is_empty() { Ok(0) } else { Err(failed()) }
 }
 
-/// Runs the steps, each in a child of the process that ran the step before (in a new pid namespace, this child is PID
+/// Runs the trials, each in a child of the process that ran the step before (in a new pid namespace, this child is PID
 /// 1). Returns the result of the last step, which comes through a pipe: there is none if a seccomp filter kills the
 /// process.
-fn in_children(tool: &Tool, name: &str, steps: &[Trial], told: Told) -> Answer {
-    let [step, later @ ..] = steps else { return Ok(told) };
+fn in_children(tool: &Tool, name: &str, trials: &[Trial], told: Told) -> Answer {
+    let [step, later @ ..] = trials else { return Ok(told) };
     let (answers, answer) = io::pipe().context(|| "pipe")?;
     let pid = child::spawn_without_pdeathsig(tool, name, || {
         let told = step().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
@@ -138,10 +138,10 @@ fn pidfds() -> Answer {
 fn seccomp() -> Answer {
     let code = (libc::BPF_RET | libc::BPF_K) as u16;
     let all = [libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-    let in_front = "an outer seccomp filter refuses others: see the container's profile";
+    let outer = "an outer seccomp filter refuses others: see the container's profile";
     let without = "the kernel was built without CONFIG_SECCOMP_FILTER";
     let loaded = prctl_set_seccomp(&all).context(|| "prctl(PR_SET_SECCOMP)").map(ok);
-    loaded.map_err(|error| error.hint(in_front).hint_for(libc::EINVAL, without))
+    loaded.map_err(|error| error.hint(outer).hint_for(libc::EINVAL, without))
 }
 
 /// With AppArmor's `unprivileged_userns` profile, a user namespace (user_namespaces(7)) can be created, but no

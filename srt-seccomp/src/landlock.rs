@@ -108,7 +108,10 @@ impl LandlockOptions {
             let mut nodes = NODES.iter().chain(self.mounts.then_some(&"/dev/tty"));
             nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device))?;
         }
-        // --write first, since a --read path below one of its paths is refused.
+        // --write first, since a --read path below one of its paths is refused: by inode, as Landlock attaches rules to
+        // inodes (and holds them, get_inode_object() in security/landlock/fs.c). A directory that has several paths,
+        // bind mounts or names in another case, is the same by each.
+        let mut written = vec![];
         for (option, rights, paths) in [
             ("--write", WRITE, &self.write),
             ("--read", READ, &self.read),
@@ -119,12 +122,13 @@ impl LandlockOptions {
                     let (real, steps) = (walk.path(), walk.steps());
                     // The same path may be given to both options.
                     let other = steps.len() - usize::from(ruleset.written.contains(&real));
-                    if rights == READ
-                        && is_writable(&opened)
-                        && self.has_written(steps.get(..other).unwrap_or_default())
-                    {
+                    let is_written = |step: &Step| written.contains(&step.stat.id);
+                    if rights == READ && is_writable(&opened) && steps.iter().take(other).any(is_written) {
                         let error = Error::failed("it is below a --write, so it can be written");
                         return Err(error.hint(NOT_BELOW));
+                    }
+                    if rights == WRITE {
+                        written.push(walk.end().stat.id);
                     }
                     ruleset.add_named(&real, &opened, rights)
                 });
@@ -169,19 +173,13 @@ impl LandlockOptions {
     /// Whether PROGRAM, and so an earlier run of it, may put a link where a path has led: below a `--write` path or,
     /// with `--landlock`, on any writable mount. (Modes may have been different then.)
     fn may_change(&self, walk: &Walk) -> bool {
-        match self.by_path() {
-            true => self.has_written(walk.steps()),
-            false => file::fstatvfs(&walk.end().fd).map_or(true, |flags| flags & libc::ST_RDONLY == 0),
-        }
-    }
-
-    /// Whether a `--write` path is one of these, by its inode: for Landlock, which attaches rules to inodes, a
-    /// directory that has several paths (bind mounts, or names in another case) is the same by each.
-    fn has_written(&self, steps: &[Step]) -> bool {
         // While the walk holds its directories open, their inode numbers are not reused.
         let look = |Raw(path): &Raw| file::statx(&file::open(path, libc::O_PATH)?, c"");
-        let is_one = |written: Stat| steps.iter().any(|step| step.stat.id == written.id);
-        self.write.iter().any(|path| look(path).map_or(true, is_one))
+        let is_above = |written: Stat| walk.steps().iter().any(|step| step.stat.id == written.id);
+        match self.by_path() {
+            true => self.write.iter().any(|path| look(path).map_or(true, is_above)),
+            false => file::fstatvfs(&walk.end().fd).map_or(true, |flags| flags & libc::ST_RDONLY == 0),
+        }
     }
 }
 

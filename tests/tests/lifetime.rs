@@ -131,6 +131,29 @@ fn without_a_sandbox_a_daemon_outlives_the_command() {
     assert_eq!(family.members().len(), 1, "it ignores signals");
 }
 
+/// A command that exits with 7 after a line of input, and its child, which traces it and does not wait for it.
+fn traced(first: &str, in_the_child: &str, then: &str) -> String {
+    // PTRACE_SEIZE; before that PR_SET_PTRACER, which Yama wants.
+    format!(
+        "
+import ctypes, os, signal, sys, time
+libc, command = ctypes.CDLL(None), os.getpid()
+reader, writer = os.pipe()
+libc.prctl(0x59616d61, ctypes.c_long(-1), 0, 0, 0)
+{first}
+if os.fork() == 0:
+    {in_the_child}
+    assert libc.ptrace(0x4206, command, 0, 0) == 0
+    os.write(writer, b'!')
+    {then}
+    os._exit(0)
+os.read(reader, 1)
+print('traced', flush=True)
+sys.stdin.readline()
+os._exit(7)"
+    )
+}
+
 both! {
     fn a_daemon_ends_with_the_command(who) {
         let family = Family::new();
@@ -488,21 +511,7 @@ time.sleep(1000)";
 
     fn a_tracer_inside_that_does_not_wait_does_not_keep_the_sandbox_alive(who) {
         let family = Family::new();
-        // PTRACE_SEIZE; before that PR_SET_PTRACER, which Yama wants.
-        let script = "
-import ctypes, os, signal, sys
-libc, command = ctypes.CDLL(None), os.getpid()
-reader, writer = os.pipe()
-libc.prctl(0x59616d61, ctypes.c_long(-1), 0, 0, 0)
-if os.fork() == 0:
-    os.setsid()
-    assert libc.ptrace(0x4206, command, 0, 0) == 0
-    os.write(writer, b'!')
-    while True: signal.pause()
-os.read(reader, 1)
-print('traced', flush=True)
-sys.stdin.readline()
-os._exit(7)";
+        let script = &traced("", "os.setsid()", "while True: signal.pause()");
         for options in [&[][..], &["--keep-session"], &["--wait-all"]] {
             let mut talk = Talk::over_pipes(who.command("srt-ns").args(options).args(["--", "/usr/bin/python3", "-c", script]));
             talk.expect("traced\n");
@@ -521,27 +530,12 @@ os._exit(7)";
 
     fn a_tracer_of_the_commands_group_has_the_time_of_kill_after(who) {
         let family = Family::new();
-        let script = "
-import ctypes, os, signal, sys, time
-libc, command = ctypes.CDLL(None), os.getpid()
-reader, writer = os.pipe()
-libc.prctl(0x59616d61, ctypes.c_long(-1), 0, 0, 0)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-if os.fork() == 0:
-    assert libc.ptrace(0x4206, command, 0, 0) == 0
-    os.write(writer, b'!')
-    signal.sigwait([signal.SIGTERM])
-    print('asked', flush=True)
-    time.sleep(1)
-    print('cleaned', flush=True)
-    os._exit(0)
-os.read(reader, 1)
-print('traced', flush=True)
-sys.stdin.readline()
-os._exit(7)";
+        let block = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])";
+        let work = "signal.sigwait([signal.SIGTERM]); print('asked', flush=True); time.sleep(1); print('cleaned', flush=True)";
+        let script = &traced(block, "", work);
         let mut talk = Talk::over_pipes(who.command("srt-ns").args(["--kill-after", "20", "--", "/usr/bin/python3", "-c", script]));
         talk.expect("traced\n");
-        processes::kill(talk.pid(), libc::SIGTERM);
+        talk.signal(libc::SIGTERM);
         talk.expect("asked\n");
         talk.send("\n");
         talk.expect("cleaned\n");

@@ -78,29 +78,29 @@ mod tests {
 
     #[test]
     fn what_is_given_out_is_apart_aligned_and_comes_back_in_reverse() {
-        let piece = Box::new(BumpAllocator::new());
+        let allocator = Box::new(BumpAllocator::new());
         // SAFETY: sizes above 0.
-        let [one, two] = [layout(3, 1), layout(8, 64)].map(|layout| unsafe { piece.alloc(layout) });
+        let [one, two] = [layout(3, 1), layout(8, 64)].map(|layout| unsafe { allocator.alloc(layout) });
         assert_eq!(two as usize % 64, 0);
         assert!(two as usize >= one as usize + 3);
         // SAFETY: allocated above.
-        unsafe { piece.dealloc(one, layout(3, 1)) };
-        let taken = piece.taken.load(Relaxed);
+        unsafe { allocator.dealloc(one, layout(3, 1)) };
+        let taken = allocator.taken.load(Relaxed);
         // SAFETY: allocated above.
-        unsafe { piece.dealloc(two, layout(8, 64)) };
-        assert!(piece.taken.load(Relaxed) < taken);
+        unsafe { allocator.dealloc(two, layout(8, 64)) };
+        assert!(allocator.taken.load(Relaxed) < taken);
     }
 
     #[test]
     fn what_does_not_fit_is_the_c_librarys() {
-        let piece = Box::new(BumpAllocator::new());
+        let allocator = Box::new(BumpAllocator::new());
         for size in [LARGEST + 1, usize::MAX / 4] {
             // SAFETY: a size above 0.
-            let pointer = unsafe { piece.alloc(layout(size, 16)) };
-            assert_eq!(piece.offset(pointer), None);
+            let pointer = unsafe { allocator.alloc(layout(size, 16)) };
+            assert_eq!(allocator.offset(pointer), None);
             if !pointer.is_null() {
                 // SAFETY: allocated above.
-                unsafe { piece.dealloc(pointer, layout(size, 16)) };
+                unsafe { allocator.dealloc(pointer, layout(size, 16)) };
             }
         }
     }

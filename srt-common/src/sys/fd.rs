@@ -39,8 +39,8 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same without ownership: it stays open when the value is dropped. EBADF if it is not
-/// inherited: it is closed, or has FD_CLOEXEC, as have all that a tool opens, but none that survives execve(2).
+/// The same without ownership: it stays open when the value is dropped. EBADF if it is not inherited: it
+/// is closed, or has FD_CLOEXEC, as have all that a tool opens, but none that survives execve(2).
 pub fn given(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     match fcntl(&fd, libc::F_GETFD, 0)? & libc::FD_CLOEXEC {
         0 => borrowed(fd),
