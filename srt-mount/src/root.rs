@@ -121,6 +121,29 @@ impl<'a> Root<'a> {
         require_effect("move_mount", is_there).context(|| "cannot mount")
     }
 
+    /// Refuses to cover a file of the host that the command could use by another name: a hard link, as an earlier run
+    /// may have left in the same writable mount (link(2) does not lead from one mount to another). Directories have no
+    /// hard links.
+    ///
+    /// # Errors
+    /// The file has another name, and its own is in a mount of the host that can be written.
+    pub fn require_one_name(&self, tree: &Tree, dest: &Dest) -> Result<()> {
+        let Some(there) = &dest.there else { return Ok(()) };
+        let stat = statx(there, c"").context(|| "statx")?;
+        let is_writable = |fd: &OwnedFd| is_read_only(fd).map(|read_only| !read_only).context(|| "fstatvfs");
+        // A writable bind of the same file hides nothing.
+        let covers = tree.stat.id != stat.id || !is_writable(&tree.fd)?;
+        if stat.links > 1 && covers && !self.own.contains(&stat.device()) && is_writable(there)? {
+            let path = dest.path.display();
+            let error = format!("{path} has another name, a hard link, by which PROGRAM could use it");
+            let hint = format!(
+                "find it with find -samefile, or make the file anew: cp -p {path} NEW && mv NEW {path}"
+            );
+            return Err(Error::failed(error).path(dest.path.clone()).hint(hint));
+        }
+        Ok(())
+    }
+
     /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox
     /// may write, which [`Host::writable`] has yet to find. It is detached with the old root; copies of its parts
     /// remain.

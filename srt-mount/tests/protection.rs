@@ -127,6 +127,35 @@ both! {
         sh_on(who, "--ro-bind", &["--mask", "/dev/null", "--mask", "/etc"], "test -f /dev/null && ls -A /etc").ok().says("");
     }
 
+    fn a_file_that_can_be_used_by_another_name_cannot_be_protected(who) {
+        // What an earlier run left: it made both before the user wrote anything into one of them.
+        let scratch = project(who);
+        fs::hard_link(scratch.join("p/.env"), scratch.join("p/src/copy")).expect("link");
+        let script = "cat p/src/copy; echo more >> p/src/copy";
+        for base in &bases(&scratch) {
+            for protect in [
+                &["--mask", "DIR/p/.env"][..],
+                &["--mask-try", "DIR/p/.env"],
+                &["--ro-bind", "DIR/p/.env", "DIR/p/.env"],
+                &["--ro-bind", "/dev/null", "DIR/p/.env"],
+                &["--bind", "/dev/null", "DIR/p/.env"],
+            ] {
+                let ran = in_project(who, base, protect, &scratch, script);
+                ran.code(125).says("").one_clear_error("srt-mount").complains("p/.env has another name, a hard link");
+                ran.complains("hint: find it with find -samefile");
+            }
+            // A writable bind protects nothing, and no hard link leads out of a mount that is read-only.
+            in_project(who, base, &["--bind", "DIR/p/.env", "DIR/p/.env"], &scratch, "cat p/src/copy").ok().says("secret");
+            let read_only = ["--ro-bind", "DIR/p", "DIR/p", "--mask", "DIR/p/.env"];
+            in_project(who, base, &read_only, &scratch, "cat p/.env; echo >> p/src/copy || echo no").ok().says("no");
+        }
+        // As long as there is a mount on it, the command makes no other name for it.
+        fs::remove_file(scratch.join("p/src/copy")).expect("remove");
+        let script = "ln p/.env p/src/copy || ln p/.git/hooks/pre-commit p/src/copy && cat p/src/copy";
+        let ran = in_project(who, &bases(&scratch)[0], &["--mask", "DIR/p/.env"], &scratch, script);
+        ran.ok().says("hook").complains("cross-device link");
+    }
+
     fn a_device_of_the_hosts_that_is_open_keeps_its_mode(who) {
         // The mode that it has, which changes nothing.
         let chmod = "for fd in 0, 1, 2, 7, 8:
