@@ -211,7 +211,7 @@ impl Init {
                 Ok(Some((pid, Change::Ended(end)))) if pid == self.command && self.ended.is_none() => {
                     self.ended = Some(end);
                 }
-                Ok(Some((pid, Change::Stopped))) if pid == self.command => self.tell(STOPPED, 0),
+                Ok(Some((pid, Change::Stopped(signal)))) if pid == self.command => self.tell(STOPPED, signal),
                 // Another process; or a ptrace(2) stop of a child that made this process its tracer and waits for it in
                 // vain.
                 Ok(Some(_)) => {}

@@ -51,7 +51,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     kept.close_others(&own.collect::<Vec<_>>())?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
-    let terminals = Terminals::look(plan.options.keep_session, plan.options.status_fd);
+    let terminals = Terminals::look(plan.options.keep_session, plan.pid1, plan.options.status_fd);
     let supervisor_pidfd = &pidfd_open(getpid()).context(|| "pidfd_open of the supervisor")?;
     let run = Run { tool, plan: &plan, supervisor_pidfd, lifetimes: &lifetimes, inherited };
 

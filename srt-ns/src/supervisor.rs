@@ -67,8 +67,8 @@ struct Progress {
     told_to_end: bool,
     /// A process has sent us SIGTSTP, and the command has not stopped yet.
     stop_requested: bool,
-    /// The command has stopped before its pid was known.
-    stopped_early: bool,
+    /// The signal that stopped the command before its pid was known.
+    stopped_early: Option<u8>,
     /// All processes inside were stopped.
     all_stopped: bool,
     /// When to try again to continue them, if no process could be created for it.
@@ -195,8 +195,8 @@ impl Supervisor<'_> {
         if self.child.is_some() && self.progress.failed.is_none() && self.progress.end.is_none() {
             self.step()?;
         }
-        if self.command.is_some() && std::mem::take(&mut self.progress.stopped_early) {
-            self.stop_with_command();
+        if let Some(signal) = self.progress.stopped_early.take_if(|_| self.command.is_some()) {
+            self.stop_with_command(signal);
         }
         Ok(())
     }
@@ -327,7 +327,7 @@ impl Supervisor<'_> {
         for &report in reports {
             match report {
                 [init::JOINED, _] => self.start.iter_mut().for_each(|start| start.joined = true),
-                [init::STOPPED, _] => self.stop_with_command(),
+                [init::STOPPED, signal] => self.stop_with_command(signal),
                 [init::EXITED, code] => self.command_ended(End::Exited(code)),
                 [init::KILLED, signal] => self.command_ended(End::Signaled(signal)),
                 _ => {}
@@ -368,10 +368,10 @@ impl Supervisor<'_> {
         match change {
             Change::Ended(end) if Some(pid) == self.child => self.child_ended(end),
             Change::Ended(end) => self.helper_ended(pid, end),
-            Change::Stopped if Some(pid) == self.child && self.run.plan.options.keep_session => {
-                self.stop_with_command();
+            Change::Stopped(signal) if Some(pid) == self.child && self.run.plan.options.keep_session => {
+                self.stop_with_command(signal);
             }
-            Change::Stopped | Change::Trapped => {}
+            Change::Stopped(_) | Change::Trapped => {}
         }
         true
     }
@@ -442,14 +442,18 @@ impl Supervisor<'_> {
 
     /// The command was stopped by itself or by a key of the terminal: stops this process too, for the caller's shell to
     /// see.
-    fn stop_with_command(&mut self) {
+    fn stop_with_command(&mut self, signal: u8) {
         let Some(command) = &self.command else {
             // The report has arrived before the message with the command's pid.
-            self.progress.stopped_early = self.start.is_some();
+            self.progress.stopped_early = self.start.is_some().then_some(signal);
             return;
         };
         if !command.is_stopped() {
             return; // Another process has continued it since.
+        }
+        let asks = [libc::SIGTTIN, libc::SIGTTOU].contains(&signal.into());
+        if asks && self.terminals.hand_to(command.pid, true) {
+            return self.forward_group(libc::SIGCONT);
         }
         self.terminals.take_back();
         // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
@@ -491,7 +495,7 @@ impl Supervisor<'_> {
 
     /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
-        self.command.iter().for_each(|command| self.terminals.hand_to(command.pid));
+        let _given = self.command.as_ref().map(|command| self.terminals.hand_to(command.pid, false));
         // All at once: a process that continued before the others could stop the sender.
         self.continue_all();
         self.forward_group(libc::SIGCONT);

@@ -1,6 +1,7 @@
 //! Restores the terminals on 0, 1 and 2, and the flags of these open files; under --keep-session also the foreground of
 //! the controlling terminal and the session's CPU share.
 
+use crate::options::Pid1;
 use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{borrowed, fcntl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
@@ -52,6 +53,9 @@ pub struct Terminals {
     flags: Vec<(RawFd, libc::c_int)>,
     /// Under --keep-session: the controlling terminal, and the process group that had its foreground.
     controlling: Option<(OwnedFd, Pid)>,
+    /// 0 or 1 is a pipe. The other processes of the pipeline are in our process group, and may use the terminal, too:
+    /// the command gets the foreground only when it needs it.
+    shared: bool,
     /// The foreground was ours, and is the command's, or will be when it starts.
     handed: bool,
     /// Saved before a process inside can change it: under --keep-session from the start.
@@ -70,7 +74,7 @@ struct Share {
 
 impl Terminals {
     /// Saves the state of 0, 1 and 2; with `keep_session`, also of the controlling terminal.
-    pub fn look(keep_session: bool, status_fd: Option<RawFd>) -> Self {
+    pub fn look(keep_session: bool, pid1: Pid1, status_fd: Option<RawFd>) -> Self {
         let snapshots = (0..=2).filter_map(|number| {
             let modes = tcgetattr(&number).ok()?;
             let get = |request| ioctl_get(&number, request).ok();
@@ -87,11 +91,21 @@ impl Terminals {
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
         };
         let controlling = keep_session.then(controlling).flatten();
-        let handed = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+        // The kernel does not stop PID 1 when it reads from the terminal in the background.
+        let shared = pid1 != Pid1::Command && (is_pipe(0) || is_pipe(1));
+        let handed = !shared && controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
         let share = keep_session.then(Share::look).flatten();
         let flags = (0..=2).filter_map(|number| Some((number, fcntl(&number, libc::F_GETFL, 0).ok()?)));
         let own = own_terminals(status_fd.into_iter().chain([2]));
-        Self { snapshots: snapshots.collect(), flags: flags.collect(), controlling, handed, share, own }
+        Self {
+            snapshots: snapshots.collect(),
+            flags: flags.collect(),
+            controlling,
+            shared,
+            handed,
+            share,
+            own,
+        }
     }
 
     /// Saves the CPU share, before a process of this session can be reached from inside.
@@ -112,14 +126,15 @@ impl Terminals {
         }
     }
 
-    /// In the supervisor, when the command continues after a stop: gives its group the foreground, if we have it
-    /// (again).
-    pub fn hand_to(&mut self, group: Pid) {
-        if let Some((tty, _)) = &self.controlling
-            && tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp())
-        {
-            self.handed = tcsetpgrp(tty, group).is_ok();
-        }
+    /// In the supervisor, when the command continues after a stop, or has stopped because it `needs` the foreground:
+    /// gives it to the command's group, if we have it (again). False: not given.
+    pub fn hand_to(&mut self, group: Pid, needs: bool) -> bool {
+        let given = self.controlling.as_ref().is_some_and(|(tty, _)| {
+            let ours = tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp());
+            ours && (needs || !self.shared) && tcsetpgrp(tty, group).is_ok()
+        });
+        self.handed |= given;
+        given
     }
 
     /// When the command has stopped: takes the foreground back, for the caller's shell.
@@ -150,6 +165,11 @@ impl Terminals {
     pub fn restore_share(&self, attempts: usize) {
         self.share.iter().for_each(|share| share.restore(attempts));
     }
+}
+
+/// Whether this descriptor leads to another process of a pipeline, as far as one can see.
+fn is_pipe(number: RawFd) -> bool {
+    statx(&number, c"").is_ok_and(|stat| stat.is(libc::S_IFIFO) || stat.is(libc::S_IFSOCK))
 }
 
 impl Share {
@@ -194,8 +214,9 @@ impl Snapshot {
         let _gone = ioctl(number, TIOCCBRK, 0);
         // tcflow(3) undoes TCOOFF, but not a stop key (^S).
         let _gone = tcflow(number, libc::TCOON);
-        // The modes belong to the foreground: while this was a background job, the shell has set its own.
-        if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp()) {
+        // The modes belong to the foreground: while this was a background job, the shell has set its own. Those of our
+        // controlling terminal may be the ones that the reader of a pipeline has set, such as less(1).
+        if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp() && !is_pipe(1)) {
             let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
         }
         if let Some(exclusive) = self.exclusive {

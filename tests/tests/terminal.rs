@@ -221,6 +221,85 @@ both! {
         talk.expect("READY> ");
     }
 
+    fn the_other_processes_of_a_pipeline_have_the_terminal_until_the_command_needs_it(who) {
+        for session in ["--keep-session", "--keep-session --wait-all"] {
+            let mut talk = shell(who, "bash");
+            // The reader of the pipeline asks; so does one that writes into it, and last the command itself.
+            talk.send(&format!("srt-ns {session} -- seq 2 | while read n; do read a < /dev/tty; echo $n is $a; done\n"));
+            talk.send("yes\nno\n");
+            talk.expect("1 is yes\r\n2 is no\r\n");
+            talk.expect("READY> ");
+            talk.send(&format!("sh -c 'read a < /dev/tty; echo it is $a' | srt-ns {session} -- cat\nfine\n"));
+            talk.expect("it is fine\r\n");
+            talk.expect("READY> ");
+            talk.send(&format!("echo said | srt-ns {session} -- sh -c 'read a; read b < /dev/tty; echo $a: $b' | cat\nwell\n"));
+            talk.expect("said: well\r\n");
+            talk.expect("READY> ");
+        }
+    }
+
+    fn the_keys_reach_a_whole_pipeline(who) {
+        for session in SESSIONS {
+            let mut talk = shell(who, "bash");
+            let running = |talk: &Talk, count| {
+                let sleeps = |process: &&Process| process.name == "sleep" && process.state != 'T';
+                wait_until("the pipeline to run", || job(talk).iter().filter(sleeps).count() == count);
+            };
+            talk.send(&format!("srt-ns {session} -- sleep 1000 | sleep 1000\n"));
+            running(&talk, 2);
+            for _ in 0..2 {
+                talk.send(STOP_KEY);
+                talk.expect("Stopped");
+                talk.expect("READY> ");
+                wait_until_stopped(&talk);
+                talk.send("fg\n");
+                running(&talk, 2);
+            }
+            talk.send(INTERRUPT_KEY);
+            talk.expect("READY> ");
+            wait_until("all of it to end", || job(&talk).is_empty());
+        }
+    }
+
+    fn a_pipeline_whose_command_has_taken_the_terminal_gets_it_back(who) {
+        let mut talk = shell(who, "bash");
+        talk.send("srt-ns --keep-session -- sh -c 'echo up; while read a; do echo got $a; done' | cat\n");
+        talk.expect("up");
+        for word in ["one", "two"] {
+            talk.send(&format!("{word}\n"));
+            talk.expect(&format!("got {word}\r\n"));
+            // The first one reaches the command, which gives the terminal back, the second one the others.
+            talk.send(STOP_KEY);
+            wait_until("srt-ns to stop", || processes::Process::find(child_named(talk.pid(), "srt-ns")).is_some_and(|own| own.state == 'T'));
+            talk.send(STOP_KEY);
+            talk.expect("Stopped");
+            talk.expect("READY> ");
+            wait_until_stopped(&talk);
+            talk.send("fg\n");
+            talk.expect("srt-ns");
+        }
+        talk.send("three\n\x04");
+        talk.expect("got three");
+        talk.expect("READY> ");
+        // PID 1 cannot be stopped until it has the terminal: it gets it at once.
+        talk.send("srt-ns --keep-session --as-pid-1 -- sh -c 'read a; echo got $a' | cat\nfour\n");
+        talk.expect("got four");
+        talk.expect("READY> ");
+    }
+
+    fn the_modes_are_those_of_the_reader_of_a_pipeline(who) {
+        for session in SESSIONS {
+            let scratch = who.scratch();
+            let mut talk = shell(who, "bash");
+            // As less(1) does: sets them once the command runs, and works on when it has ended.
+            let reader = "read up; stty -icanon < /dev/tty; echo > go; cat; stty -a < /dev/tty | tr \";\" \"\\n\" | grep icanon";
+            talk.send(&format!("cd {} && mkfifo go\n", scratch.text()));
+            talk.send(&format!("srt-ns {session} -- sh -c 'echo up; read go < go' | sh -c '{reader}'; stty icanon\n"));
+            talk.expect(" -icanon");
+            talk.expect("READY> ");
+        }
+    }
+
     fn the_keys_that_end_a_command_end_it_alone(who) {
         for session in SESSIONS {
             for (key, code) in [(INTERRUPT_KEY, 130), (QUIT_KEY, 131)] {

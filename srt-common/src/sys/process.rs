@@ -141,8 +141,8 @@ impl std::fmt::Display for End {
 pub enum Change {
     /// It is dead.
     Ended(End),
-    /// A signal stopped it.
-    Stopped,
+    /// This signal stopped it.
+    Stopped(u8),
     /// A ptrace(2) stop: the child has made this process its tracer. Reported whatever the options are.
     Trapped,
 }
@@ -161,7 +161,7 @@ pub fn waitid(child: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pi
     let status = unsafe { info.si_status() };
     let change = match info.si_code {
         libc::CLD_EXITED => Change::Ended(End::Exited(status as u8)),
-        libc::CLD_STOPPED => Change::Stopped,
+        libc::CLD_STOPPED => Change::Stopped(status as u8),
         libc::CLD_TRAPPED => Change::Trapped,
         _ => Change::Ended(End::Signaled(status as u8)),
     };
