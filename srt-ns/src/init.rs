@@ -9,7 +9,7 @@
 //! RLIMIT_SIGPENDING is reached). So the supervisor signals the command itself, and sends srt-init only SIGKILL or,
 //! when the command is dead and --wait-all waits for other processes, signals that any of those could send to all.
 
-use crate::child::{self, Run, is_ready};
+use crate::child::{self, Run};
 use crate::command::Command;
 use crate::empty_root::{self, EmptyRoot};
 use crate::options::Pid1;
@@ -229,9 +229,10 @@ impl Init {
     }
 
     /// Stops, which the command can cause without end, are reported only while the pipe has room; its end is always
-    /// reported.
+    /// reported. A failed poll(2) counts as room: the command can take RLIMIT_NOFILE from this process (prlimit(2)).
     fn tell(&mut self, what: u8, detail: u8) {
-        if what != STOPPED || is_ready(&self.tell, libc::POLLOUT) {
+        let room = || ppoll(&mut [pollfd(self.tell.as_raw_fd(), libc::POLLOUT)], Some(Duration::ZERO));
+        if what != STOPPED || !matches!(room(), Ok(0)) {
             // If the supervisor is gone, this process is being killed, too.
             let _gone = self.tell.write_all(&[what, detail]);
         }

@@ -232,6 +232,12 @@ both! {
         stops_by_its_key_and_ends(who, &format!("/usr/bin/python3 -c '{name}'"), "time.sleep(1001)");
     }
 
+    fn the_stop_key_stops_a_command_that_has_taken_the_descriptors_of_pid_1(who) {
+        // ppoll(2): EINVAL for more descriptors than RLIMIT_NOFILE.
+        let command = "sh -c \"prlimit --pid=1 --nofile=0:0 && echo ready && exec sleep 1001\"";
+        stops_by_its_key_and_ends(who, command, "prlimit");
+    }
+
     fn a_sandbox_that_was_stopped_ends_by_the_signal_that_its_caller_has_asked_for(who) {
         let family = Family::new();
         let mut talk = shell(who);
