@@ -390,18 +390,22 @@ both! {
         let writes = [
             "git config a.b evil", "echo evil >> $common/hooks/pre-commit", "mv $common/hooks $common/old",
             "echo /tmp > $common/commondir", "echo /tmp > $own/commondir", "rm $own/commondir", "echo /tmp > $own/gitdir",
-            "echo gitdir: /tmp > .git", "rm .git",
+            "echo gitdir: /tmp > .git", "rm .git", "echo evil >> $own/config.worktree",
         ];
         let each: String = writes.iter().map(|write| format!("({write}) 2>/dev/null && echo \"done: {write}\"\n")).collect();
         let script = place.scratch.file("writes", each);
-        let attempt = |chain: &str| {
+        let attempt = |setup: &str, chain: &str| {
             place.reset();
             let text = format!("{setup}export common own\n{chain} sh {}\n", script.display());
             let ran = run(&mut place.bash(&text, |bash| bash));
             ran.out.lines().filter(|line| line.starts_with("done: ")).count()
         };
-        assert_eq!(attempt(&format!("srt-ns --{sandbox}")), 0);
-        assert_eq!(attempt(""), writes.len());
+        let own_settings = format!("{setup}git config extensions.worktreeConfig true; git config --worktree a.b c\n");
+        for (setup, exists) in [(setup, false), (&own_settings, true)] {
+            assert_eq!(attempt(setup, &format!("srt-ns --{sandbox}")), 0);
+            assert_eq!(place.exists("project/.git/worktrees/task/config.worktree"), exists);
+            assert_eq!(attempt(setup, ""), writes.len());
+        }
     }
 
     fn the_blocks_with_a_network(who) {
