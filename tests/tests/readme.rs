@@ -408,6 +408,39 @@ both! {
         }
     }
 
+    /// Nothing that a sandbox wrote is executed outside it, or inside without the filter; the positive control is the
+    /// same with a name in place of a path.
+    fn what_a_sandbox_wrote_starts_none_of_the_programs_of_the_page(who) {
+        if let Some(why) = missing(&["make", "python3", "nsenter"]) {
+            skip!("{why}");
+        }
+        let _family = Family::new();
+        let place = Place::new(who);
+        let block = |word: &str| {
+            let found = page("tests/from-a-program.md").blocks().into_iter().find(|block| block.text.contains(word));
+            found.expect(word).text
+        };
+        let planted = |text: &str| {
+            place.reset();
+            let ran = run(&mut place.bash(text, |bash| bash));
+            (ran.code == Some(0), ran.out.contains("planted"))
+        };
+        let write = "printf '#!/bin/sh\\necho planted\\n' > bin/srt-seccomp && chmod +x bin/srt-seccomp";
+        let join = block("nsenter").replace("--tmpfs /tmp", "--tmpfs /tmp --bind \"$PWD\" \"$PWD\"");
+        let join = join.replace("-c 'echo inside", &format!("-c '{}; echo inside", write.replace('\'', "\"")));
+        let join = format!("mkdir bin && PATH=$PWD/bin:$PATH\n{join}");
+        let run_twice = "python3 -I \"$HOME/policy.py\" sh -c 'echo \"print(\\\"planted\\\")\" > subprocess.py'\n\
+                         python3 -I \"$HOME/policy.py\" true\n";
+        let policy = block("policy.py") + run_twice;
+        for (text, control) in [
+            (&join, join.replace("\"$tool\"", "srt-seccomp")),
+            (&policy, policy.replace("\"$HOME/policy.py\"", "policy.py").replace("python3 -I", "python3")),
+        ] {
+            assert_eq!(planted(text), (true, false), "{text}");
+            assert!(planted(&control).1, "{control}");
+        }
+    }
+
     fn the_blocks_with_a_network(who) {
         if let Some(why) = missing(&SERVERS).or(missing(&["bwrap"])) {
             skip!("{why}");
