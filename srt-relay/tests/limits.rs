@@ -8,7 +8,7 @@ use common::*;
 use srt_tests::processes::{Process, status_field};
 use srt_tests::refusals::{self, refuse_value};
 use srt_tests::talk::Terminal;
-use srt_tests::{DEADLINE, Who, at_once, both, has_ipv6, skip, wait_until};
+use srt_tests::{DEADLINE, Who, at_once, both, has, has_ipv6, skip, wait_until};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
@@ -503,6 +503,56 @@ both! {
         assert!(after.is_some_and(|after| after >= Duration::from_secs(1)), "{after:?}");
         wait_until("the report", || relay.stderr().contains("timed out"));
         relay.settles_at(before);
+    }
+
+    fn nobody_waits_for_the_answer_to_those_who_came_before(who) {
+        // A full backlog: Linux drops the SYNs of all but the first, or the first two.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        // SAFETY: two integers.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let (port, to) = (free_port(), listener.local_addr().expect("address").port());
+        let relay = Relay::start(who, &[format!("tcp:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}")]);
+        let _clients: Vec<_> = (0..8).map(|_| connect(port)).collect();
+        // proc_pid_net(5), tcp: the remote address, and the state 02 (TCP_SYN_SENT).
+        let asked = format!(":{to:04X} 02 ");
+        let table = || std::fs::read_to_string("/proc/thread-self/net/tcp").expect("tcp");
+        wait_until("an attempt for each", || table().matches(&asked).count() >= 6);
+        assert_eq!(relay.stderr(), "");
+    }
+
+    fn the_more_connections_there_are_the_less_is_read_of_each(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let (listen, to, trace) = (scratch.join("l"), scratch.join("s"), scratch.join("trace"));
+        let listener = srt_tests::unix_listener(who, &to);
+        let mut command = who.command("strace");
+        command.args(["-D", "-s1", "-e", "trace=read", "-o"]).arg(&trace).args(["srt-relay", "--ready-fd", "1"]);
+        command.args([&listen, &to].map(|path| format!("unix:{}", path.display())));
+        let relay = Relay::spawn(command, &[]);
+        // The size of the buffer, where one byte was read into it. An ordinary user's strace does not see the byte.
+        let sizes = || -> Vec<usize> {
+            let calls = std::fs::read_to_string(&trace).expect("trace");
+            let calls = calls.lines().filter_map(|call| call.strip_suffix(" = 1")?.rsplit_once(", "));
+            calls.filter_map(|(_, size)| size.trim_end().strip_suffix(')')?.parse().ok()).collect()
+        };
+        let say = |client: &mut UnixStream, count| {
+            client.write_all(b"x").expect("write");
+            wait_until("it to be read", || sizes().len() == count);
+        };
+        let mut first = UnixStream::connect(&listen).expect("connect");
+        let _server = listener.accept().expect("accept");
+        let before = relay.descriptors();
+        say(&mut first, 1);
+        // The others stay in the target's backlog.
+        let others: Vec<_> = (1..300).map(|_| UnixStream::connect(&listen).expect("connect")).collect();
+        relay.settles_at(before + 2 * others.len());
+        say(&mut first, 2);
+        drop((others, listener));
+        relay.settles_at(before);
+        say(&mut first, 3);
+        assert_eq!(sizes(), [256 << 10, (64 << 20) / 300, 256 << 10]);
     }
 }
 

@@ -579,10 +579,11 @@ print(send(pair[0]))";
 
     fn a_failure_that_may_pass_is_reported_once_until_it_has_passed(who) {
         let (port, to) = (free_port(), free_port());
-        let (mut reports, writer) = pipe();
-        let args = [tcp(port), format!("tcp:localhost:{to}").into(), "--report-fd".into(), "7".into()];
-        let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7)]);
-        drop(writer);
+        let ((mut reports, writer), (mut events, status)) = (pipe(), pipe());
+        let to_both = ["--report-fd", "7", "--status-fd", "8"].map(OsString::from);
+        let args = [&[tcp(port), format!("tcp:localhost:{to}").into()][..], &to_both].concat();
+        let relay = Relay::start_with(who, &args, &[(writer.as_raw_fd(), 7), (status.as_raw_fd(), 8)]);
+        drop((writer, status));
         for _ in 0..2 {
             for _ in 0..3 {
                 assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect").read(&mut [0]).is_err());
@@ -594,6 +595,8 @@ print(send(pair[0]))";
         assert_eq!(relay.stderr(), "");
         relay.terminate();
         assert_eq!(String::from_utf8(read_all(&mut reports)).expect("text"), format!("failed 0 {}\n", libc::ECONNREFUSED).repeat(2));
+        // In place of the events, not beside them.
+        assert_eq!(read_all(&mut events), b"");
     }
 
     fn a_target_that_is_lost_is_reported_after_a_failure_that_might_have_passed(who) {
