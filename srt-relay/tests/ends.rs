@@ -406,6 +406,35 @@ relay.terminate()";
         assert_eq!(&late, b"late");
     }
 
+    fn a_server_that_has_closed_is_told_to_a_client_that_has_yet_to_read_its_answer(who) {
+        let scratch = who.scratch();
+        let (near, far) = (scratch.join("near"), scratch.join("far"));
+        let listener = srt_tests::unix_listener(who, &far);
+        let _relay = Relay::start(who, &[format!("unix:{}", near.display()), format!("unix:{}", far.display())]);
+        let mut client = UnixStream::connect(&near).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+        client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+        // All that there is room for: part of it has yet to leave the relay when the server closes.
+        server.set_nonblocking(true).expect("O_NONBLOCK");
+        let mut answer = 0;
+        while has_room(&server, Duration::from_millis(300)) {
+            while let Ok(count) = server.write(&[7; 4096]) {
+                answer += count;
+            }
+        }
+        drop(server);
+        let error = loop {
+            if let Err(error) = client.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        let mut told = vec![0; answer];
+        client.read_exact(&mut told).expect("the answer");
+        assert!(told.iter().all(|byte| *byte == 7));
+    }
+
     fn a_client_that_is_gone_after_its_half_close_frees_the_connection(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
