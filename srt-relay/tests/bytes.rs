@@ -5,7 +5,8 @@
 mod common;
 
 use common::*;
-use srt_tests::{DEADLINE, at_once, both};
+use srt_tests::processes::Process;
+use srt_tests::{DEADLINE, at_once, both, wait_until};
 use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +112,36 @@ both! {
             client.read_exact(&mut [0]).expect("read");
             client.end();
             assert_eq!(read_all(&mut server), b"", "{count}");
+        }
+    }
+
+    fn what_follows_urgent_data_is_not_lost_where_the_end_has_come_too(who) {
+        for way in [Way::TcpToUnix, Way::TcpToTcp] {
+            let setup = Setup::new(who, way);
+            let (mut client, mut server) = setup.pair();
+            let mut sender = client.another();
+            let sender = thread::spawn(move || sender.write_all(&vec![b'a'; 4_000_000]).expect("write"));
+            // The window of the relay's socket opens for more than a read of it that makes the next one a splice(2).
+            server.read_exact(&mut vec![0; 4_000_000]).expect("read");
+            sender.join().expect("thread");
+            setup.relay.signal(libc::SIGSTOP);
+            let stopped = || Process::find(setup.relay.pid()).is_some_and(|relay| relay.state == 'T');
+            wait_until("it to stop", stopped);
+            client.write_all(&[b'a'; 70_000]).expect("write");
+            // SAFETY: one byte that lives through the call.
+            assert_eq!(unsafe { libc::send(client.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+            client.write_all(b"and more").expect("write");
+            client.end();
+            // tcp(7), SIOCOUTQ: what the other side has yet to acknowledge, the end included.
+            wait_until("all to arrive", || {
+                let mut count: libc::c_int = -1;
+                // SAFETY: TIOCOUTQ, the same number, fills an integer.
+                assert_eq!(unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) }, 0);
+                count == 0
+            });
+            setup.relay.signal(libc::SIGCONT);
+            let all = read_all(&mut server);
+            assert_eq!((all.len(), &all[70_000.min(all.len())..]), (70_008, &b"and more"[..]), "{way:?}");
         }
     }
 
