@@ -21,9 +21,6 @@ pub const MOST: usize = ALL / CAPACITY.0;
 /// KiB would take 2.3 times the CPU time per byte from a Unix socket to TCP.)
 pub const COPY: usize = 256 << 10;
 
-/// The flags of splice(2).
-const MOVE: libc::c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
-
 /// An empty pipe, or one with `held` bytes in it.
 pub struct Pipe {
     read: OwnedFd,
@@ -39,7 +36,7 @@ impl Pipe {
     /// # Errors
     /// Errors of splice(2) that concern `from`.
     pub fn fill(&mut self, from: &impl AsRawFd) -> io::Result<usize> {
-        self.held = splice(from, &self.write, self.capacity, MOVE)?;
+        self.held = splice(from, &self.write, self.capacity, libc::SPLICE_F_NONBLOCK)?;
         Ok(self.held)
     }
 
@@ -48,7 +45,7 @@ impl Pipe {
     /// # Errors
     /// Errors of splice(2) that concern `to`.
     pub fn drain(&mut self, to: &impl AsRawFd) -> io::Result<usize> {
-        self.held -= splice(&self.read, to, self.held, MOVE)?.min(self.held);
+        self.held -= splice(&self.read, to, self.held, libc::SPLICE_F_NONBLOCK)?.min(self.held);
         Ok(self.held)
     }
 }
@@ -94,7 +91,7 @@ impl Pool {
 
     fn make(&self) -> Option<Pipe> {
         let made = Rc::strong_count(&self.count) - 1;
-        let (read, write) = if made < self.most { pipe2(libc::O_NONBLOCK).ok()? } else { return None };
+        let (read, write) = if made < self.most { pipe2(0).ok()? } else { return None };
         Some(Pipe { read, write, capacity: 0, held: 0, _counted: Rc::clone(&self.count) })
     }
 
