@@ -339,6 +339,22 @@ both! {
         });
     }
 
+    fn of_two_addresses_that_fail_the_last_ones_reason_is_told(who) {
+        if !has_ipv6() {
+            skip!("no IPv6 here");
+        }
+        let (port, dead) = (free_port(), free_port());
+        let mut command = who.command("srt-relay");
+        command.args(["--ready-fd", "1", &format!("tcp:127.0.0.1:{port}"), &format!("tcp:localhost:{dead}")]);
+        // The length of the address is that of an IPv6 one.
+        let length = size_of::<libc::sockaddr_in6>() as libc::c_int;
+        refusals::in_front(&mut command, &[refuse_value(libc::SYS_connect, 2, length, libc::EPERM)]);
+        let relay = Relay::spawn(command, &[]);
+        assert!(connect(port).read(&mut [0]).is_err());
+        wait_until("a report", || relay.stderr().ends_with('\n'));
+        assert!(relay.stderr().contains("Operation not permitted"), "{}", relay.stderr());
+    }
+
     fn a_connection_that_cannot_be_watched_is_reset_and_leaves_nothing(who) {
         let scratch = who.scratch();
         greeter(who, &scratch.join("s"));
