@@ -70,7 +70,7 @@ impl Peer {
         let gone = has(libc::EPOLLHUP | libc::EPOLLERR);
         self.gone |= gone;
         // A socket in error counts as both, so that the next call returns the error.
-        self.readable |= gone || has(libc::EPOLLIN | libc::EPOLLRDHUP);
+        self.readable |= gone || has(libc::EPOLLIN);
         self.writable |= gone || has(libc::EPOLLOUT);
     }
 }

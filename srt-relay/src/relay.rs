@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The events of a connection's sockets, each change reported once (EPOLLET): no system call is needed to ask for
-/// less while a direction is stalled, and a stalled direction causes no wakeups.
-const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+/// less while a direction is stalled, and a stalled direction causes no wakeups. The end of a peer's data is EPOLLIN
+/// (`tcp_poll`, `unix_poll`).
+const EVERYTHING: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET;
 
 /// The events of a listener, reported as long as they hold.
 const INCOMING: libc::c_int = libc::EPOLLIN | libc::EPOLLRDHUP;
