@@ -330,6 +330,17 @@ print(send(pair[0]))";
         }
     }
 
+    fn a_name_alone_is_one_in_the_working_directory(who) {
+        let scratch = who.scratch();
+        unix_server(who, &scratch.join("to"), "served");
+        let mut command = who.command("srt-relay");
+        command.current_dir(scratch.path()).args(["--ready-fd", "1", "unix:from", "unix:to"]);
+        let relay = Relay::spawn(command, &[]);
+        assert_eq!(ask_unix(&scratch.join("from")), "served");
+        relay.terminate();
+        assert!(!scratch.join("from").exists());
+    }
+
     fn a_name_that_no_address_can_hold_is_an_error(who) {
         let scratch = who.scratch();
         let ran = run(who.command("srt-relay").arg(unix(&scratch.join("n".repeat(150)))).arg(tcp(1)));
