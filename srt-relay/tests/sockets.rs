@@ -158,6 +158,7 @@ print(send(pair[0]))";
         let refused = |what: &str| {
             let ran = run(who.command("srt-relay").arg(unix(&path)).arg(tcp(1)));
             ran.code(1).one_clear_error("srt-relay").complains(what);
+            ran.complains(&format!("cannot listen on {}: ", path.display()));
         };
         // A living socket goes on serving.
         unix_server(who, &path, "alive");
