@@ -105,13 +105,13 @@ impl Flow {
     ///
     /// # Errors
     /// `from` cannot be read: the connection is broken.
-    fn pump(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<bool> {
+    fn pump(&mut self, from: &mut Peer, to: &mut Peer, pool: &mut Pool) -> io::Result<bool> {
         for _ in 0..ROUNDS {
             // What the destination does not accept stays in the source's socket, whose window then slows the sender.
             if self.state == State::Finished || !to.writable {
                 return Ok(false);
             }
-            if let Err(error) = self.deliver(to, stock) {
+            if let Err(error) = self.deliver(to, pool) {
                 self.stalled_or_refused(&error, from, to);
                 return Ok(false);
             }
@@ -124,7 +124,7 @@ impl Flow {
             if !from.readable {
                 return Ok(false);
             }
-            match self.fetch(from, to, stock) {
+            match self.fetch(from, to, pool) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     from.readable = false;
                     return Ok(false);
@@ -141,16 +141,16 @@ impl Flow {
     }
 
     /// Reads once. The bytes are then held, or written already.
-    fn fetch(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<()> {
-        let pipe = if self.bulk && from.splices { stock.take_pipe() } else { None };
+    fn fetch(&mut self, from: &mut Peer, to: &mut Peer, pool: &mut Pool) -> io::Result<()> {
+        let pipe = if self.bulk && from.splices { pool.take_pipe() } else { None };
         // At TCP's urgent mark splice(2) stops permanently, with 0 or EAGAIN: only a read continues after it, or
         // reports that there is nothing (__tcp_read_sock() in net/ipv4/tcp.c).
-        let count = match pipe.map(|pipe| self.splice(from, pipe, stock)) {
+        let count = match pipe.map(|pipe| self.splice(from, pipe, pool)) {
             Some(Ok(count @ 1..)) => count,
             Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            _ => self.copy(from, to, stock)?,
+            _ => self.copy(from, to, pool)?,
         };
-        self.bulk = count >= stock.share.min(BULK);
+        self.bulk = count >= pool.share.min(BULK);
         if count == 0 {
             // The kernel reports a reset once; later calls see an end (sock_error() in include/net/sock.h).
             if from.reset {
@@ -161,17 +161,17 @@ impl Flow {
         Ok(())
     }
 
-    fn splice(&mut self, from: &Peer, mut pipe: Pipe, stock: &mut Pool) -> io::Result<usize> {
+    fn splice(&mut self, from: &Peer, mut pipe: Pipe, pool: &mut Pool) -> io::Result<usize> {
         let result = pipe.fill(&from.socket);
         match result {
             Ok(1..) => self.held = Held::Pipe(pipe),
-            _ => stock.give_pipe(pipe),
+            _ => pool.give_pipe(pipe),
         }
         result
     }
 
-    fn copy(&mut self, from: &mut Peer, to: &mut Peer, stock: &mut Pool) -> io::Result<usize> {
-        let (buffer, _) = stock.buffer.split_at_mut(stock.share.min(COPY));
+    fn copy(&mut self, from: &mut Peer, to: &mut Peer, pool: &mut Pool) -> io::Result<usize> {
+        let (buffer, _) = pool.buffer.split_at_mut(pool.share.min(COPY));
         let count = from.socket.read(buffer)?;
         let bytes = buffer.get(..count).unwrap_or_default();
         let result = if bytes.is_empty() { Ok(0) } else { to.socket.write(bytes) };
@@ -186,7 +186,7 @@ impl Flow {
     }
 
     /// Writes what is held. On success nothing is left.
-    fn deliver(&mut self, to: &mut Peer, stock: &mut Pool) -> io::Result<()> {
+    fn deliver(&mut self, to: &mut Peer, pool: &mut Pool) -> io::Result<()> {
         match &mut self.held {
             Held::Nothing => {}
             Held::Pipe(pipe) => while pipe.drain(&to.socket)? > 0 {},
@@ -197,7 +197,7 @@ impl Flow {
             }
         }
         if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
-            stock.give_pipe(pipe);
+            pool.give_pipe(pipe);
         }
         Ok(())
     }
@@ -245,12 +245,11 @@ impl Connection {
     }
 
     /// Moves a bounded amount of bytes.
-    pub fn turn(&mut self, stock: &mut Pool) -> Outcome {
+    pub fn turn(&mut self, pool: &mut Pool) -> Outcome {
         let [client, target] = &mut self.ends;
         let [request, reply] = &mut self.flows;
-        let more = request
-            .pump(client, target, stock)
-            .and_then(|more| Ok(reply.pump(target, client, stock)? || more));
+        let more =
+            request.pump(client, target, pool).and_then(|more| Ok(reply.pump(target, client, pool)? || more));
         let Ok(more) = more else {
             self.reset();
             return Outcome::Done;
@@ -282,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_turn_moves_two_pieces_and_leaves_the_rest_to_the_next() {
-        let mut stock = Pool::new(1);
-        stock.divide(4096);
+        let mut pool = Pool::new(1);
+        pool.divide(4096);
         let [(mut client, near), (mut server, far)] = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
         for socket in [&client, &near, &server, &far] {
             socket.set_nonblocking(true).expect("O_NONBLOCK");
@@ -293,10 +292,10 @@ mod tests {
         let mut connection = Connection::new(near, far, Instant::now());
         connection.ends.iter_mut().for_each(|end| end.note((libc::EPOLLIN | libc::EPOLLOUT) as u32));
         server.write_all(b"reply").expect("write");
-        assert_eq!(connection.turn(&mut stock), Outcome::More);
+        assert_eq!(connection.turn(&mut pool), Outcome::More);
         client.read_exact(&mut [0; 5]).expect("the other direction has had its turn");
         let mut moved = vec![];
         let error = server.read_to_end(&mut moved).expect_err("no end");
-        assert_eq!((error.kind(), moved.len()), (ErrorKind::WouldBlock, 2 * stock.share));
+        assert_eq!((error.kind(), moved.len()), (ErrorKind::WouldBlock, 2 * pool.share));
     }
 }

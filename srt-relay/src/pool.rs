@@ -116,25 +116,25 @@ mod tests {
 
     #[test]
     fn what_pipes_hold_is_divided() {
-        let mut stock = Pool::new(1);
+        let mut pool = Pool::new(1);
         let capacities = [0, 1, 32, 33, 100_000].map(|connections| {
-            stock.divide(connections);
-            stock.capacity
+            pool.divide(connections);
+            pool.capacity
         });
         assert_eq!(capacities, [1 << 20, 1 << 20, 1 << 20, 512 << 10, 512 << 10]);
     }
 
     #[test]
     fn nobody_gets_a_pipe_with_anothers_bytes_in_it() {
-        let mut stock = Pool::new(1);
+        let mut pool = Pool::new(1);
         let (mut from, source) = UnixStream::pair().expect("a pair");
         let (mut to, sink) = UnixStream::pair().expect("a pair");
-        let mut pipe = stock.take_pipe().expect("a pipe");
+        let mut pipe = pool.take_pipe().expect("a pipe");
         from.write_all(b"secret").expect("write");
         assert_eq!(pipe.fill(&source).expect("splice"), 6);
-        assert!(stock.take_pipe().is_none(), "there may be one");
-        stock.give_pipe(pipe);
-        let mut pipe = stock.take_pipe().expect("another");
+        assert!(pool.take_pipe().is_none(), "there may be one");
+        pool.give_pipe(pipe);
+        let mut pipe = pool.take_pipe().expect("another");
         from.write_all(b"other").expect("write");
         assert_eq!(pipe.fill(&source).expect("splice"), 5);
         while pipe.drain(&sink).expect("splice") > 0 {}
@@ -145,12 +145,12 @@ mod tests {
     }
     #[test]
     fn however_many_connections_there_are_they_hold_64_mib_and_each_16_kib() {
-        let mut stock = Pool::new(1);
+        let mut pool = Pool::new(1);
         for (connections, share) in
             [(0, COPY), (1, COPY), (256, COPY), (512, 128 << 10), (4096, 16 << 10), (100_000, 16 << 10)]
         {
-            stock.divide(connections);
-            assert_eq!(stock.share, share, "{connections}");
+            pool.divide(connections);
+            assert_eq!(pool.share, share, "{connections}");
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct Relay<'a> {
     paused: Option<Instant>,
     /// How long to wait before the attempts to connect are checked again, if there are any.
     retry: Option<Duration>,
-    stock: Pool,
+    pool: Pool,
     /// When the last call of epoll_pwait(2) returned.
     now: Instant,
     /// When idle connections were last looked for.
@@ -88,7 +88,7 @@ impl<'a> Relay<'a> {
             queue: BTreeSet::new(),
             paused: None,
             retry: None,
-            stock: Pool::new(pipes),
+            pool: Pool::new(pipes),
             now: Instant::now(),
             swept: Instant::now(),
         }
@@ -175,7 +175,7 @@ impl<'a> Relay<'a> {
                 let number = self.next_number;
                 self.next_number += 1;
                 self.attempts.insert(number, attempt);
-                self.stock.divide(self.clients());
+                self.pool.divide(self.clients());
                 self.advance(number, 0);
                 if self.attempts.contains_key(&number)
                     && let Some(listener) = self.listeners.get_mut(index)
@@ -203,7 +203,7 @@ impl<'a> Relay<'a> {
     fn pause(&mut self) -> Result<()> {
         // What another process closes is not reported: check again later.
         self.paused = Some(self.now + LOOK);
-        self.stock.close_unused_pipes();
+        self.pool.close_unused_pipes();
         // EPOLLHUP cannot be disabled, but is reported once.
         self.watch_listeners(libc::EPOLL_CTL_MOD, libc::EPOLLET)
     }
@@ -228,7 +228,7 @@ impl<'a> Relay<'a> {
     fn turn(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.active = self.now;
-        match connection.turn(&mut self.stock) {
+        match connection.turn(&mut self.pool) {
             Outcome::Idle => {}
             Outcome::More => _ = self.queue.insert(number),
             Outcome::Done => {
@@ -337,9 +337,9 @@ impl<'a> Relay<'a> {
     /// To be called when a client has been removed: it leaves room for others.
     fn after_removal(&mut self) {
         self.paused = self.paused.map(|_| self.now);
-        self.stock.divide(self.clients());
+        self.pool.divide(self.clients());
         if self.clients() == 0 {
-            self.stock.close_unused_pipes();
+            self.pool.close_unused_pipes();
         }
     }
 }
