@@ -47,7 +47,8 @@ impl Destination {
         let refuse = |what: &str, word: &OsStr, why: &str| {
             let word = word.to_string_lossy();
             // If this is a proxy's URL, a password stands before the @.
-            let word: String = word.rsplit('@').next().into_iter().flat_map(str::chars).take(80).collect();
+            let word = word.rsplit_once('@').map_or(word.to_string(), |(_, rest)| format!("...@{rest}"));
+            let word: String = word.chars().take(80).collect();
             Error::usage(format!("{what} {word:?}: {why}"))
         };
         Ok(Self {

@@ -115,6 +115,7 @@ fn a_proxys_url_in_the_place_of_a_host_is_quoted_without_its_password() {
         let error = Destination::parse(OsStr::new(host), OsStr::new("22")).expect_err("an @");
         assert!(!error.lines("t").contains("RET"), "{}", error.lines("t"));
     }
+    assert_eq!(parse(b"user@h", b"22"), Err("HOST \"...@h\": '@' cannot be part of a host name".to_owned()));
 }
 
 #[test]
