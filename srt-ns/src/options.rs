@@ -206,10 +206,8 @@ fn share(list: &str) -> Result<c_int, String> {
 
 /// -1 is not an id: to the kernel it means "unchanged".
 fn id(text: &str) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(u32::MAX) => Err("expected a number below it".to_owned()),
-        id => id.map_err(|_| "expected a number".to_owned()),
-    }
+    let id = text.parse().ok().filter(|id| *id != u32::MAX);
+    id.ok_or_else(|| "expected a number from 0 to 4294967294".to_owned())
 }
 
 fn relay(value: &str) -> Result<PortMapping, String> {
@@ -330,6 +328,10 @@ mod tests {
             let error = plan(&words).expect_err("a usage error");
             assert_eq!(error.kind, srt_common::Kind::Usage);
             assert!(error.message.contains(bad[0]), "{bad:?}: {}", error.message);
+        }
+        for bad in ["x", "-1", "4294967295", "4294967296"] {
+            let error = plan(&["--uid", bad, "--", "true"]).expect_err("a usage error");
+            assert_eq!(error.message, format!("--uid {bad}: expected a number from 0 to 4294967294"));
         }
     }
 }
