@@ -205,7 +205,10 @@ impl Ruleset {
     pub fn restrict(&self) -> Result<()> {
         self.read_alone.iter().try_for_each(|(fd, stat)| self.refuse_more(*fd, stat))?;
         let reached = reaches_the_kernel(sys::landlock_restrict_self(&-1), libc::EBADF);
-        reached.and_then(|()| sys::landlock_restrict_self(&self.fd)).context(|| "landlock_restrict_self")
+        let restricted = reached.and_then(|()| sys::landlock_restrict_self(&self.fd));
+        // LANDLOCK_MAX_NUM_LAYERS of security/landlock/limits.h.
+        let hint = "a process has at most 16 layers of Landlock, and those around this one are as many: leave one out";
+        restricted.context(|| "landlock_restrict_self").map_err(|error| error.hint_for(libc::E2BIG, hint))
     }
 
     /// Refuses a file that PROGRAM receives for reading only but could open again for writing, though its path inside

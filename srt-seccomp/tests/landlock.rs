@@ -104,6 +104,17 @@ both! {
         answers(&run(&mut in_tree(who, work.path(), &["--landlock"], &own)), 0);
     }
 
+    fn the_seventeenth_layer_is_refused_with_a_hint(who) {
+        need!(5);
+        let nested = |count: usize| {
+            let words = ["srt-seccomp", "--read", "/", "--"].repeat(count);
+            run(who.command(words[0]).args(&words[1..]).args(["echo", "ran"]))
+        };
+        nested(16).ok().says("ran");
+        let error = "landlock_restrict_self: Argument list too long";
+        nested(17).code(125).says("").hints("srt-seccomp", error, "at most 16 layers");
+    }
+
     fn what_stdin_is_open_on_cannot_be_opened_again_for_more(who) {
         need!(5);
         let (work, outside) = (project(who), project(who));
