@@ -7,6 +7,7 @@ use argh::FromArgs;
 use srt_common::args::{self, CommandLine, Raw};
 use srt_common::tool::Tool;
 use srt_common::{Error, Result, tcp_address};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
@@ -101,6 +102,10 @@ pub fn parse(tool: &mut Tool, line: CommandLine) -> Result<Request> {
     let options = args::parse::<Options>(tool.name, &line.options);
     let options = options.map_err(|error| line.explain(tool.name, error))?;
     tool.take_status(options.status_fd)?;
+    let mut read = BTreeSet::new();
+    if let Some(fd) = options.load_fd.iter().find(|fd| !read.insert(**fd)) {
+        return Err(Error::usage(format!("--load-fd {fd}: an earlier option reads it")));
+    }
     let mut rules = rules::select(&options.allow, &options.deny)?;
     let Options { read, write, unix, connect_tcp, .. } = options;
     let landlock = LandlockOptions { mounts: options.landlock, read, write, unix, connect_tcp };

@@ -209,7 +209,7 @@ both! {
         let lab = lab(who);
         let args = ["--load-fd", "7", "--load-fd", "7", "--", "echo", "ran"];
         let ran = run(&mut with_fd_7(who, &lab.join("e7"), &args));
-        ran.code(125).one_clear_error("srt-seccomp").complains("--load-fd 7: the filter is empty");
+        ran.code(125).one_clear_error("srt-seccomp").complains("--load-fd 7: an earlier option reads it");
     }
 
     fn too_many_filters_are_an_error(who) {
