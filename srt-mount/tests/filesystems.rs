@@ -118,6 +118,13 @@ both! {
         sh(who, &words("--mqueue /q"), "stat -f -c %T /q; ls /q; touch /q/x").ok().says("mqueue");
     }
 
+    fn mqueue_in_the_callers_ipc_namespace_is_explained(who) {
+        let mut command = who.command("srt-ns");
+        let ran = run(command.args(words("--share ipc -- srt-mount --mqueue /q -- true")));
+        let error = "--mqueue /q: cannot make an mqueue file system: Operation not permitted";
+        ran.code(125).hints("srt-mount", error, "leave out srt-ns --share ipc");
+    }
+
     fn remount_ro_is_for_one_mount_alone(who) {
         sh(who, &words("--tmpfs /t --tmpfs /t/below --remount-ro /t"), "touch /t/below/x && ! touch /t/x 2>/dev/null && echo ok")
             .ok().says("ok");
