@@ -313,6 +313,10 @@ impl Parser {
         if layers.len() < least {
             return Err(Error::usage(format!("{option}: expected at least {least} --overlay-src before it")));
         }
+        // OVL_MAX_STACK of fs/overlayfs/params.h.
+        if layers.len() > 500 {
+            return Err(Error::usage(format!("{option}: at most 500 --overlay-src")));
+        }
         Ok(Action::Overlay { layers, upper })
     }
 }

@@ -190,6 +190,22 @@ both! {
         run(command.args(["--tmp-overlay", "/o", "--", "sh", "-c", "ls /o | wc -l"])).ok().says("40");
     }
 
+    fn an_overlay_has_at_most_the_layers_that_the_kernel_takes(who) {
+        let scratch = who.scratch();
+        let layer = |n: usize| ["--overlay-src".to_owned(), scratch.dir(n.to_string()).display().to_string()];
+        let layers: Vec<_> = (0..501).map(layer).collect();
+        let of = |count: usize| {
+            let mut command = common::mount(who, SYSTEM);
+            run(command.args(layers[..count].concat()).args(["--tmp-overlay", "/o", "--", "true"]))
+        };
+        of(501).code(125).one_clear_error("srt-mount").complains("--tmp-overlay: at most 500 --overlay-src");
+        let most = of(500);
+        if most.err.contains("need Linux 6.8") {
+            skip!("this kernel takes them in one option alone");
+        }
+        most.ok();
+    }
+
     fn an_overlay_that_the_kernel_refuses_is_explained(who) {
         let scratch = who.scratch();
         let (up, work) = (scratch.dir("up"), scratch.dir("work"));
