@@ -5,7 +5,7 @@
 
 use srt_common::args::{self, CommandLine};
 use srt_common::tool::{self, ExitCodes, Spec, Tool};
-use srt_common::{Error, Result, privileges};
+use srt_common::{Error, Kind, Result, privileges};
 use srt_connect::credentials::Credentials;
 use srt_connect::deadline::Deadline;
 use srt_connect::destination::Destination;
@@ -34,7 +34,9 @@ fn run(_: &mut Tool, line: CommandLine) -> Result<u8> {
     if let Some(fd) = options.auth_fd {
         proxy.set_credentials(Credentials::read(fd, deadline).map_err(given)?)?;
     }
-    let handshake = proxy.handshake(&destination).map_err(given)?;
+    // Credentials that do not fit are wrong usage only on the command line.
+    let kind = if options.auth_fd.is_some() { Kind::Failed } else { Kind::Usage };
+    let handshake = proxy.handshake(&destination).map_err(|error| Error { kind, ..given(error) })?;
 
     // 2. Connect to the proxy, and send the first message.
     let called = |error: Error| error.within(format!("proxy {}", proxy.name));

@@ -124,16 +124,16 @@ both! {
     fn bad_credentials_end_before_the_proxy_is_called(who) {
         let proxy = Scripted::start(|_| {});
         let long = [&b"user:"[..], &[b'x'; 8188]].concat();
-        for (scheme, content, code) in [
-            ("http", &b""[..], 1),
-            ("http", b"\n", 1),
-            ("http", b"no colon", 1),
-            ("http", b"user:two\nlines\n", 2),
-            ("http", b"user:carriage return\r", 2),
-            ("http", b"user:carriage return\r\r\n", 2),
-            ("http", &long, 1),
-            ("socks5h", b"user:", 2),
-            ("socks5h", &long[..300], 2),
+        for (scheme, content) in [
+            ("http", &b""[..]),
+            ("http", b"\n"),
+            ("http", b"no colon"),
+            ("http", b"user:two\nlines\n"),
+            ("http", b"user:carriage return\r"),
+            ("http", b"user:carriage return\r\r\n"),
+            ("http", &long),
+            ("socks5h", b"user:"),
+            ("socks5h", &long[..300]),
         ] {
             let (reader, mut writer) = std::io::pipe().expect("pipe");
             writer.write_all(content).expect("write");
@@ -141,7 +141,7 @@ both! {
             let mut command = connect(who, &proxy.url(scheme));
             pass_fd(&mut command, reader.as_raw_fd(), 9);
             let ran = run(command.args(["--auth-fd", "9", "a", "1"]));
-            ran.code(code).one_clear_error("srt-connect").complains("--auth-fd 9: ");
+            ran.code(1).one_clear_error("srt-connect").complains("--auth-fd 9: ");
             assert!(!content.contains(&b'\r') || ran.err.contains("CR, carriage return"), "{ran:?}");
             assert!(!ran.err.contains("user") || !ran.err.contains("two"), "{ran:?}");
         }

@@ -34,7 +34,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let parent = (!plan.options.outlive_parent).then_some(tool.parent);
     // Checked before the relay opens any: a number that the caller forgot to open would be one of the relay's own.
     for (name, fd) in plan.descriptors() {
-        let error = if matches!(name, "fd:" | "--ready-fd ") { Error::failed } else { Error::usage };
+        let error = if name == "fd:" { Error::failed } else { Error::usage };
         let checked = match name {
             "--ready-fd " | "--report-fd " => can_be_written(fd),
             _ => given(fd).map(drop).map_err(|_| "not an open descriptor"),

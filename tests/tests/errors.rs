@@ -597,6 +597,7 @@ mod srt_relay {
                 (&["--ready-fd", "-1", "unix:x", TO], "--ready-fd"),
                 (&["--ready-fd", "x", "unix:x", TO], "--ready-fd"),
                 (&["--status-fd", "99", "unix:x", TO], "--status-fd 99: not an open descriptor"),
+                (&["--ready-fd", "99", "unix:x", TO], "--ready-fd 99: not an open descriptor"),
                 (&["--nope", "unix:x", TO], "--nope"),
                 (&["-v", "unix:x", TO], "-v"),
             ] {
@@ -622,7 +623,6 @@ mod srt_relay {
                 (&["unix:good", TO, "fd:0", TO], "fd:0"),
                 (&["unix:good", TO, "fd:99", TO], "fd:99"),
                 (&["unix:good", TO, "tcp:192.0.2.1:9", TO], "tcp:192.0.2.1:9: Cannot assign requested address"),
-                (&["--ready-fd", "99", "unix:good", TO], "--ready-fd 99"),
             ] {
                 place.refuses("srt-relay", words, 1, complaint);
             }
