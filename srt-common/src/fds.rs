@@ -44,8 +44,9 @@ impl KeptFds {
     /// Any error from close_range(2) (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
     pub fn close_others_on_exec(&self) -> Result<()> {
         self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
-        for number in self.numbers() {
-            fd::fcntl(&number, libc::F_SETFD, 0).context(|| format!("--keep-fd {number}"))?;
+        // Of 0, 1 and 2, those that the caller has closed have it.
+        for number in (0..=2).chain(self.numbers()) {
+            fd::fcntl(&number, libc::F_SETFD, 0).context(|| format!("descriptor {number}"))?;
         }
         Ok(())
     }

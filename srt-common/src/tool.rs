@@ -70,9 +70,9 @@ impl Tool {
         };
         let result = tool.prepare(&line).and_then(|()| {
             if line.asks("--help") {
-                tool.print(&(spec.help)(spec.name))
+                tool.print((spec.help)(spec.name))
             } else if line.asks("--version") {
-                tool.print(&format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
+                tool.print(format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
             } else {
                 body(&mut tool, line)
             }
@@ -127,17 +127,19 @@ impl Tool {
         }
     }
 
-    /// Writes `text` to stdout.
+    /// Writes `bytes` to stdout.
     ///
     /// # Errors
-    /// Stdout cannot be written, as for any other program.
-    pub fn print(&self, text: &str) -> Result<u8> {
-        write_all(1, text.as_bytes()).context(|| "cannot write to stdout")?;
+    /// Stdout cannot be written, or was closed, as for any other program.
+    pub fn print(&self, bytes: impl AsRef<[u8]>) -> Result<u8> {
+        let written = fd::given(1).and_then(|_| write_all(1, bytes.as_ref()));
+        written.context(|| "cannot write to stdout")?;
         Ok(0)
     }
 }
 
-/// Opens /dev/null for each of 0, 1 and 2 that is closed: poll(2) reports POLLNVAL.
+/// Opens /dev/null for each of 0, 1 and 2 that is closed: poll(2) reports POLLNVAL. It has FD_CLOEXEC until an exec
+/// ([`crate::fds::KeptFds`]), so that no option can name it: [`fd::given`].
 fn open_standard_descriptors() -> Result<()> {
     let mut three = [0, 1, 2].map(|number| fd::pollfd(number, 0));
     let what = || "cannot open /dev/null in place of a closed descriptor";
@@ -148,7 +150,6 @@ fn open_standard_descriptors() -> Result<()> {
         if null.as_raw_fd() != closed.fd {
             return Err(Error::failed(what()));
         }
-        fd::fcntl(&null, libc::F_SETFD, 0).context(what)?;
         let _stays_open = null.into_raw_fd();
     }
     Ok(())

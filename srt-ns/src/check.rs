@@ -81,7 +81,7 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
         let mut lines = vec![format!("{name:<20} {result:<8} {cause}").trim_end().to_owned()];
         lines.extend((!told.contains(&remedy)).then(|| format!("    remedy: {remedy}")));
         lines.extend((result != "ok").then(|| format!("    still works: {without}")));
-        tool.print(&(lines.join("\n") + "\n"))?;
+        tool.print(lines.join("\n") + "\n")?;
         tool.tell("check", |event| {
             event.text("name", name).text("result", &result).text("cause", &cause).text("remedy", &remedy)
         });

@@ -9,7 +9,7 @@ use srt_common::fds::KeptFds;
 use srt_common::sys::allocator::BumpAllocator;
 use srt_common::sys::process::getpid;
 use srt_common::tool::{self, ExitCodes, Spec, Tool};
-use srt_common::{Context, Result, privileges};
+use srt_common::{Result, privileges};
 use srt_seccomp::options::{self, Options, Plan, Request};
 use srt_seccomp::syscalls::Arch;
 use srt_seccomp::{bpf, filter, rules};
@@ -24,11 +24,10 @@ srt_common::main!(
 
 fn answer(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     match options::parse(tool, line)? {
-        Request::List => tool.print(&rules::list()),
+        Request::List => tool.print(rules::list()),
         Request::Export(rules) => {
             let filter = bpf::to_bytes(&filter::build(&rules, Arch::NATIVE)?);
-            srt_common::fds::write_all(1, &filter).context(|| "--export: cannot write to stdout")?;
-            Ok(0)
+            tool.print(filter).map_err(|error| error.within("--export"))
         }
         Request::Run(plan) => run(tool, &plan),
     }

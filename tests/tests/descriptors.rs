@@ -191,6 +191,32 @@ both! {
         }
     }
 
+    /// The tools open /dev/null in its place, where what an option means to reach somebody would be lost.
+    fn a_standard_descriptor_that_is_closed_is_not_an_open_one(who) {
+        let lost = "cannot write to stdout: Bad file descriptor";
+        for (line, code, complaint) in [
+            ("srt-seccomp --export >&-", 125, lost),
+            ("srt-seccomp --list >&-", 125, lost),
+            ("srt-ns --check >&-", 125, lost),
+            ("srt-ns --status-fd 1 -- echo ran >&-", 125, "--status-fd 1: not an open descriptor"),
+            ("srt-ns --status-fd 2 -- echo ran 2>&-", 125, ""),
+            ("srt-ns --lifetime-fd 0 -- echo ran <&-", 125, "--lifetime-fd 0: not an open descriptor"),
+            ("srt-ns --keep-fd 0 -- echo ran <&-", 125, "--keep-fd 0: not an open descriptor"),
+            ("unshare -Ur srt-mount --status-fd 1 -- echo ran >&-", 125, "--status-fd 1: not an open descriptor"),
+            ("unshare -Ur srt-mount --file 0 /file -- echo ran <&-", 125, "0 is not an open descriptor"),
+            ("unshare -Ur srt-mount --args 0 -- echo ran <&-", 125, "--args 0: not an open descriptor"),
+            ("srt-seccomp --status-fd 1 -- echo ran >&-", 125, "--status-fd 1: not an open descriptor"),
+            ("srt-seccomp --load-fd 0 -- echo ran <&-", 125, "--load-fd 0: cannot read the filter: Bad file descriptor"),
+            ("srt-relay --ready-fd 1 tcp:127.0.0.1:1 tcp:127.0.0.1:2 >&-", 2, "--ready-fd 1: not an open descriptor"),
+            ("srt-relay --report-fd 1 tcp:127.0.0.1:1 tcp:127.0.0.1:2 >&-", 2, "--report-fd 1: not an open descriptor"),
+            ("srt-relay --status-fd 1 tcp:127.0.0.1:1 tcp:127.0.0.1:2 >&-", 2, "--status-fd 1: not an open descriptor"),
+        ] {
+            let ran = run(who.command("sh").args(["-c", &format!("exec {line}")]));
+            assert!(ran.code == Some(code) && !ran.out.contains("ran"), "{line}: {ran:#?}");
+            ran.complains(complaint);
+        }
+    }
+
     fn pid_1_holds_one_pipe_and_the_supervisor_only_its_own(who) {
         let mut command = who.command("srt-ns");
         command.args(["--", "sh", "-c", "echo ready; exec sleep 1000"]);
