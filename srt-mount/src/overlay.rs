@@ -40,14 +40,14 @@ pub fn new(layers: &[Rc<OwnedFd>], upper: Option<&[Rc<OwnedFd>; 2]>) -> Result<T
     tree.map_err(|error| {
         let on_overlay = upper.is_some_and(|[upper, _]| fstatfs(upper).is_ok_and(|kind| kind == libc::OVERLAYFS_SUPER_MAGIC));
         let hint = if on_overlay {
-            "RWSRC cannot lie on an overlay (a container's root): --tmp-overlay, or a directory on another file system"
+            "RW cannot lie on an overlay (a container's root): --tmp-overlay, or a directory on another file system"
         } else {
-            "overlayfs takes no layer with other mounts below it, and none on a procfs or sysfs; RWSRC and WORKDIR must be of \
+            "overlayfs takes no layer with other mounts below it, and none on a procfs or sysfs; RW and WORK must be of \
              one file system, and neither below the other"
         };
         error
             .hint(hint)
-            .hint_for(libc::ELOOP, "no layer, RWSRC or WORKDIR may be another of them, or lie in one")
+            .hint_for(libc::ELOOP, "no layer, RW or WORK may be another of them, or lie in one")
             .hint_for(libc::ENODEV, "the kernel has no overlayfs, or has not loaded it: modprobe overlay")
     })
 }

@@ -376,7 +376,7 @@ print(ctypes.CDLL(None, use_errno=True).mq_receive(fd, buffer, 65536, None))";
             exec \"$@\" --overlay-src \"$0/m/low\" --overlay \"$0/m/up\" \"$0/m/wk\" /mnt -- true";
         let mut command = who.command("unshare");
         command.args(["-m", "sh", "-c", script, scratch.text()]).arg(tool("srt-ns")).args(["--", "srt-mount", "--ro-bind", "/", "/"]);
-        run(&mut command).code(125).hints("srt-mount", "cannot make an overlay", "RWSRC cannot lie on an overlay");
+        run(&mut command).code(125).hints("srt-mount", "cannot make an overlay", "RW cannot lie on an overlay");
     }
 
     fn a_call_that_is_answered_and_not_made_is_noticed(who) {

@@ -176,8 +176,8 @@ fn overlay() -> Answer {
     let hint = "the kernel has no overlayfs, or has not loaded it: modprobe overlay";
     filesystem::new("an overlay", c"overlay", &options, 0)
         .map_err(|error| error.hint_for(libc::ENODEV, hint))?;
-    let on_overlay = "the root is an overlay, on which no overlay's RWSRC can lie";
-    let elsewhere = "--tmp-overlay, or RWSRC and WORKDIR on another file system";
+    let on_overlay = "the root is an overlay, on which no overlay's RW can lie";
+    let elsewhere = "--tmp-overlay, or RW and WORK on another file system";
     Ok(if root == libc::OVERLAYFS_SUPER_MAGIC { told("limited", on_overlay, elsewhere) } else { ok(()) })
 }
 

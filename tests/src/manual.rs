@@ -327,7 +327,7 @@ fn see_also(own: &str) -> String {
 
 /// Whether a word of this name is a path.
 fn is_path(word: &str) -> bool {
-    let paths = ["SRC", "DEST", "PATH", "FILE", "DIR", "RW", "RWSRC", "WORK", "WORKDIR", "SOCKET=PORT"];
+    let paths = ["SRC", "DEST", "PATH", "FILE", "DIR", "RW", "WORK", "SOCKET=PORT"];
     paths.contains(&word)
 }
 

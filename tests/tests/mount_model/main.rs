@@ -445,7 +445,7 @@ fn round(random: &mut Random, who: Who) -> (bool, [usize; 2]) {
     );
     let upper = scratch.join("u/up");
     let owned = left.owned_on_host(upper.to_str().expect("UTF-8"));
-    assert_eq!(owned, inside.owned_by_upper(), "{shown}: what is left in RWSRC\n{:#?}", ran.out);
+    assert_eq!(owned, inside.owned_by_upper(), "{shown}: what is left in RW\n{:#?}", ran.out);
     let canary = fs::read_to_string(scratch.join("canary/in/f")).expect("the canary");
     assert_eq!(canary, "canary/in/f of the host\n", "{shown}");
     (true, counts)

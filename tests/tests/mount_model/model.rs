@@ -174,7 +174,7 @@ impl<'a> Op<'a> {
         ["--bind", "--bind-try", "--dev-bind", "--bind-fd", "--overlay"].contains(&self.option)
     }
 
-    /// How many of its operands are only read: of an overlay's all but RWSRC and WORKDIR.
+    /// How many of its operands are only read: of an overlay's all but RW and WORK.
     fn reads_of(&self) -> usize {
         let count = self.operands.len();
         if self.option == "--overlay" {
@@ -201,7 +201,7 @@ const DEVICES: [&str; 14] = [
 /// What a file becomes when an attack writes it.
 const OWNED: &str = "OWNED\n";
 
-/// Where RWSRC and WORKDIR lie.
+/// Where RW and WORK lie.
 pub const UPPER: &str = "u";
 
 impl Model {
@@ -448,7 +448,7 @@ impl Model {
                 if !sources.iter().all(|layer| self.is_directory(*layer)) {
                     return Err(Refusal::Other);
                 }
-                // The last one is the highest. WORKDIR is none.
+                // The last one is the highest. WORK is none.
                 let on = if op.writes() { On::Upper } else { On::Overlay };
                 let layers = &sources[..sources.len() - usize::from(op.writes())];
                 let root = self.overlay(&layers.iter().rev().copied().collect::<Vec<_>>(), on);
