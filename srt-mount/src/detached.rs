@@ -5,7 +5,7 @@ use srt_common::sys::mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE,
     mount_setattr, move_mount, open_tree,
 };
-use srt_common::{Context, Error, Result, filesystem};
+use srt_common::{Context, Result, filesystem};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,9 +15,6 @@ use std::rc::Rc;
 pub const PLAIN: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 /// The attributes of masks, and of file systems that only show information.
 pub const INERT: u64 = PLAIN | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
-
-const NO_OWN_IPC: &str =
-    "message queues need an ipc namespace of their own: leave out srt-ns --share ipc, or add unshare -i";
 
 /// The root of a mount, detached until it is attached somewhere.
 #[derive(Clone, Debug)]
@@ -43,10 +40,7 @@ impl Tree {
     /// # Errors
     /// Those of [`filesystem::new`] and statx(2).
     pub fn make(name: &str, kind: &CStr, options: &[impl AsRef<[u8]>], attributes: u64) -> Result<Self> {
-        let made = filesystem::new(name, kind, options, attributes);
-        let queues = |error: Error| error.hint_for(libc::EPERM, NO_OWN_IPC);
-        let made = if kind == c"mqueue" { made.map_err(queues) } else { made };
-        Self::new(made?).context(|| "statx")
+        Self::new(filesystem::new(name, kind, options, attributes)?).context(|| "statx")
     }
 
     /// Copies the mount at `path`, with all mounts below it if `recursive`. The attributes are set while the copy is

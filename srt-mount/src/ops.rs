@@ -115,7 +115,10 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
         Action::Mqueue => Box::new(|build, dest| {
             let attributes = PLAIN | MOUNT_ATTR_NOEXEC;
             // Not one of our own file systems: what is created in it lasts as long as the ipc namespace.
-            let tree = Tree::make("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes)?;
+            let tree = Tree::make("an mqueue file system", c"mqueue", &NO_OPTIONS, attributes);
+            let hint =
+                "it needs an ipc namespace of its own: leave out srt-ns --share ipc, or add unshare -i";
+            let tree = tree.map_err(|error| error.hint_for(libc::EPERM, hint))?;
             build.mount(&tree, dest, 0o755)
         }),
         Action::Mask { optional } => Box::new(|build, dest| build.mask(dest, *optional)),
