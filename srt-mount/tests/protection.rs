@@ -144,7 +144,7 @@ both! {
                 ran.code(125).says("").one_clear_error("srt-mount").complains("p/.env has another name, a hard link");
                 ran.complains("hint: find it with find -samefile");
             }
-            // A writable bind protects nothing, and no hard link leads out of a mount that is read-only.
+            // A writable bind protects nothing; what is in a read-only mount is not looked at (SECURITY).
             in_project(who, base, &["--bind", "DIR/p/.env", "DIR/p/.env"], &scratch, "cat p/src/copy").ok().says("secret");
             let read_only = ["--ro-bind", "DIR/p", "DIR/p", "--mask", "DIR/p/.env"];
             in_project(who, base, &read_only, &scratch, "cat p/.env; echo >> p/src/copy || echo no").ok().says("no");
