@@ -5,6 +5,7 @@
 mod common;
 
 use common::*;
+use srt_tests::processes::Process;
 use srt_tests::{Scratch, Who, am_root, both, has, has_ipv6, run, skip, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -154,6 +155,27 @@ fn twenty_thousand_connections_that_end_in_ten_ways_leave_nothing() {
         // The table grows with the connections that are open at once, not with those that have been.
         assert!(resident(&served.relay) <= memory + 256, "{} KiB, then {}", memory, resident(&served.relay));
         visit(served.connect(), 5);
+    }
+}
+
+/// A relay between two Unix sockets, and both ends of a connection through it.
+fn over_unix_sockets(who: Who, scratch: &Scratch) -> (Relay, UnixStream, UnixStream) {
+    let (near, far) = (scratch.join("near"), scratch.join("far"));
+    let listener = srt_tests::unix_listener(who, &far);
+    let relay = Relay::start(who, &[&near, &far].map(|path| format!("unix:{}", path.display())));
+    let client = UnixStream::connect(&near).expect("connect");
+    client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+    client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+    let (server, _) = listener.accept().expect("accept");
+    (relay, client, server)
+}
+
+/// Writes until there is an error, and returns it.
+fn write_until_it_fails(stream: &mut UnixStream) -> std::io::Error {
+    loop {
+        if let Err(error) = stream.write_all(&[0; 4096]) {
+            break error;
+        }
     }
 }
 
@@ -384,20 +406,9 @@ relay.terminate()";
 
     fn a_server_that_reads_no_more_is_told_to_its_client_and_goes_on_sending(who) {
         let scratch = who.scratch();
-        let (near, far) = (scratch.join("near"), scratch.join("far"));
-        let listener = srt_tests::unix_listener(who, &far);
-        let _relay = Relay::start(who, &[format!("unix:{}", near.display()), format!("unix:{}", far.display())]);
-        let mut client = UnixStream::connect(&near).expect("connect");
-        let (mut server, _) = listener.accept().expect("accept");
+        let (_relay, mut client, mut server) = over_unix_sockets(who, &scratch);
         server.shutdown(Shutdown::Read).expect("shutdown");
-        client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
-        client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
-        let error = loop {
-            if let Err(error) = client.write_all(&[0; 4096]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        assert_eq!(write_until_it_fails(&mut client).kind(), ErrorKind::BrokenPipe);
         server.write_all(b"late").expect("write");
         drop(server);
         // Behind it comes an end, or a reset for what the client has sent in vain (unix_release_sock() in net/unix/af_unix.c).
@@ -408,13 +419,7 @@ relay.terminate()";
 
     fn a_server_that_has_closed_is_told_to_a_client_that_has_yet_to_read_its_answer(who) {
         let scratch = who.scratch();
-        let (near, far) = (scratch.join("near"), scratch.join("far"));
-        let listener = srt_tests::unix_listener(who, &far);
-        let _relay = Relay::start(who, &[format!("unix:{}", near.display()), format!("unix:{}", far.display())]);
-        let mut client = UnixStream::connect(&near).expect("connect");
-        let (mut server, _) = listener.accept().expect("accept");
-        client.set_write_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
-        client.set_read_timeout(Some(srt_tests::DEADLINE)).expect("timeout");
+        let (relay, mut client, mut server) = over_unix_sockets(who, &scratch);
         // All that there is room for: part of it has yet to leave the relay when the server closes.
         server.set_nonblocking(true).expect("O_NONBLOCK");
         let mut answer = 0;
@@ -424,12 +429,10 @@ relay.terminate()";
             }
         }
         drop(server);
-        let error = loop {
-            if let Err(error) = client.write_all(&[0; 4096]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        // The close has made it runnable. What the client sends before it has looked would tell it the same.
+        let waits = || Process::find(relay.pid()).is_some_and(|relay| relay.state == 'S');
+        wait_until("the relay to see the end", waits);
+        assert_eq!(write_until_it_fails(&mut client).kind(), ErrorKind::BrokenPipe);
         let mut told = vec![0; answer];
         client.read_exact(&mut told).expect("the answer");
         assert!(told.iter().all(|byte| *byte == 7));
