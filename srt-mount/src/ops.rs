@@ -192,9 +192,7 @@ impl Build<'_> {
     /// Mounts a tree, and pins the directories above its mount point.
     fn mount_at(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         self.pins.protect(&mut self.root, dest)?;
-        if !tree.stat.is(libc::S_IFDIR) {
-            self.root.require_one_name(tree, dest)?;
-        }
+        self.root.require_one_name(tree, dest)?;
         self.root.mount(tree, dest)
     }
 

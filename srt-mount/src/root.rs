@@ -128,12 +128,12 @@ impl<'a> Root<'a> {
     /// # Errors
     /// The file has another name, and its own is in a mount of the host that can be written.
     pub fn require_one_name(&self, tree: &Tree, dest: &Dest) -> Result<()> {
-        let Some(there) = &dest.there else { return Ok(()) };
+        let file = dest.there.as_ref().filter(|_| !tree.stat.is(libc::S_IFDIR));
+        let Some(there) = file else { return Ok(()) };
         let stat = statx(there, c"").context(|| "statx")?;
-        let is_writable = |fd: &OwnedFd| is_read_only(fd).map(|read_only| !read_only).context(|| "fstatvfs");
         // A writable bind of the same file hides nothing.
-        let covers = tree.stat.id != stat.id || !is_writable(&tree.fd)?;
-        if stat.links > 1 && covers && !self.own.contains(&stat.device()) && is_writable(there)? {
+        let covers = tree.stat.id != stat.id || is_read_only(&tree.fd).context(|| "fstatvfs")?;
+        if stat.links > 1 && covers && self.is_writable_host(there, &stat).context(|| "fstatvfs")? {
             let path = dest.path.display();
             let error = format!("{path} has another name, a hard link, by which PROGRAM could use it");
             let hint = format!(
@@ -142,6 +142,14 @@ impl<'a> Root<'a> {
             return Err(Error::failed(error).path(dest.path.clone()).hint(hint));
         }
         Ok(())
+    }
+
+    /// Whether a file with this status was opened through a mount of the host that can be written.
+    ///
+    /// # Errors
+    /// Any errno of fstatvfs(3).
+    pub fn is_writable_host(&self, fd: &OwnedFd, stat: &Stat) -> io::Result<bool> {
+        Ok(!self.own.contains(&stat.device()) && !is_read_only(fd)?)
     }
 
     /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox

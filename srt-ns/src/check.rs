@@ -91,14 +91,14 @@ pub fn run(tool: &mut Tool, status_fd: Option<RawFd>) -> Result<u8> {
     if missing.is_empty() { Ok(0) } else { Err(failed()) }
 }
 
-/// Runs the trials, each in a child of the process that ran the step before (in a new pid namespace, this child is PID
-/// 1). Returns the result of the last step, which comes through a pipe: there is none if a seccomp filter kills the
+/// Runs the trials, each in a child of the process that ran the trial before (in a new pid namespace, this child is PID
+/// 1). Returns the result of the last trial, which comes through a pipe: there is none if a seccomp filter kills the
 /// process.
 fn in_children(tool: &Tool, name: &str, trials: &[Trial], told: Told) -> Answer {
-    let [step, later @ ..] = trials else { return Ok(told) };
+    let [trial, later @ ..] = trials else { return Ok(told) };
     let (answers, answer) = io::pipe().context(|| "pipe")?;
     let pid = child::spawn_without_pdeathsig(tool, name, || {
-        let told = step().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
+        let told = trial().and_then(|told| in_children(tool, name, later, told)).unwrap_or_else(no);
         let _gone = fds::write_all(answer.as_raw_fd(), told.join("\0").as_bytes());
         process::exit(0)
     })?;
