@@ -192,7 +192,7 @@ impl Build<'_> {
     /// Mounts a tree, and pins the directories above its mount point.
     fn mount_at(&mut self, tree: &Tree, dest: &Dest) -> Result<()> {
         self.pins.protect(&mut self.root, dest)?;
-        self.root.require_one_name(tree, dest)?;
+        self.root.require_one_name(dest, Some(tree))?;
         self.root.mount(tree, dest)
     }
 
@@ -243,6 +243,7 @@ impl Build<'_> {
 
     fn remount_read_only(&mut self, dest: &Path) -> Result<()> {
         let (dest, fd, stat) = self.root.find(dest)?;
+        self.root.require_one_name(&dest, None)?;
         self.root.keep_removable(stat.mount).context(|| "cannot copy its mount")?;
         // Also nodev, as in bubblewrap: a read-only mount permits writing to a device.
         set_attributes(&fd, PLAIN | MOUNT_ATTR_RDONLY, false).map_err(|error| {

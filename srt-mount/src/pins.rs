@@ -9,7 +9,7 @@
 //!
 //! Symbolic links on the path need no pin: no lookup follows a link that the command can replace (path_walk.rs).
 
-use crate::detached::{attach_out_of_sight, clone_tree, require_effect, tmpfs};
+use crate::detached::{attach_out_of_sight, clone_tree, is_read_only, require_effect, tmpfs};
 use crate::root::{Dest, Root, make_node, open_in_root};
 use srt_common::sys::c_path;
 use srt_common::sys::file::statx;
@@ -74,7 +74,7 @@ impl Pins {
             let fd = directory(&*root.top()?, path, 0).context(cannot)?;
             let stat = statx(&fd, c"").context(cannot)?;
             if stat.mount_root || path == Path::new("/") {
-                let pinnable = root.is_writable_host(&fd, &stat).context(cannot)?;
+                let pinnable = !root.own.contains(&stat.device()) && !is_read_only(&fd).context(cannot)?;
                 mount = pinnable.then(|| (path.to_owned(), Rc::new(fd)));
             } else if let Some((top, fd)) = &mount {
                 let (at, root) = (top.clone(), Rc::clone(fd));

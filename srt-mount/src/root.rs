@@ -121,35 +121,32 @@ impl<'a> Root<'a> {
         require_effect("move_mount", is_there).context(|| "cannot mount")
     }
 
-    /// Refuses to cover a file of the host that the command could use by another name: a hard link, as an earlier run
-    /// may have left in the same writable mount (link(2) does not lead from one mount to another). Directories have no
+    /// Refuses to protect a file that the command could use by another name: a hard link, as an earlier run may have
+    /// left in the same writable mount, whatever is mounted between it and the file now (link(2) does not lead from one
+    /// mount to another). `cover` is what the file is covered with; without, it becomes read-only. Directories have no
     /// hard links.
     ///
     /// # Errors
-    /// The file has another name, and its own is in a mount of the host that can be written.
-    pub fn require_one_name(&self, tree: &Tree, dest: &Dest) -> Result<()> {
-        let file = dest.there.as_ref().filter(|_| !tree.stat.is(libc::S_IFDIR));
-        let Some(there) = file else { return Ok(()) };
+    /// The file has another name, and its own is where the command may have made it.
+    pub fn require_one_name(&mut self, dest: &Dest, cover: Option<&Tree>) -> Result<()> {
+        let file = dest.there.as_ref().filter(|_| cover.is_none_or(|tree| !tree.stat.is(libc::S_IFDIR)));
+        let (Some(there), Some(above)) = (file, dest.path.parent()) else { return Ok(()) };
         let stat = statx(there, c"").context(|| "statx")?;
         // A writable bind of the same file hides nothing.
-        let covers = tree.stat.id != stat.id || is_read_only(&tree.fd).context(|| "fstatvfs")?;
-        if stat.links > 1 && covers && self.is_writable_host(there, &stat).context(|| "fstatvfs")? {
-            let path = dest.path.display();
-            let error = format!("{path} has another name, a hard link, by which PROGRAM could use it");
-            let hint = format!(
-                "find it with find -samefile, or make the file anew: cp -p {path} NEW && mv NEW {path}"
-            );
-            return Err(Error::failed(error).path(dest.path.clone()).hint(hint));
+        let shows =
+            cover.filter(|tree| tree.stat.id == stat.id).map(|tree| is_read_only(&tree.fd)).transpose();
+        if stat.links < 2 || stat.is(libc::S_IFDIR) || shows.context(|| "fstatvfs")? == Some(false) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Whether a file with this status was opened through a mount of the host that can be written.
-    ///
-    /// # Errors
-    /// Any errno of fstatvfs(3).
-    pub fn is_writable_host(&self, fd: &OwnedFd, stat: &Stat) -> io::Result<bool> {
-        Ok(!self.own.contains(&stat.device()) && !is_read_only(fd)?)
+        let (top, writable) = (self.top()?, self.writable());
+        let walk = Walk::along(&top, above, &|_| true, false, &|error| cannot_open(&dest.path, &error))?;
+        if !may_be_written(&walk, &writable) {
+            return Ok(());
+        }
+        let error =
+            format!("{} has another name, a hard link, by which PROGRAM may use it", dest.path.display());
+        let hint = "find it with find -samefile and remove it, or put a copy in the place of the file";
+        Err(Error::failed(error).path(&dest.path).hint(hint))
     }
 
     /// Mounts `tree` on the old root and not on another directory of the host, where it could cover what the sandbox

@@ -144,10 +144,31 @@ both! {
                 ran.code(125).says("").one_clear_error("srt-mount").complains("p/.env has another name, a hard link");
                 ran.complains("hint: find it with find -samefile");
             }
-            // A writable bind protects nothing; what is in a read-only mount is not looked at (SECURITY).
+            // A writable bind protects nothing.
             in_project(who, base, &["--bind", "DIR/p/.env", "DIR/p/.env"], &scratch, "cat p/src/copy").ok().says("secret");
-            let read_only = ["--ro-bind", "DIR/p", "DIR/p", "--mask", "DIR/p/.env"];
-            in_project(who, base, &read_only, &scratch, "cat p/.env; echo >> p/src/copy || echo no").ok().says("no");
+        }
+        // What lies between it and the writable bind now may not have been there then.
+        let base = &bases(&scratch)[0];
+        let mounted = |text: &str| words(text).iter().map(|word| word.replace("DIR", scratch.text())).collect::<Vec<_>>();
+        for between in [
+            "--ro-bind-try DIR/p DIR/p --mask-try DIR/p/.env",
+            "--ro-bind DIR/p /mnt --mask /mnt/.env",
+            "--tmpfs DIR/p --ro-bind DIR/p/src DIR/p/src --mask DIR/p/src/copy",
+            "--overlay-src /etc/ssl --overlay-src DIR/p --ro-overlay DIR/p --mask DIR/p/.env",
+            "--bind DIR/p/.env DIR/p/.env --remount-ro DIR/p/.env",
+        ] {
+            let options = mounted(between);
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            let ran = in_project(who, base, &options, &scratch, script);
+            ran.code(125).says("").one_clear_error("srt-mount").complains("has another name, a hard link");
+        }
+        // Where no run could write, none has made a name.
+        let base = mounted("--ro-bind / / --bind DIR/p/.git DIR/p/.git");
+        in_project(who, &base, &["--mask", "DIR/p/.env"], &scratch, "cat p/.env p/src/copy").ok().says("secret");
+        if who == Who::User {
+            // perl(1) is also perl5.*(1).
+            let base = mounted("--bind / /");
+            in_project(who, &base, &["--mask", "/usr/bin/perl"], &scratch, "test ! -s /usr/bin/perl").ok();
         }
         // As long as there is a mount on it, the command makes no other name for it.
         fs::remove_file(scratch.join("p/src/copy")).expect("remove");
