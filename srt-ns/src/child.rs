@@ -8,7 +8,7 @@ use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
 use srt_common::sys::file::{CWD, openat};
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
-    self, Pid, fork, getpgrp, getpid, kill, pidfd_send_signal, prctl, setpgid, setsid,
+    self, Pid, fork, getpgid, getpgrp, getpid, kill, pidfd_send_signal, prctl, setpgid, setsid,
 };
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
@@ -93,7 +93,7 @@ impl Leader {
         })
     }
 
-    /// Sends a signal to the process group, or to the process alone if it does not lead one yet.
+    /// Sends a signal to the process group, and to the process alone if it does not lead it yet, or has left it to others.
     pub fn signal_group(&self, signal: libc::c_int) {
         /// pidfd_send_signal(2), Linux 6.9: signals the group, even if its leader has been reaped.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
@@ -104,7 +104,9 @@ impl Leader {
             Some(libc::EINVAL) => send(0, 0).and_then(|()| kill(-self.pid, signal)),
             _ => Err(error),
         });
-        let _dead = sent.or_else(|_| send(signal, 0));
+        if sent.is_err() || getpgid(self.pid).is_ok_and(|group| group != self.pid) {
+            let _dead = send(signal, 0);
+        }
     }
 }
 

@@ -71,7 +71,8 @@ struct Progress {
     stopped_early: Option<u8>,
     /// All processes inside were stopped.
     all_stopped: bool,
-    /// When to try again to continue them, if no process could be created for it.
+    /// When to continue them again: no process could be created for it, or others had the terminal that the command
+    /// needs.
     continue_at: Option<Instant>,
     /// More children may be dead: one SIGCHLD stands for all that died before it was read (signal(7)).
     unreaped: bool,
@@ -129,8 +130,8 @@ impl Supervisor<'_> {
                     self.kill_all();
                 }
             }
-            if self.progress.continue_at.is_some_and(|at| at <= now) {
-                self.continue_all();
+            if self.progress.continue_at.take_if(|at| *at <= now).is_some() {
+                self.resume();
             }
             let unreaped = self.progress.unreaped.then_some(now);
             let Progress { deadline, sweep_at, report_due, continue_at, .. } = self.progress;
@@ -455,11 +456,14 @@ impl Supervisor<'_> {
         if asks && self.terminals.hand_to(command.pid, true) {
             return self.forward_group(libc::SIGCONT);
         }
-        self.terminals.take_back();
+        self.terminals.take_back(command.pid);
         // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
         // send SIGCONT.
         let requested = std::mem::take(&mut self.progress.stop_requested);
-        if !self.stop() && !requested {
+        let goes_on = !self.stop() && !requested;
+        // As long as others have the foreground, it would stop again at once.
+        self.progress.continue_at = (goes_on && asks).then(|| Instant::now() + SWEEP);
+        if goes_on && !asks {
             self.resume();
         }
     }

@@ -6,6 +6,7 @@ use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{borrowed, fcntl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
+use srt_common::sys::signal::{Disposition, sigaction};
 use srt_common::sys::tty::{
     ioctl, ioctl_get, ioctl_set, ioctl_vt_resize, tcflow, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
     tcsetpgrp,
@@ -58,6 +59,8 @@ pub struct Terminals {
     shared: bool,
     /// The foreground was ours, and is the command's, or will be when it starts.
     handed: bool,
+    /// It has been the command's at least once.
+    was_handed: bool,
     /// Saved before a process inside can change it: under --keep-session from the start.
     share: Option<Share>,
     /// For output of this process: stderr and the status descriptor, if they are terminals.
@@ -91,8 +94,11 @@ impl Terminals {
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
         };
         let controlling = keep_session.then(controlling).flatten();
-        // The kernel does not stop PID 1 when it reads from the terminal in the background.
-        let shared = pid1 != Pid1::Command && (is_pipe(0) || is_pipe(1));
+        // That it needs it is told by a signal that stops it, but not PID 1, and not if the caller ignores the signal, as
+        // bash(1) does in `$(...)`.
+        let stops = |signal| sigaction(signal).is_ok_and(|is| is == Disposition::Default);
+        let is_told = pid1 != Pid1::Command && stops(libc::SIGTTIN) && stops(libc::SIGTTOU);
+        let shared = is_told && (is_pipe(0) || is_pipe(1));
         let handed = !shared && controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
         let share = keep_session.then(Share::look).flatten();
         let flags = (0..=2).filter_map(|number| Some((number, fcntl(&number, libc::F_GETFL, 0).ok()?)));
@@ -103,6 +109,7 @@ impl Terminals {
             controlling,
             shared,
             handed,
+            was_handed: handed,
             share,
             own,
         }
@@ -133,14 +140,22 @@ impl Terminals {
             let ours = tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp());
             ours && (needs || !self.shared) && tcsetpgrp(tty, group).is_ok()
         });
-        self.handed |= given;
+        if given && !self.was_handed && is_pipe(1) {
+            // The reader of the pipeline has had the terminal until now, and may go on with the modes that it has set.
+            for snapshot in &mut self.snapshots {
+                snapshot.modes = tcgetattr(&snapshot.number).unwrap_or(snapshot.modes);
+            }
+        }
+        (self.handed, self.was_handed) = (self.handed || given, self.was_handed || given);
         given
     }
 
-    /// When the command has stopped: takes the foreground back, for the caller's shell.
-    pub fn take_back(&mut self) {
+    /// When the command's process group has stopped: takes the foreground back, for the caller's shell. The command may
+    /// also have taken it itself (tcsetpgrp(3), SIGTTOU blocked).
+    pub fn take_back(&mut self, group: Pid) {
+        let handed = std::mem::take(&mut self.handed);
         if let Some((tty, _)) = &self.controlling
-            && std::mem::take(&mut self.handed)
+            && (handed || tcgetpgrp(tty).is_ok_and(|foreground| foreground == group))
         {
             let _gone = tcsetpgrp(tty, getpgrp());
         }
@@ -154,7 +169,9 @@ impl Terminals {
         {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
-        self.snapshots.iter().for_each(Snapshot::restore);
+        // If the reader of the pipeline has had the terminal all the time, the modes may be its own (less(1)).
+        let modes_are_ours = self.was_handed || !is_pipe(1);
+        self.snapshots.iter().for_each(|snapshot| snapshot.restore(modes_are_ours));
         for (number, flags) in &self.flags {
             let _gone = fcntl(number, libc::F_SETFL, *flags);
         }
@@ -203,7 +220,7 @@ impl Share {
 
 impl Snapshot {
     /// Best effort: the terminal may be gone.
-    fn restore(&self) {
+    fn restore(&self, modes_are_ours: bool) {
         let number = &self.number;
         if let Some(discipline) = self.discipline
             && ioctl_get(number, TIOCGETD).ok() != Some(discipline)
@@ -214,9 +231,8 @@ impl Snapshot {
         let _gone = ioctl(number, TIOCCBRK, 0);
         // tcflow(3) undoes TCOOFF, but not a stop key (^S).
         let _gone = tcflow(number, libc::TCOON);
-        // The modes belong to the foreground: while this was a background job, the shell has set its own. Those of our
-        // controlling terminal may be the ones that the reader of a pipeline has set, such as less(1).
-        if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp() && !is_pipe(1)) {
+        // The modes belong to the foreground: while this was a background job, the shell has set its own.
+        if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp() && modes_are_ours) {
             let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
         }
         if let Some(exclusive) = self.exclusive {

@@ -64,6 +64,12 @@ fn wait_until_stopped(talk: &Talk) {
     wait_until("all of the job to stop", || job(talk).iter().all(|process| process.state == 'T'));
 }
 
+/// The command of a pipeline has stopped, so that a key reaches the others again.
+fn wait_until_srt_ns_stops(talk: &Talk) {
+    let stopped = || Process::find(child_named(talk.pid(), "srt-ns")).is_some_and(|own| own.state == 'T');
+    wait_until("srt-ns to stop", stopped);
+}
+
 #[test]
 fn without_a_sandbox_kill_9_0_kills_the_caller() {
     let alone = leader(Who::Root, &["sh", "-c", "sh -c 'kill -9 0'; echo alive"]);
@@ -270,7 +276,7 @@ both! {
             talk.expect(&format!("got {word}\r\n"));
             // The first one reaches the command, which gives the terminal back, the second one the others.
             talk.send(STOP_KEY);
-            wait_until("srt-ns to stop", || processes::Process::find(child_named(talk.pid(), "srt-ns")).is_some_and(|own| own.state == 'T'));
+            wait_until_srt_ns_stops(&talk);
             talk.send(STOP_KEY);
             talk.expect("Stopped");
             talk.expect("READY> ");
@@ -287,6 +293,89 @@ both! {
         talk.expect("READY> ");
     }
 
+    fn a_command_whose_output_a_shell_takes_has_the_terminal(who) {
+        // bash(1) ignores SIGTTIN and SIGTTOU in `$(...)`: nothing could stop the command when it reads.
+        let mut talk = shell(who, "bash");
+        let pick = "stty -echo < /dev/tty; read a < /dev/tty; echo picked $a";
+        talk.send(&format!("x=$(srt-ns --keep-session -- sh -c '{pick}'); stty -a | grep -o '[-]*echo '; echo \"<$x>\"\n"));
+        talk.send("one\n");
+        talk.expect("echo <picked one>".replace("echo ", "echo \r\n").as_str());
+        talk.expect("READY> ");
+    }
+    fn the_modes_are_restored_that_a_command_of_a_pipeline_has_set(who) {
+        let mut talk = shell(who, "bash");
+        // Before it has the foreground, only if it ignores SIGTTOU.
+        let early = "trap \"\" TTOU; stty -icanon min 3 < /dev/tty; trap - TTOU; read a < /dev/tty; echo got $a";
+        let late = "stty -icanon min 3 < /dev/tty; read a; echo got $a";
+        for pipeline in [
+            format!("true | srt-ns --keep-session -- sh -c '{early}'"),
+            format!("srt-ns --keep-session -- sh -c '{late}' | cat"),
+        ] {
+            talk.send(&format!("stty min 1; {pipeline}; stty -a | grep -oE '[-]*icanon|min = .'\none\n"));
+            talk.expect("got one\r\n");
+            let after = talk.expect("READY> ");
+            assert!(after.contains("min = 1") && !after.contains("-icanon"), "{pipeline}: {after}");
+        }
+    }
+    fn a_command_that_leaves_its_process_group_and_reads_stops_for_the_shell(who) {
+        let mut talk = shell(who, "bash");
+        // One process remains in its group, another leads the group to which it goes.
+        let leaves = "import os, signal
+def child():
+    pid = os.fork()
+    if pid == 0: signal.pause()
+    return pid
+child()
+group = child()
+os.setpgid(group, group)
+os.setpgid(0, group)
+print(\"up\", flush=True)
+os.read(os.open(\"/dev/tty\", os.O_RDWR), 1)";
+        talk.send(&format!("srt-ns --keep-session -- /usr/bin/python3 -c '{leaves}' | cat\n"));
+        talk.expect("up");
+        wait_until_srt_ns_stops(&talk);
+        talk.send(STOP_KEY);
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("kill -KILL %1; wait; echo gone\n");
+        talk.expect("gone");
+    }
+    fn a_command_that_takes_the_terminal_and_stops_gives_it_back(who) {
+        let mut talk = shell(who, "bash");
+        let takes = "import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+os.tcsetpgrp(os.open(\"/dev/tty\", os.O_RDWR), os.getpgrp())
+os.kill(os.getpid(), signal.SIGSTOP)";
+        talk.send(&format!("sleep 1000 | srt-ns --keep-session -- /usr/bin/python3 -c '{takes}'\n"));
+        wait_until_srt_ns_stops(&talk);
+        talk.send(STOP_KEY);
+        talk.expect("Stopped");
+        talk.expect("READY> ");
+        talk.send("kill -KILL %1; wait; echo gone\n");
+        talk.expect("gone");
+    }
+    fn who_waits_for_the_terminal_where_no_job_can_be_stopped_waits_quietly(who) {
+        // Both need it; none can be stopped: nobody could continue them.
+        let reader = "srt-ns --keep-session -- sh -c 'echo up >&2; read a < /dev/tty; echo $0 $a >&2'";
+        let mut talk = leader(who, &["sh", "-c", &format!("{reader} first | {reader} second; echo both")]);
+        talk.expect("up");
+        talk.expect("up");
+        let both = || processes::descendants(talk.pid()).into_iter().filter(|process| process.name == "srt-ns");
+        wait_until("one to have the terminal", || talk.foreground() != talk.pid());
+        let switches = |process: &Process| {
+            processes::status_field(process.pid, "voluntary_ctxt_switches").and_then(|n| n.parse::<u64>().ok()).expect("status")
+        };
+        let before: Vec<_> = both().map(|process| switches(&process)).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        for (process, before) in both().zip(before) {
+            assert!(switches(&process) < before + 100, "it spins");
+        }
+        talk.send("one\n");
+        talk.expect("one");
+        talk.send("two\n");
+        talk.expect("two");
+        talk.expect("both");
+    }
     fn the_modes_are_those_of_the_reader_of_a_pipeline(who) {
         for session in SESSIONS {
             let scratch = who.scratch();

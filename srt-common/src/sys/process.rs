@@ -21,6 +21,12 @@ pub fn getppid() -> Pid {
     unsafe { libc::getppid() }
 }
 
+/// getpgid(2).
+pub fn getpgid(pid: Pid) -> io::Result<Pid> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::getpgid(pid) })
+}
+
 /// getpgrp(2).
 pub fn getpgrp() -> Pid {
     // SAFETY: no argument, no failure.
