@@ -123,14 +123,14 @@ impl<'a> Root<'a> {
 
     /// Refuses to protect a file that the command could use by another name: a hard link, as an earlier run may have
     /// left in the same writable mount, whatever is mounted between it and the file now (link(2) does not lead from one
-    /// mount to another). `cover` is what the file is covered with; without, it becomes read-only. Directories have no
-    /// hard links.
+    /// mount to another, and asks for no permission in the directory of the first name). `cover` is what the file is
+    /// covered with; without, it becomes read-only. Directories have no hard links.
     ///
     /// # Errors
-    /// The file has another name, and its own is where the command may have made it.
+    /// The file has another name, and its own is below a writable directory.
     pub fn require_one_name(&mut self, dest: &Dest, cover: Option<&Tree>) -> Result<()> {
         let file = dest.there.as_ref().filter(|_| cover.is_none_or(|tree| !tree.stat.is(libc::S_IFDIR)));
-        let (Some(there), Some(above)) = (file, dest.path.parent()) else { return Ok(()) };
+        let Some(there) = file else { return Ok(()) };
         let stat = statx(there, c"").context(|| "statx")?;
         // A writable bind of the same file hides nothing.
         let shows =
@@ -139,8 +139,14 @@ impl<'a> Root<'a> {
             return Ok(());
         }
         let (top, writable) = (self.top()?, self.writable());
-        let walk = Walk::along(&top, above, &|_| true, false, &|error| cannot_open(&dest.path, &error))?;
-        if !may_be_written(&walk, &writable) {
+        let walk = Walk::along(&top, &dest.path, &|_| true, false, &|error| cannot_open(&dest.path, &error))?;
+        let mut below_writable = false;
+        for step in walk.steps() {
+            // What is read-only and comes from elsewhere ends it.
+            let ends = step.stat.mount_root && is_read_only(&*step.fd).context(|| "fstatvfs")?;
+            below_writable = writable.contains(&step.stat.id) || below_writable && !ends;
+        }
+        if !below_writable {
             return Ok(());
         }
         let error =

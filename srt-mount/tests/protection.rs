@@ -163,13 +163,30 @@ both! {
             ran.code(125).says("").one_clear_error("srt-mount").complains("has another name, a hard link");
         }
         // Where no run could write, none has made a name.
-        let base = mounted("--ro-bind / / --bind DIR/p/.git DIR/p/.git");
-        in_project(who, &base, &["--mask", "DIR/p/.env"], &scratch, "cat p/.env p/src/copy").ok().says("secret");
-        if who == Who::User {
-            // perl(1) is also perl5.*(1).
-            let base = mounted("--bind / /");
-            in_project(who, &base, &["--mask", "/usr/bin/perl"], &scratch, "test ! -s /usr/bin/perl").ok();
+        for name in ["usr", "proc"] {
+            scratch.dir(format!("root/{name}"));
         }
+        for name in ["bin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{name}"), scratch.join("root").join(name)).expect("symlink");
+        }
+        for (base, elsewhere) in [
+            ("--ro-bind / / --bind DIR/p/.git DIR/p/.git", "--mask DIR/p/.env"),
+            ("--bind DIR/root / --ro-bind /usr /usr", "--mask /usr/bin/perl --dir DIR"),
+            ("--ro-bind / / --bind DIR DIR", "--ro-bind /usr/bin DIR/p/src --mask DIR/p/src/perl"),
+            ("--ro-bind / / --bind DIR DIR", "--ro-bind /usr/bin/perl DIR/p/src/main --remount-ro DIR/p/src/main"),
+        ] {
+            let options = mounted(elsewhere);
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            in_project(who, &mounted(base), &options, &scratch, "echo runs").ok().says("runs");
+        }
+        // link(2) asks for no permission in the directory of the first name.
+        let others = if who == Who::Root { Who::User.scratch() } else { Who::Root.scratch() };
+        let file = others.file("conf", "secret");
+        std::os::unix::fs::chown(&file, Some(who.uid()), None).expect("chown");
+        fs::hard_link(&file, others.join("other")).expect("link");
+        let base = mounted(&format!("--ro-bind / / --bind {0} {0}", others.text()));
+        let ran = in_project(who, &base, &["--mask", &file.display().to_string()], &scratch, "true");
+        ran.code(125).complains("conf has another name");
         // As long as there is a mount on it, the command makes no other name for it.
         fs::remove_file(scratch.join("p/src/copy")).expect("remove");
         let script = "ln p/.env p/src/copy || ln p/.git/hooks/pre-commit p/src/copy && cat p/src/copy";

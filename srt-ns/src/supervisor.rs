@@ -425,6 +425,11 @@ impl Supervisor<'_> {
     /// SIGTSTP was received: stops the command, then this process.
     fn suspend(&mut self, from_kernel: bool) {
         if self.run.plan.options.keep_session {
+            if self.progress.continue_at.is_some() {
+                // The command waits for the terminal, and is stopped already.
+                let _orphaned = self.stop();
+                return;
+            }
             // The command's process group decides; srt-init reports if the command stops.
             self.progress.stop_requested = !from_kernel;
             return self.forward_group(libc::SIGTSTP);
@@ -456,11 +461,13 @@ impl Supervisor<'_> {
         if asks && self.terminals.hand_to(command.pid, true) {
             return self.forward_group(libc::SIGCONT);
         }
-        self.terminals.take_back(command.pid);
+        let had_it = self.terminals.take_back(command.pid);
         // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
         // send SIGCONT.
         let requested = std::mem::take(&mut self.progress.stop_requested);
-        let goes_on = !self.stop() && !requested;
+        // Nobody may continue this process: a shell that takes a pipeline for running, or ignores these signals.
+        let waits = asks && self.terminals.shared && !had_it && !requested;
+        let goes_on = waits || !self.stop() && !requested;
         // As long as others have the foreground, it would stop again at once.
         self.progress.continue_at = (goes_on && asks).then(|| Instant::now() + SWEEP);
         if goes_on && !asks {
@@ -499,6 +506,7 @@ impl Supervisor<'_> {
 
     /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
     fn resume(&mut self) {
+        self.progress.stop_requested = false;
         let _given = self.command.as_ref().map(|command| self.terminals.hand_to(command.pid, false));
         // All at once: a process that continued before the others could stop the sender.
         self.continue_all();

@@ -6,7 +6,7 @@ use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{borrowed, fcntl};
 use srt_common::sys::file::{CWD, Stat, fchmod, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
-use srt_common::sys::signal::{Disposition, sigaction};
+use srt_common::sys::signal::{Disposition, signal};
 use srt_common::sys::tty::{
     ioctl, ioctl_get, ioctl_set, ioctl_vt_resize, tcflow, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
     tcsetpgrp,
@@ -14,7 +14,7 @@ use srt_common::sys::tty::{
 use srt_common::{Context, Result};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
@@ -56,11 +56,11 @@ pub struct Terminals {
     controlling: Option<(OwnedFd, Pid)>,
     /// 0 or 1 is a pipe. The other processes of the pipeline are in our process group, and may use the terminal, too:
     /// the command gets the foreground only when it needs it.
-    shared: bool,
+    pub shared: bool,
+    /// And the foreground was ours: the command asks for it by the signals that stop it.
+    asks: bool,
     /// The foreground was ours, and is the command's, or will be when it starts.
     handed: bool,
-    /// It has been the command's at least once.
-    was_handed: bool,
     /// Saved before a process inside can change it: under --keep-session from the start.
     share: Option<Share>,
     /// For output of this process: stderr and the status descriptor, if they are terminals.
@@ -78,14 +78,6 @@ struct Share {
 impl Terminals {
     /// Saves the state of 0, 1 and 2; with `keep_session`, also of the controlling terminal.
     pub fn look(keep_session: bool, pid1: Pid1, status_fd: Option<RawFd>) -> Self {
-        let snapshots = (0..=2).filter_map(|number| {
-            let modes = tcgetattr(&number).ok()?;
-            let get = |request| ioctl_get(&number, request).ok();
-            let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
-            let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
-            let size = console[0].and_then(|_| tcgetwinsize(&number).ok());
-            Some(Snapshot { number, modes, file, exclusive, discipline, console, size })
-        });
         let controlling = || {
             // A terminal in exclusive use (TIOCEXCL) cannot be opened again.
             let opened = openat(&CWD, c"/dev/tty", libc::O_RDWR | libc::O_NONBLOCK, 0).ok();
@@ -94,25 +86,24 @@ impl Terminals {
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
         };
         let controlling = keep_session.then(controlling).flatten();
-        // That it needs it is told by a signal that stops it, but not PID 1, and not if the caller ignores the signal, as
-        // bash(1) does in `$(...)`.
-        let stops = |signal| sigaction(signal).is_ok_and(|is| is == Disposition::Default);
-        let is_told = pid1 != Pid1::Command && stops(libc::SIGTTIN) && stops(libc::SIGTTOU);
-        let shared = is_told && (is_pipe(0) || is_pipe(1));
-        let handed = !shared && controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+        let numbers = (0..=2).chain(controlling.iter().map(|(tty, _)| tty.as_raw_fd()));
+        let snapshots = numbers.filter_map(|number| {
+            let modes = tcgetattr(&number).ok()?;
+            let get = |request| ioctl_get(&number, request).ok();
+            let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
+            let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
+            let size = console[0].and_then(|_| tcgetwinsize(&number).ok());
+            Some(Snapshot { number, modes, file, exclusive, discipline, console, size })
+        });
+        let snapshots = snapshots.collect();
+        // The kernel does not stop PID 1 when it reads from the terminal in the background.
+        let shared = pid1 != Pid1::Command && controlling.is_some() && (is_pipe(0) || is_pipe(1));
+        let ours = controlling.as_ref().is_some_and(|(_, foreground)| *foreground == getpgrp());
+        let (asks, handed) = (shared && ours, !shared && ours);
         let share = keep_session.then(Share::look).flatten();
         let flags = (0..=2).filter_map(|number| Some((number, fcntl(&number, libc::F_GETFL, 0).ok()?)));
         let own = own_terminals(status_fd.into_iter().chain([2]));
-        Self {
-            snapshots: snapshots.collect(),
-            flags: flags.collect(),
-            controlling,
-            shared,
-            handed,
-            was_handed: handed,
-            share,
-            own,
-        }
+        Self { snapshots, flags: flags.collect(), controlling, shared, asks, handed, share, own }
     }
 
     /// Saves the CPU share, before a process of this session can be reached from inside.
@@ -127,6 +118,12 @@ impl Terminals {
     /// # Errors
     /// Any error from tcsetpgrp(3).
     pub fn take_foreground(&self) -> Result<()> {
+        if self.asks {
+            // They tell that it needs the foreground. bash(1) ignores them in `$(...)`.
+            for number in [libc::SIGTTIN, libc::SIGTTOU] {
+                signal(number, Disposition::Default).context(|| "cannot reset a signal")?;
+            }
+        }
         match &self.controlling {
             Some((tty, _)) if self.handed => tcsetpgrp(tty, getpgrp()).context(|| "tcsetpgrp"),
             _ => Ok(()),
@@ -140,25 +137,25 @@ impl Terminals {
             let ours = tcgetpgrp(tty).is_ok_and(|foreground| foreground == getpgrp());
             ours && (needs || !self.shared) && tcsetpgrp(tty, group).is_ok()
         });
-        if given && !self.was_handed && is_pipe(1) {
+        if given && is_pipe(1) {
             // The reader of the pipeline has had the terminal until now, and may go on with the modes that it has set.
             for snapshot in &mut self.snapshots {
                 snapshot.modes = tcgetattr(&snapshot.number).unwrap_or(snapshot.modes);
             }
         }
-        (self.handed, self.was_handed) = (self.handed || given, self.was_handed || given);
+        self.handed |= given;
         given
     }
 
-    /// When the command's process group has stopped: takes the foreground back, for the caller's shell. The command may
-    /// also have taken it itself (tcsetpgrp(3), SIGTTOU blocked).
-    pub fn take_back(&mut self, group: Pid) {
-        let handed = std::mem::take(&mut self.handed);
+    /// When the command has stopped: takes the foreground back from its group, whoever gave it (tcsetpgrp(3), SIGTTOU
+    /// blocked), for the caller's shell. That shell may also have taken it already. True: it had been given.
+    pub fn take_back(&mut self, group: Pid) -> bool {
         if let Some((tty, _)) = &self.controlling
-            && (handed || tcgetpgrp(tty).is_ok_and(|foreground| foreground == group))
+            && tcgetpgrp(tty).is_ok_and(|foreground| foreground == group)
         {
             let _gone = tcsetpgrp(tty, getpgrp());
         }
+        std::mem::take(&mut self.handed)
     }
 
     /// The sandbox is dead: restores everything, as far as the command can have changed it.
@@ -169,8 +166,8 @@ impl Terminals {
         {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
-        // If the reader of the pipeline has had the terminal all the time, the modes may be its own (less(1)).
-        let modes_are_ours = self.was_handed || !is_pipe(1);
+        // The reader of the pipeline may have set its own (less(1)) while it had the terminal.
+        let modes_are_ours = self.shared && self.handed || !is_pipe(1);
         self.snapshots.iter().for_each(|snapshot| snapshot.restore(modes_are_ours));
         for (number, flags) in &self.flags {
             let _gone = fcntl(number, libc::F_SETFL, *flags);

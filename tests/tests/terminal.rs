@@ -294,13 +294,51 @@ both! {
     }
 
     fn a_command_whose_output_a_shell_takes_has_the_terminal(who) {
-        // bash(1) ignores SIGTTIN and SIGTTOU in `$(...)`: nothing could stop the command when it reads.
+        // bash(1) ignores SIGTTIN and SIGTTOU in `$(...)`.
         let mut talk = shell(who, "bash");
         let pick = "stty -echo < /dev/tty; read a < /dev/tty; echo picked $a";
         talk.send(&format!("x=$(srt-ns --keep-session -- sh -c '{pick}'); stty -a | grep -o '[-]*echo '; echo \"<$x>\"\n"));
         talk.send("one\n");
-        talk.expect("echo <picked one>".replace("echo ", "echo \r\n").as_str());
+        talk.expect("echo \r\n<picked one>");
         talk.expect("READY> ");
+        // The others of a pipeline have it there, too, until the command needs it.
+        talk.send("x=$(sh -c 'read a < /dev/tty; echo got $a' | srt-ns --keep-session -- cat); echo \"<$x>\"\ntwo\n");
+        talk.expect("<got two>");
+        talk.expect("READY> ");
+    }
+    fn a_pipeline_in_the_background_waits_for_the_terminal(who) {
+        let mut talk = shell(who, "bash");
+        talk.send("srt-ns --keep-session -- sh -c 'echo up; read a < /dev/tty; echo got $a' | cat &\n");
+        talk.expect("up");
+        let command = || job(&talk).into_iter().find(|process| process.name == "sh").expect("the command");
+        wait_until("it to ask", || command().state == 'T');
+        // For the shell it runs: it sends no SIGCONT.
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("one\n");
+        talk.expect("got one");
+        talk.expect("READY> ");
+        // It can be stopped while it waits.
+        talk.send("srt-ns --keep-session -- sh -c 'echo up; read a < /dev/tty; echo got $a' | cat &\n");
+        talk.expect("up");
+        wait_until("it to ask", || job(&talk).iter().any(|process| process.name == "sh" && process.state == 'T'));
+        talk.send("kill -TSTP %1; wait; jobs\n");
+        talk.expect("Stopped");
+        wait_until_stopped(&talk);
+        talk.send("fg\n");
+        talk.expect("srt-ns");
+        talk.send("two\n");
+        talk.expect("got two");
+        talk.expect("READY> ");
+    }
+    fn a_job_that_is_not_in_the_foreground_any_more_leaves_it_to_the_shell(who) {
+        let mut talk = shell(who, "bash");
+        let outlives = "sleep 1; read a < /dev/tty; echo $a";
+        talk.send(&format!("sh -c 'srt-ns --keep-session --outlive-parent -- sh -c \"{outlives}\" & sleep 0.5'\n"));
+        talk.expect("READY> ");
+        std::thread::sleep(Duration::from_secs(1));
+        talk.send("echo mine$((1+1))\n");
+        talk.expect("mine2");
     }
     fn the_modes_are_restored_that_a_command_of_a_pipeline_has_set(who) {
         let mut talk = shell(who, "bash");
@@ -508,6 +546,18 @@ os.kill(os.getpid(), signal.SIGSTOP)";
         }
     }
 
+    fn the_modes_are_as_before_though_the_terminal_is_none_of_its_descriptors(who) {
+        let spoil = "stty -echo -icanon < /dev/tty";
+        let script = format!("read x; srt-ns --keep-session -- sh -c '{spoil}' </dev/null >/dev/null 2>&1; echo back; read x");
+        let mut talk = leader(who, &["sh", "-c", &script]);
+        let before = talk.modes();
+        talk.send("\n");
+        talk.expect("back");
+        assert_eq!(talk.modes(), before);
+        talk.send("\n");
+        assert_eq!(talk.end().0, 0);
+    }
+
     fn the_modes_are_restored_when_the_supervisor_is_told_to_end(who) {
         let mut talk = leader(who, &[
             "sh", "-c", "srt-ns --keep-session -- sh -c 'read x; stty raw; echo raw; exec sleep 1000'; echo back; read x",
@@ -573,6 +623,20 @@ os.kill(os.getpid(), signal.SIGSTOP)";
             }
             talk.signal(libc::SIGKILL);
         }
+    }
+
+    fn a_request_to_stop_is_over_when_the_job_is_continued(who) {
+        // The command ignores it, and stops itself later, where nobody could continue it.
+        let script = "trap '' TSTP; echo started; read a; kill -STOP $$; echo goes on";
+        let mut talk = leader(who, &["srt-ns", "--keep-session", "--", "sh", "-c", script]);
+        talk.expect("started");
+        for signal in [libc::SIGTSTP, libc::SIGCONT] {
+            talk.signal(signal);
+            let pending = || processes::status_field(talk.pid(), "SigPnd").is_some_and(|set| set.bytes().any(|c| c != b'0'));
+            wait_until("it to be taken", || !pending());
+        }
+        talk.send("\n");
+        talk.expect("goes on");
     }
 
     fn the_command_has_the_foreground_of_a_terminal_that_is_its_stdout_or_stderr_alone(who) {
