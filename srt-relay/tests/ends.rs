@@ -471,14 +471,15 @@ relay.terminate()";
     fn a_peer_that_is_silent_for_the_idle_timeout_is_dropped(who) {
         let served = start(who, true, &["--idle-timeout", "1"]);
         let before = served.relay.descriptors();
-        // Kept alive by every byte, and dropped after a second; unless this process is late.
+        // Kept alive by whatever it says, and dropped after a second, with the pipe that so much takes; unless this
+        // process is late.
         let dropped_after = || {
             let mut client = served.connect();
             let mut start = Instant::now();
             for _ in 0..16 {
                 thread::sleep(Duration::from_millis(150));
                 start = Instant::now();
-                client.write_all(b"x").ok()?;
+                client.write_all(&[b'x'; 1 << 20]).ok()?;
             }
             let error = client.read(&mut [0]).expect_err("dropped");
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);

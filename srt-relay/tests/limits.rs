@@ -244,6 +244,33 @@ both! {
         wait_until("everybody has left", || present.load(Ordering::SeqCst) == 0);
     }
 
+    fn room_that_a_client_leaves_is_anothers_at_once(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let trace = scratch.join("trace");
+        greeter(who, &scratch.join("s"));
+        let (port, refused) = (free_port(), free_port());
+        let mut command = who.command("strace");
+        command.args(["-D", "-e", "trace=epoll_pwait", "-o"]).arg(&trace);
+        command.args(["srt-relay", "--ready-fd", "1", "--max-connections", "1", &format!("tcp:127.0.0.1:{port}")]);
+        command.arg(format!("unix:{}", scratch.join("s").display()));
+        command.args([format!("tcp:127.0.0.1:{refused}"), format!("tcp:127.0.0.1:{}", free_port())]);
+        let relay = Relay::spawn(command, &[]);
+        let before = relay.descriptors();
+        // Each finds the one before it still there.
+        for _ in 0..5 {
+            assert!(connect(refused).read(&mut [0]).is_err());
+            hears_hello(&mut connect(port));
+        }
+        relay.settles_at(before);
+        // It waits without a limit, or for the answer of a target; not until it looks for room by itself.
+        let calls = std::fs::read_to_string(&trace).expect("trace");
+        assert!(calls.contains(", -1, NULL"), "{calls}");
+        assert!(!calls.contains(", 100, NULL"), "{calls}");
+    }
+
     fn descriptors_that_come_from_elsewhere_are_used_soon(who) {
         let scratch = who.scratch();
         let present = greeter(who, &scratch.join("s"));

@@ -424,6 +424,8 @@ print(send(pair[0]))";
         let (one, two) =
             (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"));
         let three = UnixListener::bind(scratch.join("three")).expect("bind");
+        // As it may be given already.
+        two.set_nonblocking(true).expect("O_NONBLOCK");
         let fds = [(one.as_raw_fd(), 15), (two.as_raw_fd(), 16), (three.as_raw_fd(), 17), (pinned.as_raw_fd(), 19)];
         let relay = Relay::start_with(who, &["fd:15", "fd:19", "fd:16", "fd:19", "fd:17", "fd:19"], &fds);
         for listener in [&one, &two] {
