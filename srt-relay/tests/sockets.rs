@@ -152,6 +152,32 @@ print(send(pair[0]))";
         assert_eq!(ask_unix(&path), "hello");
     }
 
+    fn a_dead_socket_that_is_gone_when_it_is_to_be_replaced_is_no_error_and_what_is_one_is_told(who) {
+        if !has("strace") {
+            skip!("no strace");
+        }
+        let scratch = who.scratch();
+        let path = scratch.join("s");
+        let under = |lie: &str| {
+            let mut command = who.command("strace");
+            command.args(["-D", "-o", "/dev/null", "-e", &format!("inject={lie}")]);
+            command.arg(srt_tests::tool("srt-relay")).args(["--ready-fd", "1"]);
+            command.arg(unix(&path)).arg(tcp(tcp_server("hello")));
+            command
+        };
+        dead_socket(who, &path);
+        for (lie, told) in [
+            ("renameat2:error=EINVAL", "cannot replace a dead socket: Invalid argument"),
+            ("connect:error=EACCES", "a socket is there: Permission denied"),
+        ] {
+            run(&mut under(lie)).code(1).one_clear_error("srt-relay").complains(told);
+            let names: Vec<_> = fs::read_dir(scratch.path()).expect("list").flatten().map(|entry| entry.file_name()).collect();
+            assert_eq!(names, ["s"], "{lie}");
+        }
+        let _relay = Relay::spawn(under("renameat2:error=ENOENT:when=1"), &[]);
+        assert_eq!(ask_unix(&path), "hello");
+    }
+
     fn nothing_but_a_dead_socket_is_replaced(who) {
         let scratch = who.scratch();
         let path = scratch.join("s");
@@ -179,7 +205,7 @@ print(send(pair[0]))";
         for target in [path.clone(), scratch.path().to_path_buf(), scratch.join("nowhere")] {
             symlink(&target, &link).expect("symlink");
             let ran = run(who.command("srt-relay").arg(unix(&link)).arg(tcp(1)));
-            ran.code(1).one_clear_error("srt-relay");
+            ran.code(1).one_clear_error("srt-relay").complains("not a socket");
             assert_eq!(fs::read_link(&link).expect("still a link"), target);
             fs::remove_file(&link).expect("rm");
         }
@@ -329,6 +355,19 @@ print(send(pair[0]))";
             assert_eq!(relay.terminate().code(), Some(0));
             assert!(!listen.exists());
         }
+    }
+
+    fn a_directory_that_cannot_be_listed_will_do(who) {
+        let scratch = who.scratch();
+        let directory = scratch.dir("d");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o300)).expect("chmod");
+        // The control: only root lists it.
+        let listed = run(who.command("ls").arg(&directory));
+        assert_eq!(listed.code == Some(0), who == Who::Root, "{listed:#?}");
+        let relay = Relay::start(who, &[unix(&directory.join("s")), tcp(tcp_server("hello"))]);
+        assert_eq!(ask_unix(&directory.join("s")), "hello");
+        assert_eq!(relay.terminate().code(), Some(0));
+        assert!(!directory.join("s").exists());
     }
 
     fn a_name_alone_is_one_in_the_working_directory(who) {
