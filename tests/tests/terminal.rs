@@ -337,8 +337,12 @@ both! {
         talk.send(&format!("sh -c 'srt-ns --keep-session --outlive-parent -- sh -c \"{outlives}\" & sleep 0.5'\n"));
         talk.expect("READY> ");
         std::thread::sleep(Duration::from_secs(1));
-        talk.send("echo mine$((1+1))\n");
-        talk.expect("mine2");
+        // The shell has begun to wait for the first line before.
+        for line in 1..=3 {
+            talk.send(&format!("echo mine{line}$((1+1))\n"));
+            talk.expect(&format!("mine{line}2\r\n"));
+            talk.expect("READY> ");
+        }
     }
     fn the_modes_are_restored_that_a_command_of_a_pipeline_has_set(who) {
         let mut talk = shell(who, "bash");
