@@ -15,6 +15,7 @@ use srt_common::{Context, Error, Result};
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::ffi::{CStr, CString, OsStr};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -146,7 +147,9 @@ impl<'a> Root<'a> {
             let ends = step.stat.mount_root && is_read_only(&*step.fd).context(|| "fstatvfs")?;
             below_writable = writable.contains(&step.stat.id) || below_writable && !ends;
         }
-        if !below_writable {
+        // proc_sys_fs(5): an ordinary user can link only what is the user's, or what the user can write.
+        let any = fs::read("/proc/sys/fs/protected_hardlinks").ok().is_none_or(|text| text != b"1\n");
+        if !below_writable || !any && !may_be_written(&walk, &writable) {
             return Ok(());
         }
         let error =

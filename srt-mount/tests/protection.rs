@@ -179,6 +179,11 @@ both! {
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             in_project(who, &mounted(base), &options, &scratch, "echo runs").ok().says("runs");
         }
+        if who == Who::User {
+            // perl(1) is also perl5.*(1), root's in a directory of root's (proc_sys_fs(5), protected_hardlinks).
+            assert_eq!(fs::read_to_string("/proc/sys/fs/protected_hardlinks").expect("sysctl"), "1\n");
+            in_project(who, &mounted("--bind / /"), &["--mask", "/usr/bin/perl"], &scratch, "test ! -s /usr/bin/perl").ok();
+        }
         // link(2) asks for no permission in the directory of the first name.
         let others = if who == Who::Root { Who::User.scratch() } else { Who::Root.scratch() };
         let file = others.file("conf", "secret");

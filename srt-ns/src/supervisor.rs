@@ -130,8 +130,11 @@ impl Supervisor<'_> {
                     self.kill_all();
                 }
             }
-            if self.progress.continue_at.take_if(|at| *at <= now).is_some() {
-                self.resume();
+            if let Some(at) = self.progress.continue_at.as_mut().filter(|at| **at <= now) {
+                *at = now + SWEEP;
+                if !self.terminals.others_have_it() {
+                    self.resume();
+                }
             }
             let unreaped = self.progress.unreaped.then_some(now);
             let Progress { deadline, sweep_at, report_due, continue_at, .. } = self.progress;
@@ -240,6 +243,10 @@ impl Supervisor<'_> {
                     progress.deadline = progress.deadline.or(deadline);
                 }
                 self.forward(signal);
+                // While it waits for the terminal, it is stopped.
+                if self.progress.continue_at.is_some() {
+                    self.resume();
+                }
             }
         }
     }

@@ -139,7 +139,7 @@ impl Terminals {
         });
         if given && is_pipe(1) {
             // The reader of the pipeline has had the terminal until now, and may go on with the modes that it has set.
-            for snapshot in &mut self.snapshots {
+            for snapshot in self.snapshots.iter_mut().filter(|snapshot| tcgetpgrp(&snapshot.number).is_ok()) {
                 snapshot.modes = tcgetattr(&snapshot.number).unwrap_or(snapshot.modes);
             }
         }
@@ -147,27 +147,35 @@ impl Terminals {
         given
     }
 
-    /// When the command has stopped: takes the foreground back from its group, whoever gave it (tcsetpgrp(3), SIGTTOU
-    /// blocked), for the caller's shell. That shell may also have taken it already. True: it had been given.
+    /// When the command has stopped: takes the foreground back, for the caller's shell, from the command's group, which
+    /// may also have taken it itself (tcsetpgrp(3), SIGTTOU blocked), or from one that is dead: that of an inner shell.
+    /// The caller's shell may have it by now. True: it had been given.
     pub fn take_back(&mut self, group: Pid) -> bool {
         if let Some((tty, _)) = &self.controlling
-            && tcgetpgrp(tty).is_ok_and(|foreground| foreground == group)
+            && tcgetpgrp(tty).is_ok_and(|foreground| foreground == group || is_dead(foreground))
         {
             let _gone = tcsetpgrp(tty, getpgrp());
         }
         std::mem::take(&mut self.handed)
     }
 
+    /// Whether another process group has the foreground.
+    pub fn others_have_it(&self) -> bool {
+        self.controlling.as_ref().is_some_and(|(tty, _)| {
+            tcgetpgrp(tty).is_ok_and(|foreground| foreground != getpgrp() && !is_dead(foreground))
+        })
+    }
+
     /// The sandbox is dead: restores everything, as far as the command can have changed it.
     pub fn restore(&self) {
         if let Some((tty, foreground)) = &self.controlling
             // A foreground group without processes was the sandbox's; any other was set by the caller.
-            && tcgetpgrp(tty).is_ok_and(|group| kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)))
+            && tcgetpgrp(tty).is_ok_and(is_dead)
         {
             let _gone = tcsetpgrp(tty, if self.handed { getpgrp() } else { *foreground });
         }
-        // The reader of the pipeline may have set its own (less(1)) while it had the terminal.
-        let modes_are_ours = self.shared && self.handed || !is_pipe(1);
+        // While others of a pipeline had the terminal, they may have set their own, such as less(1).
+        let modes_are_ours = self.handed || !self.shared && !is_pipe(1);
         self.snapshots.iter().for_each(|snapshot| snapshot.restore(modes_are_ours));
         for (number, flags) in &self.flags {
             let _gone = fcntl(number, libc::F_SETFL, *flags);
@@ -179,6 +187,11 @@ impl Terminals {
     pub fn restore_share(&self, attempts: usize) {
         self.share.iter().for_each(|share| share.restore(attempts));
     }
+}
+
+/// Whether a process group has no process.
+fn is_dead(group: Pid) -> bool {
+    kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
 /// Whether this descriptor leads to another process of a pipeline, as far as one can see.

@@ -318,10 +318,15 @@ both! {
         talk.send("one\n");
         talk.expect("got one");
         talk.expect("READY> ");
-        // It can be stopped while it waits.
-        talk.send("srt-ns --keep-session -- sh -c 'echo up; read a < /dev/tty; echo got $a' | cat &\n");
+        // It can be stopped while it waits, and nothing continues it in vain.
+        let scratch = who.scratch();
+        let log = scratch.join("log");
+        let script = format!("trap \"echo on >> {}\" CONT; echo up; until read a < /dev/tty; do :; done; echo got $a", log.display());
+        talk.send(&format!("srt-ns --keep-session -- sh -c '{script}' | cat &\n"));
         talk.expect("up");
         wait_until("it to ask", || job(&talk).iter().any(|process| process.name == "sh" && process.state == 'T'));
+        std::thread::sleep(Duration::from_millis(600));
+        assert!(!log.exists());
         talk.send("kill -TSTP %1; wait; jobs\n");
         talk.expect("Stopped");
         wait_until_stopped(&talk);
@@ -330,6 +335,15 @@ both! {
         talk.send("two\n");
         talk.expect("got two");
         talk.expect("READY> ");
+    }
+    fn the_terminal_of_an_inner_shell_that_was_killed_is_the_commands_again(who) {
+        let script = "bash --norc -ic 'kill -9 $$'; read a; echo got $a";
+        for rest in ["", " | cat"] {
+            let mut talk = leader(who, &["sh", "-c", &format!("srt-ns --keep-session -- sh -c \"$0\"{rest}"), script]);
+            wait_until("the shell to die", || processes::descendants(talk.pid()).iter().any(|process| process.name == "sh" && process.state == 'S'));
+            talk.send("one\n");
+            talk.expect("got one");
+        }
     }
     fn a_job_that_is_not_in_the_foreground_any_more_leaves_it_to_the_shell(who) {
         let mut talk = shell(who, "bash");
@@ -352,12 +366,23 @@ both! {
         for pipeline in [
             format!("true | srt-ns --keep-session -- sh -c '{early}'"),
             format!("srt-ns --keep-session -- sh -c '{late}' | cat"),
+            format!("srt-ns --keep-session --as-pid-1 -- sh -c '{late}' | cat"),
         ] {
             talk.send(&format!("stty min 1; {pipeline}; stty -a | grep -oE '[-]*icanon|min = .'\none\n"));
             talk.expect("got one\r\n");
             let after = talk.expect("READY> ");
             assert!(after.contains("min = 1") && !after.contains("-icanon"), "{pipeline}: {after}");
         }
+    }
+    fn the_modes_that_another_process_of_a_pipeline_had_set_are_gone_as_it_left_them(who) {
+        let scratch = who.scratch();
+        let mut talk = shell(who, "bash");
+        talk.send(&format!("cd {} && mkfifo set done\n", scratch.text()));
+        talk.expect("READY> ");
+        let asks = "stty -echo < /dev/tty; echo > set; read x < done; stty echo < /dev/tty";
+        let sandbox = "srt-ns --keep-session -- sh -c \"echo > done; cat\"";
+        talk.send(&format!("({asks}) | (read x < set; exec {sandbox}); stty -a | grep -o '[-]*echo '\n"));
+        assert_eq!(talk.expect("READY> "), "echo \r\n");
     }
     fn a_command_that_leaves_its_process_group_and_reads_stops_for_the_shell(who) {
         let mut talk = shell(who, "bash");
