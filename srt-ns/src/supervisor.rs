@@ -132,7 +132,8 @@ impl Supervisor<'_> {
             }
             if let Some(at) = self.progress.continue_at.as_mut().filter(|at| **at <= now) {
                 *at = now + SWEEP;
-                if !self.terminals.others_have_it() {
+                let waits = |command: &Leader| self.terminals.others_have_it(command.pid);
+                if self.progress.end.is_some() || !self.command.as_ref().is_some_and(waits) {
                     self.resume();
                 }
             }
@@ -473,7 +474,8 @@ impl Supervisor<'_> {
         // send SIGCONT.
         let requested = std::mem::take(&mut self.progress.stop_requested);
         // Nobody may continue this process: a shell that takes a pipeline for running, or ignores these signals.
-        let waits = asks && self.terminals.shared && !had_it && !requested;
+        let others_have_it = !had_it || self.terminals.others_have_it(command.pid);
+        let waits = asks && self.terminals.shared && others_have_it && !requested;
         let goes_on = waits || !self.stop() && !requested;
         // As long as others have the foreground, it would stop again at once.
         self.progress.continue_at = (goes_on && asks).then(|| Instant::now() + SWEEP);

@@ -159,10 +159,11 @@ impl Terminals {
         std::mem::take(&mut self.handed)
     }
 
-    /// Whether another process group has the foreground.
-    pub fn others_have_it(&self) -> bool {
+    /// Whether a process group has the foreground that is neither ours nor this one.
+    pub fn others_have_it(&self, group: Pid) -> bool {
         self.controlling.as_ref().is_some_and(|(tty, _)| {
-            tcgetpgrp(tty).is_ok_and(|foreground| foreground != getpgrp() && !is_dead(foreground))
+            tcgetpgrp(tty)
+                .is_ok_and(|foreground| ![getpgrp(), group].contains(&foreground) && !is_dead(foreground))
         })
     }
 
@@ -189,9 +190,17 @@ impl Terminals {
     }
 }
 
-/// Whether a process group has no process.
+/// Whether a process group has no process, or its leader is a zombie inside: the command, its parent, may be stopped.
 fn is_dead(group: Pid) -> bool {
-    kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    let is_gone = || kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH));
+    // proc(5), NSpid: one more number in each pid namespace below that of /proc.
+    let is_zombie = |status: String| {
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        status.contains("\nState:\tZ")
+            && numbers.is_some_and(|numbers| numbers.split_whitespace().count() > 1)
+    };
+    // kill(2): -1 means all processes, and 1 is the group of a container's shell.
+    group > 1 && (is_gone() || std::fs::read_to_string(format!("/proc/{group}/status")).is_ok_and(is_zombie))
 }
 
 /// Whether this descriptor leads to another process of a pipeline, as far as one can see.

@@ -336,13 +336,40 @@ both! {
         talk.expect("got two");
         talk.expect("READY> ");
     }
-    fn the_terminal_of_an_inner_shell_that_was_killed_is_the_commands_again(who) {
-        let script = "bash --norc -ic 'kill -9 $$'; read a; echo got $a";
-        for rest in ["", " | cat"] {
-            let mut talk = leader(who, &["sh", "-c", &format!("srt-ns --keep-session -- sh -c \"$0\"{rest}"), script]);
-            wait_until("the shell to die", || processes::descendants(talk.pid()).iter().any(|process| process.name == "sh" && process.state == 'S'));
-            talk.send("one\n");
-            talk.expect("got one");
+    fn the_terminal_of_an_inner_shell_that_has_ended_is_the_commands_again(who) {
+        for script in [
+            "bash --norc -ic 'kill -9 $$'; read a; echo got $a",
+            // It gives the terminal back to its parent's group, which has stopped for lack of it.
+            "bash --norc -ic 'sleep 0.5; :' & sleep 0.2; read a < /dev/tty; echo got $a",
+            // A zombie has the foreground, whose parent is stopped.
+            "bash --norc -ic 'exec sleep 0.5' & sleep 0.2; read a < /dev/tty; echo got $a",
+        ] {
+            for rest in ["", " | cat"] {
+                let line = format!("srt-ns --keep-session -- sh -c \"$0\"{rest}");
+                let mut talk = leader(who, &["sh", "-c", &line, script]);
+                std::thread::sleep(Duration::from_millis(700));
+                talk.send("one\n");
+                talk.expect("got one");
+            }
+        }
+    }
+    fn the_shell_of_a_container_keeps_its_terminal(who) {
+        // Its process group is 1: kill(2) takes -1 for all processes.
+        let mut command = who.command("unshare");
+        let ids = if who == Who::Root { &["--pid"][..] } else { &["--user", "--map-current-user", "--pid"] };
+        let mut talk = Talk::on_terminal(who, command.args(ids).args(["--fork", "--mount-proc", "bash", "--norc", "--noprofile", "--noediting", "-i"]));
+        talk.send("PS1='READY''> ' PS2=\n");
+        talk.expect("READY> ");
+        talk.send("srt-ns --keep-session -- sh -c 'echo up; kill -STOP $$; sleep 0.2'\n");
+        talk.expect("up");
+        talk.expect("READY> ");
+        talk.send("bg\n");
+        talk.expect("READY> ");
+        wait_until("its end", || !processes::descendants(talk.pid()).iter().any(|process| process.name == "srt-ns"));
+        for line in 1..=3 {
+            talk.send(&format!("echo mine{line}$((1+1))\n"));
+            talk.expect(&format!("mine{line}2\r\n"));
+            talk.expect("READY> ");
         }
     }
     fn a_job_that_is_not_in_the_foreground_any_more_leaves_it_to_the_shell(who) {
