@@ -337,12 +337,18 @@ both! {
         talk.expect("READY> ");
     }
     fn the_terminal_of_an_inner_shell_that_has_ended_is_the_commands_again(who) {
+        let scratch = who.scratch();
+        let meanwhile = |inner: &str| {
+            let go = scratch.join("go").display().to_string();
+            // No fork beside an interactive shell that starts: it stops its group until it has the terminal.
+            format!("rm -f {go}; mkfifo {go}; bash --norc -ic 'echo > {go}; {inner}' & read x < {go}; read a < /dev/tty; echo got $a")
+        };
         for script in [
             "bash --norc -ic 'kill -9 $$'; read a; echo got $a",
             // It gives the terminal back to its parent's group, which has stopped for lack of it.
-            "bash --norc -ic 'sleep 0.5; :' & sleep 0.2; read a < /dev/tty; echo got $a",
+            &meanwhile("sleep 0.5; :"),
             // A zombie has the foreground, whose parent is stopped.
-            "bash --norc -ic 'exec sleep 0.5' & sleep 0.2; read a < /dev/tty; echo got $a",
+            &meanwhile("sleep 0.5"),
         ] {
             for rest in ["", " | cat"] {
                 let line = format!("srt-ns --keep-session -- sh -c \"$0\"{rest}");
@@ -350,6 +356,7 @@ both! {
                 std::thread::sleep(Duration::from_millis(700));
                 talk.send("one\n");
                 talk.expect("got one");
+                assert_eq!(talk.end().0, 0);
             }
         }
     }
