@@ -157,9 +157,7 @@ both! {
             "--overlay-src /etc/ssl --overlay-src DIR/p --ro-overlay DIR/p --mask DIR/p/.env",
             "--bind DIR/p/.env DIR/p/.env --remount-ro DIR/p/.env",
         ] {
-            let options = mounted(between);
-            let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            let ran = in_project(who, base, &options, &scratch, script);
+            let ran = in_project(who, base, &words(between), &scratch, script);
             ran.code(125).says("").one_clear_error("srt-mount").complains("has another name, a hard link");
         }
         // Where no run could write, none has made a name.
@@ -175,9 +173,7 @@ both! {
             ("--ro-bind / / --bind DIR DIR", "--ro-bind /usr/bin DIR/p/src --mask DIR/p/src/perl"),
             ("--ro-bind / / --bind DIR DIR", "--ro-bind /usr/bin/perl DIR/p/src/main --remount-ro DIR/p/src/main"),
         ] {
-            let options = mounted(elsewhere);
-            let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            in_project(who, &mounted(base), &options, &scratch, "echo runs").ok().says("runs");
+            in_project(who, &mounted(base), &words(elsewhere), &scratch, "echo runs").ok().says("runs");
         }
         if who == Who::User {
             // perl(1) is also perl5.*(1), root's in a directory of root's (proc_sys_fs(5), protected_hardlinks).

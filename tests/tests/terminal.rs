@@ -70,6 +70,34 @@ fn wait_until_srt_ns_stops(talk: &Talk) {
     wait_until("srt-ns to stop", stopped);
 }
 
+/// The pipeline whose command has stopped stops as a whole, and is ended.
+fn stops_by_its_key_and_is_killed(talk: &mut Talk) {
+    wait_until_srt_ns_stops(talk);
+    talk.send(STOP_KEY);
+    talk.expect("Stopped");
+    talk.expect("READY> ");
+    talk.send("kill -KILL %1; wait; echo gone\n");
+    talk.expect("gone");
+}
+
+/// The job that waits for a word gets it once it is in the foreground.
+fn gets_in_the_foreground(talk: &mut Talk, word: &str) {
+    talk.send("fg\n");
+    talk.expect("srt-ns");
+    talk.send(&format!("{word}\n"));
+    talk.expect(&format!("got {word}"));
+    talk.expect("READY> ");
+}
+
+/// The shell has its terminal still: it had begun to wait for the first line before.
+fn the_shell_reads(talk: &mut Talk) {
+    for line in 1..=3 {
+        talk.send(&format!("echo mine{line}$((1+1))\n"));
+        talk.expect(&format!("mine{line}2\r\n"));
+        talk.expect("READY> ");
+    }
+}
+
 #[test]
 fn without_a_sandbox_kill_9_0_kills_the_caller() {
     let alone = leader(Who::Root, &["sh", "-c", "sh -c 'kill -9 0'; echo alive"]);
@@ -310,31 +338,26 @@ both! {
         let mut talk = shell(who, "bash");
         talk.send("srt-ns --keep-session -- sh -c 'echo up; read a < /dev/tty; echo got $a' | cat &\n");
         talk.expect("up");
-        let command = || job(&talk).into_iter().find(|process| process.name == "sh").expect("the command");
-        wait_until("it to ask", || command().state == 'T');
+        let asks = |talk: &Talk| {
+            let waits = |process: &Process| process.name == "sh" && process.state == 'T';
+            wait_until("it to ask", || job(talk).iter().any(waits));
+        };
+        asks(&talk);
         // For the shell it runs: it sends no SIGCONT.
-        talk.send("fg\n");
-        talk.expect("srt-ns");
-        talk.send("one\n");
-        talk.expect("got one");
-        talk.expect("READY> ");
+        gets_in_the_foreground(&mut talk, "one");
         // It can be stopped while it waits, and nothing continues it in vain.
         let scratch = who.scratch();
         let log = scratch.join("log");
         let script = format!("trap \"echo on >> {}\" CONT; echo up; until read a < /dev/tty; do :; done; echo got $a", log.display());
         talk.send(&format!("srt-ns --keep-session -- sh -c '{script}' | cat &\n"));
         talk.expect("up");
-        wait_until("it to ask", || job(&talk).iter().any(|process| process.name == "sh" && process.state == 'T'));
+        asks(&talk);
         std::thread::sleep(Duration::from_millis(600));
         assert!(!log.exists());
         talk.send("kill -TSTP %1; wait; jobs\n");
         talk.expect("Stopped");
         wait_until_stopped(&talk);
-        talk.send("fg\n");
-        talk.expect("srt-ns");
-        talk.send("two\n");
-        talk.expect("got two");
-        talk.expect("READY> ");
+        gets_in_the_foreground(&mut talk, "two");
     }
     fn the_terminal_of_an_inner_shell_that_has_ended_is_the_commands_again(who) {
         let scratch = who.scratch();
@@ -373,11 +396,7 @@ both! {
         talk.send("bg\n");
         talk.expect("READY> ");
         wait_until("its end", || !processes::descendants(talk.pid()).iter().any(|process| process.name == "srt-ns"));
-        for line in 1..=3 {
-            talk.send(&format!("echo mine{line}$((1+1))\n"));
-            talk.expect(&format!("mine{line}2\r\n"));
-            talk.expect("READY> ");
-        }
+        the_shell_reads(&mut talk);
     }
     fn a_job_that_is_not_in_the_foreground_any_more_leaves_it_to_the_shell(who) {
         let mut talk = shell(who, "bash");
@@ -385,12 +404,7 @@ both! {
         talk.send(&format!("sh -c 'srt-ns --keep-session --outlive-parent -- sh -c \"{outlives}\" & sleep 0.5'\n"));
         talk.expect("READY> ");
         std::thread::sleep(Duration::from_secs(1));
-        // The shell has begun to wait for the first line before.
-        for line in 1..=3 {
-            talk.send(&format!("echo mine{line}$((1+1))\n"));
-            talk.expect(&format!("mine{line}2\r\n"));
-            talk.expect("READY> ");
-        }
+        the_shell_reads(&mut talk);
     }
     fn the_modes_are_restored_that_a_command_of_a_pipeline_has_set(who) {
         let mut talk = shell(who, "bash");
@@ -434,12 +448,7 @@ print(\"up\", flush=True)
 os.read(os.open(\"/dev/tty\", os.O_RDWR), 1)";
         talk.send(&format!("srt-ns --keep-session -- /usr/bin/python3 -c '{leaves}' | cat\n"));
         talk.expect("up");
-        wait_until_srt_ns_stops(&talk);
-        talk.send(STOP_KEY);
-        talk.expect("Stopped");
-        talk.expect("READY> ");
-        talk.send("kill -KILL %1; wait; echo gone\n");
-        talk.expect("gone");
+        stops_by_its_key_and_is_killed(&mut talk);
     }
     fn a_command_that_takes_the_terminal_and_stops_gives_it_back(who) {
         let mut talk = shell(who, "bash");
@@ -448,12 +457,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
 os.tcsetpgrp(os.open(\"/dev/tty\", os.O_RDWR), os.getpgrp())
 os.kill(os.getpid(), signal.SIGSTOP)";
         talk.send(&format!("sleep 1000 | srt-ns --keep-session -- /usr/bin/python3 -c '{takes}'\n"));
-        wait_until_srt_ns_stops(&talk);
-        talk.send(STOP_KEY);
-        talk.expect("Stopped");
-        talk.expect("READY> ");
-        talk.send("kill -KILL %1; wait; echo gone\n");
-        talk.expect("gone");
+        stops_by_its_key_and_is_killed(&mut talk);
     }
     fn who_waits_for_the_terminal_where_no_job_can_be_stopped_waits_quietly(who) {
         // Both need it; none can be stopped: nobody could continue them.
