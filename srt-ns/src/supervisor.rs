@@ -4,8 +4,10 @@
 //! One loop runs from the first fork on, so that the supervisor always responds: each iteration checks the deadline,
 //! the parent and the signals, and takes a bounded amount from each queue that the command, or a peer of it, can fill.
 
+mod job_control;
 mod start;
 
+use self::job_control::Stops;
 use self::start::Start;
 use crate::child::{self, Leader, Run, gets_ready, is_ready};
 use crate::helpers::{self, HelperKind, Helpers};
@@ -15,10 +17,8 @@ use crate::terminal::Terminals;
 use crate::{init, watchdog};
 use srt_common::sys::entry::overwrite_arguments;
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{
-    self, Change, End, Pid, getpid, kill, pidfd_open, pidfd_send_signal, prctl, waitid,
-};
-use srt_common::sys::signal::{Disposition, sigaction, sigpending};
+use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, pidfd_send_signal, waitid};
+use srt_common::sys::signal::{Disposition, sigaction};
 use srt_common::tool::Tool;
 use srt_common::{Context, Error, Result};
 use std::fs::File;
@@ -44,6 +44,7 @@ pub struct Supervisor<'a> {
     /// The command, once it has sent its pid.
     command: Option<Leader>,
     progress: Progress,
+    stops: Stops,
 }
 
 /// What changes in the course of the loop.
@@ -65,15 +66,6 @@ struct Progress {
     asked: Option<Instant>,
     /// One of those signals was SIGTERM.
     told_to_end: bool,
-    /// A process has sent us SIGTSTP, and the command has not stopped yet.
-    stop_requested: bool,
-    /// The signal that stopped the command before its pid was known.
-    stopped_early: Option<u8>,
-    /// All processes inside were stopped.
-    all_stopped: bool,
-    /// When to continue them again: no process could be created for it, or others had the terminal that the command
-    /// needs.
-    continue_at: Option<Instant>,
     /// More children may be dead: one SIGCHLD stands for all that died before it was read (signal(7)).
     unreaped: bool,
 }
@@ -130,16 +122,11 @@ impl Supervisor<'_> {
                     self.kill_all();
                 }
             }
-            if let Some(at) = self.progress.continue_at.as_mut().filter(|at| **at <= now) {
-                *at = now + SWEEP;
-                let waits = |command: &Leader| self.terminals.others_have_it(command.pid);
-                if self.progress.end.is_some() || !self.command.as_ref().is_some_and(waits) {
-                    self.resume();
-                }
-            }
+            self.try_to_continue(now);
             let unreaped = self.progress.unreaped.then_some(now);
-            let Progress { deadline, sweep_at, report_due, continue_at, .. } = self.progress;
-            let next = [deadline, sweep_at, report_due, continue_at, self.start_deadline(), unreaped];
+            let Progress { deadline, sweep_at, report_due, .. } = self.progress;
+            let next =
+                [deadline, sweep_at, report_due, self.stops.continue_at, self.start_deadline(), unreaped];
             let next = next.into_iter().flatten().min();
             self.wait(next.map(|at| at.saturating_duration_since(now)))?;
             if let Err(error) = self.turn() {
@@ -200,7 +187,7 @@ impl Supervisor<'_> {
         if self.child.is_some() && self.progress.failed.is_none() && self.progress.end.is_none() {
             self.step()?;
         }
-        if let Some(signal) = self.progress.stopped_early.take_if(|_| self.command.is_some()) {
+        if let Some(signal) = self.stops.early.take_if(|_| self.command.is_some()) {
             self.stop_with_command(signal);
         }
         Ok(())
@@ -238,14 +225,14 @@ impl Supervisor<'_> {
                 }
                 if signal == libc::SIGTERM {
                     // Otherwise this process might get no CPU time at the deadline.
-                    self.terminals.restore_share(1);
+                    self.terminals.restore_autogroup(1);
                     progress.told_to_end = true;
                     let deadline = self.run.plan.options.kill_after.0.map(|after| Instant::now() + after);
                     progress.deadline = progress.deadline.or(deadline);
                 }
                 self.forward(signal);
                 // While it waits for the terminal, it is stopped.
-                if self.progress.continue_at.is_some() {
+                if self.stops.continue_at.is_some() {
                     self.resume();
                 }
             }
@@ -285,7 +272,7 @@ impl Supervisor<'_> {
     /// well.
     fn kill_all(&mut self) {
         if let Some(child) = self.child {
-            self.terminals.restore_share(1);
+            self.terminals.restore_autogroup(1);
             self.forward_group(libc::SIGKILL);
             let _dead = kill(child, libc::SIGKILL);
             self.progress.sweep_at = Some(Instant::now() + SWEEP);
@@ -301,7 +288,7 @@ impl Supervisor<'_> {
     fn broadcast(&mut self, signal: libc::c_int) -> bool {
         // The new process is in the caller's session, whose CPU share root inside can change through
         // /proc/PID/autogroup.
-        self.terminals.look_at_share();
+        self.terminals.look_at_autogroup();
         // The new process's /proc/PID/cmdline can be read inside (proc(5)), so it is wiped before the fork.
         let _as_it_is = overwrite_arguments(c"srt-ns");
         let sender = child::spawn_without_pdeathsig(self.run.tool, "a process inside", || {
@@ -428,104 +415,6 @@ impl Supervisor<'_> {
         } else if self.progress.failed.is_none() {
             helpers::tell_end(self.run, &helper, end);
         }
-    }
-
-    /// SIGTSTP was received: stops the command, then this process.
-    fn suspend(&mut self, from_kernel: bool) {
-        if self.run.plan.options.keep_session {
-            if self.progress.continue_at.is_some() {
-                // The command waits for the terminal, and is stopped already.
-                let _orphaned = self.stop();
-                return;
-            }
-            // The command's process group decides; srt-init reports if the command stops.
-            self.progress.stop_requested = !from_kernel;
-            return self.forward_group(libc::SIGTSTP);
-        }
-        // setpgid(2): in its own session, the command's process group is orphaned, and the kernel drops SIGTSTP there.
-        self.forward_group(libc::SIGSTOP);
-        // A stopped supervisor cannot watch the other processes, so none of them may run.
-        (self.progress.all_stopped, self.progress.continue_at) = (true, None);
-        let all = self.broadcast(libc::SIGSTOP);
-        let stopped = all && self.stop();
-        // If no process could continue us, a stop key must not stop the command either.
-        if !stopped && (from_kernel || !all) {
-            self.resume();
-        }
-    }
-
-    /// The command was stopped by itself or by a key of the terminal: stops this process too, for the caller's shell to
-    /// see.
-    fn stop_with_command(&mut self, signal: u8) {
-        let Some(command) = &self.command else {
-            // The report has arrived before the message with the command's pid.
-            self.progress.stopped_early = self.start.is_some().then_some(signal);
-            return;
-        };
-        if !command.is_stopped() {
-            return; // Another process has continued it since.
-        }
-        let asks = [libc::SIGTTIN, libc::SIGTTOU].contains(&signal.into());
-        if asks && self.terminals.hand_to(command.pid, true) {
-            return self.forward_group(libc::SIGCONT);
-        }
-        let had_it = self.terminals.take_back(command.pid);
-        // If no process could continue us, a stop key must not stop the command either; a process that sent SIGTSTP can
-        // send SIGCONT.
-        let requested = std::mem::take(&mut self.progress.stop_requested);
-        // Nobody may continue this process: a shell that takes a pipeline for running, or ignores these signals.
-        let others_have_it = !had_it || self.terminals.others_have_it(command.pid);
-        let waits = asks && self.terminals.shared && others_have_it && !requested;
-        let goes_on = waits || !self.stop() && !requested;
-        // As long as others have the foreground, it would stop again at once.
-        self.progress.continue_at = (goes_on && asks).then(|| Instant::now() + SWEEP);
-        if goes_on && !asks {
-            self.resume();
-        }
-    }
-
-    /// Stops this process, unless it has to keep a deadline. True: it stopped, and was continued.
-    fn stop(&self) -> bool {
-        if self.progress.deadline.is_some() || self.progress.sweep_at.is_some() {
-            return false;
-        }
-        // A stop would discard the pending SIGCONT (signal(7)).
-        if sigpending().is_ok_and(|pending| pending.has(libc::SIGCONT)) {
-            return true;
-        }
-        // From here on, a SIGCONT discards the stop instead.
-        if signals::ask_for_stop().is_err() {
-            return false;
-        }
-        // The command may have arranged for the kernel to continue it (timer_create(2), SIGCONT), so the caller's death
-        // must reach this process even while it is stopped. It is also continued if only the thread that created it
-        // ends.
-        let arms = self.run.lifetimes.iter().any(|(_, event)| *event == libc::POLLIN);
-        let arm = |signal: libc::c_int| prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0);
-        if arms && arm(libc::SIGCONT).is_err() || self.is_abandoned() {
-            let _goes_on = kill(getpid(), libc::SIGCONT);
-        }
-        let watchdog = self.helpers.of(HelperKind::Watchdog);
-        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
-        let stopped = signals::stop().unwrap_or(false);
-        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
-        let _disarmed = arms.then(|| arm(0));
-        stopped
-    }
-
-    /// SIGCONT was received: continues the command, with the terminal if we have its foreground.
-    fn resume(&mut self) {
-        self.progress.stop_requested = false;
-        let _given = self.command.as_ref().map(|command| self.terminals.hand_to(command.pid, false));
-        // All at once: a process that continued before the others could stop the sender.
-        self.continue_all();
-        self.forward_group(libc::SIGCONT);
-    }
-
-    /// Continues all processes inside that were stopped. If no process can be created for that now, retries later.
-    fn continue_all(&mut self) {
-        self.progress.all_stopped = self.progress.all_stopped && !self.broadcast(libc::SIGCONT);
-        self.progress.continue_at = self.progress.all_stopped.then(|| Instant::now() + SWEEP);
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the first fork to the command's first instruction. The command runs once everything is ready and the supervisor
 //! has given up all that the command could use.
 
+use super::job_control::Stops;
 use super::{Progress, Supervisor};
 use crate::child::{Leader, Run, is_ready};
 use crate::command::{self, Command};
@@ -81,8 +82,9 @@ impl<'a> Supervisor<'a> {
             std::thread::yield_now();
             (pid, Some(reports))
         };
-        let (child, start, progress) = (Some(child), Some(start), Progress::default());
-        Ok(Self { run, signals, terminals, helpers, child, reports, start, command: None, progress })
+        let (child, start) = (Some(child), Some(start));
+        let (progress, stops) = (Progress::default(), Stops::default());
+        Ok(Self { run, signals, terminals, helpers, child, reports, start, command: None, progress, stops })
     }
 
     /// Creates the network namespace while the forked processes get ready.
