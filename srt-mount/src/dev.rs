@@ -1,19 +1,21 @@
 //! `--dev`: a /dev with the nodes that programs expect, and none that gives access to hardware.
 
-use crate::detached::{Tree, is_read_only};
-use crate::source::Host;
+use crate::detached::{Tree, clone_tree, is_read_only, set_attributes};
+use crate::options::Access;
+use crate::source::{Host, cannot_open};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{dup2, fcntl};
+use srt_common::sys::fd::{borrowed, dup2, fcntl};
 use srt_common::sys::file::{CWD, FileId, mkdirat, mknodat, open, openat, statx, symlinkat};
 use srt_common::sys::mount::{MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, move_mount};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Result};
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// The devices that every Linux program may expect.
-pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Symbolic links that every Linux program may expect.
 const LINKS: [(&str, &str); 6] = [
@@ -24,6 +26,34 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
     ("pts/ptmx", "ptmx"),
 ];
+
+/// The device nodes of a minimal /dev, and the caller's terminal.
+///
+/// Read-only if the caller owns them, as uid 0 of the host or of a container: this does not prevent writes to a
+/// device, but it prevents changes to the mode, owner and times of inodes that are shared with the host.
+///
+/// # Errors
+/// A device cannot be copied.
+pub fn open_nodes(host: &Host) -> Result<Vec<(&'static str, Tree)>> {
+    let (mut nodes, own) = (vec![], geteuid());
+    for name in NODES {
+        let path = Path::new("/dev").join(name);
+        let copy = |path: CString| {
+            let tree = Tree::new(clone_tree(&CWD, &path, false)?)?;
+            let read_only = if tree.stat.uid == own { MOUNT_ATTR_RDONLY } else { 0 };
+            set_attributes(&tree.fd, MOUNT_ATTR_NOSUID | read_only, false).map(|()| tree)
+        };
+        let tree = c_path(&path).and_then(copy);
+        nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
+    }
+    // The command can use this terminal in any case; /dev/console gives it a name, which ttyname(3) needs. A
+    // terminal of another mount namespace has no path here, and is left out.
+    let terminal = [0, 1].into_iter().find(|&fd| borrowed(fd).is_ok_and(|fd| fd.is_terminal()));
+    let console = terminal.and_then(|fd| host.of_descriptor(fd, Access::Devices).ok());
+    let _of_the_first = host.nodes.set(nodes.clone());
+    nodes.extend(console.map(|tree| ("console", tree)));
+    Ok(nodes)
+}
 
 /// Fills the empty file system `dev`. Each node is a bind mount of the host's: mknod(2) cannot create a device in a
 /// user namespace.
@@ -49,7 +79,7 @@ pub fn fill(dev: &OwnedFd, nodes: Vec<(&'static str, Tree)>) -> Result<()> {
 }
 
 /// Reopens the usual devices among PROGRAM's descriptors through a read-only mount, if PROGRAM's user owns them: see
-/// [`Host::nodes`] for what fchmod(2) could do through a descriptor from outside. Called before the new root is
+/// [`open_nodes`] for what fchmod(2) could do through a descriptor from outside. Called before the new root is
 /// entered, which may lack these devices.
 ///
 /// # Errors

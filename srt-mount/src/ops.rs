@@ -92,7 +92,7 @@ fn open<'a>(host: &Host, op: &'a Op) -> Result<Half<'a>> {
             Box::new(move |build, dest| build.file(dest, data, *mode))
         }
         Action::Dev => {
-            let nodes = host.nodes()?;
+            let nodes = dev::open_nodes(host)?;
             Box::new(move |build, dest| {
                 let tree = tmpfs(0o755, None)?;
                 build.own(&tree, dest, 0o755)?;

@@ -1,20 +1,19 @@
 //! Sources: everything that comes from the host. They are opened before any part of the new root exists.
 
-use crate::detached::{PLAIN, Tree, clone_tree, set_attributes};
-use crate::dev::NODES;
+use crate::detached::{PLAIN, Tree};
 use crate::options::{Access, Action, Plan, Source, Upper};
 use srt_common::path_walk::{Walk, open_path, returns};
 use srt_common::sys::c_path;
-use srt_common::sys::fd::{borrowed, given};
+use srt_common::sys::fd::given;
 use srt_common::sys::file::{CWD, FileId, Stat, faccessat2, open, readlinkat, statx};
 use srt_common::sys::mount::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, fchdir};
 use srt_common::sys::process::geteuid;
 use srt_common::{Context, Error, Result, procfs, startup};
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -206,34 +205,6 @@ impl<'a> Host<'a> {
         }
         self.tree(&found, &path, access)
     }
-
-    /// The device nodes of a minimal /dev, and the caller's terminal.
-    ///
-    /// Read-only if the caller owns them, as uid 0 of the host or of a container: this does not prevent writes to a
-    /// device, but it prevents changes to the mode, owner and times of inodes that are shared with the host.
-    ///
-    /// # Errors
-    /// A device cannot be copied.
-    pub fn nodes(&self) -> Result<Vec<(&'static str, Tree)>> {
-        let (mut nodes, own) = (vec![], geteuid());
-        for name in NODES {
-            let path = Path::new("/dev").join(name);
-            let copy = |path: CString| {
-                let tree = Tree::new(clone_tree(&CWD, &path, false)?)?;
-                let read_only = if tree.stat.uid == own { MOUNT_ATTR_RDONLY } else { 0 };
-                set_attributes(&tree.fd, MOUNT_ATTR_NOSUID | read_only, false).map(|()| tree)
-            };
-            let tree = c_path(&path).and_then(copy);
-            nodes.push((name, tree.map_err(|error| cannot_open(&path, &error))?));
-        }
-        // The command can use this terminal in any case; /dev/console gives it a name, which ttyname(3) needs. A
-        // terminal of another mount namespace has no path here, and is left out.
-        let terminal = [0, 1].into_iter().find(|&fd| borrowed(fd).is_ok_and(|fd| fd.is_terminal()));
-        let console = terminal.and_then(|fd| self.of_descriptor(fd, Access::Devices).ok());
-        let _of_the_first = self.nodes.set(nodes.clone());
-        nodes.extend(console.map(|tree| ("console", tree)));
-        Ok(nodes)
-    }
 }
 
 /// Whether the command may change what a name leads to at the end of this walk: it can write a directory between the
@@ -344,7 +315,8 @@ fn path_of(fd: RawFd) -> io::Result<PathBuf> {
     readlinkat(&CWD, &c_path(format!("/proc/self/fd/{fd}"))?)
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
+/// The error if a source cannot be opened.
+pub fn cannot_open(path: &Path, error: &io::Error) -> Error {
     let hint =
         "every source takes a descriptor: raise the limit (ulimit -Hn; below 100 sources ulimit -Sn, too)";
     Error::system(format!("cannot open {}", path.display()), error).path(path).hint_for(libc::EMFILE, hint)

@@ -6,7 +6,7 @@ use crate::options::{Pid1, Plan};
 use crate::placeholder::{self, Place};
 use crate::relay::{self, HostSide, Reports};
 use crate::signals::Inherited;
-use crate::watchdog;
+use crate::watchdog::{self, Leftovers};
 use srt_common::args::Raw;
 use srt_common::error::strerror;
 use srt_common::exec::Program;
@@ -16,7 +16,7 @@ use srt_common::startup;
 use srt_common::sys::fd::{fcntl, pipe2, read, write};
 use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
-use srt_common::sys::process::{self, End, Pid, kill, pidfd_open, waitid};
+use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, waitid};
 use srt_common::sys::socket::socketpair;
 use srt_common::sys::tty::ioctl_get;
 use srt_common::tool::Tool;
@@ -39,6 +39,9 @@ pub enum HelperKind {
     /// The watchdog.
     Watchdog,
 }
+
+/// How long the watchdog may take to create the placeholders.
+const START: Duration = Duration::from_secs(10);
 
 /// A running helper.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ impl Helpers {
     /// A path that cannot be used, or any error from socketpair(2).
     pub fn new(plan: &Plan) -> Result<Self> {
         let host = HostSide::prepare(plan)?;
-        let placeholders = placeholder::prepare(plan)?;
+        let placeholders = placeholder::prepare(&plan.options.placeholder)?;
         let wanted = host.is_some() || !plan.options.sidecar.is_empty();
         let pair = wanted.then(|| socketpair(libc::SOCK_SEQPACKET)).transpose().context(|| "socketpair")?;
         let (network, theirs) = pair.unzip();
@@ -172,8 +175,9 @@ impl Helpers {
         let options = &run.plan.options;
         let network = self.theirs.take();
         if let (Some(host), Some(network)) = (&mut self.host, network) {
-            let (relay, reports) = relay::start(run, host, &network)?;
-            self.running.push(relay);
+            let (pid, channel, reports) = relay::start(run, host, &network)?;
+            let name = "srt-relay".to_owned();
+            self.running.push(Helper { kind: HelperKind::Relay, pid, name, channel, ready: None });
             self.reports = Some(reports);
         }
         if !(options.publish.is_empty() && options.sidecar.is_empty() && options.placeholder.is_empty())
@@ -181,9 +185,13 @@ impl Helpers {
             || options.keep_session
             || !options.lifetime_fd.is_empty()
         {
-            let mut watchdog = watchdog::start(run, self)?;
+            let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
+            let leftovers = Leftovers { published, placeholders: &self.placeholders, shells: &self.shells };
+            let (pid, channel) = watchdog::start(run, leftovers)?;
+            let name = "the watchdog".to_owned();
+            let mut watchdog = Helper { kind: HelperKind::Watchdog, pid, name, channel, ready: None };
             // srt-mount must find the placeholders.
-            let stand = self.placeholders.is_empty() || watchdog::wait(&mut watchdog)?;
+            let stand = self.placeholders.is_empty() || wait_for_placeholders(&mut watchdog)?;
             self.placeholders.iter_mut().for_each(Place::remember);
             self.running.push(watchdog);
             return Ok(stand);
@@ -287,7 +295,7 @@ impl Drop for Helpers {
     fn drop(&mut self) {
         let published = self.host.as_ref().is_some_and(|host| !host.published.is_empty());
         if published || !self.placeholders.is_empty() {
-            self.of(HelperKind::Watchdog).inspect(|watchdog| watchdog::release(watchdog));
+            self.of(HelperKind::Watchdog).inspect(|watchdog| watchdog::release(&watchdog.channel));
         }
         for Helper { pid, .. } in &self.running {
             // The process first: it may not lead its process group yet, and once killed it cannot fork any more.
@@ -299,6 +307,23 @@ impl Drop for Helpers {
         }
         // Only now: a killed watchdog holds its locks until it is dead.
         self.placeholders.iter().for_each(Place::clean);
+    }
+}
+
+/// Waits until the watchdog has locked itself down, with every placeholder in place. False: it failed, and has printed
+/// why.
+///
+/// # Errors
+/// The watchdog is gone, or does not answer.
+fn wait_for_placeholders(watchdog: &mut Helper) -> Result<bool> {
+    watchdog.look(START);
+    if watchdog.ready == Some(true) {
+        return Ok(true);
+    }
+    let _dead = kill(watchdog.pid, libc::SIGKILL);
+    match waitid(Some(watchdog.pid), libc::WEXITED | libc::WNOWAIT) {
+        Ok(Some((_, Change::Ended(End::Exited(125))))) => Ok(false),
+        _ => Err(watchdog::gone()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Parses argv into a plan, without any system call.
 
-use crate::placeholder::Placeholder;
 use argh::FromArgs;
 use libc::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, c_int};
 use srt_common::args::{self, CommandLine, Raw, Seconds, decode};
 use srt_common::tcp_address::parse_port;
 use srt_common::{Error, Result};
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// srt-ns [options] -- PROGRAM [args...]
@@ -106,6 +107,19 @@ pub struct PortMapping {
     pub port: u16,
     /// The path of the socket.
     pub socket: PathBuf,
+}
+
+/// An empty file or directory for as long as the sandbox runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placeholder {
+    /// The option as the user wrote it, for messages.
+    pub text: String,
+    /// The directory that contains it.
+    pub parent: PathBuf,
+    /// Its name there, without `/`.
+    pub name: CString,
+    /// A directory, not a file.
+    pub directory: bool,
 }
 
 /// What the user asked for.
@@ -227,10 +241,28 @@ fn mapping(text: String, port: &str, socket: &str) -> Option<PortMapping> {
     Some(PortMapping { text, port, socket: decode(socket).into() })
 }
 
+/// Parses PATH, or PATH/ for a directory.
+impl FromStr for Placeholder {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let value = decode(value);
+        let text = format!("--placeholder {}", value.display());
+        // The last component as written: for Path, `x/.` is `x`. Its parent() drops a final `/` or `/.`, with which a
+        // link would be followed.
+        let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
+        let name =
+            name.filter(|name| !matches!(*name, b"." | b"..")).and_then(|name| CString::new(name).ok());
+        let name = name.ok_or("expected a path that ends in a name (and / for a directory)")?;
+        let parent = Path::new(&value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
+        Ok(Self { text, parent: parent.to_owned(), name, directory: value.as_bytes().ends_with(b"/") })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::os::unix::ffi::OsStringExt;
 
     fn request(words: Vec<OsString>) -> Result<Request> {
         parse("srt-ns", CommandLine::split(words))
@@ -332,6 +364,36 @@ mod tests {
         for bad in ["x", "-1", "4294967295", "4294967296"] {
             let error = plan(&["--uid", bad, "--", "true"]).expect_err("a usage error");
             assert_eq!(error.message, format!("--uid {bad}: expected a number from 0 to 4294967294"));
+        }
+    }
+
+    fn placeholder(path: &str) -> Result<Placeholder, &'static str> {
+        path.parse()
+    }
+
+    #[test]
+    fn a_slash_at_the_end_asks_for_a_directory_and_is_no_part_of_the_name() {
+        let file = placeholder("/p/.mcp.json").expect("a file");
+        assert_eq!(
+            (file.parent.as_path(), &*file.name, file.directory),
+            ("/p".as_ref(), c".mcp.json", false)
+        );
+        let directory = placeholder("p//.git//").expect("a directory");
+        assert_eq!(
+            (directory.parent.as_path(), &*directory.name, directory.directory),
+            ("p".as_ref(), c".git", true)
+        );
+        assert_eq!(placeholder("x").expect("a file").parent.as_path(), Path::new("."));
+        assert_eq!(placeholder("/x").expect("a file").parent.as_path(), Path::new("/"));
+        // With a `.` at the end, a link would be followed.
+        assert_eq!(placeholder("link/./x").expect("a file").parent.as_path(), Path::new("link"));
+    }
+
+    #[test]
+    fn a_path_that_ends_in_no_name_is_refused() {
+        for bad in ["", "/", "//", ".", "..", "/p/..", "/p/.", "../"] {
+            let why = "expected a path that ends in a name (and / for a directory)";
+            assert_eq!(placeholder(bad), Err(why), "{bad}");
         }
     }
 }

@@ -17,8 +17,8 @@
 
 use crate::child::is_ready;
 use crate::cleanup::permitted;
-use crate::options::Plan;
-use srt_common::args::{decimal, decode};
+use crate::options::Placeholder;
+use srt_common::args::decimal;
 use srt_common::sys::c_path;
 use srt_common::sys::file::{self, FileId, Stat, fgetxattr, flock, openat, statx};
 use srt_common::sys::process::geteuid;
@@ -28,40 +28,9 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
-
-/// What the user asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placeholder {
-    /// The option as the user wrote it, for messages.
-    pub text: String,
-    /// The directory that contains it.
-    pub parent: PathBuf,
-    name: CString,
-    directory: bool,
-}
-
-/// Parses PATH, or PATH/ for a directory.
-impl FromStr for Placeholder {
-    type Err = &'static str;
-
-    fn from_str(value: &str) -> Result<Self, Self::Err> {
-        let value = decode(value);
-        let text = format!("--placeholder {}", value.display());
-        // The last component as written: for Path, `x/.` is `x`. Its parent() drops a final `/` or `/.`, with which a
-        // link would be followed.
-        let name = value.as_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
-        let name =
-            name.filter(|name| !matches!(*name, b"." | b"..")).and_then(|name| CString::new(name).ok());
-        let name = name.ok_or("expected a path that ends in a name (and / for a directory)")?;
-        let parent = Path::new(&value).parent().filter(|parent| *parent != "").unwrap_or(Path::new("."));
-        Ok(Self { text, parent: parent.to_owned(), name, directory: value.as_bytes().ends_with(b"/") })
-    }
-}
 
 /// The place of a placeholder: an open directory, and a name in it. It does not depend on the directory's own path.
 #[derive(Debug)]
@@ -117,9 +86,9 @@ const MORE_TRIES: u32 = 2;
 ///
 /// # Errors
 /// A directory is missing or is a link, or two options name the same entry.
-pub fn prepare(plan: &Plan) -> Result<Vec<Place>> {
+pub fn prepare(options: &[Placeholder]) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = vec![];
-    for wanted in &plan.options.placeholder {
+    for wanted in options {
         let place = Place::open(wanted).map_err(|error| error.within(&wanted.text))?;
         if places.iter().any(|other| other.parent_id == place.parent_id && other.wanted.name == wanted.name) {
             return Err(Error::usage(format!("{}: the same place is named twice", wanted.text)));
@@ -364,41 +333,11 @@ fn mark_of(stat: &Stat) -> CString {
 mod tests {
     use super::*;
 
-    fn parse(path: &str) -> Result<Placeholder, &'static str> {
-        path.parse()
-    }
-
-    #[test]
-    fn a_slash_at_the_end_asks_for_a_directory_and_is_no_part_of_the_name() {
-        let file = parse("/p/.mcp.json").expect("a file");
-        assert_eq!(
-            (file.parent.as_path(), &*file.name, file.directory),
-            ("/p".as_ref(), c".mcp.json", false)
-        );
-        let directory = parse("p//.git//").expect("a directory");
-        assert_eq!(
-            (directory.parent.as_path(), &*directory.name, directory.directory),
-            ("p".as_ref(), c".git", true)
-        );
-        assert_eq!(parse("x").expect("a file").parent.as_path(), Path::new("."));
-        assert_eq!(parse("/x").expect("a file").parent.as_path(), Path::new("/"));
-        // With a `.` at the end, a link would be followed.
-        assert_eq!(parse("link/./x").expect("a file").parent.as_path(), Path::new("link"));
-    }
-
     #[test]
     fn only_a_name_that_is_made_here_is_swept_away() {
         assert!(is_private(".srt-placeholder-17-0"));
         for own in ["", "mine", "17", "17-", "-0", "17-0-1", "17-0.bak", "+17-0", "17-+0"] {
             assert!(!is_private(&format!("{PRIVATE}{own}")), "{own}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_ends_in_no_name_is_refused() {
-        for bad in ["", "/", "//", ".", "..", "/p/..", "/p/.", "../"] {
-            let why = "expected a path that ends in a name (and / for a directory)";
-            assert_eq!(parse(bad), Err(why), "{bad}");
         }
     }
 }

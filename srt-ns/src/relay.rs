@@ -7,7 +7,6 @@
 use crate::child::{self, Run};
 use crate::cleanup::remove_sockets;
 use crate::empty_root::EmptyRoot;
-use crate::helpers::{Helper, HelperKind};
 use crate::options::{Plan, PortMapping};
 use srt_common::exec::{Program, beside};
 use srt_common::fds::KeptFds;
@@ -17,7 +16,7 @@ use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
 use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx, umask};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
-use srt_common::sys::process;
+use srt_common::sys::process::{self, Pid};
 use srt_common::sys::socket::listen;
 use srt_common::tcp_address::has_no_such_family;
 use srt_common::unix_listener::{self, BACKLOG, SocketPath};
@@ -95,17 +94,17 @@ fn open_socket(mapping: &PortMapping) -> Result<OwnedFd> {
 }
 
 /// Forks the process that becomes srt-relay. It waits at `network` for the network namespace and binds the ports in it.
+/// Returns its pid, the pipe on which it reports that it accepts, and its reports.
 ///
 /// # Errors
 /// Any error of the start.
-pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(Helper, Reports)> {
+pub fn start(run: Run<'_>, host: &mut HostSide, network: &OwnedFd) -> Result<(Pid, OwnedFd, Reports)> {
     let (channel, ready) = pipe2(0).context(|| "pipe")?;
     let (pipe, reports) = pipe2(libc::O_NONBLOCK).context(|| "pipe")?;
     let pid = child::spawn(run, "srt-relay", || become_relay(run, host, network, [&ready, &reports]))?;
     // When srt-relay is dead, clients must be refused.
     host.listeners.clear();
-    let relay = Helper { kind: HelperKind::Relay, pid, name: "srt-relay".to_owned(), channel, ready: None };
-    Ok((relay, Reports { pipe: pipe.into(), line: vec![] }))
+    Ok((pid, channel, Reports { pipe: pipe.into(), line: vec![] }))
 }
 
 /// The reports of srt-relay, one per line.

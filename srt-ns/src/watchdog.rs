@@ -7,13 +7,13 @@
 //! placeholders. Also, under --keep-session or --lifetime-fd, a stopped supervisor cannot see that its parent or the
 //! last writer is gone, or that it is asked to end: the watchdog continues it.
 
-use crate::child::{self, Run, gets_ready};
+use crate::child::{self, Leader, Run, gets_ready};
 use crate::cleanup::remove_sockets;
-use crate::helpers::{Helper, HelperKind, Helpers};
-use crate::placeholder;
+use crate::placeholder::{self, Place};
 use srt_common::sys::fd::{pollfd, ppoll};
-use srt_common::sys::process::{self, Change, End, kill, pidfd_send_signal, prctl_set_name, waitid};
+use srt_common::sys::process::{self, Pid, pidfd_send_signal, prctl_set_name};
 use srt_common::sys::socket::{recvmsg, sendmsg, shutdown, socketpair};
+use srt_common::unix_listener::SocketPath;
 use srt_common::{Context, Error, Result, privileges, startup};
 use std::convert::Infallible;
 use std::fs::File;
@@ -30,64 +30,50 @@ const STOPS: u8 = b's';
 const GOES_ON: u8 = b'g';
 const KILL: u8 = b'k';
 
-/// How long the supervisor waits for the placeholders to be created, and to be removed.
-const START: Duration = Duration::from_secs(10);
+/// How long the supervisor waits for the placeholders to be removed.
 const END: Duration = Duration::from_secs(2);
 
-/// Starts the watchdog for the published sockets, placeholders and sidecar shells of `helpers`. Its channel takes
-/// orders.
+/// What the kernel does not end or remove with the supervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct Leftovers<'a> {
+    /// Where the published sockets are.
+    pub published: &'a [SocketPath],
+    /// For the watchdog to create and to remove.
+    pub placeholders: &'a [Place],
+    /// The sidecars' shells.
+    pub shells: &'a [Leader],
+}
+
+/// Starts the watchdog. Returns its pid and the channel that takes its orders.
 ///
 /// # Errors
 /// Any error from fork(2) or socketpair(2).
-pub fn start(run: Run<'_>, helpers: &Helpers) -> Result<Helper> {
+pub fn start(run: Run<'_>, leftovers: Leftovers<'_>) -> Result<(Pid, OwnedFd)> {
     let (orders, reader) = socketpair(libc::SOCK_SEQPACKET).context(|| "socketpair")?;
     // Opened while still permitted: a process that is not dumpable is hidden under hidepid (proc(5)).
     let status = File::open("/proc/self/status").context(|| "cannot open /proc/self/status")?;
     let pid =
-        child::spawn_without_pdeathsig(run.tool, "the watchdog", || guard(&reader, run, helpers, &status))?;
-    Ok(Helper {
-        kind: HelperKind::Watchdog,
-        pid,
-        name: "the watchdog".to_owned(),
-        channel: orders,
-        ready: None,
-    })
+        child::spawn_without_pdeathsig(run.tool, "the watchdog", || guard(&reader, run, leftovers, &status))?;
+    Ok((pid, orders))
 }
 
 /// Adds a process to those that must not outlive the supervisor.
 ///
 /// # Errors
 /// The watchdog is gone.
-pub fn kill_on_death(watchdog: &Helper, pidfd: &OwnedFd) -> Result<()> {
-    sendmsg(&watchdog.channel, KILL, Some(pidfd.as_fd())).context(|| "the watchdog is gone")
-}
-
-/// Waits until the watchdog has locked itself down, with every placeholder in place. False: it failed, and has printed
-/// why.
-///
-/// # Errors
-/// The watchdog is gone, or does not answer.
-pub fn wait(watchdog: &mut Helper) -> Result<bool> {
-    watchdog.look(START);
-    if watchdog.ready == Some(true) {
-        return Ok(true);
-    }
-    let _dead = kill(watchdog.pid, libc::SIGKILL);
-    match waitid(Some(watchdog.pid), libc::WEXITED | libc::WNOWAIT) {
-        Ok(Some((_, Change::Ended(End::Exited(125))))) => Ok(false),
-        _ => Err(gone()),
-    }
+pub fn kill_on_death(orders: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
+    sendmsg(orders, KILL, Some(pidfd.as_fd())).context(|| "the watchdog is gone")
 }
 
 /// Tells the watchdog to remove what it must and exit, as it also does by itself when the supervisor dies.
-pub fn release(watchdog: &Helper) {
-    let _gone = shutdown(&watchdog.channel, libc::SHUT_WR);
-    let _in_time = gets_ready(&watchdog.channel, 0, END);
+pub fn release(orders: &OwnedFd) {
+    let _gone = shutdown(orders, libc::SHUT_WR);
+    let _in_time = gets_ready(orders, 0, END);
 }
 
 /// Called before and after a stop of the supervisor. In between, the watchdog continues it if there is something to do.
-pub fn supervisor_stops(watchdog: &Helper, stops: bool) {
-    let _gone = sendmsg(&watchdog.channel, if stops { STOPS } else { GOES_ON }, None);
+pub fn supervisor_stops(orders: &OwnedFd, stops: bool) {
+    let _gone = sendmsg(orders, if stops { STOPS } else { GOES_ON }, None);
 }
 
 /// The interval for checking the signals pending for a stopped supervisor, which no descriptor reports to other
@@ -96,10 +82,9 @@ const STOP_LOOK: Duration = Duration::from_millis(50);
 
 /// Creates the placeholders; holds them, the ends of pipes and the directories of the published sockets; and waits.
 /// Must not do anything else while the supervisor lives and runs.
-fn guard(orders: &OwnedFd, run: Run<'_>, helpers: &Helpers, status: &File) -> Result<Infallible> {
-    let (Run { supervisor_pidfd, lifetimes, .. }, Helpers { host, placeholders, shells, .. }) =
-        (run, helpers);
-    let published = host.as_ref().map_or(&[][..], |host| &host.published);
+fn guard(orders: &OwnedFd, run: Run<'_>, leftovers: Leftovers<'_>, status: &File) -> Result<Infallible> {
+    let Run { supervisor_pidfd, lifetimes, .. } = run;
+    let Leftovers { published, placeholders, shells } = leftovers;
     // Unlike all other processes, the watchdog outlives the supervisor: the end of the socket tells it of the death,
     // and orders stay in the socket until it reads them, however late.
     child::leave_session()?;

@@ -109,9 +109,9 @@ impl Supervisor<'_> {
             let _goes_on = kill(getpid(), libc::SIGCONT);
         }
         let watchdog = self.helpers.of(HelperKind::Watchdog);
-        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, true));
+        watchdog.inspect(|watchdog| watchdog::supervisor_stops(&watchdog.channel, true));
         let stopped = signals::stop().unwrap_or(false);
-        watchdog.inspect(|watchdog| watchdog::supervisor_stops(watchdog, false));
+        watchdog.inspect(|watchdog| watchdog::supervisor_stops(&watchdog.channel, false));
         let _disarmed = arms.then(|| arm(0));
         stopped
     }
