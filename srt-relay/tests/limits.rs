@@ -271,6 +271,22 @@ both! {
         assert!(!calls.contains(", 100, NULL"), "{calls}");
     }
 
+    fn without_clients_it_sleeps(who) {
+        let scratch = who.scratch();
+        greeter(who, &scratch.join("s"));
+        let (relay, port) = limited(who, 1024, &["--idle-timeout", "0.4"], &scratch.join("s"));
+        let before = relay.descriptors();
+        hears_hello(&mut connect(port));
+        relay.settles_at(before);
+        // Neither for an idle client nor for an attempt to connect does it wake up.
+        wait_until("it to sleep", || {
+            let woken = || status_field(relay.pid(), "voluntary_ctxt_switches");
+            let before = woken();
+            thread::sleep(Duration::from_millis(500));
+            woken() == before
+        });
+    }
+
     fn descriptors_that_come_from_elsewhere_are_used_soon(who) {
         let scratch = who.scratch();
         let present = greeter(who, &scratch.join("s"));
