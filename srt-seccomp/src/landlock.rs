@@ -72,27 +72,14 @@ impl LandlockOptions {
     /// # Errors
     /// A path does not exist, or this kernel's Landlock lacks a restriction: nothing weaker replaces it.
     pub fn ruleset(&self, fds: &[RawFd]) -> Result<Option<Ruleset>> {
+        let Some((option, abi)) = self.option_and_abi()? else { return Ok(None) };
         let files = self.mounts || self.by_path();
         let (unix, tcp) = (!self.unix.is_empty(), !self.connect_tcp.is_empty());
-        let needs = [
-            (unix, "--unix", 9, "7.1"),
-            (self.mounts, "--landlock", 5, "6.10"),
-            (!self.read.is_empty(), "--read", 5, "6.10"),
-            (!self.write.is_empty(), "--write", 5, "6.10"),
-            (tcp, "--connect-tcp", 4, "6.7"),
-        ];
-        let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
-        let what = || format!("{option}: landlock_create_ruleset");
-        let abi = sys::landlock_create_ruleset_version().context(what);
-        let abi = abi.map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
-        if abi < least {
-            let error = Error::failed(format!("{option}: this kernel's Landlock is too old: ABI {abi}"));
-            return Err(error.hint(format!("Linux {linux} or newer is needed, which has ABI {least}")));
-        }
         // Whatever else is handled, REFER is denied unless it is granted.
         let rights = if files { FILES } else { 0 } | if unix { RESOLVE_UNIX | REFER } else { 0 };
         let ports = if tcp { BIND_TCP | CONNECT_TCP } else { 0 };
         let scopes = if abi >= 6 { SCOPES } else { 0 };
+        let what = || format!("{option}: landlock_create_ruleset");
         let fd = sys::landlock_create_ruleset(rights, ports, scopes).context(what)?;
         let mut ruleset = Ruleset { fd, rights, written: vec![], read_alone: vec![], written_alone: None };
         if files {
@@ -108,6 +95,37 @@ impl LandlockOptions {
             let mut nodes = NODES.iter().chain(self.mounts.then_some(&"/dev/tty"));
             nodes.try_for_each(|node| ruleset.add(node, DEVICE, is_device))?;
         }
+        self.add_paths(&mut ruleset)?;
+        for &port in &self.connect_tcp {
+            sys::landlock_add_rule(&ruleset.fd, sys::LANDLOCK_RULE_NET_PORT, port.into(), CONNECT_TCP)
+                .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
+        }
+        Ok(Some(ruleset))
+    }
+
+    /// The option that needs the newest Landlock, and the ABI of this kernel's, which is new enough. `None`: nothing is
+    /// asked for.
+    fn option_and_abi(&self) -> Result<Option<(&'static str, libc::c_long)>> {
+        let needs = [
+            (!self.unix.is_empty(), "--unix", 9, "7.1"),
+            (self.mounts, "--landlock", 5, "6.10"),
+            (!self.read.is_empty(), "--read", 5, "6.10"),
+            (!self.write.is_empty(), "--write", 5, "6.10"),
+            (!self.connect_tcp.is_empty(), "--connect-tcp", 4, "6.7"),
+        ];
+        let Some(&(_, option, least, linux)) = needs.iter().find(|need| need.0) else { return Ok(None) };
+        let abi = sys::landlock_create_ruleset_version();
+        let abi = abi.context(|| format!("{option}: landlock_create_ruleset"));
+        let abi = abi.map_err(|error| error.hint(LANDLOCK_IS_OFF))?;
+        if abi < least {
+            let error = Error::failed(format!("{option}: this kernel's Landlock is too old: ABI {abi}"));
+            return Err(error.hint(format!("Linux {linux} or newer is needed, which has ABI {least}")));
+        }
+        Ok(Some((option, abi)))
+    }
+
+    /// Grants the rights of `--write`, `--read` and `--unix`.
+    fn add_paths(&self, ruleset: &mut Ruleset) -> Result<()> {
         // --write first, since a --read path below one of its paths is refused: by inode, as Landlock attaches rules to
         // inodes (and holds them, get_inode_object() in security/landlock/fs.c). A directory that has several paths,
         // bind mounts or names in another case, is the same by each.
@@ -135,11 +153,7 @@ impl LandlockOptions {
                 added.map_err(|error| error.within(format!("{option} {}", path.display())).path(path))?;
             }
         }
-        for &port in &self.connect_tcp {
-            sys::landlock_add_rule(&ruleset.fd, sys::LANDLOCK_RULE_NET_PORT, port.into(), CONNECT_TCP)
-                .context(|| format!("--connect-tcp {port}: landlock_add_rule"))?;
-        }
-        Ok(Some(ruleset))
+        Ok(())
     }
 
     /// Adds a hint to PROGRAM's failure if Landlock may be the cause: PROGRAM, or its loader, is below no PATH.
