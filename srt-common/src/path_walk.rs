@@ -25,6 +25,13 @@ pub struct Step {
     pub stat: Stat,
 }
 
+impl Step {
+    fn new(name: OsString, fd: Rc<OwnedFd>) -> io::Result<Self> {
+        let stat = statx(&fd, c"")?;
+        Ok(Self { name, fd, stat })
+    }
+}
+
 /// A walk from a root, one name at a time: the directories passed, with `..` and links resolved.
 #[derive(Debug)]
 pub struct Walk(Vec<Step>);
@@ -42,8 +49,7 @@ impl Walk {
         magic: bool,
         cannot: &dyn Fn(io::Error) -> Error,
     ) -> Result<Self> {
-        let step = |name: OsString, fd: Rc<OwnedFd>| statx(&fd, c"").map(|stat| Step { name, fd, stat });
-        let mut walk = Self(vec![step(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
+        let mut walk = Self(vec![Step::new(OsString::new(), Rc::clone(root)).map_err(cannot)?]);
         let mut ahead: VecDeque<OsString> = names(path).map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
@@ -59,7 +65,7 @@ impl Walk {
             let c_name = c_path(&name).map_err(cannot)?;
             let here = Rc::clone(&walk.end().fd);
             let fd = open_path(&here, &c_name, libc::O_NOFOLLOW, 0);
-            let next = fd.and_then(|fd| step(name, Rc::new(fd))).map_err(cannot)?;
+            let next = fd.and_then(|fd| Step::new(name, Rc::new(fd))).map_err(cannot)?;
             if !next.stat.is(libc::S_IFLNK) {
                 walk.0.push(next);
                 continue;
@@ -72,35 +78,43 @@ impl Walk {
             if is_planted(&walk) {
                 return Err(planted(path, &walk.path().join(&next.name), &target));
             }
-            let on_procfs = fstatfs(&next.fd).map_err(cannot)? == libc::PROC_SUPER_MAGIC;
-            if on_procfs
-                && let Err(error) = openat2(&here, &c_name, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS)
-                && error.raw_os_error() == Some(libc::ELOOP)
-            {
+            if is_magic(&here, &c_name, &next.fd).map_err(cannot)? {
                 if !magic {
-                    return Err(cannot(error));
+                    return Err(cannot(io::Error::from_raw_os_error(libc::ELOOP)));
                 }
-                if is_opened_here(walk.end(), &next.name) {
-                    return Err(cannot(io::Error::from_raw_os_error(libc::ENOENT)));
-                }
-                let end = openat(&here, &c_name, libc::O_PATH, 0).map_err(cannot)?;
-                let end = step(next.name, Rc::new(end)).map_err(cannot)?;
-                if target.is_absolute() {
-                    walk = Self::along(root, &target, is_planted, magic, &cannot)?;
-                    // The text of the link is a path only if it leads to the same file.
-                    if walk.end().stat.id != end.stat.id {
-                        return Err(Error::failed(format!("{} was replaced meanwhile", target.display())));
-                    }
-                } else {
-                    walk.0.truncate(1);
-                    walk.0.push(end);
-                }
+                walk = walk.through_magic_link(next.name, &target, is_planted, &cannot)?;
                 continue;
             }
             if target.is_absolute() {
                 walk.0.truncate(1);
             }
             ahead = names(&target).map(OsStr::to_owned).chain(ahead).collect();
+        }
+        Ok(walk)
+    }
+
+    /// Follows the magic link `name`, whose text is `target`.
+    fn through_magic_link(
+        mut self,
+        name: OsString,
+        target: &Path,
+        is_planted: &dyn Fn(&Self) -> bool,
+        cannot: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Self> {
+        if is_opened_here(self.end(), &name) {
+            return Err(cannot(io::Error::from_raw_os_error(libc::ENOENT)));
+        }
+        let followed = c_path(&name).and_then(|name| openat(&*self.end().fd, &name, libc::O_PATH, 0));
+        let end = followed.and_then(|fd| Step::new(name, Rc::new(fd))).map_err(cannot)?;
+        self.0.truncate(1);
+        if !target.is_absolute() {
+            self.0.push(end);
+            return Ok(self);
+        }
+        let walk = Self::along(&self.end().fd, target, is_planted, true, cannot)?;
+        // The text of the link is a path only if it leads to the same file.
+        if walk.end().stat.id != end.stat.id {
+            return Err(Error::failed(format!("{} was replaced meanwhile", target.display())));
         }
         Ok(walk)
     }
@@ -120,6 +134,13 @@ impl Walk {
     pub fn steps(&self) -> &[Step] {
         &self.0
     }
+}
+
+/// Whether a link is a magic link of a procfs (proc(5)): it leads to an open file or directory, whatever its text is.
+fn is_magic(directory: &OwnedFd, name: &CStr, link: &OwnedFd) -> io::Result<bool> {
+    let followed = || openat2(directory, name, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS);
+    let is_refused = || followed().is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP));
+    Ok(fstatfs(link)? == libc::PROC_SUPER_MAGIC && is_refused())
 }
 
 /// Whether a name in a directory is that of a descriptor that this program has opened itself, although the user may
