@@ -102,6 +102,20 @@ fn guard(orders: &OwnedFd, run: Run<'_>, leftovers: Leftovers<'_>, status: &File
     child::close_all_but(&keep)?;
     // Even if the supervisor is already dead, its orders must be read.
     startup::unless_gone(sendmsg(orders, LOCKED_DOWN, None)).context(|| "sendmsg to srt-ns")?;
+    let condemned = take_orders(orders, run, status);
+    condemned.iter().for_each(|pidfd| drop(pidfd_send_signal(pidfd, libc::SIGKILL, 0)));
+    for shell in shells {
+        shell.signal_group(libc::SIGKILL);
+    }
+    remove_sockets(published);
+    placeholder::release(held);
+    process::exit(0)
+}
+
+/// Continues a stopped supervisor if there is something to do. Returns at its end, or when it orders that: the pidfds of
+/// what must be killed then.
+fn take_orders(orders: &OwnedFd, run: Run<'_>, status: &File) -> Vec<OwnedFd> {
+    let Run { supervisor_pidfd, lifetimes, .. } = run;
     let mut condemned: Vec<OwnedFd> = Vec::new();
     let mut stopped = false;
     loop {
@@ -125,21 +139,14 @@ fn guard(orders: &OwnedFd, run: Run<'_>, leftovers: Leftovers<'_>, status: &File
                 Some(STOPS) => stopped = true,
                 Some(KILL) => condemned.extend(message.fds),
                 Some(_) => stopped = false,
-                None => break,
+                None => return condemned,
             },
             // net/unix/af_unix.c, unix_release_sock(): if the supervisor died with unread messages, this error comes
             // once, before the orders that are still in the socket.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
-            Err(_) => break,
+            Err(_) => return condemned,
         }
     }
-    condemned.iter().for_each(|pidfd| drop(pidfd_send_signal(pidfd, libc::SIGKILL, 0)));
-    for shell in shells {
-        shell.signal_group(libc::SIGKILL);
-    }
-    remove_sockets(published);
-    placeholder::release(held);
-    process::exit(0)
 }
 
 /// proc(5), ShdPnd: whether a signal is pending for the stopped supervisor that it would forward.
