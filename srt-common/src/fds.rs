@@ -1,6 +1,6 @@
 //! Which descriptors the next program gets: 0, 1, 2 and those that the user has named.
 
-use crate::sys::tty::ioctl_get;
+use crate::sys::tty::{TIOCGDEV, ioctl_get};
 use crate::sys::{fd, file, process, socket};
 use crate::{Context, Error, Result};
 use std::io::{self, IsTerminal};
@@ -104,9 +104,6 @@ static NEVER_WAIT: OnceLock<Vec<(RawFd, OwnedFd)>> = OnceLock::new();
 
 /// O_NONBLOCK on the caller's own open file description would affect all processes that share it.
 const OWN: libc::c_int = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-
-/// asm-generic/ioctls.h; libc does not have it for every target. The number of the terminal's device.
-const TIOCGDEV: u32 = 0x8004_5432;
 
 /// Opens the terminals among these descriptors again for [`never_wait`], while this process may do so, and before a
 /// process inside can prevent it (TIOCEXCL).

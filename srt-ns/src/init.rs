@@ -77,9 +77,13 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
 /// end.
 const REAPED_AT_ONCE: usize = 64;
 
-/// The interval for checking whether the command has stopped, during the start, or whether its process group, or the
-/// pid namespace, is empty, which no signal reports.
+/// The interval for checking whether the command has stopped, during the start, or whether its process group is empty,
+/// which no signal reports.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
+
+/// The interval for checking whether the pid namespace is empty, under --wait-all: the last process may have ended
+/// without SIGCHLD (CLONE_AUTOREAP of clone3(2), Linux 7.1).
+const EMPTY_LOOK: Duration = Duration::from_millis(500);
 
 struct Init {
     command: Pid,
@@ -190,7 +194,8 @@ impl Init {
                 process::exit(0);
             }
             let dead = self.ended.is_some();
-            let timeout = again.or((dead && !self.wait_all).then_some(GROUP_LOOK));
+            let look = if self.wait_all { EMPTY_LOOK } else { GROUP_LOOK };
+            let timeout = again.or(dead.then_some(look));
             // Under --wait-all, once the command is dead, every signal is passed to all processes: any could have sent
             // it.
             let all = dead && self.wait_all;

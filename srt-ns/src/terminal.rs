@@ -12,7 +12,7 @@ use srt_common::sys::fd::{borrowed, fcntl};
 use srt_common::sys::file::{CWD, openat, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
 use srt_common::sys::signal::{Disposition, signal};
-use srt_common::sys::tty::{tcgetattr, tcgetpgrp, tcsetpgrp};
+use srt_common::sys::tty::{ioctl_tcgets2, tcgetpgrp, tcsetpgrp};
 use srt_common::{Context, Result};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -95,7 +95,7 @@ impl Terminals {
         if given && is_pipe(1) {
             // The reader of the pipeline has had the terminal until now, and may go on with the modes that it has set.
             for snapshot in self.snapshots.iter_mut().filter(|snapshot| tcgetpgrp(&snapshot.number).is_ok()) {
-                snapshot.modes = tcgetattr(&snapshot.number).unwrap_or(snapshot.modes);
+                snapshot.modes = ioctl_tcgets2(&snapshot.number).unwrap_or(snapshot.modes);
             }
         }
         self.handed |= given;

@@ -75,7 +75,9 @@ const F_SETSIG: c_int = 10;
 const PRIO_PROCESS: c_int = 0;
 const PRIO_PGRP: c_int = 1;
 const PRIO_USER: c_int = 2;
-/// asm-generic/ioctls.h; libc does not have it for every target.
+/// asm-generic/ioctls.h; libc does not have them for every target.
+const TIOCSSERIAL: c_int = 0x541f;
+const TIOCSETD: c_int = 0x5423;
 const TIOCSRS485: c_int = 0x542f;
 const FIOASYNC: c_int = 0x5452;
 /// FS_IOC_ADD_ENCRYPTION_KEY of linux/fscrypt.h.
@@ -195,13 +197,16 @@ pub const RULES: &[Rule] = &[
     on("io-uring").says(all!(ENOSYS: SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register)),
     // TIOCSTI(2const), TIOCLINUX(2const): put input into the terminal that the caller reads next (CVE-2017-5226).
     // TIOCMBIS and TIOCMSET with TIOCM_LOOP, TIOCSRS485 with SER_RS485_RX_DURING_TX: a serial line receives what it
-    // sends.
+    // sends. TIOCSSERIAL changes what its speed means, which outlasts the sandbox. After TIOCSETD a line whose output is
+    // stopped (tcflow(3)) can stay so for good.
     on("tty-inject").says(&[
         when(SYS_ioctl, "TIOCSTI", &[equal(1, TIOCSTI)], EPERM),
         when(SYS_ioctl, "TIOCLINUX", &[equal(1, TIOCLINUX)], EPERM),
         when(SYS_ioctl, "TIOCMBIS or TIOCMBIC", &[masked(1, !1, TIOCMBIS)], EPERM),
         when(SYS_ioctl, "TIOCMSET", &[equal(1, TIOCMSET)], EPERM),
         when(SYS_ioctl, "TIOCSRS485", &[equal(1, TIOCSRS485)], EPERM),
+        when(SYS_ioctl, "TIOCSSERIAL", &[equal(1, TIOCSSERIAL)], EPERM),
+        when(SYS_ioctl, "TIOCSETD", &[equal(1, TIOCSETD)], EPERM),
     ]),
     // fcntl(2), O_ASYNC: for a terminal the kernel makes its foreground process group the owner (`__tty_fasync()` in
     // drivers/tty/tty_io.c), in whatever pid namespace it is, and sends any signal (F_SETSIG) to its processes with

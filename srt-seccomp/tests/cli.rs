@@ -22,7 +22,7 @@ RULE         DEFAULT  SYSTEM CALLS
 unix         on       socket(AF_UNIX), socketpair(AF_UNIX but SOCK_STREAM, SOCK_SEQPACKET)
 vsock        on       socket(AF_RDS), socket(AF_VSOCK, AF_QIPCRTR, AF_ISDN, AF_IUCV)
 io-uring     on       io_uring_setup, io_uring_enter, io_uring_register
-tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX), ioctl(TIOCMBIS or TIOCMBIC), ioctl(TIOCMSET), ioctl(TIOCSRS485)
+tty-inject   on       ioctl(TIOCSTI), ioctl(TIOCLINUX), ioctl(TIOCMBIS or TIOCMBIC), ioctl(TIOCMSET), ioctl(TIOCSRS485), ioctl(TIOCSSERIAL), ioctl(TIOCSETD)
 sigio        on       fcntl(F_SETFL, O_ASYNC), fcntl(F_SETSIG), fcntl(F_NOTIFY), ioctl(FIOASYNC)
 keyring      on       add_key, request_key, keyctl, ioctl(FS_IOC_ADD_ENCRYPTION_KEY), ioctl(FS_IOC_REMOVE_ENCRYPTION_KEY), setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)
 pid1         on       sched_setscheduler(PID 1), sched_setparam(PID 1), sched_setattr(PID 1), sched_setaffinity(PID 1), setpriority(PID 1), setpriority(PRIO_PGRP), setpriority(PRIO_USER)

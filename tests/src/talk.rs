@@ -41,8 +41,8 @@ impl Talk {
         fchown(&slave, Some(who.uid()), None).expect("chown of the terminal");
         let mut modes = modes(&slave);
         modes.c_lflag &= !libc::ECHO;
-        // SAFETY: a pointer to a termios.
-        unsafe { libc::tcsetattr(slave.as_raw_fd(), libc::TCSANOW, &modes) };
+        // SAFETY: a pointer to a termios2.
+        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TCSETS2, &raw const modes) };
         command.stdin(slave.try_clone().expect("dup")).stdout(slave.try_clone().expect("dup")).stderr(slave);
         // SAFETY: both calls are async-signal-safe, and act on the child alone.
         unsafe {
@@ -209,6 +209,8 @@ pub struct State {
     pub modes: [u64; 4],
     /// termios(3): c_cc.
     pub characters: Vec<u8>,
+    /// Input and output, in bits a second.
+    pub speeds: [u32; 2],
     /// Output is not stopped (TCOOFF): it can be written.
     pub flows: bool,
     /// TIOCEXCL: nobody but root may open it.
@@ -222,10 +224,15 @@ pub struct State {
 }
 
 impl Terminal {
-    /// A new one that belongs to `who`, mode 0620.
+    /// A new one that belongs to `who`, mode 0620, with a speed that has no constant.
     pub fn new(who: Who) -> Self {
         let (master, slave) = terminal();
         fchown(&slave, Some(who.uid()), None).expect("chown of the terminal");
+        let mut modes = modes(&slave);
+        modes.c_cflag = modes.c_cflag & !libc::CBAUD | libc::BOTHER;
+        (modes.c_ispeed, modes.c_ospeed) = (12345, 12345);
+        // SAFETY: a pointer to a termios2.
+        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TCSETS2, &raw const modes) };
         Self { master, slave }
     }
 
@@ -258,6 +265,7 @@ impl Terminal {
         State {
             modes: [modes.c_iflag, modes.c_oflag, modes.c_cflag, modes.c_lflag].map(u64::from),
             characters: modes.c_cc.to_vec(),
+            speeds: [modes.c_ispeed, modes.c_ospeed],
             flows,
             exclusive: exclusive != 0,
             mode: self.slave.metadata().expect("fstat").mode() & 0o7777,
@@ -322,11 +330,12 @@ fn terminal() -> (File, File) {
     (master, unsafe { File::from_raw_fd(slave) })
 }
 
-fn modes(terminal: &File) -> libc::termios {
-    let mut modes = std::mem::MaybeUninit::<libc::termios>::zeroed();
-    // SAFETY: a pointer to a termios.
-    let got = unsafe { libc::tcgetattr(terminal.as_raw_fd(), modes.as_mut_ptr()) };
-    assert_eq!(got, 0, "tcgetattr: {}", std::io::Error::last_os_error());
-    // SAFETY: tcgetattr has filled it.
+/// With TCGETS2, since tcgetattr(3) does not tell every speed.
+fn modes(terminal: &File) -> libc::termios2 {
+    let mut modes = std::mem::MaybeUninit::<libc::termios2>::zeroed();
+    // SAFETY: a pointer to a termios2.
+    let got = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TCGETS2, modes.as_mut_ptr()) };
+    assert_eq!(got, 0, "TCGETS2: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has filled it.
     unsafe { modes.assume_init() }
 }

@@ -71,10 +71,10 @@ both! {
         }
     }
 
-    fn no_serial_line_receives_what_it_sends(who) {
+    fn no_serial_line_receives_what_it_sends_or_changes_its_divisor(who) {
         let work = who.scratch();
-        // A pseudoterminal knows none of them: TIOCMBIS, TIOCMBIC, TIOCMSET, TIOCSRS485.
-        for request in ["0x5416", "0x5417", "0x5418", "0xdead00005418", "0x542f"] {
+        // A pseudoterminal knows none of them: TIOCMBIS, TIOCMBIC, TIOCMSET, TIOCSRS485, TIOCSSERIAL.
+        for request in ["0x5416", "0x5417", "0x5418", "0xdead00005418", "0x542f", "0x541f"] {
             let attack = format!("ioctl 0 {request} 0");
             let ran = on_a_terminal(who, Some(&Sandbox::new(who, work.path())), &attack);
             assert!(ran.out.contains("Operation not permitted"), "{ran:#?}");

@@ -49,10 +49,10 @@ fn console(who: Who) -> std::io::Result<File> {
     File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)
 }
 
-/// What its keyboard sends, and whether it shows text: KDGKBMODE and KDGETMODE.
-fn console_modes(who: Who) -> [libc::c_int; 2] {
+/// What its keyboard and its meta key send, and whether it shows text: KDGKBMODE, KDGKBMETA and KDGETMODE.
+fn console_modes(who: Who) -> [libc::c_int; 3] {
     let console = console(who).expect("a console");
-    [0x4b44, 0x4b3b].map(|request| {
+    [0x4b44, 0x4b62, 0x4b3b].map(|request| {
         let mut mode = -1;
         // SAFETY: both fill one integer.
         unsafe { libc::ioctl(console.as_raw_fd(), request, &raw mut mode) };
@@ -153,12 +153,14 @@ both! {
             // SAFETY: both take an integer.
             assert_eq!(unsafe { libc::ioctl(console.as_raw_fd(), request, mode) }, 0);
         };
-        // K_UNICODE and KD_TEXT, whatever a run that failed has left.
-        let before = [3, 0];
-        set(0x4b45, before[0]);
-        set(0x4b3a, before[1]);
+        // K_UNICODE, K_METABIT and KD_TEXT, whatever a run that failed has left.
+        let before = [3, 3, 0];
+        let things = [("keyboard", 0x4b45), ("meta", 0x4b63), ("graphics", 0x4b3a)];
+        for ((_, request), mode) in things.into_iter().zip(before) {
+            set(request, mode);
+        }
         assert_eq!(console_modes(who), before);
-        for (number, (thing, request)) in [("keyboard", 0x4b45), ("graphics", 0x4b3a)].into_iter().enumerate() {
+        for (number, (thing, request)) in things.into_iter().enumerate() {
             for options in [&["--keep-session"][..], &["--keep-session", "--as-pid-1"]] {
                 let sandbox = Sandbox::bare(who).ns(options);
                 on_console(who, &mut sandbox.command(&[INSIDE, "spoil", "0", thing]));

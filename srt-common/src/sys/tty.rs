@@ -5,19 +5,22 @@ use crate::sys::process::Pid;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// tcgetattr(3). ENOTTY if it is not a terminal.
-pub fn tcgetattr(tty: &impl AsRawFd) -> io::Result<libc::termios> {
-    // SAFETY: all-zero bytes are a valid termios.
-    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
-    // SAFETY: a pointer to a termios.
-    check(unsafe { libc::tcgetattr(tty.as_raw_fd(), &raw mut modes) })?;
+/// asm-generic/ioctls.h; libc does not have it for every target. The number of the terminal's device.
+pub const TIOCGDEV: u32 = 0x8004_5432;
+
+/// TCGETS2 of ioctl_tty(2): tcgetattr(3) with any speed. ENOTTY if it is not a terminal.
+pub fn ioctl_tcgets2(tty: &impl AsRawFd) -> io::Result<libc::termios2> {
+    // SAFETY: all-zero bytes are a valid termios2.
+    let mut modes: libc::termios2 = unsafe { std::mem::zeroed() };
+    // SAFETY: a pointer to a termios2.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TCGETS2, &raw mut modes) })?;
     Ok(modes)
 }
 
-/// tcsetattr(3). `when`: TCSANOW, TCSADRAIN or TCSAFLUSH.
-pub fn tcsetattr(tty: &impl AsRawFd, when: libc::c_int, modes: &libc::termios) -> io::Result<()> {
-    // SAFETY: a pointer to a termios.
-    check(unsafe { libc::tcsetattr(tty.as_raw_fd(), when, modes) }).map(drop)
+/// TCSETS2 of ioctl_tty(2): tcsetattr(3) with any speed, at once.
+pub fn ioctl_tcsets2(tty: &impl AsRawFd, modes: &libc::termios2) -> io::Result<()> {
+    // SAFETY: a pointer to a termios2.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TCSETS2, &raw const *modes) }).map(drop)
 }
 
 /// tcgetpgrp(3).

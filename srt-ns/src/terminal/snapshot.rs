@@ -3,7 +3,8 @@
 use srt_common::sys::file::{Stat, fchmod, statx};
 use srt_common::sys::process::getpgrp;
 use srt_common::sys::tty::{
-    ioctl, ioctl_get, ioctl_set, ioctl_vt_resize, tcflow, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    TIOCGDEV, ioctl, ioctl_get, ioctl_set, ioctl_tcgets2, ioctl_tcsets2, ioctl_vt_resize, tcflow, tcgetpgrp,
+    tcgetwinsize,
 };
 use std::os::fd::RawFd;
 
@@ -16,19 +17,20 @@ const TIOCCBRK: u32 = 0x5428;
 /// `_IOR('T', 0x40, int)`
 const TIOCGEXCL: u32 = 0x8004_5440;
 
-/// ioctl_console(2): the keyboard mode of a virtual console, and whether it shows text; KDGKBMODE and KDSKBMODE,
-/// KDGETMODE and KDSETMODE. A process on a console may leave it without keyboard input and display.
-const CONSOLE: [(u32, u32); 2] = [(0x4b44, 0x4b45), (0x4b3b, 0x4b3a)];
+/// ioctl_console(2): the keyboard mode of a virtual console, its meta key, and whether it shows text; KDGKBMODE and
+/// KDSKBMODE, KDGKBMETA and KDSKBMETA, KDGETMODE and KDSETMODE. A process on a console may leave it without keyboard
+/// input and display.
+const CONSOLE: [(u32, u32); 3] = [(0x4b44, 0x4b45), (0x4b62, 0x4b63), (0x4b3b, 0x4b3a)];
 
 /// A terminal that the command gets as 0, 1 or 2, with its state before.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) number: RawFd,
-    pub(super) modes: libc::termios,
+    pub(super) modes: libc::termios2,
     file: Option<Stat>,
     exclusive: Option<libc::c_int>,
     discipline: Option<libc::c_int>,
-    console: [Option<libc::c_int>; 2],
+    console: [Option<libc::c_int>; 3],
     /// Rows and columns of a virtual console. The kernel does not determine those of other terminals.
     size: Option<[u16; 2]>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// `None`: not a terminal.
     pub(super) fn look(number: RawFd) -> Option<Self> {
-        let modes = tcgetattr(&number).ok()?;
+        let modes = ioctl_tcgets2(&number).ok()?;
         let get = |request| ioctl_get(&number, request).ok();
         let (exclusive, discipline) = (get(TIOCGEXCL), get(TIOCGETD));
         let (file, console) = (statx(&number, c"").ok(), CONSOLE.map(|(request, _)| get(request)));
@@ -49,6 +51,7 @@ impl Snapshot {
         let number = &self.number;
         if let Some(discipline) = self.discipline
             && ioctl_get(number, TIOCGETD).ok() != Some(discipline)
+            && holds_no_output(number)
         {
             let _gone = ioctl_set(number, TIOCSETD, discipline);
         }
@@ -58,7 +61,7 @@ impl Snapshot {
         let _gone = tcflow(number, libc::TCOON);
         // The modes belong to the foreground: while this was a background job, the shell has set its own.
         if tcgetpgrp(number).map_or(true, |foreground| foreground == getpgrp() && modes_are_ours) {
-            let _gone = tcsetattr(number, libc::TCSANOW, &self.modes);
+            let _gone = ioctl_tcsets2(number, &self.modes);
         }
         if let Some(exclusive) = self.exclusive {
             let _gone = ioctl(number, if exclusive == 0 { TIOCNXCL } else { TIOCEXCL }, 0);
@@ -78,4 +81,15 @@ impl Snapshot {
             let _not_ours = fchmod(number, before.mode & 0o7777);
         }
     }
+}
+
+/// Whether this is a virtual console or a pseudoterminal (Documentation/admin-guide/devices.txt). TIOCSETD waits
+/// without a limit until all output is sent (`tty_wait_until_sent()` in drivers/tty/tty_ioctl.c), and on a serial line
+/// the command can have stopped it so that nobody can start it again.
+fn holds_no_output(number: &RawFd) -> bool {
+    // makedev(3): the kernel's numbers have the major in bits 8 to 19.
+    ioctl_get(number, TIOCGDEV).is_ok_and(|device| match device >> 8 & 0xfff {
+        4 => device & 0xff < 64,
+        major => (136..=143).contains(&major),
+    })
 }

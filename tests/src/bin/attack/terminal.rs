@@ -87,8 +87,9 @@ fn spoil(fd: i32, what: &str) -> io::Result<()> {
             modes.c_cflag = libc::CS8 | libc::CREAD;
             sys!(libc::SYS_ioctl, fd, libc::TCSETS, &raw const modes)
         }
-        // KDSKBMODE, K_OFF; KDSETMODE, KD_GRAPHICS.
+        // KDSKBMODE, K_OFF; KDSKBMETA, K_ESCPREFIX; KDSETMODE, KD_GRAPHICS.
         "keyboard" => sys!(libc::SYS_ioctl, fd, 0x4b45, 4),
+        "meta" => sys!(libc::SYS_ioctl, fd, 0x4b63, 4),
         "graphics" => sys!(libc::SYS_ioctl, fd, 0x4b3a, 1),
         // VT_RESIZE, 10 rows of 20 columns.
         "size" => {
