@@ -141,25 +141,20 @@ pub fn say(number: RawFd, bytes: &[u8]) -> io::Result<()> {
     if let Some((_, own)) = terminals.iter().find(|(other, _)| *other == number) {
         return fd::write(own, bytes).map(drop);
     }
-    let stat = file::statx(&number, c"")?;
-    if stat.is(libc::S_IFSOCK) {
-        return socket::send(&number, bytes, libc::MSG_DONTWAIT).map(drop);
-    }
-    if stat.is(libc::S_IFREG) {
-        return write_all(number, bytes);
-    }
-    if stat.is(libc::S_IFIFO) {
+    match file::statx(&number, c"")?.file_type() {
+        libc::S_IFSOCK => socket::send(&number, bytes, libc::MSG_DONTWAIT).map(drop),
+        libc::S_IFREG => write_all(number, bytes),
         // If it cannot be opened again (the command may change its mode), a pipe accepts data from another pipe without
         // blocking (splice(2)).
-        return match open_again(number) {
+        libc::S_IFIFO => match open_again(number) {
             Ok(own) => fd::write(&own, bytes).map(drop),
             Err(_) => splice_from_own_pipe(number, bytes),
-        };
-    }
-    // For a terminal that could not be opened again, poll(2) is the next best check.
-    match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
-        0 => Err(io::ErrorKind::WouldBlock.into()),
-        _ => fd::write(&number, bytes).map(drop),
+        },
+        // For a terminal that could not be opened again, poll(2) is the next best check.
+        _ => match fd::ppoll(&mut [fd::pollfd(number, libc::POLLOUT)], Some(Duration::ZERO))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => fd::write(&number, bytes).map(drop),
+        },
     }
 }
 
