@@ -60,7 +60,7 @@ pub fn pipe2(flags: c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends: [RawFd; 2] = [-1; 2];
     // SAFETY: the kernel writes two descriptors.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), flags | libc::O_CLOEXEC) })?;
-    Ok((owned(ends[0].into())?, owned(ends[1].into())?))
+    Ok((owned(ends[0])?, owned(ends[1])?))
 }
 
 /// read(2). In srt-relay's allow-list.
@@ -94,14 +94,13 @@ pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let length = fds.len() as libc::nfds_t;
     // SAFETY: the pointer and the length are those of `fds`; a timespec or null; no mask.
-    check(unsafe { libc::ppoll(fds.as_mut_ptr(), length, timeout, std::ptr::null()) })
-        .map(|ready| ready as usize)
+    count(unsafe { libc::ppoll(fds.as_mut_ptr(), length, timeout, std::ptr::null()) })
 }
 
 /// epoll_create1(2).
 pub fn epoll_create1() -> io::Result<OwnedFd> {
     // SAFETY: an integer.
-    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }.into())
+    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
 }
 
 /// epoll_ctl(2). `operation`: EPOLL_CTL_ADD, EPOLL_CTL_MOD or EPOLL_CTL_DEL. In srt-relay's allow-list.
@@ -126,6 +125,5 @@ pub fn epoll_pwait(
 ) -> io::Result<usize> {
     let (length, mask) = (events.len() as c_int, std::ptr::null());
     // SAFETY: the kernel fills at most `length` events.
-    check(unsafe { libc::epoll_pwait(epoll.as_raw_fd(), events.as_mut_ptr(), length, milliseconds, mask) })
-        .map(|filled| filled as usize)
+    count(unsafe { libc::epoll_pwait(epoll.as_raw_fd(), events.as_mut_ptr(), length, milliseconds, mask) })
 }

@@ -16,7 +16,7 @@ pub const CWD: RawFd = libc::AT_FDCWD;
 pub fn openat(directory: &impl AsRawFd, path: &CStr, flags: c_int, mode: mode_t) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: a C string and integers.
-    owned(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as c_uint) }.into())
+    owned(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as c_uint) })
 }
 
 /// open(2), without O_CREAT.

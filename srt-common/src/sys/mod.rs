@@ -33,14 +33,14 @@ fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {
     if result == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// -1 means an error in errno; anything else is a number of bytes.
-fn count(result: libc::ssize_t) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+/// -1 means an error in errno; anything else is a number of bytes or entries.
+fn count(result: impl TryInto<usize>) -> io::Result<usize> {
+    result.try_into().map_err(|_| io::Error::last_os_error())
 }
 
 /// The descriptor that a call returned.
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = check(result)? as RawFd;
+fn owned(result: impl Into<libc::c_long>) -> io::Result<OwnedFd> {
+    let fd = check(result.into())? as RawFd;
     // SAFETY: the kernel has just created it, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -40,7 +40,7 @@ impl SocketAddress {
 /// socket(2). In srt-relay's allow-list, with the family and the type that it uses.
 pub fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: three integers.
-    owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) }.into())
+    owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) })
 }
 
 /// socketpair(2) of AF_UNIX.
@@ -48,7 +48,7 @@ pub fn socketpair(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends: [RawFd; 2] = [-1; 2];
     // SAFETY: the kernel writes two descriptors.
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
-    Ok((owned(ends[0].into())?, owned(ends[1].into())?))
+    Ok((owned(ends[0])?, owned(ends[1])?))
 }
 
 /// bind(2).
@@ -100,7 +100,7 @@ pub fn accept4(listener: &impl AsRawFd, flags: libc::c_int) -> io::Result<OwnedF
     let (nowhere, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
     let flags = flags | libc::SOCK_CLOEXEC;
     // SAFETY: accept4 takes null pointers when the peer's address is not wanted.
-    owned(unsafe { libc::accept4(listener.as_raw_fd(), nowhere, no_length, flags) }.into())
+    owned(unsafe { libc::accept4(listener.as_raw_fd(), nowhere, no_length, flags) })
 }
 
 /// shutdown(2). In srt-relay's allow-list.
