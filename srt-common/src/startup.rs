@@ -7,7 +7,7 @@
 //! at the same time. The end of a socket means that the start has failed, and that srt-ns has printed why.
 
 use crate::error::require_effect;
-use crate::sys::file::{CWD, FileId, openat, statx};
+use crate::sys::file::{FileId, open, openat, statx};
 use crate::sys::mount::setns;
 use crate::sys::socket::{Message, recvmsg, sendmsg};
 use crate::{Context, Result};
@@ -97,8 +97,7 @@ pub fn wait(socket: &impl AsRawFd, own: &OwnedFd) -> Result<bool> {
 /// # Errors
 /// The errno of the call.
 pub fn own_namespaces() -> Result<OwnedFd> {
-    let path = c"/proc/self/ns";
-    openat(&CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "cannot open /proc/self/ns")
+    open("/proc/self/ns", libc::O_PATH | libc::O_DIRECTORY).context(|| "cannot open /proc/self/ns")
 }
 
 /// Enters a network namespace. If an outer seccomp filter fakes the result of setns(2), this process stays in the

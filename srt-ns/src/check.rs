@@ -5,7 +5,7 @@ use crate::child;
 use crate::empty_root::EmptyRoot;
 use crate::namespaces::{self, SEE_CHECK, enter_network, forbid_user_namespaces, refused};
 use srt_common::fds::{self, KeptFds};
-use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, openat, openat2};
+use srt_common::sys::file::{CWD, fsetxattr, fstatfs, mkdirat, open, openat, openat2};
 use srt_common::sys::landlock;
 use srt_common::sys::mount::{OPEN_TREE_CLONE, fchdir, open_tree, unshare};
 use srt_common::sys::privileges::{CAP_SETFCAP, prctl_set_seccomp};
@@ -168,7 +168,7 @@ fn procfs(option: &[&str]) -> Answer {
 }
 
 fn overlay() -> Answer {
-    let root = openat(&CWD, c"/", libc::O_PATH, 0).and_then(|root| fstatfs(&root)).context(|| "/")?;
+    let root = open("/", libc::O_PATH).and_then(|root| fstatfs(&root)).context(|| "/")?;
     let tmpfs = EmptyRoot::new()?;
     fchdir(tmpfs.directory()).context(|| "fchdir")?;
     [c"lower", c"upper", c"work"].iter().try_for_each(|dir| mkdirat(&CWD, dir, 0o700)).context(|| "mkdir")?;

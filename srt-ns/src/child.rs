@@ -5,7 +5,7 @@ use crate::signals::Inherited;
 use srt_common::error::require_effect;
 use srt_common::fds::KeptFds;
 use srt_common::sys::fd::{close, dup2, pollfd, ppoll};
-use srt_common::sys::file::{CWD, openat};
+use srt_common::sys::file::open;
 use srt_common::sys::privileges::keyctl;
 use srt_common::sys::process::{
     self, Pid, fork, getpgid, getpgrp, getpid, kill, pidfd_send_signal, prctl, setpgid, setsid,
@@ -213,7 +213,7 @@ pub fn is_pid_1() -> Result<()> {
 /// # Errors
 /// Any error from the kernel.
 pub fn silence() -> Result<()> {
-    let null = openat(&CWD, c"/dev/null", libc::O_RDWR, 0).context(|| "cannot open /dev/null")?;
+    let null = open("/dev/null", libc::O_RDWR).context(|| "cannot open /dev/null")?;
     for number in 0..=1 {
         dup2(&null, number).context(|| "dup2")?;
     }

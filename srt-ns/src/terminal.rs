@@ -9,7 +9,7 @@ use self::snapshot::Snapshot;
 use crate::options::Pid1;
 use srt_common::fds::own_terminals;
 use srt_common::sys::fd::{borrowed, fcntl};
-use srt_common::sys::file::{CWD, openat, statx};
+use srt_common::sys::file::{open, statx};
 use srt_common::sys::process::{Pid, getpgrp, kill};
 use srt_common::sys::signal::{Disposition, signal};
 use srt_common::sys::tty::{ioctl_tcgets2, tcgetpgrp, tcsetpgrp};
@@ -43,7 +43,7 @@ impl Terminals {
     pub fn look(keep_session: bool, pid1: Pid1, status_fd: Option<RawFd>) -> Self {
         let controlling = || {
             // A terminal in exclusive use (TIOCEXCL) cannot be opened again.
-            let opened = openat(&CWD, c"/dev/tty", libc::O_RDWR | libc::O_NONBLOCK, 0).ok();
+            let opened = open("/dev/tty", libc::O_RDWR | libc::O_NONBLOCK).ok();
             let inherited = (0..=2).filter_map(|number| borrowed(number).ok()?.try_clone_to_owned().ok());
             let mut ours = opened.into_iter().chain(inherited);
             ours.find_map(|tty| tcgetpgrp(&tty).ok().map(|foreground| (tty, foreground)))
