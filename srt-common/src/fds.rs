@@ -55,8 +55,8 @@ impl KeptFds {
     ///
     /// # Errors
     /// Any error from close_range(2).
-    pub fn close_others(&self, also: &[RawFd]) -> Result<()> {
-        let all = also.iter().copied().fold(self.clone(), Self::and);
+    pub fn close_others(&self, also: impl IntoIterator<Item = RawFd>) -> Result<()> {
+        let all = also.into_iter().fold(self.clone(), Self::and);
         all.gaps(|first, last| fd::close_range(first, last, 0))
     }
 

@@ -225,7 +225,7 @@ pub fn silence() -> Result<()> {
 /// # Errors
 /// Any error from close_range(2).
 pub fn close_all_but(keep: &[i32]) -> Result<()> {
-    KeptFds::default().close_others(keep)?;
+    KeptFds::default().close_others(keep.iter().copied())?;
     for number in (0..=2).filter(|number| !keep.contains(number)) {
         close(number).context(|| "close")?;
     }

@@ -48,7 +48,7 @@ fn run(tool: &mut Tool, line: CommandLine) -> Result<u8> {
     let parent = if plan.options.outlive_parent { None } else { watch(tool.parent)? };
     lifetimes.extend(parent.iter().map(|parent| (parent.as_fd(), libc::POLLIN)));
     let own = plan.options.status_fd.into_iter().chain(lifetimes.iter().map(|(fd, _)| fd.as_raw_fd()));
-    kept.close_others(&own.collect::<Vec<_>>())?;
+    kept.close_others(own)?;
     let program = Program::new(&plan.program)?;
     let (inherited, signals) = signals::block()?;
     let terminals = Terminals::look(plan.options.keep_session, plan.pid1, plan.options.status_fd);

@@ -41,7 +41,7 @@ fn relay(tool: &mut Tool, line: CommandLine) -> Result<u8> {
         };
         checked.map_err(|why| error(format!("{name}{fd}: {why}")))?;
     }
-    KeptFds::default().close_others(&plan.descriptors().into_iter().map(|(_, fd)| fd).collect::<Vec<_>>())?;
+    KeptFds::default().close_others(plan.descriptors().into_iter().map(|(_, fd)| fd))?;
     let descriptors = raise_limit()?.rlim_max;
     let epoll = epoll_create1().context(|| "epoll_create1")?;
     let ready = plan.options.ready_fd.map(|fd| move_away(fd, &epoll).context(|| format!("--ready-fd {fd}")));
