@@ -14,7 +14,6 @@ use srt_common::fds::{KeptFds, open_again};
 use srt_common::relay_report::Report;
 use srt_common::startup;
 use srt_common::sys::fd::{fcntl, pipe2, read, write};
-use srt_common::sys::file::statx;
 use srt_common::sys::mount::unshare;
 use srt_common::sys::process::{self, Change, End, Pid, kill, pidfd_open, waitid};
 use srt_common::sys::socket::socketpair;
@@ -122,17 +121,14 @@ impl Helpers {
 
     /// The paths that were opened on the host, as `--joined-path` options of srt-mount: it knows what the sandbox may
     /// write, and refuses a path that now leads elsewhere, or through a link that an earlier run could have left.
-    ///
-    /// # Errors
-    /// Any error from statx(2).
-    pub fn joined_paths(&self, plan: &Plan) -> Result<Vec<OsString>> {
+    pub fn joined_paths(&self, plan: &Plan) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![];
         let mut add = |text: &str, path: &Path, id| {
             words.extend(["--joined-path".into(), text.into(), path.into(), startup::identity(id).into()]);
         };
         if let Some(host) = &self.host {
-            for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
-                add(&mapping.text, &mapping.socket, statx(socket, c"").context(|| "statx")?.id);
+            for (mapping, (_, id)) in plan.options.relay.iter().zip(&host.sockets) {
+                add(&mapping.text, &mapping.socket, *id);
             }
             for (mapping, place) in plan.options.publish.iter().zip(&host.published) {
                 add(&mapping.text, &mapping.socket, place.id);
@@ -141,7 +137,7 @@ impl Helpers {
         for Place { wanted, parent_id, .. } in &self.placeholders {
             add(&wanted.text, &wanted.parent, *parent_id);
         }
-        Ok(words)
+        words
     }
 
     /// Starts the sidecars, in the parent of the command's user namespace.

@@ -14,7 +14,7 @@ use srt_common::relay_report::Report;
 use srt_common::startup;
 use srt_common::sys::c_path;
 use srt_common::sys::fd::pipe2;
-use srt_common::sys::file::{mkdirat, mknodat, open, readlinkat, statx, umask};
+use srt_common::sys::file::{FileId, mkdirat, mknodat, open, readlinkat, statx, umask};
 use srt_common::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use srt_common::sys::process::{self, Pid};
 use srt_common::sys::socket::listen;
@@ -31,8 +31,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// The sockets on the host, opened or created, and the program that will use them.
 #[derive(Debug)]
 pub struct HostSide {
-    /// The sockets of `--relay`.
-    pub sockets: Vec<OwnedFd>,
+    /// The sockets of `--relay`, and their identities.
+    pub sockets: Vec<(OwnedFd, FileId)>,
     listeners: Vec<OwnedFd>,
     /// Where the published sockets are.
     pub published: Vec<SocketPath>,
@@ -75,16 +75,16 @@ impl Drop for HostSide {
 
 /// An O_PATH descriptor of the socket: the port leads to this inode, whatever happens to its path later. A symbolic
 /// link is not followed: an earlier run could have left it there, to a socket that was not granted.
-fn open_socket(mapping: &PortMapping) -> Result<OwnedFd> {
+fn open_socket(mapping: &PortMapping) -> Result<(OwnedFd, FileId)> {
     let path = &mapping.socket;
     let about = |error: Error| error.within(&mapping.text).path(path);
     let socket = unix_socket::open(path).map_err(|error| {
         about(Error::system(format!("cannot open {}", path.display()), &error))
             .hint_for(libc::ENOENT, "start the proxy that makes this socket before the sandbox")
     })?;
-    match statx(&socket, c"").map(|stat| stat.file_type()) {
-        Ok(libc::S_IFSOCK) => Ok(socket),
-        Ok(libc::S_IFLNK) => {
+    match statx(&socket, c"") {
+        Ok(stat) if stat.is(libc::S_IFSOCK) => Ok((socket, stat.id)),
+        Ok(stat) if stat.is(libc::S_IFLNK) => {
             let target = readlinkat(&socket, c"").unwrap_or_default();
             let what = format!("{} is a symbolic link to {}", path.display(), target.display());
             Err(about(Error::failed(what).hint("name the socket itself")))
@@ -149,8 +149,8 @@ fn become_relay(
     for path in [c"proc", c"proc/self", c"proc/self/fd"] {
         mkdirat(root.directory(), path, 0o755).context(|| "mkdir in the relay's root")?;
     }
-    for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
-        expose(&root, mapping, socket)?;
+    for (mapping, (socket, id)) in plan.options.relay.iter().zip(&host.sockets) {
+        expose(&root, mapping, socket, *id)?;
     }
     root.enter()?;
     if !startup::wait(network, &own)? {
@@ -170,7 +170,7 @@ fn become_relay(
     }
     let mut ports = vec![];
     for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
-        for (mapping, socket) in plan.options.relay.iter().zip(&host.sockets) {
+        for (mapping, (socket, _)) in plan.options.relay.iter().zip(&host.sockets) {
             let Some(listener) = bind(mapping, loopback)? else { continue };
             pair(format!("fd:{}", number(&listener)), format!("fd:{}", number(socket)));
             ports.push(listener);
@@ -189,10 +189,10 @@ fn become_relay(
 ///
 /// open_tree(2) clones only mounts of the current mount namespace, and the socket was opened in the previous one. So the
 /// path is opened again, and must still lead to the same inode.
-fn expose(root: &EmptyRoot, mapping: &PortMapping, socket: &OwnedFd) -> Result<()> {
+fn expose(root: &EmptyRoot, mapping: &PortMapping, socket: &OwnedFd, id: FileId) -> Result<()> {
     let what = || format!("{}: cannot expose the socket to srt-relay", mapping.text);
     let again = unix_socket::open(&mapping.socket).context(what)?;
-    if statx(socket, c"").context(what)?.id != statx(&again, c"").context(what)?.id {
+    if statx(&again, c"").context(what)?.id != id {
         return Err(Error::failed(format!("{}: the socket was replaced during the start", mapping.text)));
     }
     let path = c_path(format!("proc/self/fd/{}", socket.as_raw_fd())).context(what)?;

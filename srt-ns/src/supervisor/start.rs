@@ -66,7 +66,7 @@ impl<'a> Supervisor<'a> {
             joined: plan.shares(libc::CLONE_NEWNET) || tool.status.is_none(),
             deadline: Instant::now() + ACCEPT,
         };
-        let joined_paths = helpers.joined_paths(plan)?;
+        let joined_paths = helpers.joined_paths(plan);
         let command = Command { run, program, mount_stage, joined_paths, kept, terminals: &terminals };
         let (child, reports) = if plan.pid1 == Pid1::Command {
             let pid = command.fork(&theirs, &theirs, &start.socket)?;
