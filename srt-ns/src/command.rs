@@ -111,11 +111,11 @@ impl Command<'_> {
 /// compared. Any other program gets no capability, whatever its name: an earlier command may have written it.
 pub fn mount_stage(program: &Program) -> Option<OwnedFd> {
     let look = |path: &Path| {
-        let file = open(path, libc::O_PATH)?;
-        std::io::Result::Ok((statx(&file, c"")?.id, file))
+        let file = open(path, libc::O_PATH).ok()?;
+        Some((statx(&file, c"").ok()?.id, file))
     };
-    let (ours, _) = look(&beside("srt-mount").ok()?).ok()?;
-    let (theirs, file) = program.candidates().iter().find_map(|path| look(path).ok())?;
+    let (ours, _) = look(&beside("srt-mount").ok()?)?;
+    let (theirs, file) = program.candidates().iter().find_map(|path| look(path))?;
     (ours == theirs).then_some(file)
 }
 
