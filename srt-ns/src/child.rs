@@ -31,8 +31,7 @@ pub struct Run<'a> {
     pub inherited: Inherited,
 }
 
-/// In a child of the supervisor, of which `life` is a pidfd: arms SIGKILL for its death. If it is already dead, exits
-/// silently.
+/// In a child of the supervisor: arms SIGKILL for its death. If it is already dead, exits silently.
 ///
 /// A parent-death signal (PR_SET_PDEATHSIG) alone leaves a race: if the parent dies before the signal is armed, none is
 /// sent, and getppid(2) cannot detect this in a new pid namespace. A byte from the parent does not close the race: the

@@ -99,8 +99,7 @@ pub fn prepare(options: &[Placeholder]) -> Result<Vec<Place>> {
 }
 
 /// In the watchdog: ensures that every place has an entry, and holds those that are not the user's own. Stops when the
-/// supervisor, of which `life` is a pidfd, is dead. Runs without capabilities, since the removal at the end has none
-/// either.
+/// supervisor is dead. Runs without capabilities, since the removal at the end has none either.
 ///
 /// # Errors
 /// Any error from the kernel.
