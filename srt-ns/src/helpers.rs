@@ -85,14 +85,14 @@ impl Helper {
 #[derive(Debug)]
 pub struct Helpers {
     /// What srt-relay uses on the host.
-    pub host: Option<HostSide>,
+    host: Option<HostSide>,
     /// The placeholders, for the watchdog to create and to remove.
-    pub placeholders: Vec<Place>,
+    placeholders: Vec<Place>,
     running: Vec<Helper>,
     /// The reports of srt-relay.
     pub reports: Option<Reports>,
     /// The sidecars' shells, for the watchdog.
-    pub shells: Vec<Leader>,
+    shells: Vec<Leader>,
     /// Our end of the socket pair on which helpers wait for the network namespace.
     network: Option<OwnedFd>,
     /// Their end, until all are forked: if another process had it open, a message that no helper is left to read could
