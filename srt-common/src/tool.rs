@@ -182,9 +182,8 @@ pub fn require_kernel() -> Result<String> {
     if is_too_old(&release) {
         let (major, minor) = OLDEST_KERNEL;
         let error = format!("kernel {release} is too old: Linux {major}.{minor} or newer is needed");
-        return Err(
-            Error::failed(error).hint("run a newer kernel; the tools do not fall back to weaker means")
-        );
+        let hint = "run a newer kernel; the tools do not fall back to weaker means";
+        return Err(Error::failed(error).hint(hint));
     }
     Ok(release)
 }

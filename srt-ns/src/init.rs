@@ -61,10 +61,8 @@ pub fn start(command: Command<'_>, ours: &OwnedFd, socket: OwnedFd) -> Result<(P
         drop(go);
         // setpgid(2), tty_ioctl(4): if the command stays in the session, so must its parent, in another process group.
         // Otherwise the command's group is orphaned, and the kernel does not let the terminal stop it.
-        child::arm_pdeathsig(
-            supervisor_pidfd,
-            if keep_session { child::leave_group } else { child::leave_session },
-        )?;
+        let detach = if keep_session { child::leave_group } else { child::leave_session };
+        child::arm_pdeathsig(supervisor_pidfd, detach)?;
         let wait_all = plan.pid1 == Pid1::InitWaitsForAll;
         let mut init = Init { command, keep_session, wait_all, tell: tell.into(), ended: None };
         init.lock_down(socket, gate, mount_stage)?;

@@ -81,9 +81,8 @@ fn refuse_shared_pipes(options: &Options) -> Result<()> {
     let same = |one: &RawFd, other: &RawFd| matches!((statx(one, c""), statx(other, c"")), (Ok(one), Ok(other)) if one.id == other.id);
     for pipe in &options.lifetime_fd {
         if let Some(other) = [0, 1, 2].iter().chain(&options.keep_fd).find(|other| same(pipe, other)) {
-            return Err(Error::usage(format!(
-                "--lifetime-fd {pipe}: PROGRAM gets the same pipe as descriptor {other}"
-            )));
+            let what = format!("--lifetime-fd {pipe}: PROGRAM gets the same pipe as descriptor {other}");
+            return Err(Error::usage(what));
         }
         if let Some(status) = options.status_fd.iter().find(|status| same(pipe, status)) {
             return Err(Error::usage(format!("--lifetime-fd {pipe}: the same pipe as --status-fd {status}")));

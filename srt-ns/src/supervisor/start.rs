@@ -71,10 +71,8 @@ impl<'a> Supervisor<'a> {
         let (child, reports) = if plan.pid1 == Pid1::Command {
             let pid = command.fork(&theirs, &theirs, &start.socket)?;
             if let Some(watchdog) = helpers.of(HelperKind::Watchdog) {
-                watchdog::kill_on_death(
-                    &watchdog.channel,
-                    &pidfd_open(pid).context(|| "pidfd_open of the command")?,
-                )?;
+                let pidfd = pidfd_open(pid).context(|| "pidfd_open of the command")?;
+                watchdog::kill_on_death(&watchdog.channel, &pidfd)?;
             }
             (pid, None)
         } else {
