@@ -4,6 +4,7 @@ use crate::sys::tty::{TIOCGDEV, ioctl_get};
 use crate::sys::{fd, file, process, socket};
 use crate::{Context, Error, Result};
 use std::io::{self, IsTerminal};
+use std::iter;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl KeptFds {
     /// # Errors
     /// Any error from close_range(2) (Linux 5.11 has `CLOSE_RANGE_CLOEXEC`).
     pub fn close_others_on_exec(&self) -> Result<()> {
-        self.gaps(|first, last| fd::close_range(first, last, libc::CLOSE_RANGE_CLOEXEC))?;
+        self.close_gaps(libc::CLOSE_RANGE_CLOEXEC)?;
         // Of 0, 1 and 2, those that the caller has closed have it.
         for number in (0..=2).chain(self.numbers()) {
             fd::fcntl(&number, libc::F_SETFD, 0).context(|| format!("descriptor {number}"))?;
@@ -56,20 +57,20 @@ impl KeptFds {
     /// # Errors
     /// Any error from close_range(2).
     pub fn close_others(&self, also: impl IntoIterator<Item = RawFd>) -> Result<()> {
-        let all = also.into_iter().fold(self.clone(), Self::and);
-        all.gaps(|first, last| fd::close_range(first, last, 0))
+        also.into_iter().fold(self.clone(), Self::and).close_gaps(0)
     }
 
-    /// Calls `each` with every range of numbers from 3 up that contains none of these.
-    fn gaps(&self, each: impl Fn(u32, u32) -> io::Result<()>) -> Result<()> {
-        let mut first = 3;
-        for fd in self.numbers().filter_map(|fd| u32::try_from(fd).ok()) {
-            if first < fd {
-                each(first, fd - 1).context(|| "close_range")?;
-            }
-            first = fd + 1;
-        }
-        each(first, u32::MAX).context(|| "close_range")
+    fn close_gaps(&self, flags: libc::c_uint) -> Result<()> {
+        let close = |(first, last)| fd::close_range(first, last, flags);
+        self.gaps().try_for_each(close).context(|| "close_range")
+    }
+
+    /// Every range of numbers from 3 up that contains none of these: from the number after one to that before the next.
+    fn gaps(&self) -> impl Iterator<Item = (u32, u32)> {
+        let kept = || self.numbers().map(|fd| fd as u32);
+        let first = iter::once(3).chain(kept().map(|fd| fd + 1));
+        let last = kept().map(|fd| fd - 1).chain([u32::MAX]);
+        first.zip(last).filter(|(first, last)| first <= last)
     }
 }
 
@@ -183,18 +184,14 @@ pub fn write_all(number: RawFd, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
     use std::os::fd::AsRawFd;
 
     #[test]
     fn the_gaps_leave_out_what_is_kept() {
-        let seen = RefCell::new(vec![]);
-        let collect = |first, last| {
-            seen.borrow_mut().push((first, last));
-            Ok(())
-        };
-        KeptFds(vec![0, 3, 5, 6, 9]).gaps(collect).expect("gaps");
-        assert_eq!(seen.into_inner(), [(4, 4), (7, 8), (10, u32::MAX)]);
+        let gaps = |fds: &[RawFd]| KeptFds(fds.to_vec()).gaps().collect::<Vec<_>>();
+        assert_eq!(gaps(&[0, 3, 5, 6, 9]), [(4, 4), (7, 8), (10, u32::MAX)]);
+        assert_eq!(gaps(&[4, RawFd::MAX]), [(3, 3), (5, (1 << 31) - 2), (1 << 31, u32::MAX)]);
+        assert_eq!(gaps(&[]), [(3, u32::MAX)]);
     }
 
     #[test]
