@@ -58,6 +58,10 @@ pub struct Helper {
 }
 
 impl Helper {
+    fn new(kind: HelperKind, name: impl Into<String>, pid: Pid, channel: OwnedFd) -> Self {
+        Self { kind, pid, name: name.into(), channel, ready: None }
+    }
+
     /// Waits up to `timeout` for the helper to become ready. If it has ended instead, it is not ready; its exit status
     /// shows why.
     pub fn look(&mut self, timeout: Duration) {
@@ -156,7 +160,7 @@ impl Helpers {
                 })
             })?;
             let name = format!("--sidecar {}", command.display());
-            self.running.push(Helper { kind: HelperKind::Sidecar, pid, name, channel, ready: None });
+            self.running.push(Helper::new(HelperKind::Sidecar, name, pid, channel));
             self.shells.push(Leader { pid, pidfd: pidfd_open(pid).context(|| "pidfd_open of a sidecar")? });
         }
         Ok(())
@@ -172,8 +176,7 @@ impl Helpers {
         let network = self.theirs.take();
         if let (Some(host), Some(network)) = (&mut self.host, network) {
             let (pid, channel, reports) = relay::start(run, host, &network)?;
-            let name = "srt-relay".to_owned();
-            self.running.push(Helper { kind: HelperKind::Relay, pid, name, channel, ready: None });
+            self.running.push(Helper::new(HelperKind::Relay, "srt-relay", pid, channel));
             self.reports = Some(reports);
         }
         if !(options.publish.is_empty() && options.sidecar.is_empty() && options.placeholder.is_empty())
@@ -184,8 +187,7 @@ impl Helpers {
             let published = self.host.as_ref().map_or(&[][..], |host| &host.published);
             let leftovers = Leftovers { published, placeholders: &self.placeholders, shells: &self.shells };
             let (pid, channel) = watchdog::start(run, leftovers)?;
-            let name = "the watchdog".to_owned();
-            let mut watchdog = Helper { kind: HelperKind::Watchdog, pid, name, channel, ready: None };
+            let mut watchdog = Helper::new(HelperKind::Watchdog, "the watchdog", pid, channel);
             // srt-mount must find the placeholders.
             let stand = self.placeholders.is_empty() || wait_for_placeholders(&mut watchdog)?;
             self.placeholders.iter_mut().for_each(Place::remember);

@@ -80,7 +80,7 @@ const REAPED_AT_ONCE: usize = 64;
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 /// The interval for checking whether the pid namespace is empty, under --wait-all: the last process may have ended
-/// without SIGCHLD (CLONE_AUTOREAP of clone3(2), Linux 7.1).
+/// without SIGCHLD (CLONE_AUTOREAP of clone3(2), which Linux 7.3 has).
 const EMPTY_LOOK: Duration = Duration::from_millis(500);
 
 struct Init {

@@ -41,8 +41,7 @@ impl Talk {
         fchown(&slave, Some(who.uid()), None).expect("chown of the terminal");
         let mut modes = modes(&slave);
         modes.c_lflag &= !libc::ECHO;
-        // SAFETY: a pointer to a termios2.
-        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TCSETS2, &raw const modes) };
+        set_modes(&slave, &modes);
         command.stdin(slave.try_clone().expect("dup")).stdout(slave.try_clone().expect("dup")).stderr(slave);
         // SAFETY: both calls are async-signal-safe, and act on the child alone.
         unsafe {
@@ -231,8 +230,7 @@ impl Terminal {
         let mut modes = modes(&slave);
         modes.c_cflag = modes.c_cflag & !libc::CBAUD | libc::BOTHER;
         (modes.c_ispeed, modes.c_ospeed) = (12345, 12345);
-        // SAFETY: a pointer to a termios2.
-        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TCSETS2, &raw const modes) };
+        set_modes(&slave, &modes);
         Self { master, slave }
     }
 
@@ -328,6 +326,12 @@ fn terminal() -> (File, File) {
     assert!(slave >= 0, "TIOCGPTPEER: {}", std::io::Error::last_os_error());
     // SAFETY: a new descriptor that nobody else owns.
     (master, unsafe { File::from_raw_fd(slave) })
+}
+
+fn set_modes(terminal: &File, modes: &libc::termios2) {
+    // SAFETY: a pointer to a termios2.
+    let set = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TCSETS2, &raw const *modes) };
+    assert_eq!(set, 0, "TCSETS2: {}", std::io::Error::last_os_error());
 }
 
 /// With TCGETS2, since tcgetattr(3) does not tell every speed.
